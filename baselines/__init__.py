@@ -1,0 +1,1 @@
+"""Solvers that do not learn, and their neighbours: packing, robust pinning, paging."""

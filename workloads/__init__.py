@@ -1,0 +1,1 @@
+"""Programs and traces: where problems come from."""
