@@ -1,7 +1,7 @@
 """Numba's ``njit`` with the project's settings and a type that mypy understands."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -13,5 +13,4 @@ def jit(function: F) -> F:
 
     Numba's cache looks only at the file that holds the function: kernels that call one another belong in one module.
     """
-    compiled: F = numba.njit(cache=True, nogil=True)(function)
-    return compiled
+    return cast(F, numba.njit(cache=True, nogil=True)(function))
