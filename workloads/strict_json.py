@@ -1,0 +1,245 @@
+"""Reading JSON that somebody else wrote: typed, bounded and complete, or one ``TraceError`` that says why not.
+
+Nothing is assumed and nothing defaults: unknown, missing and repeated keys, NaN, infinities, huge integers, lone
+surrogates, deep nesting, truncated or overlong gzip streams are all errors.
+"""
+
+import json
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from mallocgame.errors import TraceError
+from mallocgame.files import write_bytes
+
+MAX_BYTES = 64 * 2**20  # of a file, after decompression: a trace of 100,000 instructions has about 30 MB
+MAX_INTEGER = 2**62
+_GZIP_MAGIC = b"\x1f\x8b"
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A JSON value and where it stands, e.g. ``program.uses.step[17]`` of a file."""
+
+    path: StrPath
+    where: str
+    value: Any
+
+    def fail(self, reason: str) -> NoReturn:
+        """Raise the error for this value."""
+        raise TraceError(self.path, None, f"{self.where}: {reason}" if self.where else reason)
+
+    def fields(self, *names: str) -> "tuple[Node, ...]":
+        """Return the values of an object that has exactly these keys."""
+        if not isinstance(self.value, dict):
+            self.fail(f"expected an object, got {_shown(self.value)}")
+        for name in names:
+            if name not in self.value:
+                self.fail(f"key {name!r} is missing")
+        for name in self.value:
+            if name not in names:
+                self.fail(f"unknown key {name!r}, expected {', '.join(names)}")
+        prefix = f"{self.where}." if self.where else ""
+        return tuple(Node(self.path, prefix + name, self.value[name]) for name in names)
+
+    def columns(self, *names: str) -> "tuple[int, tuple[Node, ...]]":
+        """Return the length and the columns of a table: an object of arrays that are equally long."""
+        found = self.fields(*names)
+        lengths = [len(column.array()) for column in found]
+        for column, length in zip(found, lengths, strict=True):
+            if length != lengths[0]:
+                column.fail(f"has {length} entries, {names[0]} has {lengths[0]}")
+        return lengths[0], found
+
+    def array(self) -> list[Any]:
+        """Return an array as it is."""
+        if not isinstance(self.value, list):
+            self.fail(f"expected an array, got {_shown(self.value)}")
+        return self.value
+
+    def items(self) -> "list[Node]":
+        """Return the elements of an array."""
+        return [Node(self.path, f"{self.where}[{i}]", value) for i, value in enumerate(self.array())]
+
+    def text(self) -> str:
+        """Return a string of printable characters."""
+        return str(self._one(_is_text, "a string of printable characters"))
+
+    def texts(self) -> list[str]:
+        """Return an array of printable strings."""
+        return self._all(_is_text, "a string of printable characters")
+
+    def booleans(self) -> list[bool]:
+        """Return an array of true and false."""
+        return self._all(lambda value: isinstance(value, bool), "true or false")
+
+    def integer(self, low: int, high: int = MAX_INTEGER) -> int:
+        """Return an integer in [low, high]."""
+        return int(self._one(lambda value: type(value) is int and low <= value <= high, _range_text(low, high)))
+
+    def integers(self, low: int, high: int = MAX_INTEGER) -> list[int]:
+        """Return an array of integers in [low, high]."""
+        return self._all(lambda value: type(value) is int and low <= value <= high, _range_text(low, high))
+
+    def real(self) -> float:
+        """Return a finite number >= 0."""
+        return float(self._one(_is_real, "a number >= 0"))
+
+    def reals(self) -> list[float]:
+        """Return an array of finite numbers >= 0."""
+        return [float(value) for value in self._all(_is_real, "a number >= 0")]
+
+    def _one(self, accepts: Callable[[Any], bool], expected: str) -> Any:
+        if not accepts(self.value):
+            self.fail(f"expected {expected}, got {_shown(self.value)}")
+        return self.value
+
+    def _all(self, accepts: Callable[[Any], bool], expected: str) -> list[Any]:
+        values = self.array()
+        for i, value in enumerate(values):
+            if not accepts(value):
+                Node(self.path, f"{self.where}[{i}]", value)._one(accepts, expected)
+        return values
+
+
+def read(path: StrPath) -> Node:
+    """Parse a JSON file, gzip-compressed or not (its first bytes tell).
+
+    Raises:
+        TraceError: it cannot be read, is too large, or is not strict JSON; with the line where that is known.
+    """
+    data = _read_bytes(path)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TraceError(path, data[: error.start].count(b"\n") + 1, "not UTF-8 text") from None
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_real
+        )
+    except json.JSONDecodeError as error:
+        raise TraceError(path, error.lineno, f"not JSON: {error.msg} at column {error.colno}") from None
+    except _BadValueError as error:
+        raise TraceError(path, None, str(error)) from None
+    except RecursionError:
+        raise TraceError(path, None, "nested too deeply") from None
+    return Node(path, "", value)
+
+
+def check_header(node: Node, expected_format: str, version: int) -> None:
+    """Refuse a file of another kind or version before anything else is looked at."""
+    if not isinstance(node.value, dict) or node.value.get("format") != expected_format:
+        found = node.value.get("format") if isinstance(node.value, dict) else node.value
+        node.fail(f"expected a file of format {expected_format!r}, got {_shown(found)}")
+    found = node.value.get("version")
+    if type(found) is not int or found != version:
+        node.fail(f"version {_shown(found)} of {expected_format} is unknown, this release reads version {version}")
+
+
+def write(path: StrPath, value: dict[str, Any]) -> None:
+    """Write strict JSON, one key a line and arrays compact; gzip if the name ends in ``.gz``. Same value, same bytes.
+
+    Raises:
+        TraceError: the file cannot be written.
+        ValueError: ``value`` holds NaN or an infinity.
+    """
+    data = (_dump(value, "") + "\n").encode("utf-8")
+    if os.fspath(path).endswith(".gz"):
+        squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)  # zlib writes no time and no name into the header
+        data = squeeze.compress(data) + squeeze.flush()
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise TraceError(path, None, f"cannot write: {error.strerror or error}") from None
+
+
+class _BadValueError(Exception):
+    """A value that strict JSON does not have; the message is for the user."""
+
+
+def _read_bytes(path: StrPath) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise TraceError(path, None, "not a regular file")
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, TraceError):
+            raise
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise TraceError(path, None, f"cannot read: {reason}") from None
+    if data.startswith(_GZIP_MAGIC):
+        data = _gunzip(path, data)
+    if len(data) > MAX_BYTES:
+        raise TraceError(path, None, f"larger than {MAX_BYTES} bytes")
+    return data
+
+
+def _gunzip(path: StrPath, data: bytes) -> bytes:
+    stream = zlib.decompressobj(31)
+    try:
+        plain = stream.decompress(data, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise TraceError(path, None, f"broken gzip data: {error}") from None
+    if len(plain) > MAX_BYTES:
+        raise TraceError(path, None, f"larger than {MAX_BYTES} bytes when decompressed")
+    if not stream.eof:
+        raise TraceError(path, None, "truncated gzip data")
+    if stream.unused_data:
+        raise TraceError(path, None, f"{len(stream.unused_data)} bytes follow the gzip data")
+    return plain
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _BadValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is repeated in one object")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _BadValueError(f"{name} is not a JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
+        raise _BadValueError(f"integer {digits[:24]} is out of range, expected at most {MAX_INTEGER} in magnitude")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if value - value != 0.0:
+        raise _BadValueError(f"number {digits[:24]} is out of range")
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
+
+
+def _range_text(low: int, high: int) -> str:
+    return f"an integer >= {low}" if high == MAX_INTEGER else f"an integer from {low} to {high}"
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _dump(value: Any, indent: str) -> str:
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    inner = indent + " "
+    lines = (f"{inner}{json.dumps(key, ensure_ascii=False)}: {_dump(entry, inner)}" for key, entry in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
