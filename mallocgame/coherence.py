@@ -65,10 +65,10 @@ class _Walk:
                 return False
             if boundary < self.program.num_steps:
                 self.current -= {i for i in self.residencies if self.mapping.residencies[i].end_step == boundary}
+            self._issue(boundary)
             for loop in loops:
                 if loop.start_step == boundary and loop in self.allowed:
                     self.current &= self.allowed[loop]
-            self._issue(boundary)
             self._use(boundary, uses.get(boundary, []))
         self._finish(tensor.is_output)
         return True
@@ -81,13 +81,14 @@ class _Walk:
 
     def _arrive(self, i: int) -> None:
         target = self.mapping.transfers[i].target
-        intact = self.intact.pop(i)
-        if target == HOME:
-            self.current |= {HOME} if intact else set()
-            return
-        self.arriving[target] -= 1 if intact else 0
-        if self.arriving[target] == 0:
-            self.current.add(target)
+        if not self.intact.pop(i):
+            self.current.discard(target)  # old contents land on whatever was there
+        elif target == HOME:
+            self.current.add(HOME)
+        else:
+            self.arriving[target] -= 1
+            if self.arriving[target] == 0:
+                self.current.add(target)
 
     def _close_loops(self, boundary: int, loops: list[Loop]) -> bool:
         """Follow the back edges that leave this boundary; False if a loop's entry state must shrink."""
@@ -99,7 +100,7 @@ class _Walk:
             back = {HOME} & self.current
             for i in self.residencies:
                 r = self.mapping.residencies[i]
-                if r.start_step < loop.start_step < r.end_step and (r.layer, r.offset_bytes) in places:
+                if r.start_step <= loop.start_step < r.end_step and (r.layer, r.offset_bytes) in places:
                     back.add(i)
             old = self.allowed.get(loop)
             new = back if old is None else old & back
