@@ -23,6 +23,7 @@ import numpy.typing as npt
 from mallocgame.jit import jit
 
 I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
 
 SOLVED, INFEASIBLE, LIMIT, STOPPED = 1, 2, 3, 4
@@ -59,8 +60,8 @@ def _round_up(offset: int, alignment: int) -> int:
 
 
 @jit
-def overlap_lists(first: I64, last: I64) -> tuple[I64, I64]:
-    """Return (pointers int64[n + 1], neighbours int64[]) of buffers that share a section; spans are half-open."""
+def overlap_lists(first: I64, last: I64) -> tuple[I64, I32]:
+    """Return (pointers int64[n + 1], neighbours int32[]) of buffers that share a section; spans are half-open."""
     n = first.size
     order = np.argsort(first)
     counts = np.zeros(n + 1, np.int64)
@@ -74,7 +75,7 @@ def overlap_lists(first: I64, last: I64) -> tuple[I64, I64]:
             counts[j + 1] += 1
     pointers = np.cumsum(counts)
     fill = pointers[:-1].copy()
-    neighbours = np.empty(pointers[n], np.int64)
+    neighbours = np.empty(pointers[n], np.int32)
     for a in range(n):
         i = order[a]
         for b in range(a + 1, n):
@@ -86,6 +87,25 @@ def overlap_lists(first: I64, last: I64) -> tuple[I64, I64]:
             neighbours[fill[j]] = i
             fill[j] += 1
     return pointers, neighbours
+
+
+@jit
+def reorder_lists(pointers: I64, neighbours: I32, order: I64) -> tuple[I64, I32]:
+    """Return overlap lists of the same buffers numbered by their place in ``order``."""
+    n = order.size
+    place = np.empty(n, np.int32)
+    for r in range(n):
+        place[order[r]] = r
+    moved_pointers = np.empty(n + 1, np.int64)
+    moved = np.empty(neighbours.size, np.int32)
+    top = np.int64(0)
+    for r in range(n):
+        moved_pointers[r] = top
+        for p in range(pointers[order[r]], pointers[order[r] + 1]):
+            moved[top] = place[neighbours[p]]
+            top += 1
+    moved_pointers[n] = top
+    return moved_pointers, moved
 
 
 @jit
@@ -124,10 +144,11 @@ def search(
     label: I64,
     twin: I64,
     pointers: I64,
-    neighbours: I64,
+    neighbours: I32,
     num_sections: int,
     capacity: int,
     by_load: bool,
+    deep: bool,
     node_limit: int,
     stop: I64,
     memo: U64,
@@ -145,10 +166,11 @@ def search(
         label: int64[n], >= 0, names the buffer in the failed-state table: equal for twins, independent of the order.
         twin: int64[n], the twin of next lower rank, or -1.
         pointers: int64[n + 1], as ``overlap_lists`` returns.
-        neighbours: int64[], as ``overlap_lists`` returns.
+        neighbours: int32[], as ``overlap_lists`` returns.
         num_sections: number of sections.
         capacity: units a section can hold.
         by_load: rank the buffers of a part first by the greatest rest of their sections when the part was split off.
+        deep: apply the section bound to the whole part at each node, not only to the sections of the placed buffer.
         node_limit: give up after so many nodes.
         stop: int64[1], set to non-zero by another thread to stop the search.
         memo: uint64[2 ** k, 2], failed states, updated in place.
@@ -173,8 +195,8 @@ def search(
                 cuts[s] += 1
     floor = np.empty(num_sections, np.int64)
     load = np.empty(n, np.int64)
-    trail_buffer = np.empty(neighbours.size + n + 1, np.int64)
-    trail_least = np.empty(neighbours.size + n + 1, np.int64)
+    trail_buffer = np.empty(16 * n + 64, np.int64)
+    trail_least = np.empty(16 * n + 64, np.int64)
     trail_top = 0
     # One frame per placed buffer (and one per node being tried).
     depth_limit = n + 2
@@ -325,8 +347,16 @@ def search(
                 viable = False
         if not viable:
             continue
+        degree = pointers[i + 1] - pointers[i]
+        if trail_top + degree > trail_buffer.size:
+            longer_buffer = np.empty(2 * (trail_top + degree), np.int64)
+            longer_buffer[:trail_top] = trail_buffer[:trail_top]
+            trail_buffer = longer_buffer
+            longer_least = np.empty(2 * (trail_top + degree), np.int64)
+            longer_least[:trail_top] = trail_least[:trail_top]
+            trail_least = longer_least
         for p in range(pointers[i], pointers[i + 1]):
-            j = neighbours[p]
+            j = np.int64(neighbours[p])
             if placed[j] or least[j] >= top:
                 continue
             trail_buffer[trail_top] = j
@@ -341,8 +371,8 @@ def search(
         # Section bound: what is unplaced must fit above the least offset that any of it can have.
         low, high = f_sections[depth, 0], f_sections[depth, 1]
         for s in range(low, high):
-            floor[s] = _FAR
-        for m in range(f_members[depth, 0], f_members[depth, 1]):
+            floor[s] = _FAR if deep else 0
+        for m in range(f_members[depth, 0], f_members[depth, 1] if deep else f_members[depth, 0]):
             j = arena[m]
             if placed[j]:
                 continue
@@ -353,7 +383,7 @@ def search(
                     break
                 b = _FAR
                 for p in range(pointers[j], pointers[j + 1]):
-                    k = neighbours[p]
+                    k = np.int64(neighbours[p])
                     if not placed[k]:
                         b = min(b, max(least[k], offset) + size[k])
                 if b == _FAR:
@@ -368,7 +398,7 @@ def search(
                     floor[s] = b
         if not viable:
             continue
-        for s in range(low, high):
+        for s in range(low, high if deep else low):
             if rest[s] > 0 and floor[s] + rest[s] > capacity:
                 viable = False
                 break

@@ -1,0 +1,264 @@
+"""``pack``: one call for every packing solver, with honest status words."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from baselines.packing import search as native
+from baselines.packing.budget import Budget
+from baselines.packing.climb import hill_climb
+from baselines.packing.part import Part
+from baselines.packing.problem import I64, Problem
+from mallocgame.buffers import MAX_BYTES, Buffer, validate_packing
+from mallocgame.errors import InputError
+
+SolverName = Literal["best", "search", "cpsat", "hill-climb", "best-fit", "first-fit"]
+Status = Literal["optimal", "feasible", "infeasible", "not found"]
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+_CPSAT_BUFFERS = 3000  # above this a model takes too long to build for one slice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackResult:
+    """A packing and what is known about it.
+
+    Attributes:
+        offsets: int64[n], bytes, in the order of the buffers; the lowest packing known even where it exceeds the
+            capacity.
+        height_bytes: its greatest end address.
+        lower_bound_bytes: proved: no packing is lower.
+        status: ``optimal`` (within the capacity, and as low as proved possible), ``feasible`` (within the capacity),
+            ``infeasible`` (proved: nothing is within the capacity) or ``not found`` (nothing found, nothing proved).
+        seconds: wall-clock time spent.
+        interrupted: Ctrl-C ended the search early.
+    """
+
+    offsets: I64
+    height_bytes: int
+    lower_bound_bytes: int
+    status: Status
+    seconds: float
+    interrupted: bool = False
+
+
+def pack(
+    buffers: Sequence[Buffer],
+    capacity_bytes: int | None = None,
+    *,
+    solver: SolverName = "best",
+    seconds: float = 60.0,
+    seed: int = 0,
+    workers: int | None = None,
+    minimise: bool = False,
+    start: Sequence[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackResult:
+    """Give every buffer an offset so that no two share a byte at any step.
+
+    Args:
+        buffers: the problem; those with ``fixed_offset`` stay where they are.
+        capacity_bytes: the greatest end address allowed; None means none, and minimises.
+        solver: ``best`` races the others; ``search`` and ``cpsat`` are exact; the rest are heuristics.
+        seconds: wall-clock limit; 0 returns ``start``, or the first heuristic's packing where there is none. The first
+            call on a machine also compiles the kernels (about half a minute), which the limit does not count.
+        seed: of the random orders; with one worker and no time limit met, a seed gives the same answer each time.
+        workers: threads; None for one per core.
+        minimise: go on after the capacity is met, for the lowest packing.
+        start: offsets of a valid packing to improve on.
+        progress: called with (height, lower bound) in bytes when either changes.
+
+    Raises:
+        InputError: fixed buffers overlap, ``start`` is not valid, or an argument is out of range.
+
+    >>> blocks = [Buffer(name="a", lower=0, upper=2, size_bytes=4), Buffer(name="b", lower=1, upper=3, size_bytes=4)]
+    >>> result = pack(blocks, 8, solver="first-fit")
+    >>> result.status, result.height_bytes, sorted(result.offsets.tolist())
+    ('optimal', 8, [0, 4])
+    """
+    pinned = [b for b in buffers if b.fixed_offset is not None]
+    clash = validate_packing(pinned, [b.fixed_offset or 0 for b in pinned], limit=1)
+    if clash:
+        raise InputError(f"fixed offsets clash: {clash[0]}")
+    if start is not None:
+        wrong = validate_packing(buffers, start, limit=1)
+        if wrong:
+            raise InputError(f"start is not a valid packing: {wrong[0]}")
+    return pack_problem(
+        Problem.from_buffers(buffers),
+        capacity_bytes,
+        solver=solver,
+        seconds=seconds,
+        seed=seed,
+        workers=workers,
+        minimise=minimise,
+        start=None if start is None else np.array(start, np.int64),
+        progress=progress,
+    )
+
+
+def pack_problem(
+    problem: Problem,
+    capacity_bytes: int | None = None,
+    *,
+    solver: SolverName = "best",
+    seconds: float = 60.0,
+    seed: int = 0,
+    workers: int | None = None,
+    minimise: bool = False,
+    start: I64 | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackResult:
+    """Do what ``pack`` does for a problem given as arrays; fixed buffers and ``start`` are taken to be valid."""
+    if solver not in SOLVERS:
+        raise InputError(f"unknown packing solver {solver!r}; expected one of {', '.join(SOLVERS)}")
+    if not 0 <= seconds <= 1e9:
+        raise InputError(f"seconds must be a number from 0 to 1e9, got {seconds}")
+    if capacity_bytes is not None and not 0 <= capacity_bytes <= MAX_BYTES:
+        raise InputError(f"capacity must lie within 0 and 2**53 bytes, got {capacity_bytes}")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, got {workers}")
+    run = _Run(
+        problem,
+        MAX_BYTES * 2 if capacity_bytes is None else capacity_bytes,
+        minimise or capacity_bytes is None,
+        Budget.of(seconds),
+        seed,
+        workers or len(os.sched_getaffinity(0)),
+        progress,
+    )
+    return run.result(solver, start, time.monotonic())
+
+
+class _Run:
+    """One call of ``pack``: its parts, its budget, and the race between the solvers."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        capacity: int,
+        minimise: bool,
+        budget: Budget,
+        seed: int,
+        workers: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.problem, self.capacity, self.minimise = problem, capacity, minimise
+        self.budget, self.workers, self.progress = budget, workers, progress
+        self.parts = [Part(problem, index, seed) for index in problem.parts()]
+        self.told: tuple[int, int] | None = None
+
+    @property
+    def lower_bound(self) -> int:
+        return max((part.lower_bound for part in self.parts), default=0)
+
+    @property
+    def height(self) -> int:
+        return max((part.height for part in self.parts), default=0)
+
+    @property
+    def goal(self) -> int:
+        """The height at which nothing is left to do."""
+        return min(self.lower_bound, self.capacity) if self.minimise else self.capacity
+
+    def done(self) -> bool:
+        """Tell whether the question is answered or time is up."""
+        state = (self.height, self.lower_bound)
+        if self.progress is not None and state != self.told:
+            self.told = state
+            self.progress(*state)
+        return self.budget.spent() or self.height <= self.goal or self.lower_bound > self.capacity
+
+    def result(self, solver: SolverName, start: I64 | None, began: float) -> PackResult:
+        interrupted = False
+        try:
+            self.run(solver, start)
+        except KeyboardInterrupt:
+            interrupted = True
+        for part in self.parts:  # those an early Ctrl-C left without a packing
+            part.construct(best_fit=(False,), target=self.capacity, budget=Budget.of(0.0), at_least_one=True)
+        offsets = np.zeros(self.problem.size.size, np.int64)
+        for part in self.parts:
+            assert part.offsets is not None
+            offsets[part.index] = part.offsets
+        status: Status
+        if self.height <= self.capacity:
+            status = "optimal" if self.height <= self.lower_bound else "feasible"
+        else:
+            status = "infeasible" if self.lower_bound > self.capacity else "not found"
+        return PackResult(
+            offsets=offsets,
+            height_bytes=self.height,
+            lower_bound_bytes=self.lower_bound,
+            status=status,
+            seconds=time.monotonic() - began,
+            interrupted=interrupted,
+        )
+
+    def run(self, solver: SolverName, start: I64 | None) -> None:
+        for part in self.parts:
+            if start is not None:
+                part.offer(start[part.index])
+            part.construct(
+                best_fit={"first-fit": (False,), "best-fit": (True,)}.get(solver, (False, True)),
+                target=self.goal,
+                budget=self.budget,
+                at_least_one=start is None,
+            )
+        if self.done() or solver in ("first-fit", "best-fit"):
+            return
+        if solver == "hill-climb":
+            for count, part in enumerate(sorted(self.parts, key=lambda part: part.height)):
+                if part.height > self.goal and not self.done():
+                    share = self.budget.left() / (len(self.parts) - count)
+                    hill_climb(part, self.goal, self.budget.slice(share), self.workers)
+            return
+        self.race(solver)
+
+    def race(self, solver: SolverName) -> None:
+        """Search at one height after another, in slices of time that double as long as nothing is found or proved."""
+        seconds = 0.5 if self.minimise else 1.0
+        fraction = 0.0
+        while not self.done():
+            target = self.goal
+            if self.minimise and self.height > self.capacity:
+                target = self.capacity
+            elif self.minimise:
+                target = min(self.height - 1, target + int(fraction * (self.height - target)))
+            moved = True
+            for part in sorted(self.parts, key=lambda part: part.index.size):
+                if part.height > target and not self.budget.spent():
+                    moved = self.attempt(part, target, solver, seconds) and moved
+                if self.lower_bound > target:
+                    break
+            if not moved:
+                seconds *= 2
+                fraction = (1 + fraction) / 2 if fraction < 0.9 else 0.0
+
+    def attempt(self, part: Part, target: int, solver: SolverName, seconds: float) -> bool:
+        """Give each method one slice on one part; return whether ``target`` was reached or excluded."""
+        methods: list[Callable[[Part, int, Budget, int], int]] = []
+        if solver in ("best", "search"):
+            methods.append(Part.search)
+        if solver == "best" and (self.minimise or seconds >= 2):
+            methods.append(_climb)
+        if solver == "cpsat" or (solver == "best" and seconds >= 4 and part.index.size <= _CPSAT_BUFFERS):
+            from baselines.packing.cpsat import cpsat  # importing OR-Tools takes longer than most searches
+
+            methods.append(cpsat)
+        alone = len(methods) == 1 and solver != "best" and not self.minimise and len(self.parts) == 1
+        for method in methods:
+            share = self.budget.slice(self.budget.left() if alone else seconds)
+            if share.spent():
+                return False
+            if method(part, target, share, self.workers) != native.LIMIT:
+                return True
+        return False
+
+
+def _climb(part: Part, target: int, budget: Budget, workers: int) -> int:
+    hill_climb(part, target, budget, workers)
+    return native.SOLVED if part.height <= target else native.LIMIT
