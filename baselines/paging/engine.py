@@ -1,0 +1,201 @@
+"""The engine: several policies and cache sizes over one sequence, in chunks, on all cores, with progress."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.paging.policy import Hint, Hints, Policy
+from baselines.paging.structures import FAULT, FLUSH, HIT, I32, U8
+from baselines.paging.trace import PageTrace
+from mallocgame.errors import InputError
+from mallocgame.jit import jit
+
+CHUNK_REQUESTS = 1 << 18
+_NO_HINTS: U8 = np.zeros(0, np.uint8)
+_HINT_DTYPES = {
+    Hint.DISCARD: (np.uint8,),
+    Hint.PHASE: (np.uint8,),
+    Hint.ARRIVAL: (np.int64,),
+    Hint.NEXT_USE: (np.int32, np.int64),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One policy at one cache size, with the hints it needs (one a request).
+
+    All requests are served; faults are counted from request ``judge_from`` on.
+    """
+
+    policy: Policy
+    num_frames: int
+    hints: Hints | None = None
+    seed: int = 0
+    judge_from: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What one job cost. ``seconds`` is the time inside the policy's own step."""
+
+    policy: str
+    num_frames: int
+    num_requests: int
+    faults: int
+    seconds: float
+
+
+def _check(trace: PageTrace, job: Job) -> Hints:
+    if job.num_frames < 1:
+        raise InputError(f"the cache needs at least 1 frame, got k = {job.num_frames}")
+    if job.policy.hint is Hint.NONE:
+        return _NO_HINTS
+    if job.hints is None:
+        raise InputError(f"policy {job.policy.name!r} needs {job.policy.hint.value} hints")
+    if job.hints.shape != (trace.num_requests,):
+        raise InputError(
+            f"policy {job.policy.name!r} needs one {job.policy.hint.value} hint a request: "
+            f"got {job.hints.size} for {trace.num_requests} requests"
+        )
+    if job.hints.dtype not in _HINT_DTYPES[job.policy.hint]:
+        wanted = " or ".join(np.dtype(d).name for d in _HINT_DTYPES[job.policy.hint])
+        raise InputError(f"{job.policy.hint.value} hints are {wanted}, got {job.hints.dtype}")
+    return job.hints
+
+
+class _Running:
+    """A job under way: its state, its event buffer, and what it has cost so far."""
+
+    def __init__(self, trace: PageTrace, job: Job, keep_events: bool) -> None:
+        self.job, self.trace, self.hints = job, trace, _check(trace, job)
+        # A cache larger than the set of pages never evicts: it needs no more frames than pages.
+        frames = max(1, min(job.num_frames, trace.num_pages))
+        self.state = job.policy.start(trace.num_pages, frames, trace.num_requests, job.seed)
+        self.events = np.empty(trace.num_requests if keep_events else CHUNK_REQUESTS, np.int32)
+        self.keep_events = keep_events
+        self.faults, self.seconds = 0, 0.0
+
+    def advance(self, start: int, stop: int) -> None:
+        hints = self.hints[start:stop] if self.hints.size else self.hints
+        events = self.events[start:stop] if self.keep_events else self.events[: stop - start]
+        began = time.perf_counter()
+        faults = int(self.job.policy.step(self.state, self.trace.pages[start:stop], hints, start, events))
+        self.seconds += time.perf_counter() - began
+        if start < self.job.judge_from:
+            faults = int(np.sum(events[self.job.judge_from - start :] != HIT))
+        self.faults += faults
+
+    def result(self) -> Result:
+        job = self.job
+        return Result(
+            policy=job.policy.name,
+            num_frames=job.num_frames,
+            num_requests=max(0, self.trace.num_requests - job.judge_from),
+            faults=self.faults,
+            seconds=self.seconds,
+        )
+
+
+def simulate(
+    trace: PageTrace,
+    jobs: Sequence[Job],
+    *,
+    num_threads: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> list[Result]:
+    """Serve ``trace`` under every job, chunk by chunk: the sequence is read once, whatever the number of jobs.
+
+    Args:
+        trace: the sequence; a memory map works, only a chunk of it is touched at a time.
+        jobs: policies and cache sizes; a job with k above the number of pages runs with k = number of pages.
+        num_threads: default: one a core. The compiled steps release the interpreter lock.
+        on_progress: called with the number of requests served so far.
+
+    Returns:
+        One result a job, in the order of ``jobs``.
+
+    Raises:
+        InputError: k < 1, or hints missing, of the wrong length or the wrong type.
+    """
+    running = [_Running(trace, job, keep_events=False) for job in jobs]
+    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+        for start in range(0, trace.num_requests, CHUNK_REQUESTS):
+            stop = min(start + CHUNK_REQUESTS, trace.num_requests)
+            for future in [pool.submit(one.advance, start, stop) for one in running]:
+                future.result()
+            if on_progress is not None:
+                on_progress(float(stop))
+    return [one.result() for one in running]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A whole run: int32[n] events, uint8[n] hits, and uint8[num_pages] what was cached at the end."""
+
+    faults: int
+    events: I32
+    hits: U8
+    cached_at_end: U8
+
+
+@jit
+def _replay(pages: I32, events: I32, num_pages: int, num_frames: int, cached: U8) -> int:
+    """Replay events on a plain set; return the first request at which they are impossible, or -1."""
+    used = 0
+    for i in range(pages.size):
+        page, event = pages[i], events[i]
+        if event == HIT:
+            if not cached[page]:
+                return i
+            continue
+        if cached[page]:
+            return i
+        if event == FLUSH:
+            cached[:] = 0
+            used = 0
+        elif event >= 0:
+            if event == page:
+                return i
+            if not cached[event]:
+                return i
+            cached[event] = 0
+            used -= 1
+        elif event != FAULT:
+            return i
+        cached[page] = 1
+        used += 1
+        if used > num_frames:
+            return i
+    return -1
+
+
+def check_events(trace: PageTrace, num_frames: int, events: I32) -> U8:
+    """Judge a recorded run apart from the policy that made it; return uint8[num_pages], what is cached at the end.
+
+    Raises:
+        ValueError: a hit on an absent page, a fault on a cached one, a victim that was not there, or over k pages.
+    """
+    cached = np.zeros(trace.num_pages, np.uint8)
+    at = int(_replay(trace.pages, events, trace.num_pages, num_frames, cached))
+    if at >= 0:
+        raise ValueError(f"impossible event {int(events[at])} at request {at} (page {int(trace.pages[at])})")
+    return cached
+
+
+def record(
+    trace: PageTrace, policy: Policy, num_frames: int, *, hints: npt.NDArray[Any] | None = None, seed: int = 0
+) -> Recording:
+    """Run one policy and keep every event; the run is judged by ``check_events``."""
+    one = _Running(trace, Job(policy=policy, num_frames=num_frames, hints=hints, seed=seed), keep_events=True)
+    for start in range(0, trace.num_requests, CHUNK_REQUESTS):
+        one.advance(start, min(start + CHUNK_REQUESTS, trace.num_requests))
+    cached = check_events(trace, num_frames, one.events)
+    return Recording(
+        faults=one.faults, events=one.events, hits=(one.events == HIT).astype(np.uint8), cached_at_end=cached
+    )

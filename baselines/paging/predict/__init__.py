@@ -1,0 +1,1 @@
+"""Predictions: learned bits, cheap online bits, and predicted next arrivals."""

@@ -1,0 +1,178 @@
+"""A request sequence over dense page ids, and the facts about it that need the whole of it."""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.paging.structures import I32, I64, U64
+from mallocgame.errors import InputError
+from mallocgame.jit import jit
+
+MAX_PAGES = 2**31 - 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a runtime knows about each request beside its page id, when the request arrives (for learned bits).
+
+    Attributes:
+        names: one name a column.
+        values: float32[num_requests, len(names)].
+    """
+
+    names: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PageTrace:
+    """Requests to unit pages.
+
+    Attributes:
+        name: for tables and plots.
+        pages: int32[n], dense ids in [0, num_pages) in order of first request; may be a memory map of a file.
+        num_pages: number of distinct pages.
+        context: what else is known with each request, or None.
+    """
+
+    name: str
+    pages: I32
+    num_pages: int
+    context: Context | None = None
+    _keep: tuple[Any, ...] = field(default=(), repr=False)  # a temporary folder that lives as long as the memory map
+
+    @property
+    def num_requests(self) -> int:
+        """Length n of the sequence."""
+        return int(self.pages.size)
+
+    def __getitem__(self, span: slice) -> "PageTrace":
+        """Return a contiguous part of the sequence; ids stay as they are."""
+        start, stop, step = span.indices(self.num_requests)
+        if step != 1:
+            raise InputError("a part of a trace is contiguous: step must be 1")
+        context = None if self.context is None else Context(names=self.context.names, values=self.context.values[span])
+        return PageTrace(
+            name=self.name, pages=self.pages[start:stop], num_pages=self.num_pages, context=context, _keep=self._keep
+        )
+
+
+@jit
+def _densify(ids: U64, table_ids: U64, table_dense: I32, count: int, out: I32) -> int:
+    """Map ids to dense ids by open addressing; stop before the table is over half full; return requests mapped."""
+    mask = np.uint64(table_ids.size - 1)
+    for i in range(ids.size):
+        key = ids[i]
+        h = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+        at = (h ^ (h >> np.uint64(29))) & mask
+        while table_dense[at] >= 0 and table_ids[at] != key:
+            at = (at + np.uint64(1)) & mask
+        if table_dense[at] < 0:
+            if 2 * count >= table_ids.size:
+                return i
+            table_ids[at] = key
+            table_dense[at] = count
+            count += 1
+        out[i] = table_dense[at]
+    return int(ids.size)
+
+
+class Densifier:
+    """Gives ids the numbers 0, 1, 2, ... in order of first appearance, chunk by chunk; memory is O(distinct ids)."""
+
+    def __init__(self) -> None:
+        self._ids = np.zeros(1 << 16, np.uint64)
+        self._dense = np.full(1 << 16, -1, np.int32)
+        self.num_pages = 0
+
+    def __call__(self, ids: U64) -> I32:
+        """Return int32[n], the dense ids of uint64[n] ``ids``."""
+        out = np.empty(ids.size, np.int32)
+        done = 0
+        while True:
+            done += _densify(ids[done:], self._ids, self._dense, self.num_pages, out[done:])
+            self.num_pages = max(self.num_pages, int(out[:done].max(initial=-1)) + 1)
+            if done == ids.size:
+                return out
+            if self.num_pages > MAX_PAGES:
+                raise InputError(f"more than {MAX_PAGES} distinct pages")
+            self._grow()
+
+    def _grow(self) -> None:
+        used = self._dense >= 0
+        ids, order = self._ids[used], np.argsort(self._dense[used])
+        self._ids = np.zeros(2 * self._ids.size, np.uint64)
+        self._dense = np.full(self._ids.size, -1, np.int32)
+        _densify(ids[order], self._ids, self._dense, 0, np.empty(ids.size, np.int32))
+
+
+def from_ids(ids: Any, *, name: str = "trace", context: Context | None = None) -> PageTrace:
+    """Make a trace of any non-negative integer ids.
+
+    Raises:
+        InputError: not one-dimensional, not integers, or negative.
+
+    >>> from_ids([70, 10, 70]).pages.tolist()
+    [0, 1, 0]
+    """
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise InputError(f"page ids must be one-dimensional, got shape {array.shape}")
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"page ids must be integers, got {array.dtype}")
+    if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
+        at = int(np.argmax(array < 0))
+        raise InputError(f"page ids must not be negative, got {int(array[at])} at request {at}")
+    if context is not None and context.values.shape[0] != array.size:
+        raise InputError(f"context has {context.values.shape[0]} rows for {array.size} requests")
+    densify = Densifier()
+    pages = densify(np.ascontiguousarray(array, np.uint64))
+    return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, context=context)
+
+
+def from_chunks(chunks: Iterable[U64], *, name: str, spill: bool = False) -> PageTrace:
+    """Make a trace from chunks of ids; with ``spill`` the dense ids go to a temporary file, not to memory."""
+    densify = Densifier()
+    if not spill:
+        parts = [densify(chunk) for chunk in chunks]
+        pages = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        return PageTrace(name=name, pages=pages, num_pages=densify.num_pages)
+    folder = tempfile.TemporaryDirectory(prefix="mallocgame-paging-")
+    path = Path(folder.name) / "pages.i32"
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(densify(chunk).tobytes())
+    if path.stat().st_size == 0:
+        return PageTrace(name=name, pages=np.zeros(0, np.int32), num_pages=0)
+    pages = np.asarray(np.memmap(path, np.int32, mode="r"))
+    return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, _keep=(folder,))
+
+
+@jit
+def _next_use(pages: I32, last: I64, out: npt.NDArray[Any]) -> None:
+    for i in range(pages.size - 1, -1, -1):
+        page = pages[i]
+        out[i] = last[page]
+        last[page] = i
+
+
+def next_use(trace: PageTrace) -> npt.NDArray[Any]:
+    """Return for each request the index of the page's next request, n where there is none.
+
+    Returns:
+        int32[n], or int64[n] from 2**31 requests; a temporary memory map where the trace itself is one.
+    """
+    n = trace.num_requests
+    dtype = np.int32 if n < 2**31 - 1 else np.int64
+    out: npt.NDArray[Any] = np.empty(n, dtype)
+    if trace._keep and n:
+        out = np.asarray(np.memmap(Path(trace._keep[0].name) / "next_use", dtype, mode="w+", shape=(n,)))
+    _next_use(trace.pages, np.full(trace.num_pages, n, dtype), out)
+    return out
