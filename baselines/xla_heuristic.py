@@ -1,0 +1,196 @@
+"""The default algorithm of XLA's memory-space assignment, from its published description and source, in our own form.
+
+Buffers go by memory-boundedness, then size. Each is walked through its uses: stay where it is if the address is free
+that long, else leave (with a write-back if what it holds is needed) and be copied in again, at a moment chosen by how
+well the copy overlaps with instructions. Nothing here asks the judge: like the compiler, it trusts its own estimates.
+
+What the compiler does and this does not yet: repacking, retries with other buffers taken back, sliced copies.
+
+Source: github.com/openxla/xla, xla/service/memory_space_assignment: ``cost_analysis.cc`` (memory-boundedness),
+``prefetch_interval_picker.cc`` (overlap ratios), ``algorithm.cc`` (segments, outstanding copies, copy resource).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.board import Board
+from baselines.outcome import Search
+from baselines.plans import Plan, Planner
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.mapping import HOME, Mapping
+from mallocgame.program import Program
+from mallocgame.solver import Progress, SolveResult
+
+F64 = npt.NDArray[np.float64]
+
+# Time that instructions take while a copy is under way, over the time of the copy.
+MIN_OVERLAP = 0.8
+PREFERRED_OVERLAP = 1.5
+MAX_OVERLAP = 10.0
+MAX_TRIES = 20  # moments tried per copy
+
+
+def xla_heuristic(
+    program: Program,
+    hierarchy: Hierarchy,
+    *,
+    seconds: float = 10.0,
+    seed: int = 0,
+    start: Mapping | None = None,
+    progress: Progress | None = None,
+) -> SolveResult:
+    """Assign as the compiler would; ``seed`` changes nothing. With more than two layers, the fastest one is used."""
+    search = Search(program, hierarchy, seconds, progress)
+    search.offer(start)
+    # The compiler copies inside a loop, never into it from outside.
+    planner = Planner(program.without_hoisting(), hierarchy)
+    layer = int(np.argmax([each.bytes_per_second for each in hierarchy.layers]))
+    if layer == 0:
+        return search.result()
+    board, resource = Board(planner), CopyResource(planner, layer)
+    held = _hold_one(planner, board, layer)
+    boundedness = [memory_boundedness(planner, layer, tensor) for tensor in range(len(program.tensors))]
+    order = sorted(range(len(program.tensors)), key=lambda i: (-boundedness[i], -program.tensors[i].size_bytes, i))
+    for tensor in order:
+        if search.out_of_time():
+            break
+        if tensor != held and program.tensors[tensor].movable and program.tensors[tensor].uses:
+            _allocate(planner, board, resource, layer, tensor)
+    search.offer(board.mapping)
+    return search.result()
+
+
+def memory_boundedness(planner: Planner, layer: int, tensor: int) -> float:
+    """Return the published sort key: seconds that memory-bound uses would save, over the root of the size.
+
+    Uses by compute-bound instructions count only if there are no others, and then negatively.
+    """
+    program, hierarchy = planner.program, planner.hierarchy
+    gain = 1.0 / hierarchy.layers[0].bytes_per_second - 1.0 / hierarchy.layers[layer].bytes_per_second
+    benefit = -np.inf
+    for use in program.tensors[tensor].uses:
+        memory, compute = planner.home_memory_seconds[use.step], program.compute_seconds[use.step]
+        inside = memory - use.bytes * gain
+        saved = (memory - max(inside, compute) if compute < memory else inside - compute) * program.trip_counts[
+            use.step
+        ]
+        benefit = benefit + saved if benefit > 0 and saved > 0 else max(benefit, saved)
+    return float(benefit / np.sqrt(program.tensors[tensor].size_bytes))
+
+
+class CopyResource:
+    """Seconds of each step that copies in (0) and copies out (1) have not claimed yet, as the compiler counts them."""
+
+    def __init__(self, planner: Planner, layer: int) -> None:
+        self._planner = planner
+        self._layer = layer
+        once = planner.elapsed / planner.program.trip_counts
+        self._left = np.stack([once, once])
+        self.elapsed_before: F64 = np.concatenate([[0.0], np.cumsum(planner.elapsed)])
+
+    def copy_seconds(self, tensor: int) -> float:
+        """Return how long a copy of ``tensor`` takes alone."""
+        return self._planner.work_seconds(0, self._layer, tensor)
+
+    def claim(self, plan: Plan) -> list[tuple[int, int, F64]] | None:
+        """Take the time that a plan's copies need, earliest steps first; None, and nothing is taken, if one lacks it."""
+        claimed: list[tuple[int, int, F64]] = []
+        for move in plan.moves:
+            direction = int(move.target == HOME)
+            left = self._left[direction, move.issue : move.due]
+            needed = self.copy_seconds(plan.tensor)
+            taken = np.diff(np.minimum(np.concatenate([[0.0], np.cumsum(left)]), needed))
+            if taken.sum() < needed * (1 - 1e-9):
+                self.release(claimed)
+                return None
+            left -= taken
+            claimed.append((direction, move.issue, taken))
+        return claimed
+
+    def release(self, claimed: list[tuple[int, int, F64]]) -> None:
+        """Give back what ``claim`` took."""
+        for direction, issue, taken in claimed:
+            self._left[direction, issue : issue + len(taken)] += taken
+
+    def issues(self, tensor: int, due: int, earliest: int) -> Iterator[int]:
+        """Yield boundaries to issue a copy at, those first whose overlap is nearest to the preferred one."""
+        executions = self._planner.program.boundary_trip_count(due, due)
+        boundaries = np.arange(earliest, due)
+        overlap = (self.elapsed_before[due] - self.elapsed_before[earliest:due]) / executions
+        ratio = overlap / self.copy_seconds(tensor)
+        fits = (ratio >= MIN_OVERLAP) & (ratio <= MAX_OVERLAP)
+        nearest = np.argsort(np.abs(ratio[fits] - PREFERRED_OVERLAP), kind="stable")
+        same = [b for b in boundaries[fits][nearest].tolist() if self._planner.same_body(b, due)]
+        yield from same[:MAX_TRIES]
+
+
+def _hold_one(planner: Planner, board: Board, layer: int) -> int | None:
+    """Cross-program prefetch: keep the largest parameter that may and can stay from run to run."""
+    tensors = planner.program.tensors
+    for tensor in sorted((i for i, t in enumerate(tensors) if t.holdable), key=lambda i: (-tensors[i].size_bytes, i)):
+        for plan in planner.held(tensor, layer):
+            if board.add(plan):
+                return tensor
+    return None
+
+
+def _allocate(planner: Planner, board: Board, resource: CopyResource, layer: int, tensor: int) -> None:
+    """Walk the uses: extend the stay that is open, else open a new one, else leave this use to layer 0."""
+    opened: tuple[int, list[tuple[int, int, F64]]] | None = None  # first step of the open stay, its claims
+    previous = 0
+    for step in planner.use_steps(tensor):
+        extended = None
+        if opened is not None:
+            extended = _extend(planner, board, resource, layer, tensor, opened, step)
+        opened = extended if extended is not None else _open(planner, board, resource, layer, tensor, step, previous)
+        previous = step + 1
+
+
+def _open(
+    planner: Planner, board: Board, resource: CopyResource, layer: int, tensor: int, step: int, previous: int
+) -> tuple[int, list[tuple[int, int, F64]]] | None:
+    defined = next(planner.stays(tensor, layer, step, step, issue=step), None)
+    if defined is not None and not any(move.target == 0 for move in defined.moves):
+        candidates: Iterator[int] = iter((step,))
+    else:
+        candidates = resource.issues(tensor, step, previous)
+    for issue in candidates:
+        for plan in planner.stays(tensor, layer, step, step, issue=issue):
+            claimed = resource.claim(plan)
+            if claimed is None:
+                continue
+            if board.add(plan):
+                return step, claimed
+            resource.release(claimed)
+    return None
+
+
+def _extend(
+    planner: Planner,
+    board: Board,
+    resource: CopyResource,
+    layer: int,
+    tensor: int,
+    opened: tuple[int, list[tuple[int, int, F64]]],
+    step: int,
+) -> tuple[int, list[tuple[int, int, F64]]] | None:
+    """Keep the tensor at its address until ``step``; None, with the stay as it was, if that cannot be."""
+    first, claimed = opened
+    before, offset = board.plans[-1], board.offsets[-1]
+    issue = next((move.issue for move in before.moves if move.target == 0), None)
+    board.undo()
+    resource.release(claimed)
+    for plan in planner.stays(tensor, layer, first, step, issue=issue):
+        longer = resource.claim(plan)
+        if longer is None:
+            continue
+        if board.add(plan, offset):
+            return first, longer
+        resource.release(longer)
+    again = resource.claim(before)
+    assert again is not None
+    fits = board.add(before, offset)
+    assert fits
+    return None
