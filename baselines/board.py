@@ -52,7 +52,7 @@ class Board:
         return to_mapping(self.planner.program, self.plans, self.offsets)
 
     def _start_copies(self, plan: Plan) -> bool:
-        started = []
+        started: list[tuple[int, int, int]] = []
         for copy in self._copies(plan):
             if not self._flights.add(*copy):
                 for earlier in started:

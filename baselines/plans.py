@@ -52,17 +52,17 @@ def to_mapping(program: Program, plans: Sequence[Plan], offsets: Sequence[int]) 
             residencies.append(
                 Residency(tensor=plan.tensor, layer=plan.layer, offset_bytes=offset, start_step=start, end_step=end)
             )
-        for move in plan.moves:
-            transfers.append(
-                Transfer(
-                    tensor=plan.tensor,
-                    source=move.source if move.source == HOME else first + move.source,
-                    target=move.target if move.target == HOME else first + move.target,
-                    start_after=move.issue - 1,
-                    done_before=move.due,
-                    size_bytes=program.sizes_bytes[plan.tensor].item(),
-                )
+        transfers += [
+            Transfer(
+                tensor=plan.tensor,
+                source=move.source if move.source == HOME else first + move.source,
+                target=move.target if move.target == HOME else first + move.target,
+                start_after=move.issue - 1,
+                done_before=move.due,
+                size_bytes=program.sizes_bytes[plan.tensor].item(),
             )
+            for move in plan.moves
+        ]
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
 
 
@@ -148,7 +148,7 @@ class Planner:
         return issue
 
     def earliest_due(self, source: int, target: int, tensor: int, issue: int, latest: int) -> int:
-        """Return the earliest boundary by which the link has had time for a copy issued at ``issue``; else ``latest``."""
+        """Return the first boundary by which the link has had time for a copy issued at ``issue``, else ``latest``."""
         free = self._free[self.hierarchy.link_index(source, target)]
         needed = self.work_seconds(source, target, tensor) * self._executions(issue)
         due = max(min(int(np.searchsorted(free, free[issue] + needed, side="left")), latest), issue)
@@ -159,7 +159,7 @@ class Planner:
         return due
 
     def saved_seconds(self, plan: Plan) -> float:
-        """Return what the plan saves of instruction time if everything else stays in layer 0; copies cost nothing here."""
+        """Return what the plan saves of instruction time if all else stays in layer 0; copies cost nothing here."""
         program, uses = self.program, self.program.uses
         fill = max((move.due for move in plan.moves if move.target == 0), default=plan.spans[0][0])
         speeds = [layer.bytes_per_second for layer in self.hierarchy.layers]

@@ -95,7 +95,7 @@ class CopyResource:
         return self._planner.work_seconds(0, self._layer, tensor)
 
     def claim(self, plan: Plan) -> list[tuple[int, int, F64]] | None:
-        """Take the time that a plan's copies need, earliest steps first; None, and nothing is taken, if one lacks it."""
+        """Take the time that a plan's copies need, earliest steps first; None, with nothing taken, if one lacks it."""
         claimed: list[tuple[int, int, F64]] = []
         for move in plan.moves:
             direction = int(move.target == HOME)
