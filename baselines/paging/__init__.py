@@ -1,0 +1,93 @@
+"""Paging with one-bit predictions: a fast simulator, the algorithms, the predictions and the proved bounds.
+
+>>> from baselines.paging import from_ids, study
+>>> trace = from_ids([7, 0, 1, 2, 0, 3, 0, 4, 2, 3, 0, 3, 2, 1, 2, 0, 1, 7, 0, 1])
+>>> {row.policy: row.faults for row in study(trace, ["lru", "fifo", "fwa0"], [3])}
+{'opt': 9, 'lru': 12, 'fifo': 15, 'fwa0': 9}
+"""
+
+from baselines.paging import policies
+from baselines.paging.bits import (
+    Errors,
+    as_bits,
+    count_errors,
+    discard_bits,
+    flip,
+    flip_adversarial,
+    last_in_phase,
+    phase_bits,
+)
+from baselines.paging.bridge import TiledProgram, tile_program
+from baselines.paging.combine import combine, policy_from_name
+from baselines.paging.engine import Job, Recording, Result, check_events, record, simulate
+from baselines.paging.generators import cyclic, kv_cache, moe_decode, zipf
+from baselines.paging.hints import HintSource
+from baselines.paging.policy import Guarantee, Hint, Policy, get_policy, harmonic, policy_names, register
+from baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from baselines.paging.predict.learned import LearnedBits, learned_bits
+from baselines.paging.predict.online import online_bits
+from baselines.paging.readers import read_csv, read_mooncake, read_oracle, read_text, read_trace
+from baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
+from baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, Row, flip_study, parse_sizes, study
+from baselines.paging.trace import Context, PageTrace, from_chunks, from_ids, next_use
+
+__all__ = [
+    "ARRIVAL",
+    "CLASSICAL",
+    "ONE_BIT",
+    "AccessTrace",
+    "Context",
+    "Errors",
+    "Guarantee",
+    "Hint",
+    "HintSource",
+    "Job",
+    "LearnedBits",
+    "PageTrace",
+    "Policy",
+    "Recording",
+    "Result",
+    "Row",
+    "SizedResult",
+    "TiledProgram",
+    "as_bits",
+    "check_events",
+    "combine",
+    "count_errors",
+    "cyclic",
+    "discard_bits",
+    "flip",
+    "flip_adversarial",
+    "flip_study",
+    "from_chunks",
+    "from_ids",
+    "get_policy",
+    "harmonic",
+    "kv_cache",
+    "last_in_phase",
+    "learned_bits",
+    "moe_decode",
+    "next_use",
+    "online_bits",
+    "parse_sizes",
+    "phase_bits",
+    "pleco",
+    "policies",
+    "policy_from_name",
+    "policy_names",
+    "popu",
+    "read_csv",
+    "read_mooncake",
+    "read_oracle",
+    "read_text",
+    "read_trace",
+    "reads_only",
+    "record",
+    "register",
+    "simulate",
+    "simulate_sized",
+    "study",
+    "threshold_bits",
+    "tile_program",
+    "zipf",
+]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from baselines.paging.engine import Recording, record
 from baselines.paging.policy import Hint, get_policy
-from baselines.paging.structures import I32, I64, U8
+from baselines.paging.structures import I32, U8
 from baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
@@ -161,17 +161,13 @@ def last_in_phase(trace: PageTrace, num_frames: int) -> npt.NDArray[np.bool_]:
     return np.asarray((later != phase) & (phase < phase[-1]))
 
 
-def hits_of(events: I32) -> U8:
-    """Return uint8[n]: 1 where the event is a hit."""
-    return (events == -1).astype(np.uint8)
-
-
 def as_bits(values: Any, num_requests: int) -> U8:
     """Check a user's bits: ``num_requests`` values, each 0 or 1."""
-    array: I64 = np.asarray(values)
+    array = np.asarray(values)
     if array.shape != (num_requests,):
         raise InputError(f"need one bit a request: got {array.size} bits for {num_requests} requests")
     if array.size and not np.isin(array, (0, 1)).all():
         at = int(np.argmax(~np.isin(array, (0, 1))))
         raise InputError(f"a bit is 0 or 1, got {array[at]} at request {at}")
-    return array.astype(np.uint8)
+    bits: U8 = array.astype(np.uint8)
+    return bits

@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from baselines.paging.predict.conversation import ConversationFeatures
+from baselines.paging.sized import AccessTrace, reads_only
 from baselines.paging.structures import U8, U64
 from baselines.paging.trace import Context, Densifier, PageTrace, from_chunks
 from mallocgame.errors import InputError, TraceError
@@ -279,3 +280,16 @@ def read_trace(
     if kind == "mooncake":
         return read_mooncake(path, on_progress=on_progress)
     raise InputError(f"unknown trace format {kind!r}; there are: {', '.join(FORMATS)}")
+
+
+def read_oracle_sized(path: str | os.PathLike[str]) -> AccessTrace:
+    """Read an oracleGeneral file with its sizes, as reads; a page has the largest size that any record gives it."""
+    densify = Densifier()
+    pages, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for records in oracle_records(path):
+        pages.append(densify(np.ascontiguousarray(records["page"])))
+        sizes.append(np.maximum(records["size_bytes"].astype(np.int64), 1))
+    trace = PageTrace(name=Path(path).name, pages=np.concatenate(pages), num_pages=densify.num_pages)
+    size_bytes = np.zeros(densify.num_pages, np.int64)
+    np.maximum.at(size_bytes, trace.pages, np.concatenate(sizes))
+    return reads_only(trace, size_bytes)

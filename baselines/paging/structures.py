@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
@@ -112,14 +112,14 @@ def heap_pop(keys: I64, values: I32, size: int) -> int:
 
 
 @jit
-def next_random(state: U64, bound: int) -> int:
+def next_random(state: U64, bound: int) -> np.int64:
     """Draw a uniform integer in [0, bound) from a splitmix64 stream, uint64[1] (bias below bound / 2**32)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
-    return np.int64(((z >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32))  # type: ignore[return-value]
+    return np.int64(((z >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32))
 
 
 def new_random(seed: int) -> U64:
@@ -127,12 +127,14 @@ def new_random(seed: int) -> U64:
     return np.array([np.uint64(seed % 2**64) ^ np.uint64(0x5851F42D4C957F2D)], np.uint64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _leading_zeros(typing_context: Any, word: Any) -> Any:  # pragma: no cover - runs in the compiler
+def _count_leading_zeros(typing_context: Any, word: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.uint64(types.uint64), code
+
+
+_leading_zeros: Any = intrinsic(_count_leading_zeros)
 
 
 def new_bit_tree(num_bits: int) -> tuple[U64, U64]:
@@ -150,7 +152,7 @@ def tree_set(words: U64, summary: U64, bit: int) -> None:
 
 
 @jit
-def tree_take_max(words: U64, summary: U64, top: int) -> int:
+def tree_take_max(words: U64, summary: U64, top: int) -> np.int64:
     """Remove and return the largest member, which lies in summary word ``top`` or below; -1 where there is none."""
     s = top
     while s >= 0:
@@ -162,4 +164,4 @@ def tree_take_max(words: U64, summary: U64, top: int) -> int:
                 return (w << 6) + bit
             summary[s] &= ~(np.uint64(1) << np.uint64(w & 63))
         s -= 1
-    return -1
+    return np.int64(-1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from baselines.paging.policy import Events, Hints, Policy, register
-from baselines.paging.structures import FAULT, HIT, I32, I64, U8, F64, new_queues, pop, push, remove
+from baselines.paging.structures import F64, FAULT, HIT, I32, I64, U8, new_queues, pop, push, remove
 from mallocgame.jit import jit
 
 _ArcState = tuple[I32, U8, I64, F64]

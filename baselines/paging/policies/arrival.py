@@ -116,10 +116,7 @@ def _serve(state: _MarkerState, pages: I32, hints: Hints, now: int, events: Even
             else:
                 stale = stale_in[page] == phase
                 chain = note[page, 0] + 1
-                if rule == _PREDICTIVE:
-                    farthest = not stale or chain <= chain_limit
-                else:
-                    farthest = not stale
+                farthest = not stale or (rule == _PREDICTIVE and chain <= chain_limit)
                 anywhere = unmarked == 0 or (rule == _LNONMARKER and stale and note[page, 0] == 1)
                 if anywhere:
                     at = next_random(random, cached)

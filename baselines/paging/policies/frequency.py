@@ -78,7 +78,7 @@ def _cell(row: int, page: int, width: int) -> int:
 def _estimate(sketch: U8, page: int) -> int:
     least = _MAX_COUNT
     for row in range(_ROWS):
-        least = min(least, np.int64(sketch[row, _cell(row, page, sketch.shape[1])]))
+        least = min(least, int(sketch[row, _cell(row, page, sketch.shape[1])]))
     return least
 
 

@@ -3,6 +3,8 @@
 Source: Antoniadis et al., ICML 2023, arXiv:2210.02775; Fiat et al., J. Algorithms 1991 (Marker).
 """
 
+from typing import Any
+
 import numpy as np
 
 from baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, harmonic, register
@@ -35,7 +37,7 @@ def _start_mark0(num_pages: int, num_frames: int, num_requests: int, seed: int) 
 
 
 @jit
-def _place(links: I32, where: U8, frames: I32, at: int, page: int) -> None:
+def _place(links: I32, where: U8, frames: I32, at: Any, page: Any) -> None:
     frames[at] = page
     links[page, 0] = at
     where[page] = _ZERO_TAG

@@ -1,4 +1,8 @@
-"""Features of a request that any paging runtime can keep: how often and how recently its page, and its neighbours."""
+"""Features of a request that any paging runtime can keep: how often and how recently its page was requested.
+
+Features of the neighbours in the sequence are left out on purpose: they tell requests apart so well that the trees
+learn the training prompts by heart (Mooncake trace, k = 1827: 131,460 faults with them, 130,883 without).
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,50 +12,37 @@ from baselines.paging.trace import PageTrace
 from mallocgame.jit import jit
 
 F32 = npt.NDArray[np.float32]
+_NEVER = 40.0  # log2 of a gap that stands for "no earlier request"
 HISTORY = 3  # gaps between a page's last requests
 _DECAY_REQUESTS = (1 << 10, 1 << 14, 1 << 18)  # half-lives of the exponentially decayed counters
 NAMES = (
     "uses",
     *(f"gap_{j + 1}" for j in range(HISTORY)),
     *(f"decayed_uses_{half_life}" for half_life in _DECAY_REQUESTS),
-    "previous_page_uses",
-    "previous_page_gap",
-    "new_share",
-    "requests_since_new_to_old",
 )
 
 
 @jit
 def _page_features(pages: I32, last: I64, gaps: F32, uses: I32, decayed: F64, rates: F64, out: F32) -> None:
-    new_share, run, previous, previous_gap = 0.0, 0, -1, 0.0
-    was_new = False
     for i in range(pages.size):
         page = pages[i]
         seen = uses[page] > 0
-        gap = np.log2(1.0 + i - last[page]) if seen else 40.0
+        gap = np.log2(1.0 + i - last[page]) if seen else _NEVER
         out[i, 0] = np.log2(1.0 + uses[page])
         out[i, 1] = gap
-        for j in range(1, gaps.shape[1] + 1):
-            out[i, 1 + j] = gaps[page, j - 1]
+        for j in range(gaps.shape[1]):
+            out[i, 2 + j] = gaps[page, j]
         column = 2 + gaps.shape[1]
         for j in range(rates.size):
             weight = decayed[page, j] * np.exp2(-(i - last[page]) * rates[j]) if seen else 0.0
             out[i, column + j] = weight
             decayed[page, j] = weight + 1.0
-        column += rates.size
-        out[i, column] = np.log2(1.0 + uses[previous]) if previous >= 0 else 0.0
-        out[i, column + 1] = previous_gap
-        out[i, column + 2] = new_share
-        out[i, column + 3] = np.log2(1.0 + run)
-        new_share += 0.125 * ((0.0 if seen else 1.0) - new_share)
-        run = 0 if was_new and seen else run + 1
-        was_new = not seen
         for j in range(gaps.shape[1] - 1, 0, -1):
             gaps[page, j] = gaps[page, j - 1]
-        gaps[page, 0] = gap
+        if gaps.shape[1] > 0:
+            gaps[page, 0] = gap
         last[page] = i
         uses[page] += 1
-        previous, previous_gap = page, gap
 
 
 def page_features(trace: PageTrace) -> F32:
@@ -62,7 +53,7 @@ def page_features(trace: PageTrace) -> F32:
     _page_features(
         trace.pages,
         np.zeros(num, np.int64),
-        np.full((num, HISTORY - 1), 40.0, np.float32),
+        np.full((num, HISTORY - 1), _NEVER, np.float32),
         np.zeros(num, np.int32),
         np.zeros((num, rates.size)),
         rates,

@@ -1,0 +1,101 @@
+"""Where a policy's hints come from: one name ("lfd", "learned", "popu", ...) to the array that its kind needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from baselines.paging.bits import as_bits, discard_bits, exact_bits, flip, flip_adversarial
+from baselines.paging.policy import Hint, Hints, Policy
+from baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from baselines.paging.predict.learned import learned_bits
+from baselines.paging.predict.online import online_bits
+from baselines.paging.structures import U8
+from baselines.paging.trace import PageTrace, next_use
+from mallocgame.errors import InputError, TraceError
+
+SOURCES = ("lfd", "learned", "online", "popu", "pleco", "zeros", "ones", "teacher:POLICY", "file:PATH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HintSource:
+    """What the policies are told.
+
+    Attributes:
+        bits: one of SOURCES. "lfd" gives every policy the exact truth of its kind: discard bits of the optimum, phase
+            bits, next arrivals. "popu" and "pleco" give arrivals, and bits by a threshold on them.
+        flip_zeros: share of the 0s turned into 1s.
+        flip_ones: share of the 1s turned into 0s.
+        adversarial: put the same number of errors where they should hurt, not at random.
+        threshold: of "popu" and "pleco", in units of k requests.
+        train_share: of "learned".
+        seed: of the random flips.
+    """
+
+    bits: str = "lfd"
+    flip_zeros: float = 0.0
+    flip_ones: float = 0.0
+    adversarial: bool = False
+    threshold: float = 1.0
+    train_share: float = 0.5
+    seed: int = 0
+
+    def judge_from(self, trace: PageTrace) -> int:
+        """First request that counts: learned bits are judged on what they were not trained on."""
+        return int(trace.num_requests * self.train_share) if self.bits == "learned" else 0
+
+    def hints(self, trace: PageTrace, num_frames: int, policy: Policy) -> Hints | None:
+        """Return the hints of ``policy`` at cache size ``num_frames``, None where it needs none.
+
+        Raises:
+            InputError: no such source, or it cannot make hints of the kind that the policy needs.
+        """
+        if policy.hint is Hint.NONE:
+            return None
+        if policy.hint is Hint.NEXT_USE:
+            return next_use(trace)
+        if policy.hint is Hint.ARRIVAL:
+            return self._arrivals(trace, policy)
+        bits = self._bits(trace, num_frames, policy.hint)
+        if self.adversarial:
+            return flip_adversarial(bits, next_use(trace), self.flip_zeros, self.flip_ones)
+        if self.flip_zeros or self.flip_ones:
+            return flip(bits, self.flip_zeros, self.flip_ones, seed=self.seed)
+        return bits
+
+    def _arrivals(self, trace: PageTrace, policy: Policy) -> Hints:
+        if self.bits == "lfd":
+            return next_use(trace).astype(np.int64)
+        if self.bits in ("popu", "pleco"):
+            return popu(trace) if self.bits == "popu" else pleco(trace)
+        raise InputError(f"policy {policy.name!r} needs predicted arrivals: use bits 'lfd', 'popu' or 'pleco'")
+
+    def _bits(self, trace: PageTrace, num_frames: int, hint: Hint) -> U8:
+        kind, _, argument = self.bits.partition(":")
+        if kind == "lfd":
+            return exact_bits(trace, num_frames, hint)
+        if kind == "learned":
+            return learned_bits(trace, num_frames, hint, train_share=self.train_share).bits
+        if kind == "online":
+            return online_bits(trace, num_frames)
+        if kind in ("popu", "pleco"):
+            return threshold_bits(popu(trace) if kind == "popu" else pleco(trace), num_frames, self.threshold)
+        if kind in ("zeros", "ones"):
+            return np.full(trace.num_requests, int(kind == "ones"), np.uint8)
+        if kind == "teacher" and argument:
+            return discard_bits(trace, num_frames, teacher=argument)
+        if kind == "file" and argument:
+            return read_bits(argument, trace.num_requests)
+        raise InputError(f"no bits called {self.bits!r}; there are: {', '.join(SOURCES)}")
+
+
+def read_bits(path: str, num_requests: int) -> U8:
+    """Read one bit a request from a text file of 0s and 1s; white space between them is ignored."""
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError as error:
+        raise TraceError(path, None, error.strerror or str(error)) from None
+    symbols = data[~np.isin(data, np.frombuffer(b" \t\r\n,", np.uint8))]
+    if not np.isin(symbols, (48, 49)).all():
+        raise TraceError(path, None, f"expected 0s and 1s, got {chr(int(symbols[~np.isin(symbols, (48, 49))][0]))!r}")
+    return as_bits(symbols - 48, num_requests)

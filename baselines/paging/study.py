@@ -1,0 +1,164 @@
+"""Studies: policies x cache sizes on one sequence, each with its faults, its ratio to OPT and its proved bound."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from baselines.paging.bits import count_errors, exact_bits, last_in_phase
+from baselines.paging.combine import policy_from_name
+from baselines.paging.engine import Job, simulate
+from baselines.paging.hints import HintSource
+from baselines.paging.policies.offline import OPT
+from baselines.paging.policy import Hint, Hints, Policy
+from baselines.paging.trace import PageTrace, from_ids, next_use
+from mallocgame.errors import InputError
+
+CLASSICAL = ("lru", "fifo", "clock", "lfu", "arc", "s3-fifo", "sieve", "w-tinylfu", "marker")
+ONE_BIT = ("fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "lru0+lru", "mark0~marker")
+ARRIVAL = ("blind-oracle", "blind-oracle+lru", "predictive-marker", "lmarker", "lnonmarker+marker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One policy at one cache size.
+
+    ``opt_ratio`` is faults over OPT's (NaN where OPT has none). ``eta0``, ``eta1`` and ``bound`` are None for policies
+    without bits; the bound is proved for whole sequences, so it is None too where only a part was judged.
+    """
+
+    policy: str
+    k: int
+    requests: int
+    faults: int
+    opt_ratio: float
+    seconds: float
+    eta0: int | None = None
+    eta1: int | None = None
+    bound: float | None = None
+
+
+def parse_sizes(text: str, trace: PageTrace) -> list[int]:
+    """Parse cache sizes: "100,1000" are frames, "1%" is a share of the trace's distinct pages (at least 1 frame).
+
+    >>> parse_sizes("2,50%", from_ids([0, 1, 2, 3]))
+    [2, 2]
+    """
+    sizes = []
+    for part in text.split(","):
+        item = part.strip()
+        try:
+            if item.endswith("%"):
+                size = max(1, round(trace.num_pages * float(item[:-1]) / 100.0)) if float(item[:-1]) > 0 else 0
+            else:
+                size = int(item)
+        except (ValueError, OverflowError):
+            raise InputError(f"a cache size is a number of frames or a percentage, got {item!r}") from None
+        if size < 1:
+            raise InputError(f"the cache needs at least 1 frame, got k = {item}")
+        sizes.append(size)
+    return sizes
+
+
+def _warm_up(policies: Sequence[Policy]) -> None:
+    """Compile (or load from Numba's cache) before anything is timed."""
+    tiny = from_ids([0, 1, 0])
+    for policy in policies:
+        dtype = {Hint.ARRIVAL: np.int64, Hint.NEXT_USE: np.int32}.get(policy.hint, np.uint8)
+        hints = next_use(tiny).astype(dtype) if policy.hint is Hint.NEXT_USE else np.zeros(3, dtype)
+        simulate(tiny, [Job(policy=policy, num_frames=2, hints=hints)], num_threads=1)
+
+
+def study(
+    trace: PageTrace,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    source: HintSource | None = None,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
+) -> list[Row]:
+    """Run every policy at every size, OPT always among them, in one pass; return one row each, sizes outermost.
+
+    Args:
+        trace: the sequence.
+        names: policies ("lru", "fwa0+lru", ...); OPT is added in front where it is missing.
+        sizes: cache sizes in frames.
+        source: what the policies are told; exact hints by default.
+        seed: of randomised policies.
+        on_progress: called with the share done, in [0, 1].
+    """
+    source = source or HintSource()
+    policies = [policy_from_name(name) for name in dict.fromkeys(("opt", *names))]
+    _warm_up(policies)
+    start = source.judge_from(trace)
+    jobs: list[Job] = []
+    known: dict[tuple[int, Hint], Hints | None] = {}
+    for k in sizes:
+        for policy in policies:
+            key = (k if policy.hint in (Hint.DISCARD, Hint.PHASE) else 0, policy.hint)
+            if key not in known:
+                known[key] = source.hints(trace, k, policy)
+            jobs.append(Job(policy=policy, num_frames=k, hints=known[key], seed=seed, judge_from=start))
+
+    def progressed(done: float) -> None:
+        if on_progress is not None:
+            on_progress(done / trace.num_requests)
+
+    results = simulate(trace, jobs, on_progress=progressed)
+    best = {r.num_frames: r.faults for r in results if r.policy == OPT.name}
+    rows = []
+    for job, result in zip(jobs, results, strict=True):
+        optimum = best[result.num_frames]
+        eta0, eta1, bound = _bound(trace, job, optimum)
+        rows.append(
+            Row(
+                policy=result.policy,
+                k=result.num_frames,
+                requests=result.num_requests,
+                faults=result.faults,
+                opt_ratio=result.faults / optimum if optimum else float("nan"),
+                seconds=result.seconds,
+                eta0=eta0,
+                eta1=eta1,
+                bound=bound,
+            )
+        )
+    return rows
+
+
+def _bound(trace: PageTrace, job: Job, optimum: int) -> tuple[int | None, int | None, float | None]:
+    policy, k = job.policy, job.num_frames
+    if policy.hint not in (Hint.DISCARD, Hint.PHASE) or job.hints is None:
+        return None, None, None
+    truth = exact_bits(trace, k, policy.hint)
+    counted = last_in_phase(trace, k) if policy.hint is Hint.PHASE else np.ones(trace.num_requests, bool)
+    counted[: job.judge_from] = False
+    errors = count_errors(job.hints, truth, counted=counted)
+    guarantee = policy.guarantee
+    if guarantee is None or job.judge_from:
+        return errors.eta0, errors.eta1, None
+    bound = guarantee.alpha * optimum + guarantee.beta(k) * errors.eta0 + guarantee.gamma * errors.eta1
+    if guarantee.robust is not None:
+        bound = min(bound, guarantee.robust(k) * optimum)
+    return errors.eta0, errors.eta1, bound
+
+
+def flip_study(
+    trace: PageTrace,
+    names: Sequence[str],
+    num_frames: int,
+    rates: Sequence[float],
+    *,
+    adversarial: bool = False,
+    seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
+) -> dict[float, list[Row]]:
+    """Run the policies with exact bits of which a share is wrong, once for each rate (0s and 1s alike)."""
+    out = {}
+    for done, rate in enumerate(rates):
+        source = HintSource(flip_zeros=rate, flip_ones=rate, adversarial=adversarial, seed=seed)
+        out[rate] = study(trace, names, [num_frames], source, seed=seed)
+        if on_progress is not None:
+            on_progress((done + 1) / len(rates))
+    return out
