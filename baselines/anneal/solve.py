@@ -1,0 +1,193 @@
+"""The solver around the annealing kernel: arrays in, chains and temperatures, a valid mapping out."""
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.anneal import kernel
+from baselines.anneal.candidates import BORN, COPIED, HELD_OVER, Candidate, assemble, boundary_contexts, candidates
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.program import Program
+from mallocgame.simulate import home_seconds, lower_bound, simulate
+from mallocgame.solver import Progress, SolveResult
+
+I64 = npt.NDArray[np.int64]
+
+MOVES_PER_CALL = 2000  # between looks at the clock
+
+
+def anneal(
+    program: Program,
+    hierarchy: Hierarchy,
+    *,
+    seconds: float = 10.0,
+    seed: int = 0,
+    start: Mapping | None = None,
+    progress: Progress | None = None,
+) -> SolveResult:
+    """Anneal from ``start`` (or from nothing) until the time is over; see ``mallocgame.solver.Solver``.
+
+    Half of the time cools slowly from hot, the rest in shorter and colder chains from the best choice so far.
+    """
+    begun = time.monotonic()
+    given = start if start is not None else Mapping()
+    best_mapping, best_seconds = given, simulate(program, hierarchy, given).total_seconds
+    history = [(0.0, best_seconds)]
+    pieces = candidates(program, hierarchy) if seconds > 0 else []
+    status = "feasible"
+    if pieces:
+        problem = make_problem(program, hierarchy, pieces)
+        state = _empty_state(program, hierarchy, problem)
+        _adopt(program, problem, pieces, state, given)
+        state.total[0] = kernel.judge(problem, state)
+        best = np.zeros((len(pieces) + 1, 4), dtype=np.int64)
+        kernel.save(state, best)
+        total = float(state.total[0])
+        unit = home_seconds(program, hierarchy)
+        calls = 0
+        try:
+            for hot, cold, until in _schedule(unit):
+                low, chain_begun = total, time.monotonic() - begun
+                _restore(program, hierarchy, problem, state, best)
+                while (spent := time.monotonic() - begun) < until * seconds:
+                    done = (spent - chain_begun) / max(until * seconds - chain_begun, 1e-9)
+                    heat = hot * (cold / hot) ** done
+                    calls += 1
+                    total = kernel.anneal(
+                        problem, state, best, total, MOVES_PER_CALL, heat, heat, (seed * 1_000_003 + calls) % 2**32
+                    )
+                    if total < low:
+                        low = total
+                        history.append((time.monotonic() - begun, total))
+                    if progress is not None:
+                        progress(min(spent / seconds, 1.0))
+        except KeyboardInterrupt:
+            status = "interrupted"
+        rows = best[: best[-1, 0]]
+        found = assemble(program, [(pieces[c], int(i), int(b), int(o)) for c, i, b, o in rows])
+        judged = simulate(program, hierarchy, found).total_seconds
+        if judged < best_seconds:
+            best_mapping, best_seconds = found, judged
+    bound = lower_bound(program, hierarchy)
+    if best_seconds <= bound * (1 + 1e-12):
+        status = "optimal"
+    return SolveResult(
+        mapping=best_mapping,
+        seconds=best_seconds,
+        lower_bound_seconds=bound,
+        status=status,
+        solve_seconds=time.monotonic() - begun,
+        history=tuple(history),
+    )
+
+
+def _schedule(unit: float) -> list[tuple[float, float, float]]:
+    """Return (hot, cold, fraction of the time at which it ends) of each chain, in seconds of the program."""
+    chains = [(2e-3 * unit, 2e-6 * unit, 0.5)]
+    chains += [(3e-4 * unit, 1e-6 * unit, 0.5 + 0.125 * (i + 1)) for i in range(4)]
+    return chains
+
+
+def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]) -> kernel.Problem:
+    """Return the kernel's arrays for ``pieces``."""
+    columns = {
+        name: np.array([getattr(c, name) for c in pieces], dtype=np.int64) for name in Candidate.__dataclass_fields__
+    }
+    layers = hierarchy.layers
+    alignment = np.array([layer.alignment_bytes for layer in layers], dtype=np.int64)
+    capacity = np.array([layer.capacity_bytes for layer in layers], dtype=np.int64) // alignment * alignment
+    size = program.sizes_bytes[columns["tensor"]]
+    aligned = alignment[columns["layer"]]
+    link_of = np.array([0] + [hierarchy.link_index(0, k) for k in range(1, len(layers))], dtype=np.int64)
+    link = link_of[columns["layer"]]
+    speed = np.array([x.bytes_per_second for x in hierarchy.links])
+    latency = np.array([x.latency_seconds for x in hierarchy.links])
+    shared = [-1 if x.shared_layer is None else x.shared_layer for x in hierarchy.links]
+    context = boundary_contexts(program)
+    trips = [program.boundary_trip_count(b, b) for b in range(program.num_steps + 1)]
+    uses = program.uses
+    gain = np.concatenate([[0.0], np.cumsum((uses.bytes * program.trip_counts[uses.step]).astype(np.float64))])
+    weight = np.sqrt(gain[columns["last_use"] + 1] - gain[columns["first_use"]] + 1.0)
+    return kernel.Problem(
+        **columns,
+        size=(size + aligned - 1) // aligned * aligned,
+        link=link,
+        in_seconds=size / speed[link] + latency[link],
+        use_step=np.array(uses.step),
+        use_bytes=np.array(uses.bytes),
+        compute=np.array(program.compute_seconds),
+        trips=np.array(program.trip_counts),
+        context=context,
+        context_trips=np.array(trips, dtype=np.int64),
+        layer_speed=np.array([layer.bytes_per_second for layer in layers]),
+        capacity=capacity,
+        link_layer=np.array(shared, dtype=np.int64),
+        max_in_flight=np.array([x.max_in_flight for x in hierarchy.links], dtype=np.int64),
+        cumulative=np.cumsum(weight),
+    )
+
+
+def _empty_state(program: Program, hierarchy: Hierarchy, problem: kernel.Problem) -> kernel.State:
+    num = len(problem.tensor)
+    layer_bytes = program.fixed_bytes(hierarchy.num_layers)
+    np.add.at(layer_bytes[:, 0], program.uses.step, program.uses.bytes)
+    state = kernel.State(
+        is_chosen=np.zeros(num, dtype=np.bool_),
+        chosen=np.zeros(num, dtype=np.int64),
+        number=np.zeros(1, dtype=np.int64),
+        issue=np.zeros(num, dtype=np.int64),
+        back=np.zeros(num, dtype=np.int64),
+        offset=np.zeros(num, dtype=np.int64),
+        layer_bytes=layer_bytes,
+        elapsed=np.zeros(program.num_steps),
+        idle=np.zeros((program.num_steps, len(hierarchy.links))),
+        total=np.zeros(1),
+    )
+    for step in range(program.num_steps):
+        kernel.step_time(problem, state, step)
+    return state
+
+
+def _restore(program: Program, hierarchy: Hierarchy, problem: kernel.Problem, state: kernel.State, best: I64) -> None:
+    """Make ``state`` what ``best`` holds, recomputed from scratch."""
+    for target, source in zip(state, _empty_state(program, hierarchy, problem), strict=True):
+        target[...] = source
+    for c, issue, back, offset in best[: best[-1, 0]]:
+        state.issue[c], state.back[c], state.offset[c] = issue, back, offset
+        kernel.put(problem, state, c)
+    state.total[0] = kernel.judge(problem, state)
+
+
+def _adopt(
+    program: Program, problem: kernel.Problem, pieces: list[Candidate], state: kernel.State, mapping: Mapping
+) -> None:
+    """Choose the candidates that come nearest to ``mapping``'s residencies, at the same offsets and times."""
+    lookup: dict[tuple[int, int, int, int], list[int]] = {}
+    for index, piece in enumerate(pieces):
+        lookup.setdefault((piece.tensor, piece.layer, piece.kind, piece.first_use), []).append(index)
+    fills = mapping.fill_boundaries
+    incoming = {x.target for x in mapping.transfers if x.target != HOME}
+    found = np.empty(len(pieces), dtype=np.int64)
+    for index, r in enumerate(mapping.residencies):
+        low, high = program.uses.first[r.tensor], program.uses.first[r.tensor + 1]
+        served = [u for u in range(low, high) if fills[index] <= program.uses.step[u] < r.end_step]
+        if not served:
+            continue
+        kind = HELD_OVER if r.start_step == HELD else COPIED if index in incoming else BORN
+        options = lookup.get((r.tensor, r.layer, kind, served[0]), [])
+        options = [o for o in options if pieces[o].last_use <= served[-1]]
+        if not options:
+            continue
+        c = max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end))
+        kernel.draw_times(problem, state, c)
+        if kind == COPIED and problem.context[r.start_step] == problem.context[problem.due[c]]:
+            state.issue[c] = min(max(r.start_step, int(problem.start[c])), int(problem.latest[c]))
+        state.offset[c] = r.offset_bytes
+        count = kernel.neighbours(problem, state, c, found)
+        ends = state.offset[found[:count]] + problem.size[found[:count]]
+        free = (ends <= r.offset_bytes) | (state.offset[found[:count]] >= r.offset_bytes + problem.size[c])
+        same = any(problem.tensor[o] == r.tensor for o in found[:count])
+        if free.all() and not same and not state.is_chosen[c]:
+            kernel.put(problem, state, c)
