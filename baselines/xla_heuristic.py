@@ -10,7 +10,7 @@ Source: github.com/openxla/xla, xla/service/memory_space_assignment: ``cost_anal
 ``prefetch_interval_picker.cc`` (overlap ratios), ``algorithm.cc`` (segments, outstanding copies, copy resource).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from baselines.outcome import Search
 from baselines.plans import Plan, Planner
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HOME, Mapping
-from mallocgame.program import Program
+from mallocgame.program import Program, UseKind
 from mallocgame.solver import Progress, SolveResult
 
 F64 = npt.NDArray[np.float64]
@@ -137,60 +137,38 @@ def _hold_one(planner: Planner, board: Board, layer: int) -> int | None:
 
 
 def _allocate(planner: Planner, board: Board, resource: CopyResource, layer: int, tensor: int) -> None:
-    """Walk the uses: extend the stay that is open, else open a new one, else leave this use to layer 0."""
-    opened: tuple[int, list[tuple[int, int, F64]]] | None = None  # first step of the open stay, its claims
-    previous = 0
-    for step in planner.use_steps(tensor):
-        extended = None
-        if opened is not None:
-            extended = _extend(planner, board, resource, layer, tensor, opened, step)
-        opened = extended if extended is not None else _open(planner, board, resource, layer, tensor, step, previous)
-        previous = step + 1
+    """Walk the uses: open a stay that lasts as long as its address is free, else leave this use to layer 0."""
+    steps = planner.use_steps(tensor)
+    kinds: dict[int, set[UseKind]] = {}
+    for use in planner.program.tensors[tensor].uses:
+        kinds.setdefault(use.step, set()).add(use.kind)
+    first, previous = 0, 0
+    while first < len(steps):
+        step = steps[first]
+        issues = iter((step,)) if kinds[step] == {UseKind.DEFINE} else resource.issues(tensor, step, previous)
+        served = _open(planner, board, resource, layer, tensor, steps[first:], issues)
+        first += max(served, 1)
+        previous = steps[first - 1] + 1
 
 
 def _open(
-    planner: Planner, board: Board, resource: CopyResource, layer: int, tensor: int, step: int, previous: int
-) -> tuple[int, list[tuple[int, int, F64]]] | None:
-    defined = next(planner.stays(tensor, layer, step, step, issue=step), None)
-    if defined is not None and not any(move.target == 0 for move in defined.moves):
-        candidates: Iterator[int] = iter((step,))
-    else:
-        candidates = resource.issues(tensor, step, previous)
-    for issue in candidates:
-        for plan in planner.stays(tensor, layer, step, step, issue=issue):
-            claimed = resource.claim(plan)
-            if claimed is None:
-                continue
-            if board.add(plan):
-                return step, claimed
-            resource.release(claimed)
-    return None
-
-
-def _extend(
     planner: Planner,
     board: Board,
     resource: CopyResource,
     layer: int,
     tensor: int,
-    opened: tuple[int, list[tuple[int, int, F64]]],
-    step: int,
-) -> tuple[int, list[tuple[int, int, F64]]] | None:
-    """Keep the tensor at its address until ``step``; None, with the stay as it was, if that cannot be."""
-    first, claimed = opened
-    before, offset = board.plans[-1], board.offsets[-1]
-    issue = next((move.issue for move in before.moves if move.target == 0), None)
-    board.undo()
-    resource.release(claimed)
-    for plan in planner.stays(tensor, layer, first, step, issue=issue):
-        longer = resource.claim(plan)
-        if longer is None:
-            continue
-        if board.add(plan, offset):
-            return first, longer
-        resource.release(longer)
-    again = resource.claim(before)
-    assert again is not None
-    fits = board.add(before, offset)
-    assert fits
-    return None
+    steps: Sequence[int],
+    issues: Iterator[int],
+) -> int:
+    """Open a stay at the first of ``steps``; return how many of them it serves, 0 if there is no room or no time."""
+    for issue in issues:
+        count = len(steps)
+        while count:
+            for plan in planner.stays(tensor, layer, steps[0], steps[count - 1], issue=issue):
+                claimed = resource.claim(plan)
+                if claimed is not None:
+                    if board.add(plan):
+                        return count
+                    resource.release(claimed)
+            count = count - 1 if count <= 4 else count // 2
+    return 0

@@ -1,9 +1,17 @@
 """The command line: thin wiring of workloads, solvers and the judge. Heavy imports happen inside the commands."""
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 import typer
 
+from mallocgame.cli.compare import compare
+from mallocgame.cli.convert import convert
+from mallocgame.cli.evaluate import evaluate
+from mallocgame.cli.show import show
+from mallocgame.cli.suite import suite
+from mallocgame.cli.validate import validate
 from mallocgame.errors import InputError
 
 app = typer.Typer(
@@ -14,6 +22,15 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+
+for _command in (suite, show, evaluate, compare, validate, convert):
+    app.command()(_command)
+for _name in ("capture", "pack"):
+    if find_spec(f"mallocgame.cli.{_name}"):
+        app.command()(getattr(import_module(f"mallocgame.cli.{_name}"), _name))
+for _name in ("paging", "robust"):
+    if find_spec(f"mallocgame.cli.{_name}"):
+        app.add_typer(import_module(f"mallocgame.cli.{_name}").app, name=_name)
 
 
 def main() -> None:

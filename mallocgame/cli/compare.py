@@ -1,0 +1,139 @@
+"""``mallocgame compare``: several solvers on several traces, as a table, JSON Lines, CSV and a figure."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.evaluate import NoHoistOption, SecondsOption, SeedOption
+from mallocgame.cli.traces import TracesArgument
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from mallocgame.cli.judging import Judged
+
+Row = dict[str, Any]
+
+
+def compare(
+    traces: TracesArgument = None,
+    solvers: Annotated[
+        str, typer.Option("--solvers", help="Solvers, comma-separated, e.g. xla,none,random,greedy,xla-heuristic.")
+    ] = "xla,none,random,greedy,xla-heuristic",
+    seconds: SecondsOption = 10.0,
+    seed: SeedOption = 0,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Draw speed-ups by trace and solver (.png, .svg or .pdf).")
+    ] = None,
+    no_hoist: NoHoistOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Compare solvers under one judge: judged time, speed-up over XLA, gap to the best bound proved in this run.
+
+    Solver xla is skipped on traces without a compiler mapping. Exit code 1: a solver returned an invalid mapping.
+
+    Example: mallocgame compare lstm@v5e lstm@v4 --solvers xla,greedy --seconds 5 --csv rows.csv --figure rows.png
+    """
+    from mallocgame.cli.traces import trace_names
+
+    wanted = _solver_names(solvers)
+    if figure is not None and figure.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"--figure {figure}: expected a name that ends in .png, .svg or .pdf")
+    names = trace_names(traces)
+    rows: list[Row] = []
+    with progress("comparing", total=len(names)) as advance:
+        for done, name in enumerate(names):
+            found = _rows_of(name, wanted, seconds, seed, not no_hoist, lambda part, done=done: advance(done + part))
+            rows += found
+            if json:
+                print_json(found)
+            advance(done + 1)
+    if not json:
+        print_table("judged ms (speed-up over XLA)", *_table(rows, wanted))
+    if csv_file is not None:
+        _write_csv(csv_file, rows)
+    if figure is not None:
+        from mallocgame.compare_figure import save_comparison
+
+        save_comparison(figure, rows, wanted)
+        say(f"figure: {figure}")
+    invalid = [row for row in rows if not row["valid"]]
+    for row in invalid:
+        say(f"{row['trace']}: the mapping of {row['solver']} is invalid")
+    if invalid:
+        raise typer.Exit(1)
+
+
+def _solver_names(text: str) -> list[str]:
+    from mallocgame.cli.solvers import known_solvers
+
+    names = [name.strip() for name in text.split(",")]
+    known = known_solvers()
+    for name in names:
+        if name.partition(":")[0] not in known:
+            raise InputError(f"unknown solver {name!r}, expected one of {', '.join(known)}")
+        if names.count(name) > 1:
+            raise InputError(f"--solvers names {name!r} twice")
+    return names
+
+
+def _rows_of(name: str, solvers: Sequence[str], seconds: float, seed: int, hoist: bool, advance: Any) -> list[Row]:
+    from mallocgame.cli.judging import open_case, solve
+
+    case = open_case(name, hoist=hoist)
+    runnable = [solver for solver in solvers if solver != "xla" or case.trace.mapping is not None]
+    judged: list[Judged] = []
+    for index, solver in enumerate(runnable):
+        report = lambda part, index=index: advance((index + min(part, 1.0)) / len(runnable))  # noqa: E731
+        judged.append(solve(case, solver, seconds=seconds, seed=seed, advance=report))
+    best_bound = max((each.lower_bound_seconds for each in judged), default=case.lower_bound_seconds)
+    return [each.row(best_bound) for each in judged]
+
+
+def _table(rows: Sequence[Row], solvers: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    traces = list(dict.fromkeys(row["trace"] for row in rows))
+    by_key = {(row["trace"], row["solver"]): row for row in rows}
+    table = []
+    for trace in traces:
+        bound = next(row["lower_bound_seconds"] for row in rows if row["trace"] == trace)
+        cells = [_cell(by_key.get((trace, solver))) for solver in solvers]
+        table.append([trace, *cells, f"{1e3 * bound:.4f}"])
+    means = [geometric_mean([r["speedup_over_xla"] for r in rows if r["solver"] == s]) for s in solvers]
+    table.append(["geometric mean of speed-ups", *("" if m is None else f"{m:.3f}×" for m in means), ""])
+    return ["trace", *solvers, "bound ms"], table
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if not row["valid"]:
+        return "invalid"
+    speedup = "" if row["speedup_over_xla"] is None else f" ({row['speedup_over_xla']:.3f}×)"
+    return f"{1e3 * row['judged_seconds']:.4f}{speedup}"
+
+
+def geometric_mean(values: Sequence[float | None]) -> float | None:
+    """Return the geometric mean of the values that are not None; None if there are none."""
+    from math import exp, log
+
+    known = [value for value in values if value is not None]
+    return exp(sum(log(value) for value in known) / len(known)) if known else None
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    from mallocgame.files import write_text
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        write_text(path, out.getvalue())
+    except OSError as error:
+        raise InputError(f"--csv {path}: cannot write: {error.strerror or error}") from None
+    say(f"rows: {path}")

@@ -1,0 +1,82 @@
+"""``mallocgame convert``: traces and mappings in other forms."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mallocgame.cli.common import JsonOption, print_json, say
+from mallocgame.cli.traces import TraceArgument
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from mallocgame.mapping import Mapping
+    from workloads.trace import Trace
+
+
+def convert(
+    trace: TraceArgument,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Name that ends in .json, .json.gz, .mapping.json[.gz] or .csv (MiniMalloc)."
+        ),
+    ],
+    mapping: Annotated[
+        Path | None, typer.Option("--mapping", help="A mapping file to use instead of the compiler's own mapping.")
+    ] = None,
+    layer: Annotated[int, typer.Option("--layer", min=1, help="For .csv: the layer whose residencies to write.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    """Write a trace as plain or compressed JSON, its mapping alone, or a fast layer's buffers as MiniMalloc CSV.
+
+    Example: mallocgame convert lstm@v5e lstm.csv && mallocgame pack lstm.csv --capacity 117440512
+    """
+    from mallocgame.cli.traces import open_trace
+    from workloads.trace import load_mapping, save_mapping, save_trace
+
+    opened = open_trace(trace)
+    given = None if mapping is None else load_mapping(mapping, opened.program, opened.hierarchy)
+    used = given or opened.mapping
+    if target.name.endswith((".mapping.json", ".mapping.json.gz")):
+        save_mapping(target, _needed(opened, used), opened.program, opened.hierarchy)
+    elif target.name.endswith((".json", ".json.gz")):
+        if given is not None:
+            raise InputError(f"{target}: a trace file holds the compiler's own mapping; end the name in .mapping.json")
+        save_trace(target, opened)
+    elif target.suffix == ".csv":
+        _write_csv(target, opened, _needed(opened, used), layer)
+    else:
+        raise InputError(f"{target}: expected a name that ends in .json, .json.gz, .mapping.json[.gz] or .csv")
+    if json:
+        print_json([{"trace": opened.name, "file": str(target), "bytes": target.stat().st_size}])
+    else:
+        say(f"{opened.name}: {target}, {target.stat().st_size} bytes")
+
+
+def _needed(trace: "Trace", mapping: "Mapping | None") -> "Mapping":
+    if mapping is None:
+        raise InputError(f"trace {trace.name} holds no compiler mapping; name one with --mapping")
+    return mapping
+
+
+def _write_csv(target: Path, trace: "Trace", mapping: "Mapping", layer: int) -> None:
+    from mallocgame.buffers import Buffer, write_packing
+
+    if layer >= trace.hierarchy.num_layers:
+        raise InputError(f"--layer {layer}: {trace.hierarchy.name} has layers 0 to {trace.hierarchy.num_layers - 1}")
+    inside = [(index, r) for index, r in enumerate(mapping.residencies) if r.layer == layer]
+    buffers = [
+        Buffer(
+            name=f"{index}:{trace.program.tensors[r.tensor].name}",
+            lower=max(r.start_step, 0),
+            upper=r.end_step,
+            size_bytes=trace.program.tensors[r.tensor].size_bytes,
+            alignment_bytes=trace.hierarchy.layers[layer].alignment_bytes,
+        )
+        for index, r in inside
+    ]
+    try:
+        write_packing(target, buffers, [r.offset_bytes for _, r in inside])
+    except OSError as error:
+        raise InputError(f"{target}: cannot write: {error.strerror or error}") from None

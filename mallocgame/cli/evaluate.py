@@ -1,0 +1,148 @@
+"""``mallocgame evaluate``: one trace, one mapping, judged; figures, pictures and files of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.traces import TraceArgument
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from mallocgame.cli.judging import Case, Judged
+
+SecondsOption = Annotated[float, typer.Option("--seconds", help="Time limit of a solver.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of a solver.")]
+NoHoistOption = Annotated[
+    bool,
+    typer.Option("--no-hoist", help="Forbid copies made before a loop that stay through it (compilers cannot do it)."),
+]
+
+
+def evaluate(
+    trace: TraceArgument,
+    solver: Annotated[str | None, typer.Option("--solver", help="Solver to run, e.g. xla, greedy.")] = None,
+    mapping: Annotated[Path | None, typer.Option("--mapping", help="Judge this mapping file instead.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Save the mapping here (.json or .json.gz).")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Draw the memory map: .html (self-contained) or .png.")
+    ] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option("--perfetto", help="Write the timeline for ui.perfetto.dev (.json or .json.gz).")
+    ] = None,
+    seconds: SecondsOption = 10.0,
+    seed: SeedOption = 0,
+    no_hoist: NoHoistOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Judge one mapping of a trace: time, speed-up over XLA, gap to the bound, stalls, link traffic.
+
+    Exit code 1: the mapping is invalid (every violation is listed).
+
+    Example: mallocgame evaluate lstm@v5e --solver greedy --report lstm.html --out lstm_mapping.json
+    """
+    from mallocgame.cli.judging import open_case
+
+    if (solver is None) == (mapping is None):
+        raise InputError("give --solver NAME or --mapping FILE, one of them")
+    _check_suffixes(report, perfetto)
+    case = open_case(trace, hoist=not no_hoist)
+    judged = _judged(case, solver, mapping, seconds, seed)
+    if json:
+        print_json([judged.row()])
+    elif judged.timeline is not None:
+        print_table(f"{judged.solver} on {case.trace.name}", ("", "value"), _figures(judged))
+    if judged.timeline is None:
+        for violation in judged.violations:
+            say(f"{violation.rule}: {violation.message}")
+        say(f"{case.trace.name}: the mapping of {judged.solver} is invalid, {len(judged.violations)} violations")
+        raise typer.Exit(1)
+    _write(judged, out, report, perfetto)
+
+
+def _check_suffixes(report: Path | None, perfetto: Path | None) -> None:
+    if report is not None and report.suffix not in (".html", ".png"):
+        raise InputError(f"--report {report}: expected a name that ends in .html or .png")
+    if perfetto is not None and not perfetto.name.endswith((".json", ".json.gz")):
+        raise InputError(f"--perfetto {perfetto}: expected a name that ends in .json or .json.gz")
+
+
+def _judged(case: "Case", solver: str | None, mapping: Path | None, seconds: float, seed: int) -> "Judged":
+    from mallocgame.cli.judging import judge, solve
+
+    if mapping is not None:
+        from workloads.trace import load_mapping
+
+        return judge(case, load_mapping(mapping, case.program, case.hierarchy), solver=mapping.name)
+    assert solver is not None
+    with progress(f"{solver} on {case.trace.name}", total=1.0) as advance:
+        return solve(case, solver, seconds=seconds, seed=seed, advance=advance)
+
+
+def _figures(judged: "Judged") -> list[tuple[str, str]]:
+    from mallocgame.cli.text import bytes_text, seconds_text
+    from mallocgame.simulate import home_seconds
+
+    case, timeline, row = judged.case, judged.timeline, judged.row()
+    assert timeline is not None
+    home = home_seconds(case.program, case.hierarchy)
+    seconds = timeline.total_seconds
+    rows = [
+        ("judged time", seconds_text(seconds)),
+        ("XLA's own mapping", seconds_text(row["xla_judged_seconds"])),
+        (f"all in {case.hierarchy.layers[0].name}", seconds_text(home)),
+        ("lower bound (proved)", seconds_text(row["lower_bound_seconds"])),
+        ("speed-up over XLA", _ratio(row["speedup_over_xla"])),
+        (f"speed-up over all in {case.hierarchy.layers[0].name}", _ratio(home / seconds if seconds else None)),
+        ("gap to the bound", "" if row["gap"] is None else f"{100 * row['gap']:.2f} %"),
+        ("stalls", seconds_text(float(timeline.stall_seconds.sum()))),
+        ("copies", str(len(judged.mapping.transfers))),
+    ]
+    for k, link in enumerate(case.hierarchy.links):
+        fetched, evicted = (int(x) for x in timeline.link_bytes[k])
+        busy = f", busy {100 * timeline.link_busy_seconds[k] / seconds:.0f} %" if seconds else ""
+        rows.append((f"link {link.name}", f"{bytes_text(fetched)} in, {bytes_text(evicted)} out{busy}"))
+    for index, layer in enumerate(case.hierarchy.layers[1:], start=1):
+        peak = int(timeline.occupancy_bytes[:, index].max(initial=0))
+        share = 100 * peak / layer.capacity_bytes
+        filled = f"{bytes_text(peak)} of {bytes_text(layer.capacity_bytes)}, {share:.0f} %"
+        rows.append((f"peak of {layer.name}", filled))
+    if judged.solve_seconds is not None:
+        rows.append(("solver", f"{judged.status}, {judged.solve_seconds:.2f} s"))
+    return rows
+
+
+def _ratio(value: float | None) -> str:
+    return "no compiler mapping" if value is None else f"{value:.3f}×"
+
+
+def _write(judged: "Judged", out: Path | None, report: Path | None, perfetto: Path | None) -> None:
+    case, timeline = judged.case, judged.timeline
+    assert timeline is not None
+    if out is not None:
+        from workloads.trace import save_mapping
+
+        save_mapping(out, judged.mapping, case.program, case.hierarchy)
+        say(f"mapping: {out}")
+    if report is not None:
+        from mallocgame.report import Report, save_report
+
+        with progress(f"drawing {report}"):
+            row = judged.row()
+            subject = Report(
+                title=f"{case.trace.name}, {judged.solver}",
+                program=case.program,
+                hierarchy=case.hierarchy,
+                mapping=judged.mapping,
+                timeline=timeline,
+                xla_judged_seconds=row["xla_judged_seconds"],
+                lower_bound_seconds=row["lower_bound_seconds"],
+            )
+            save_report(report, subject)
+        say(f"memory map: {report}")
+    if perfetto is not None:
+        from mallocgame.perfetto import save_perfetto
+
+        save_perfetto(perfetto, case.program, case.hierarchy, judged.mapping, timeline)
+        say(f"timeline (open it in ui.perfetto.dev): {perfetto}")

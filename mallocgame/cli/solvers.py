@@ -1,0 +1,66 @@
+"""Solvers by name. Nothing is imported until a solver is asked for."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from mallocgame.solver import Solver
+    from workloads.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a solver lives. ``maker`` says what the attribute is: the solver, or a function that returns one."""
+
+    module: str
+    attribute: str
+    maker: str  # "solver", "mapping" (called with the trace's own mapping) or "argument" (with the text after ':')
+    about: str
+
+
+_ENTRIES: dict[str, Entry] = {
+    "xla": Entry("baselines.replay", "replay", "mapping", "the compiler's own mapping, from the trace"),
+    "none": Entry("baselines.first", "none", "solver", "everything in layer 0"),
+    "random": Entry("baselines.first", "random", "solver", "random plans that fit, the best of many"),
+    "greedy": Entry("baselines.greedy", "greedy", "solver", "plans by benefit density, best-fit addresses"),
+    "xla-heuristic": Entry("baselines.xla_heuristic", "xla_heuristic", "solver", "the published compiler heuristic"),
+}
+
+
+def known_solvers() -> dict[str, str]:
+    """Return the solvers of this installation and what each is."""
+    return {name: entry.about for name, entry in _ENTRIES.items() if _exists(entry.module)}
+
+
+def make_solver(text: str, trace: "Trace") -> "Solver":
+    """Return the solver called ``text`` (``NAME`` or ``NAME:ARGUMENT``) for a trace.
+
+    Raises:
+        InputError: no such solver, an argument where none is taken, or ``xla`` on a trace without a compiler mapping.
+    """
+    name, colon, argument = text.partition(":")
+    known = known_solvers()
+    if name not in known:
+        raise InputError(f"unknown solver {name!r}, expected one of {', '.join(known)}")
+    entry = _ENTRIES[name]
+    found: Any = getattr(import_module(entry.module), entry.attribute)
+    if entry.maker == "argument":
+        return cast("Solver", found(argument or None))
+    if colon:
+        raise InputError(f"solver {name} takes no argument, got {argument!r}")
+    if entry.maker == "mapping":
+        if trace.mapping is None:
+            raise InputError(f"trace {trace.name} holds no compiler mapping for solver {name!r} to replay")
+        return cast("Solver", found(trace.mapping))
+    return cast("Solver", found)
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,75 @@
+"""``mallocgame suite``: the shipped traces, and how hard each is."""
+
+from typing import TYPE_CHECKING, Any
+
+from mallocgame.cli.common import JsonOption, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from mallocgame.cli.judging import Case
+
+
+def suite(json: JsonOption = False) -> None:
+    """List the shipped traces: size, pressure on the fast memory, XLA's judged time, all-home time, proved bound.
+
+    Example: mallocgame suite
+    """
+    from mallocgame.cli.judging import open_case
+    from workloads import suite as shipped
+
+    names = list(shipped.names())
+    table = []
+    with progress("judging the shipped traces", total=len(names)) as advance:
+        for done, name in enumerate(names):
+            case = open_case(name)
+            row = _row(case)
+            if json:
+                print_json([row])
+            else:
+                table.append(_cells(case, row))
+            advance(done + 1)
+    if not json:
+        columns = ("trace", "steps", "decisions", "live / capacity", "XLA ms", "all home ms", "bound ms", "XLA gap")
+        print_table(f"{len(names)} shipped traces", columns, table)
+
+
+def _row(case: "Case") -> dict[str, Any]:
+    from mallocgame.simulate import home_seconds
+
+    return {
+        "trace": case.trace.name,
+        "chip": case.chip,
+        "instructions": case.program.num_steps,
+        "decisions": case.program.num_decisions,
+        "capacity_bytes": sum(layer.capacity_bytes for layer in case.hierarchy.layers[1:]),
+        "xla_judged_seconds": case.xla_judged_seconds,
+        "none_judged_seconds": home_seconds(case.program, case.hierarchy),
+        "lower_bound_seconds": case.lower_bound_seconds,
+    }
+
+
+def _cells(case: "Case", row: dict[str, Any]) -> tuple[str, ...]:
+    xla, bound = row["xla_judged_seconds"], row["lower_bound_seconds"]
+    pressure = peak_live_bytes(case) / row["capacity_bytes"]
+    return (
+        row["trace"],
+        str(row["instructions"]),
+        str(row["decisions"]),
+        f"{pressure:.1f}×",
+        "" if xla is None else f"{1e3 * xla:.4f}",
+        f"{1e3 * row['none_judged_seconds']:.4f}",
+        f"{1e3 * bound:.4f}",
+        "" if xla is None else f"{100 * (1 - bound / xla):.1f} %",
+    )
+
+
+def peak_live_bytes(case: "Case") -> int:
+    """Return the most bytes of movable tensors that are live in one step."""
+    import numpy as np
+
+    change = np.zeros(case.program.num_steps + 1, dtype=np.int64)
+    for tensor, spans in zip(case.program.tensors, case.program.live_steps, strict=True):
+        if tensor.movable:
+            for start, end in spans:
+                change[start] += tensor.size_bytes
+                change[end] -= tensor.size_bytes
+    return int(np.cumsum(change).max())

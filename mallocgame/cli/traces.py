@@ -1,0 +1,50 @@
+"""A trace argument of a command: a file, or the name of a shipped trace."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from workloads.trace import Trace
+
+TraceArgument = Annotated[
+    str, typer.Argument(metavar="TRACE", help="A trace file, or the name of a shipped trace (see: mallocgame suite).")
+]
+TracesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TRACE]...", help="Trace files or names of shipped traces; none: the whole shipped suite."),
+]
+
+
+def open_trace(text: str) -> "Trace":
+    """Return the trace in file ``text``, or the shipped trace of that name.
+
+    Raises:
+        InputError: neither exists, or the file is not a trace.
+    """
+    from workloads import suite, trace
+
+    if Path(text).is_file():
+        return trace.load_trace(text)
+    names = suite.names()
+    if text in names:
+        return suite.load(text)
+    near = get_close_matches(text, names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`mallocgame suite` lists the shipped ones"
+    raise InputError(f"{text}: no such file and no shipped trace of that name; {hint}")
+
+
+def trace_names(given: list[str] | None) -> list[str]:
+    """Return the traces to work on: those given, else every shipped one."""
+    from workloads import suite
+
+    return given or list(suite.names())
+
+
+def chip_of(trace: "Trace") -> str:
+    """Return the chip that the trace was compiled for, else the name of its hierarchy."""
+    return str(trace.provenance.get("chip") or trace.hierarchy.name)

@@ -1,0 +1,42 @@
+"""``mallocgame validate``: every rule that a mapping breaks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mallocgame.cli.common import JsonOption, print_json, print_table
+from mallocgame.cli.evaluate import NoHoistOption
+from mallocgame.cli.traces import TraceArgument
+
+
+def validate(
+    trace: TraceArgument,
+    mapping: Annotated[Path, typer.Argument(metavar="MAPPING", help="A mapping file.")],
+    no_hoist: NoHoistOption = False,
+    json: JsonOption = False,
+) -> None:
+    """List every violation of a mapping. Exit code 0: valid, 1: invalid.
+
+    Example: mallocgame validate lstm@v5e lstm_mapping.json
+    """
+    from mallocgame.cli.traces import open_trace
+    from mallocgame.validate import validate as find_violations
+    from workloads.trace import load_mapping
+
+    opened = open_trace(trace)
+    program = opened.program.without_hoisting() if no_hoist else opened.program
+    found = find_violations(program, opened.hierarchy, load_mapping(mapping, program, opened.hierarchy))
+    names = [program.tensors[v.tensor].name if 0 <= v.tensor < len(program.tensors) else "" for v in found]
+    if json:
+        print_json(
+            {"rule": v.rule, "tensor": v.tensor, "name": name, "step": v.step, "message": v.message}
+            for v, name in zip(found, names, strict=True)
+        )
+    elif found:
+        rows = [(v.rule, name, str(v.step), v.message) for v, name in zip(found, names, strict=True)]
+        print_table(f"{mapping}: {len(found)} violations", ("rule", "tensor", "step", "what"), rows)
+    else:
+        typer.echo(f"{mapping}: valid for {opened.name}")
+    if found:
+        raise typer.Exit(1)
