@@ -19,7 +19,8 @@ class Residency:
     """A tensor occupies ``[offset, offset + size)`` of a layer >= 1 during steps ``start_step <= t < end_step``.
 
     It begins empty when a transfer into it is issued, or is born full by the tensor's ``DEFINE`` use at
-    ``start_step``, or is ``HELD`` (-1) from the run before. Space is taken from the first step on.
+    ``start_step``, or is ``HELD`` (-1) from the run before. Space is taken from the first step on; of a tensor that is
+    copied in slices, each part's from its own copy's issue on (``rectangles``).
     """
 
     tensor: int
@@ -35,7 +36,7 @@ class Transfer:
 
     ``source`` and ``target`` are indices into ``Mapping.residencies``, or ``HOME`` for layer 0. ``start_after`` = -1:
     issued as the program starts; ``done_before`` = T: waited for at its end. Several transfers into one residency are
-    slices of one copy; ``size_bytes`` is what each moves.
+    slices of one copy: each moves ``size_bytes`` that begin ``slice_offset_bytes`` into the tensor.
     """
 
     tensor: int
@@ -44,6 +45,7 @@ class Transfer:
     start_after: int
     done_before: int
     size_bytes: int
+    slice_offset_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,28 @@ class Mapping:
             if transfer.target != HOME:
                 fill[transfer.target] = max(fill[transfer.target], transfer.done_before)
         return fill
+
+
+def rectangles(program: Program, mapping: Mapping) -> list[tuple[int, int, int, int, int]]:
+    """Return what residencies occupy: (residency, offset_bytes, size_bytes, start_step, end_step), in their order.
+
+    One rectangle each; of a tensor that is copied in slices one a slice, the earliest from the residency's start on.
+    """
+    slices: dict[int, list[Transfer]] = {}
+    for transfer in mapping.transfers:
+        if transfer.target != HOME:
+            slices.setdefault(transfer.target, []).append(transfer)
+    found = []
+    for index, r in enumerate(mapping.residencies):
+        parts = slices.get(index, [])
+        if len(parts) < 2:
+            found.append((index, r.offset_bytes, program.tensors[r.tensor].size_bytes, r.start_step, r.end_step))
+            continue
+        earliest = min(x.start_after for x in parts)
+        for x in parts:
+            start = r.start_step if x.start_after == earliest else min(x.start_after + 1, r.end_step - 1)
+            found.append((index, r.offset_bytes + x.slice_offset_bytes, x.size_bytes, start, r.end_step))
+    return found
 
 
 def serving_layers(program: Program, mapping: Mapping) -> I64:

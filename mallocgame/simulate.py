@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mallocgame import timeline
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HOME, Mapping, serving_layers
+from mallocgame.mapping import HOME, Mapping, rectangles, serving_layers
 from mallocgame.program import Program, UseKind
 
 F64 = npt.NDArray[np.float64]
@@ -104,10 +104,10 @@ def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tup
 def occupancy(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> I64:
     """Return int64[T, L], the bytes occupied by residencies at each step (alignment not counted)."""
     change = np.zeros((program.num_steps + 1, hierarchy.num_layers), dtype=np.int64)
-    for r in mapping.residencies:
-        size = program.tensors[r.tensor].size_bytes
-        change[max(r.start_step, 0), r.layer] += size
-        change[r.end_step, r.layer] -= size
+    for index, _, size, start, end in rectangles(program, mapping):
+        layer = mapping.residencies[index].layer
+        change[max(start, 0), layer] += size
+        change[end, layer] -= size
     occupied: I64 = np.cumsum(change, axis=0)[:-1]
     return occupied
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mallocgame.coherence import stale_uses
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, rectangles
 from mallocgame.program import Program, UseKind
 
 
@@ -79,32 +79,34 @@ def _residencies(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> It
 
 def _overlaps(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
     """Sweep each layer in time. While what is live is disjoint, only a rectangle's neighbours can overlap it."""
+    blocks = rectangles(program, mapping)
     for layer in range(1, hierarchy.num_layers):
-        inside = [i for i, r in enumerate(mapping.residencies) if r.layer == layer]
-        events = [(max(mapping.residencies[i].start_step, 0), 1, i) for i in inside]
-        events += [(mapping.residencies[i].end_step, 0, i) for i in inside]
-        live: list[tuple[int, int]] = []  # (offset, residency), sorted
-        tensors: dict[int, int] = {}
+        inside = [b for b, block in enumerate(blocks) if mapping.residencies[block[0]].layer == layer]
+        events = [(max(blocks[b][3], 0), 1, b) for b in inside]
+        events += [(blocks[b][4], 0, b) for b in inside]
+        live: list[tuple[int, int]] = []  # (offset, block), sorted
+        places: dict[int, set[int]] = {}  # tensor: its residencies that are live
         disjoint = True
-        for step, opens, i in sorted(events):
-            r = mapping.residencies[i]
-            name, at = program.tensors[r.tensor].name, bisect_left(live, (r.offset_bytes, i))
+        for step, opens, b in sorted(events):
+            residency, offset, size, _, _ = blocks[b]
+            tensor = mapping.residencies[residency].tensor
+            name, at = program.tensors[tensor].name, bisect_left(live, (offset, b))
+            here = places.setdefault(tensor, set())
             if not opens:
                 del live[at]
-                tensors[r.tensor] -= 1
+                here.discard(residency)
                 continue
-            end = r.offset_bytes + program.tensors[r.tensor].size_bytes
             near = live[max(at - 1, 0) : at + 1] if disjoint else live
-            for offset, other in near:
-                tensor = program.tensors[mapping.residencies[other].tensor]
-                if offset < end and r.offset_bytes < offset + tensor.size_bytes:
+            for start, other in near:
+                if start < offset + size and offset < start + blocks[other][2]:
                     disjoint = False
-                    message = f"{name} at [{r.offset_bytes}, {end}) overlaps {tensor.name} at {offset}"
-                    yield _broken("overlap", r.tensor, step, message)
-            if tensors.get(r.tensor, 0):
-                yield _broken("one-place", r.tensor, step, f"{name} is in layer {layer} twice")
-            live.insert(at, (r.offset_bytes, i))
-            tensors[r.tensor] = tensors.get(r.tensor, 0) + 1
+                    neighbour = program.tensors[mapping.residencies[blocks[other][0]].tensor].name
+                    message = f"{name} at [{offset}, {offset + size}) overlaps {neighbour} at {start}"
+                    yield _broken("overlap", tensor, step, message)
+            if here and residency not in here:
+                yield _broken("one-place", tensor, step, f"{name} is in layer {layer} twice")
+            live.insert(at, (offset, b))
+            here.add(residency)
 
 
 def _fills(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
@@ -124,6 +126,13 @@ def _fills(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator
         elif sum(x.size_bytes for x in copies) != tensor.size_bytes:
             moved = sum(x.size_bytes for x in copies)
             yield _broken("fill", r.tensor, r.start_step, f"{what}: {moved} of {tensor.size_bytes} bytes copied in")
+        else:
+            end = 0
+            for x in sorted(copies, key=lambda x: x.slice_offset_bytes):
+                if x.slice_offset_bytes != end:
+                    message = f"{what}: a slice begins at byte {x.slice_offset_bytes}, the one before ends at {end}"
+                    yield _broken("fill", r.tensor, x.start_after, message)
+                end = x.slice_offset_bytes + x.size_bytes
 
 
 def _transfers(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:

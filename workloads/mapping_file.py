@@ -11,7 +11,7 @@ from workloads.strict_json import MAX_INTEGER, Node, StrPath
 MAPPING_FORMAT = "mallocgame-mapping"
 MAPPING_VERSION = 1
 
-_TRANSFER_COLUMNS = ("tensor", "source", "target", "start_after", "done_before", "size_bytes")
+_TRANSFER_COLUMNS = ("tensor", "source", "target", "start_after", "done_before", "size_bytes", "slice_offset_bytes")
 
 
 def save_mapping(path: StrPath, mapping: Mapping, program: Program, hierarchy: Hierarchy) -> None:
@@ -86,8 +86,14 @@ def decode_mapping(residencies: Node, transfers: Node, program: Program) -> Mapp
         residencies=places,
         transfers=tuple(
             Transfer(
-                tensor=tensor, source=source, target=target, start_after=after, done_before=before, size_bytes=size
+                tensor=tensor,
+                source=source,
+                target=target,
+                start_after=after,
+                done_before=before,
+                size_bytes=size,
+                slice_offset_bytes=begin,
             )
-            for tensor, source, target, after, before, size in zip(*moves, strict=True)
+            for tensor, source, target, after, before, size, begin in zip(*moves, strict=True)
         ),
     )

@@ -1,0 +1,400 @@
+"""What XLA:TPU's memory-space assignment logs about a program, as data.
+
+The log comes from ``TPU_VMODULE=memory_space_assignment=3,simulator=3,algorithm=5`` (``workloads.compiler``). Lines
+are matched by what they say, not by their place in XLA's source. Step numbers are XLA's logical times.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from mallocgame.errors import TraceError
+from workloads.hlo_module import Index, to_index
+
+DONE = "Estimated elapsed time with async copies"  # the last line that a capture needs
+
+_PREFIX = re.compile(r"^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ([\w.]+):\d+\] ?(.*)$", re.DOTALL)
+_POSITION = r"(\S+?)(?: \{([\d,]*)\})?"
+_OPERAND = r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?"
+_NUMBER = r"([-+.\deE]+|nan|-?inf)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in an instruction's result (``operand`` = -1) or in one of its operands."""
+
+    instruction: str
+    operand: int = -1
+    index: Index = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferRow:
+    """A row of XLA's debug table: one buffer that may live in the alternate memory, and all uses of its group."""
+
+    line: int
+    buffer: int
+    name: str
+    size_bytes: int
+    uses: tuple[Position, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """One part of a sliced copy; ``offset_bytes`` is its place in the alternate memory."""
+
+    start_after: int
+    offset_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationRow:
+    """One interval that XLA's answer gives a value: pinned where it is defined, or copied.
+
+    Times are inclusive. ``offset_bytes`` is None in the default memory. A copy is issued after step ``start_after``
+    and complete before step ``done_before``; ``slices`` are its parts where it is copied in parts.
+    """
+
+    line: int
+    defined_at: Position
+    offset_bytes: int | None
+    size_bytes: int | None  # None where the line does not say it
+    start_time: int
+    end_time: int
+    is_copy: bool = False
+    start_after: int = -1
+    done_before: int = -1
+    slices: tuple[Slice, ...] = ()
+    source_offset_bytes: int | None = None  # of the allocation it is copied from; None: the default memory
+    cross_program: bool = False  # a copy for this run made in the run before, or for the next run
+    uses: tuple[Position, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedRow:
+    """A line of XLA's own timeline, after assignment."""
+
+    name: str
+    elapsed_seconds: float
+    trip_count: int
+
+
+@dataclass(kw_only=True)
+class XlaLog:
+    """The parts of one compilation's log that make a trace."""
+
+    path: str
+    options: dict[str, str] = field(default_factory=dict)
+    schedule: list[tuple[str, str]] = field(default_factory=list)  # computation, instruction
+    home_seconds: dict[int, float] = field(default_factory=dict)  # step: elapsed with everything in default memory
+    accessed_bytes: dict[Position, int] = field(default_factory=dict)
+    sizes_bytes: dict[Position, int] = field(default_factory=dict)
+    benefit_seconds: dict[Position, float] = field(default_factory=dict)  # negative: compute-bound by that much
+    buffers: list[BufferRow] = field(default_factory=list)
+    allocations: list[AllocationRow] = field(default_factory=list)
+    simulated: list[SimulatedRow] = field(default_factory=list)
+    skipped: set[str] = field(default_factory=set)  # names of values that may not leave the default memory
+    output_values: set[str] = field(default_factory=set)
+    finalised: set[Position] = field(default_factory=set)  # definitions and uses of every allocation, in any memory
+    async_conversions: int = 0  # synchronous copies that the pass replaced
+    seconds_without_copies: float | None = None
+    seconds_with_copies: float | None = None
+    error: str = ""
+
+
+def parse_log(lines: Iterable[str], path: object = "log") -> XlaLog:
+    """Parse a log.
+
+    Raises:
+        TraceError: a line that starts like a known one does not read on like it, the log does not reach the end of
+            memory-space assignment, or its parts do not fit together.
+    """
+    reader = _Reader(path)
+    for number, line in enumerate(lines, start=1):
+        reader.read(number, line.rstrip("\n"))
+    return reader.finish()
+
+
+def parse_position(text: str) -> Position | None:
+    """Parse ``NAME``, ``NAME {0,1}`` or ``NAME, operand 2 {0}``; None if it is none of them."""
+    operand = re.fullmatch(_OPERAND, text)
+    if operand:
+        return Position(instruction=operand[1], operand=int(operand[2]), index=to_index(operand[3] or ""))
+    position = re.fullmatch(_POSITION, text)
+    return Position(instruction=position[1], index=to_index(position[2] or "")) if position else None
+
+
+class _Reader:
+    """Line by line; ``log`` is what has been read since the last start of the pass."""
+
+    def __init__(self, path: object) -> None:
+        self.log = XlaLog(path=str(path))
+        self.number = 0
+        self.section = ""
+        self.finding: tuple[Position | None, Position | None] = (None, None)
+        self.moving: tuple[Slice, ...] = ()
+        self.slices: dict[tuple[Position, int, int], tuple[Slice, ...]] = {}
+        self.known: tuple[tuple[str, Callable[[str], None]], ...] = (
+            ("Initial resource[", self._initial),
+            ("    pos: ", self._accessed_position),
+            ("    use: ", self._accessed_use),
+            ("Finding allocation for ", self._finding),
+            ("Definition benefit = ", self._benefit),
+            ("Moving buffer to alternate memory in slices. ", self._moving),
+            ("Sliced copy to alternate memory. ", self._sliced),
+            ("Repacking move. ", self._repacked),
+            ("Processing: ", self._allocation),
+            ("Skip <", self._skip),
+            ("Adding required assignment for output value = <", self._output),
+            ("\tnumber of successful async conversion: ", self._conversions),
+        )
+
+    def read(self, number: int, line: str) -> None:
+        self.number = number
+        prefix = _PREFIX.match(line)
+        if not prefix:
+            if "FAILED_PRECONDITION" in line or "MSA strict override failed" in line or "XlaRuntimeError" in line:
+                self.log.error = self.log.error or line.strip()[:500]
+            return
+        file, text = prefix[1], prefix[2]
+        if file == "simulator.cc":
+            self._simulated(text)
+        elif file == "memory_space_assignment.cc":
+            self._option_or_estimate(text)
+        if file in ("algorithm.cc", "memory_space_assignment.cc"):
+            self._algorithm(text)
+
+    def _algorithm(self, text: str) -> None:
+        for start, action in self.known:
+            if text.startswith(start):
+                self.section = ""
+                action(text)
+                return
+        if text.startswith("Flattened instruction sequence"):
+            self.section = "schedule"
+        elif text.startswith("Debug buffer info"):
+            self.section = "buffers"
+        elif text.startswith("Debug allocation info"):
+            self.section = ""
+        elif self.section == "schedule":
+            self._scheduled(text)
+        elif self.section == "buffers":
+            self._buffer(text)
+
+    def _option_or_estimate(self, text: str) -> None:
+        if text.startswith("memory_space_assignment_options::Options"):
+            self.log = XlaLog(path=self.log.path)
+            self.section = "options"
+        elif text.startswith("Estimated elapsed time without async copies"):
+            self.log.seconds_without_copies = self._estimate(text)
+        elif text.startswith(DONE):
+            self.log.seconds_with_copies = self._estimate(text)
+        elif self.section == "options":
+            key, colon, value = text.partition(": ")
+            if colon:
+                self.log.options[key.strip()] = value.strip()
+
+    def _estimate(self, text: str) -> float:
+        match = self._match(rf"Estimated elapsed time with(?:out)? async copies \(sec\): {_NUMBER}", text)
+        return float(match[1])
+
+    def _match(self, pattern: str, text: str) -> re.Match[str]:
+        match = re.fullmatch(pattern, text)
+        if not match:
+            raise TraceError(
+                self.log.path, self.number, f"does not read as this version of libtpu's log: {text[:100]!r}"
+            )
+        return match
+
+    def _initial(self, text: str) -> None:
+        match = self._match(rf"Initial resource\[(\d+)\] = {_NUMBER} \((.*)\)", text)
+        self.log.home_seconds[int(match[1])] = float(match[2])
+
+    def _scheduled(self, text: str) -> None:
+        match = re.fullmatch(r" (\d+): (\S+) (\S+)", text)
+        if not match:
+            self.section = ""
+        elif int(match[1]) != len(self.log.schedule):
+            reason = f"expected step {len(self.log.schedule)} of the schedule, got {match[1]}"
+            raise TraceError(self.log.path, self.number, reason)
+        else:
+            self.log.schedule.append((match[2], match[3]))
+
+    def _accessed_position(self, text: str) -> None:
+        match = self._match(rf"    pos: {_POSITION}, accessed: (-?\d+) / (\d+)", text)
+        self._accessed(Position(instruction=match[1], index=to_index(match[2] or "")), match[3], match[4])
+
+    def _accessed_use(self, text: str) -> None:
+        match = self._match(rf"    use: {_OPERAND}, accessed: (-?\d+) / (\d+)", text)
+        place = Position(instruction=match[1], operand=int(match[2]), index=to_index(match[3] or ""))
+        self._accessed(place, match[4], match[5])
+
+    def _accessed(self, place: Position, accessed: str, size: str) -> None:
+        if int(accessed) < 0 or self.log.accessed_bytes.setdefault(place, int(accessed)) != int(accessed):
+            raise TraceError(
+                self.log.path, self.number, f"{place} accesses {accessed} bytes, but earlier another number"
+            )
+        self.log.sizes_bytes[place] = int(size)
+
+    def _finding(self, text: str) -> None:
+        match = re.fullmatch(r".* use = (.*?)\. Size = \d+, def pos = (.*)", text)
+        self.finding = (parse_position(match[1]), parse_position(match[2])) if match else (None, None)
+
+    def _benefit(self, text: str) -> None:
+        match = self._match(rf"Definition benefit = {_NUMBER} use benefit = {_NUMBER}", text)
+        for place, benefit in zip(self.finding, (match[2], match[1]), strict=True):
+            if place is not None:
+                self.log.benefit_seconds[place] = float(benefit)
+
+    def _moving(self, text: str) -> None:
+        match = re.search(r"Slices\(start_time, offset, size\) = \[(.*?)\]", text)
+        rows = re.findall(r"\((-?\d+), (\d+), (\d+)\)", match[1]) if match else []
+        self.moving = tuple(
+            Slice(start_after=int(start), offset_bytes=int(offset), size_bytes=int(size))
+            for start, offset, size in rows
+        )
+
+    def _sliced(self, text: str) -> None:
+        match = re.search(r"= \[(.*)\]", text)
+        rows = re.findall(r"\((-?\d+), (\d+), (\d+), [^)]*\)", match[1]) if match else []
+        use, starts = self.finding[0], sorted(int(row[0]) for row in rows)
+        if not rows or use is None or starts != sorted(part.start_after for part in self.moving):
+            raise TraceError(self.log.path, self.number, f"slices that do not match the move before: {text[:100]!r}")
+        self.slices[use, starts[0], int(rows[0][1])] = self.moving
+
+    def _repacked(self, text: str) -> None:
+        moved = re.search(r"slice_offsets: \[(.*?)\]", text)
+        if not moved:
+            return
+        places = {int(old): int(new) for old, new in re.findall(r"(\d+) -> (\d+)", moved[1])}
+        times = re.search(
+            r"first_slice_copy_start_after_time: (-?\d+), last_slice_copy_done_before_time: (-?\d+)", text
+        )
+        listed = re.search(r"uses: (.*?)(?:, existing|, sync_mem_op|$)", text)
+        for use in _uses(listed[1]) if listed and times else ():
+            key = (use, int(times[1]), int(times[2])) if times else None
+            parts = self.slices.get(key, ()) if key else ()
+            if key and {part.offset_bytes for part in parts} == places.keys():
+                self.slices[key] = tuple(replace(part, offset_bytes=places[part.offset_bytes]) for part in parts)
+
+    def _skip(self, text: str) -> None:
+        match = re.fullmatch(r"Skip <\d+ (.*)> because it is not allowed in the alternate memory\.", text)
+        if match:
+            self.log.skipped.add(match[1].removesuffix(" (phi)"))
+
+    def _output(self, text: str) -> None:
+        match = self._match(r"Adding required assignment for output value = <\d+ (.*)> time = \d+ space = def", text)
+        self.log.output_values.add(match[1].removesuffix(" (phi)"))
+
+    def _conversions(self, text: str) -> None:
+        self.log.async_conversions = int(self._match(r"\tnumber of successful async conversion: (\d+)", text)[1])
+
+    def _buffer(self, text: str) -> None:
+        if text.startswith("buffer_id,"):
+            expected = "buffer_id,buffer_name,alt_mem_benefit,size,definition_time,use_times,use_names,is_scoped"
+            if text != expected:
+                raise TraceError(self.log.path, self.number, f"unknown columns {text!r}, expected {expected!r}")
+            return
+        match = re.fullmatch(r'(\d+),"<\d+ (.*)>",[^,]*,(\d+),-?\d+,"[^"]*","([^"]*)",([01])', text)
+        if not match:
+            self.section = ""
+            return
+        uses = [parse_position(word) for word in match[4].split(";") if word]
+        places = tuple(use for use in uses if use is not None)
+        if len(places) != len(uses):
+            raise TraceError(self.log.path, self.number, f"uses that do not parse: {match[4][:100]!r}")
+        name = match[2].removesuffix(" (phi)")
+        row = BufferRow(line=self.number, buffer=int(match[1]), name=name, size_bytes=int(match[3]), uses=places)
+        self.log.buffers.append(row)
+
+    def _allocation(self, text: str) -> None:
+        own = text.partition(", from ")[0].partition(", for original")[0]
+        self.log.finalised.update(_uses(own.partition("uses: ")[2]))
+        pinned = re.match(r"Processing: PinnedAllocation in .* defined at (.*?), start_time", own)
+        place = parse_position(pinned[1]) if pinned else None
+        if place is not None:
+            self.log.finalised.add(place)
+        if " in def" in text.split(",")[0] and not text.startswith("Processing: Copy Allocation"):
+            return
+        if text.startswith(("Processing: Parent Allocation", "Processing: MirroredAllocation")):
+            return
+        head, _, source = text.removeprefix("Processing: ").partition(", from ")
+        where = re.search(r" defined at (.*?), start_time", source or head)
+        defined_at = parse_position(where[1]) if where else None
+        if defined_at is None:
+            mirrored = re.search(r" mirrored at (.*?), originally", source)
+            defined_at = parse_position(mirrored[1]) if mirrored else None
+        times = re.search(r"start_time:(-?\d+), end_time:(-?\d+)", head)
+        kind = re.match(r"(PinnedAllocation|Copy Allocation|Sliced Copy Allocation) in (alt|def)", head)
+        if defined_at is None or times is None or kind is None:
+            raise TraceError(self.log.path, self.number, f"an allocation of an unknown kind: {text[:100]!r}")
+        offset = re.search(r"\(off: (-?\d+)", head)
+        size = re.search(r"\(off: -?\d+, size: (\d+)\)", head)
+        copy = re.search(r"copy_start_after_time: (-?\d+), (?:last_slice_)?copy_done_before_time: (-?\d+)", head)
+        if (kind[1] != "PinnedAllocation") != bool(copy) or (kind[2] == "alt") != bool(offset):
+            raise TraceError(self.log.path, self.number, f"an allocation without its times or offset: {text[:100]!r}")
+        listed = re.search(r"uses: (.*?)(?:, existing|, sync_mem_op|$)", head)
+        uses = tuple(_uses(listed[1])) if listed else ()
+        source_offset = re.search(r"^(?:Sliced )?\w+ ?\w* in alt \(off: (\d+)", source)
+        row = AllocationRow(
+            line=self.number,
+            defined_at=defined_at,
+            offset_bytes=int(offset[1]) if offset else None,
+            size_bytes=int(size[1]) if size else None,
+            start_time=int(times[1]),
+            end_time=int(times[2]),
+            is_copy=bool(copy),
+            start_after=int(copy[1]) if copy else -1,
+            done_before=int(copy[2]) if copy else -1,
+            slices=self._slices_of(uses, copy, offset) if copy and kind[1].startswith("Sliced") else (),
+            source_offset_bytes=int(source_offset[1]) if source_offset else None,
+            cross_program=source.startswith("PinnedAllocation in def (off: -1"),
+            uses=uses,
+        )
+        self.log.allocations.append(row)
+
+    def _slices_of(
+        self, uses: tuple[Position, ...], copy: re.Match[str], offset: re.Match[str] | None
+    ) -> tuple[Slice, ...]:
+        for use in uses:
+            parts = self.slices.get((use, int(copy[1]), int(copy[2])))
+            if parts:
+                first = min(part.offset_bytes for part in parts)
+                if offset and first != int(offset[1]):
+                    raise TraceError(self.log.path, self.number, f"slices from offset {first} on, expected {offset[1]}")
+                return parts
+        raise TraceError(self.log.path, self.number, "a sliced copy whose slices were not logged before")
+
+    def _simulated(self, text: str) -> None:
+        match = re.match(rf"\d+: instruction: (\S+)(?: \(xprogram prefetch\))?; elapsed: {_NUMBER}; ", text)
+        trips = re.search(r"trip count: (\d+)", text)
+        if match and trips:
+            row = SimulatedRow(name=match[1], elapsed_seconds=float(match[2]), trip_count=int(trips[1]))
+            self.log.simulated.append(row)
+        elif ": instruction: " in text:
+            raise TraceError(self.log.path, self.number, f"does not read as a line of XLA's simulator: {text[:100]!r}")
+
+    def finish(self) -> XlaLog:
+        log = self.log
+        if log.error:
+            raise TraceError(log.path, None, f"the compilation failed: {log.error}")
+        if not log.options:
+            reason = "no memory-space-assignment section: not a log of XLA:TPU at the needed verbosity"
+            raise TraceError(log.path, self.number, reason)
+        if log.seconds_with_copies is None:
+            raise TraceError(log.path, self.number, f"ends before {DONE!r}: the log is cut short")
+        if not log.schedule or sorted(log.home_seconds) != list(range(len(log.schedule))):
+            reason = f"{len(log.schedule)} scheduled steps but elapsed times of {len(log.home_seconds)}"
+            raise TraceError(log.path, self.number, reason)
+        if not log.buffers and not log.allocations:
+            raise TraceError(log.path, self.number, "no buffer that may live in the alternate memory")
+        if not log.simulated:
+            raise TraceError(log.path, self.number, "no simulator lines: TPU_VMODULE needs simulator=3")
+        return log
+
+
+def _uses(text: str) -> Iterable[Position]:
+    """Yield the positions of ``A, operand 0,B, operand 1 {2}`` (``none``: nothing)."""
+    for name, operand, index in re.findall(r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?", text):
+        yield Position(instruction=name, operand=int(operand), index=to_index(index))

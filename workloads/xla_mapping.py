@@ -1,0 +1,150 @@
+"""XLA's own answer, as a Mapping: pinned, copied, sliced and evicted allocations, and the cross-program prefetch."""
+
+from dataclasses import dataclass, replace
+
+from mallocgame.errors import TraceError
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import UseKind
+from workloads.xla_log import AllocationRow, Slice, XlaLog
+from workloads.xla_program import XlaProgram
+
+
+@dataclass(slots=True, kw_only=True)
+class _Piece:
+    """A residency in the making."""
+
+    tensor: int
+    offset_bytes: int
+    start_step: int
+    end_step: int
+    born: bool  # begins with a definition
+    copies: list[AllocationRow]
+
+
+def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
+    """Return XLA's mapping of ``built.program``.
+
+    A value that stays in place from one of XLA's intervals to the next (into a loop's body, through an in-place
+    update) is one residency. The cross-program prefetch is held from the run before and loaded again by the end.
+
+    Raises:
+        TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
+    """
+    pieces: list[_Piece] = []
+    evictions: list[tuple[int, AllocationRow]] = []
+    for row in log.allocations:
+        tensor = built.tensor_of.get(built.aliases.find((row.defined_at.instruction, row.defined_at.index)))
+        if tensor is None:
+            if row.is_copy:
+                raise TraceError(log.path, row.line, f"a copy of {row.defined_at.instruction}, which is no tensor")
+            continue
+        if row.offset_bytes is None:
+            evictions.append((tensor, row))
+        else:
+            pieces += _pieces(tensor, row, built)
+    residencies, copies = _residencies(_join(pieces), built.program.num_steps)
+    transfers = [*copies, *_evictions(evictions, residencies, built, log)]
+    order = sorted(
+        range(len(transfers)), key=lambda i: (transfers[i][0].start_after, transfers[i][0].done_before, transfers[i][1])
+    )
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers[i][0] for i in order))
+
+
+def _pieces(tensor: int, row: AllocationRow, built: XlaProgram) -> list[_Piece]:
+    assert row.offset_bytes is not None
+    uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
+    end = min(row.end_time + 1, num_steps)
+    start = row.start_after + 1 if row.is_copy else row.start_time
+    born = not row.is_copy and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
+    piece = _Piece(
+        tensor=tensor,
+        offset_bytes=row.offset_bytes,
+        start_step=start,
+        end_step=max(end, start + 1),
+        born=born,
+        copies=[row] if row.is_copy else [],
+    )
+    if not (row.cross_program and row.start_after == -1):
+        return [piece]
+    last = max(u.step for u in uses)
+    piece.start_step = HELD
+    if end < num_steps or last + 1 >= num_steps:
+        return [piece]
+    # XLA keeps it until the end, and the runtime loads it for the next run: as early as it can in this one.
+    piece.end_step = last + 1
+    reload = replace(row, start_after=last, done_before=num_steps, slices=())
+    again = replace(piece, start_step=last + 1, end_step=num_steps, copies=[reload])
+    return [piece, again]
+
+
+def _join(pieces: list[_Piece]) -> list[_Piece]:
+    """Join what follows on at the same address without a copy or a definition of new contents in between."""
+    joined: dict[int, list[_Piece]] = {}
+    for piece in sorted(pieces, key=lambda p: p.start_step):
+        rows = joined.setdefault(piece.tensor, [])
+        for before in rows:
+            follows_on = before.end_step > piece.start_step or (before.end_step == piece.start_step and not piece.born)
+            if before.offset_bytes == piece.offset_bytes and follows_on and not piece.copies:
+                before.end_step = max(before.end_step, piece.end_step)
+                break
+        else:
+            rows.append(piece)
+    return [piece for rows in joined.values() for piece in rows]
+
+
+def _residencies(pieces: list[_Piece], num_steps: int) -> tuple[list[Residency], list[tuple[Transfer, int]]]:
+    residencies: list[Residency] = []
+    copies: list[tuple[Transfer, int]] = []
+    for piece in pieces:
+        r = Residency(
+            tensor=piece.tensor,
+            layer=1,
+            offset_bytes=piece.offset_bytes,
+            start_step=piece.start_step,
+            end_step=piece.end_step,
+        )
+        residencies.append(r)
+        for row in piece.copies:
+            if piece.start_step == HELD:
+                continue
+            whole = Slice(start_after=row.start_after, offset_bytes=piece.offset_bytes, size_bytes=row.size_bytes or 0)
+            for part in row.slices or (whole,):
+                transfer = Transfer(
+                    tensor=piece.tensor,
+                    source=HOME,
+                    target=len(residencies) - 1,
+                    start_after=part.start_after,
+                    done_before=min(row.done_before, num_steps),
+                    size_bytes=part.size_bytes,
+                    slice_offset_bytes=part.offset_bytes - piece.offset_bytes,
+                )
+                copies.append((transfer, row.line))
+    return residencies, copies
+
+
+def _evictions(
+    evictions: list[tuple[int, AllocationRow]], residencies: list[Residency], built: XlaProgram, log: XlaLog
+) -> list[tuple[Transfer, int]]:
+    found = []
+    for tensor, row in evictions:
+        source = [
+            i
+            for i, r in enumerate(residencies)
+            if r.tensor == tensor
+            and r.offset_bytes == row.source_offset_bytes
+            and r.start_step <= row.start_after < r.end_step
+        ]
+        name = built.program.tensors[tensor].name
+        if len(source) != 1:
+            reason = f"an eviction of {name} after step {row.start_after}, where it is in {len(source)} places"
+            raise TraceError(log.path, row.line, reason)
+        transfer = Transfer(
+            tensor=tensor,
+            source=source[0],
+            target=HOME,
+            start_after=row.start_after,
+            done_before=min(row.done_before, built.program.num_steps),
+            size_bytes=built.program.tensors[tensor].size_bytes,
+        )
+        found.append((transfer, row.line))
+    return found

@@ -1,0 +1,186 @@
+"""A log and the HLO that it is about → the Program, with every byte accounted for."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mallocgame.errors import TraceError
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from workloads.hlo_aliases import FORWARDING, Aliases, Place, alias_groups
+from workloads.hlo_module import HloInstruction, HloModule, leaves
+from workloads.xla_groups import Access, accesses, tensor_sizes
+from workloads.xla_log import XlaLog
+from workloads.xla_loops import find_loops
+from workloads.xla_times import NEST_FACTOR, StepFacts, StepTimes, solve_step
+
+MAX_UNRECONCILED = 0.01  # of the bytes of all memory-bound instructions
+
+_ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
+_BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4, "c64": 64, "c128": 128, "token": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class XlaProgram:
+    """A program, and how its parts correspond to the compiler's."""
+
+    program: Program
+    tensor_of: dict[Place, int]  # alias group: tensor
+    aliases: Aliases
+    times: tuple[StepTimes, ...]
+    unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
+    hidden_steps: int  # steps whose compute time is only bounded
+
+
+def build_program(log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name: str = "") -> XlaProgram:
+    """Build the program.
+
+    Raises:
+        TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
+    """
+    aliases = alias_groups(module, log.path)
+    for computation, instruction in log.schedule:
+        if aliases.computation_of.get(instruction) != computation:
+            raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
+    if log.async_conversions:
+        raise TraceError(log.path, None, "synchronous copies that the pass makes asynchronous are not supported")
+    loops = find_loops(log, aliases)
+    sizes = tensor_sizes(log, aliases)
+    touched = list(accesses(log, aliases, sizes))
+    times, filled = _solve(log, aliases, hierarchy, loops, sizes, touched)
+    instructions = _instructions(log, aliases, loops, times)
+    tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True))
+    residual = sum(step.residual_bytes for step in times)
+    total = sum(sum(step.access_bytes) + step.fixed_bytes for step in times)
+    if residual > MAX_UNRECONCILED * total:
+        worst = max(range(len(times)), key=lambda step: times[step].residual_bytes)
+        where = f"most of them in {log.schedule[worst][1]}"
+        reason = f"{residual} of {total} accessed bytes do not reconcile with the elapsed times, {where}"
+        raise TraceError(log.path, None, reason)
+    program = Program(name=name or module.name, instructions=instructions, tensors=tensors, loops=loops)
+    return XlaProgram(
+        program=program,
+        tensor_of=tensor_of,
+        aliases=aliases,
+        times=times,
+        unreconciled_bytes=residual,
+        hidden_steps=sum(step.hidden for step in times),
+    )
+
+
+def _solve(
+    log: XlaLog,
+    aliases: Aliases,
+    hierarchy: Hierarchy,
+    loops: tuple[Loop, ...],
+    sizes: dict[Place, int],
+    touched: list[tuple[Place, Access]],
+) -> tuple[tuple[StepTimes, ...], list[int]]:
+    """Return each step's solution, and the bytes of each access."""
+    simulated = {row.name: row.elapsed_seconds for row in log.simulated}
+    of_step: list[list[int]] = [[] for _ in log.schedule]
+    for i, (_, access) in enumerate(touched):
+        of_step[access.step].append(i)
+    benefits: dict[str, list[float]] = {}
+    for place, benefit in log.benefit_seconds.items():
+        benefits.setdefault(place.instruction, []).append(benefit)
+    filled = [0] * len(touched)
+    solved = []
+    for step, (_, name) in enumerate(log.schedule):
+        instruction = aliases.instruction(name)
+        rows = [touched[i] for i in of_step[step]]
+        depth = sum(loop.start_step <= step < loop.end_step for loop in loops)
+        if instruction.opcode in FORWARDING or not math.isfinite(log.home_seconds[step]):
+            elapsed, gains = (log.home_seconds[step] if instruction.opcode != "while" else 0.0), ()
+        else:
+            elapsed = log.home_seconds[step]
+            gains = tuple(gain / NEST_FACTOR**depth for gain in benefits.get(name, ()))
+        facts = StepFacts(
+            home_seconds=elapsed,
+            simulated_seconds=simulated.get(name),
+            benefits_seconds=gains,
+            movable_bytes=tuple(access.bytes for _, access in rows),
+            tensor_bytes=tuple(sizes[group] for group, _ in rows),
+            charged_fast=tuple(access.place in log.finalised for _, access in rows),
+            shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
+        )
+        solution = solve_step(facts, hierarchy)
+        for i, size in zip(of_step[step], solution.access_bytes, strict=True):
+            filled[i] = size
+        solved.append(solution)
+    return tuple(solved), filled
+
+
+def _instructions(
+    log: XlaLog, aliases: Aliases, loops: tuple[Loop, ...], times: tuple[StepTimes, ...]
+) -> tuple[Instruction, ...]:
+    made = []
+    for step, (computation, name) in enumerate(log.schedule):
+        instruction = aliases.instruction(name)
+        trips = math.prod(loop.trip_count for loop in loops if loop.start_step <= step < loop.end_step)
+        made.append(
+            Instruction(
+                name=name,
+                compute_seconds=times[step].compute_seconds,
+                trip_count=trips,
+                fixed_bytes=(times[step].fixed_bytes,) if times[step].fixed_bytes else (),
+                opcode=instruction.opcode,
+                computation=computation,
+                source=aliases.module.source(instruction),
+            )
+        )
+    return tuple(made)
+
+
+def _tensors(
+    log: XlaLog, aliases: Aliases, sizes: dict[Place, int], touched: Iterable[tuple[tuple[Place, Access], int]]
+) -> tuple[tuple[Tensor, ...], dict[Place, int]]:
+    uses: dict[Place, list[Use]] = {group: [] for group in sizes}
+    for (group, access), size in touched:
+        kind = UseKind.READ if not access.writes else UseKind.UPDATE if access.in_place else UseKind.DEFINE
+        if size == 0 and kind != UseKind.DEFINE:
+            continue
+        place = access.place
+        uses[group].append(Use(step=access.step, bytes=size, kind=kind, operand=place.operand, index=place.index))
+    entry = aliases.module.computations[aliases.module.entry]
+    outputs = {aliases.find((entry.root, index)) for index, _ in leaves(entry.instructions[entry.root].shape)}
+    parameters: dict[Place, str] = {}
+    for instruction in entry.instructions.values():
+        if instruction.opcode == "parameter":
+            for index, _ in leaves(instruction.shape):
+                parameters.setdefault(aliases.find((instruction.name, index)), instruction.name)
+    held = {aliases.find((a.defined_at.instruction, a.defined_at.index)) for a in log.allocations if a.cross_program}
+    tensors, tensor_of = [], {}
+    for group, size in sizes.items():
+        if not uses[group] and group not in parameters:
+            continue
+        tensor_of[group] = len(tensors)
+        first = log.schedule[uses[group][0].step][1] if uses[group] else ""
+        tensors.append(
+            Tensor(
+                name=parameters.get(group, first),
+                size_bytes=size,
+                uses=tuple(uses[group]),
+                is_parameter=group in parameters,
+                is_output=group in outputs,
+                holdable=group in held and group in parameters,
+            )
+        )
+    return tuple(tensors), tensor_of
+
+
+def _shape_bytes(instruction: HloInstruction, aliases: Aliases) -> int:
+    computation = aliases.module.computations[aliases.computation_of[instruction.name]]
+    shapes = [instruction.shape, *(computation.instructions[name].shape for name in instruction.operands)]
+    return sum(_array_bytes(text) for shape in shapes for _, text in leaves(shape))
+
+
+def _array_bytes(text: str) -> int:
+    """Return the bytes of an array such as ``bf16[8,128]{1,0}``, without padding."""
+    match = _ARRAY.match(text)
+    if not match:
+        return 0
+    digits = re.search(r"\d+", match[1])
+    bits = _BITS.get(match[1], int(digits[0]) if digits else 0)
+    return math.prod(int(size) for size in match[2].split(",") if size) * bits // 8
