@@ -1,7 +1,7 @@
 """Static packing (dynamic storage allocation): offsets for buffers with given lifetimes."""
 
 from baselines.packing.incremental import IncrementalPacker
-from baselines.packing.solve import SOLVERS, PackResult, SolverName, Status, pack, pack_problem
 from baselines.packing.problem import Problem
+from baselines.packing.solve import SOLVERS, PackResult, SolverName, Status, pack, pack_problem
 
 __all__ = ["SOLVERS", "IncrementalPacker", "PackResult", "Problem", "SolverName", "Status", "pack", "pack_problem"]

@@ -36,9 +36,9 @@ class Budget:
 
 
 def run_workers(work: Sequence[Callable[[], None]], budget: Budget, on_stop: Callable[[], None] | None = None) -> None:
-    """Run each callable in a thread until all return; raise the flag at the deadline, and on Ctrl-C before passing it on.
+    """Run each callable in a thread until all return; raise the flag at the deadline and on Ctrl-C.
 
-    Any worker's exception stops the others and is raised here.
+    Ctrl-C is passed on once all have returned. Any worker's exception stops the others and is raised here.
     """
     errors: list[BaseException] = []
 

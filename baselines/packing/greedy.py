@@ -36,8 +36,8 @@ def find_gap(
     Above everything that is live with it there is always room, so a gap is always found.
     """
     begin, end, need = first[i], last[i], size[i]
-    top = np.int64(0)
-    best, best_room = np.int64(-1), np.int64(FAR)
+    top = 0
+    best, best_room = -1, FAR
     for k in range(count):
         j = sorted_ids[k]
         if first[j] >= end or last[j] <= begin:
@@ -66,7 +66,7 @@ def place_in_order(
     offsets = np.full(n, -1, np.int64)
     sorted_ids = np.empty(n, np.int64)
     count = 0
-    height = np.int64(0)
+    height = 0
     for i in range(n):
         if fixed[i] >= 0:
             offsets[i] = fixed[i]
@@ -98,11 +98,11 @@ def climb(
     seed: int,
     stop: I64,
 ) -> tuple[I64, int]:
-    """Improve ``order`` (int64[n], in place) for first fit by at most ``tries`` moves; return the best (offsets, height), in units.
+    """Improve ``order`` (int64[n], in place) for first fit by at most ``tries`` moves.
 
-    Ends early at height ``target`` or when ``stop[0]`` is not zero.
+    Returns the best (offsets, height), in units. Ends early at height ``target`` or when ``stop[0]`` is not zero.
     """
-    np.random.seed(seed)
+    np.random.seed(seed)  # Numba keeps a state of its own for each thread
     n = order.size
     best_offsets, best = place_in_order(order, first, last, size, alignment, fixed, False, FAR)
     offsets, height = best_offsets, best
@@ -125,7 +125,7 @@ def climb(
         mover = peaks[np.random.randint(count)]
         if np.random.random() < 0.3:  # or one of those it rests upon, at random
             for _ in range(1 + np.random.randint(4)):
-                below, seen = np.int64(-1), 0
+                below, seen = -1, 0
                 for j in range(n):
                     if (
                         fixed[j] < 0
@@ -143,7 +143,7 @@ def climb(
         if np.random.random() < 0.5:
             destination = np.random.randint(n)
         else:  # the place of a buffer that is live with it
-            destination, seen = np.int64(0), 0
+            destination, seen = 0, 0
             for j in range(n):
                 if j != mover and first[j] < last[mover] and first[mover] < last[j]:
                     seen += 1

@@ -1,4 +1,4 @@
-"""Best-fit placement one buffer at a time, with removal: what a mapping solver or a game needs between full packings."""
+"""Best-fit placement one buffer at a time, with removal: what a mapping solver needs between full packings."""
 
 import bisect
 

@@ -9,7 +9,7 @@ import numpy as np
 from baselines.packing import search as native
 from baselines.packing.budget import Budget, run_workers
 from baselines.packing.greedy import FAR, place_in_order, static_orders
-from baselines.packing.problem import I64, Problem, Scaled
+from baselines.packing.problem import I32, I64, Problem, Scaled, overlap_lists, reorder_lists
 
 _DEEP_SPAN = 2_000_000  # above this total span a bound over the whole part at each node costs too much
 _MEMO_BITS = 18
@@ -36,7 +36,7 @@ class Part:
         self._capacity = -1
         self._memo = native.Memo.empty(1)
         self._jobs: Iterator[tuple[I64, bool, int]] = iter(())
-        self._lists: tuple[I64, native.I32] | None = None
+        self._lists: tuple[I64, I32] | None = None
         self._lock = threading.Lock()
         names = np.stack([self.problem.first, self.problem.last, self.scaled.size, self.scaled.alignment])
         names = np.concatenate([names, self.scaled.fixed[None], self.scaled.max_offsets(0)[None]]).T
@@ -80,7 +80,7 @@ class Part:
             self._memo = native.Memo.empty(_MEMO_BITS)
             self._jobs = self._schedule()
         if self._lists is None:
-            self._lists = native.overlap_lists(self.problem.first, self.problem.last)
+            self._lists = overlap_lists(self.problem.first, self.problem.last)
         outcome: list[int] = []
 
         def work() -> None:
@@ -103,7 +103,7 @@ class Part:
     def _run(self, order: I64, by_load: bool, node_limit: int, capacity: int, budget: Budget) -> int:
         s, p = self.scaled, self.problem
         assert self._lists is not None
-        pointers, neighbours = native.reorder_lists(*self._lists, order)
+        pointers, neighbours = reorder_lists(*self._lists, order)
         offsets = np.empty(order.size, np.int64)
         status, _ = native.search(
             p.first[order],

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mallocgame.buffers import Buffer
 from mallocgame.jit import jit
 
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 
@@ -77,6 +78,55 @@ def span_maxima(first: I64, last: I64, value: I64) -> I64:
             k += 1
         result[i] = max(table[k, first[i]], table[k, last[i] - (1 << k)])
     return result
+
+
+@jit
+def overlap_lists(first: I64, last: I64) -> tuple[I64, I32]:
+    """Return (pointers int64[n + 1], neighbours int32[]) of buffers that share a section; spans are half-open."""
+    n = first.size
+    order = np.argsort(first)
+    counts = np.zeros(n + 1, np.int64)
+    for a in range(n):
+        i = order[a]
+        for b in range(a + 1, n):
+            j = order[b]
+            if first[j] >= last[i]:
+                break
+            counts[i + 1] += 1
+            counts[j + 1] += 1
+    pointers = np.cumsum(counts)
+    fill = pointers[:-1].copy()
+    neighbours = np.empty(pointers[n], np.int32)
+    for a in range(n):
+        i = order[a]
+        for b in range(a + 1, n):
+            j = order[b]
+            if first[j] >= last[i]:
+                break
+            neighbours[fill[i]] = j
+            fill[i] += 1
+            neighbours[fill[j]] = i
+            fill[j] += 1
+    return pointers, neighbours
+
+
+@jit
+def reorder_lists(pointers: I64, neighbours: I32, order: I64) -> tuple[I64, I32]:
+    """Return overlap lists of the same buffers numbered by their place in ``order``."""
+    n = order.size
+    place = np.empty(n, np.int32)
+    for r in range(n):
+        place[order[r]] = r
+    moved_pointers = np.empty(n + 1, np.int64)
+    moved = np.empty(neighbours.size, np.int32)
+    top = np.int64(0)
+    for r in range(n):
+        moved_pointers[r] = top
+        for p in range(pointers[order[r]], pointers[order[r] + 1]):
+            moved[top] = place[neighbours[p]]
+            top += 1
+    moved_pointers[n] = top
+    return moved_pointers, moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

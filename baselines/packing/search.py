@@ -12,7 +12,7 @@ Three things are ours:
   nothing else, and a state that failed for one order of placement fails for every other;
 * *twins* (same sections, size and alignment) are placed in one order only.
 
-All kernels live in this one module because Numba's cache looks only at the file that holds the function.
+All kernels of the search live in this one module because Numba's cache looks only at the file that holds the function.
 """
 
 from dataclasses import dataclass
@@ -60,63 +60,13 @@ def _round_up(offset: int, alignment: int) -> int:
 
 
 @jit
-def overlap_lists(first: I64, last: I64) -> tuple[I64, I32]:
-    """Return (pointers int64[n + 1], neighbours int32[]) of buffers that share a section; spans are half-open."""
-    n = first.size
-    order = np.argsort(first)
-    counts = np.zeros(n + 1, np.int64)
-    for a in range(n):
-        i = order[a]
-        for b in range(a + 1, n):
-            j = order[b]
-            if first[j] >= last[i]:
-                break
-            counts[i + 1] += 1
-            counts[j + 1] += 1
-    pointers = np.cumsum(counts)
-    fill = pointers[:-1].copy()
-    neighbours = np.empty(pointers[n], np.int32)
-    for a in range(n):
-        i = order[a]
-        for b in range(a + 1, n):
-            j = order[b]
-            if first[j] >= last[i]:
-                break
-            neighbours[fill[i]] = j
-            fill[i] += 1
-            neighbours[fill[j]] = i
-            fill[j] += 1
-    return pointers, neighbours
-
-
-@jit
-def reorder_lists(pointers: I64, neighbours: I32, order: I64) -> tuple[I64, I32]:
-    """Return overlap lists of the same buffers numbered by their place in ``order``."""
-    n = order.size
-    place = np.empty(n, np.int32)
-    for r in range(n):
-        place[order[r]] = r
-    moved_pointers = np.empty(n + 1, np.int64)
-    moved = np.empty(neighbours.size, np.int32)
-    top = np.int64(0)
-    for r in range(n):
-        moved_pointers[r] = top
-        for p in range(pointers[order[r]], pointers[order[r] + 1]):
-            moved[top] = place[neighbours[p]]
-            top += 1
-    moved_pointers[n] = top
-    return moved_pointers, moved
-
-
-@jit
 def _sort_by_load(arena: I64, begin: int, end: int, load: I64, first: I64, last: I64, rest: I64) -> None:
     """Sort arena[begin:end] by (greatest rest of the buffer's sections, descending; index); shell sort in place."""
     for m in range(begin, end):
         i = arena[m]
-        greatest = np.int64(0)
+        load[i] = 0
         for s in range(first[i], last[i]):
-            greatest = max(greatest, rest[s])
-        load[i] = greatest
+            load[i] = max(load[i], rest[s])
     gap = np.int64(1)
     while 3 * gap + 1 < end - begin:
         gap = 3 * gap + 1
@@ -193,7 +143,11 @@ def search(
             rest[s] += size[i]
             if s + 1 < last[i]:
                 cuts[s] += 1
-    floor = np.empty(num_sections, np.int64)
+    above = np.empty(num_sections, np.int64)
+    bound = np.full(n, -1, np.int64)
+    waiting = np.empty(n, np.int64)  # the part's buffers, highest bound first
+    waiting_part, waiting_count = np.int64(-1), np.int64(0)
+    parts_made = np.int64(0)
     load = np.empty(n, np.int64)
     trail_buffer = np.empty(16 * n + 64, np.int64)
     trail_least = np.empty(16 * n + 64, np.int64)
@@ -206,13 +160,14 @@ def search(
     f_position = np.zeros(depth_limit, np.int64)
     f_parent = np.zeros(depth_limit, np.int64)  # where to go when this node is exhausted
     f_pending = np.zeros(depth_limit, np.int64)
+    f_part = np.zeros(depth_limit, np.int64)
     f_placed = np.full(depth_limit, -1, np.int64)
     f_trail = np.zeros(depth_limit, np.int64)
     f_marks = np.zeros((depth_limit, 2), np.int64)  # arena and pending tops before this node placed anything
     f_key = np.zeros((depth_limit, 2), np.uint64)
     arena = np.empty(n * 4 + 64, np.int64)
     candidates = np.empty(n * 4 + 64, np.int64)
-    pending = np.empty((num_sections + n + 8, 7), np.int64)  # members, sections, parent, next, load
+    pending = np.empty((num_sections + n + 8, 7), np.int64)  # members, sections, parent, next, number
     pending_top = 0
     for i in range(n):
         arena[i] = i
@@ -226,6 +181,7 @@ def search(
     f_sections[0, 0], f_sections[0, 1] = 0, num_sections
     f_parent[0] = -1
     f_pending[0] = -1
+    f_part[0] = 0
     last_offset, last_rank = np.int64(0), np.int64(-1)
     entering = True
     while True:
@@ -257,6 +213,7 @@ def search(
                 f_sections[depth, 0], f_sections[depth, 1] = pending[head, 2], pending[head, 3]
                 f_parent[depth] = pending[head, 4]
                 f_pending[depth] = pending[head, 5]
+                f_part[depth] = pending[head, 6]
                 last_offset, last_rank = np.int64(0), np.int64(-1)
             f_key[depth, 0], f_key[depth, 1] = key_a, key_b
             f_placed[depth] = -1
@@ -370,40 +327,61 @@ def search(
             continue
         # Section bound: what is unplaced must fit above the least offset that any of it can have.
         low, high = f_sections[depth, 0], f_sections[depth, 1]
-        for s in range(low, high):
-            floor[s] = _FAR if deep else 0
-        for m in range(f_members[depth, 0], f_members[depth, 1] if deep else f_members[depth, 0]):
-            j = arena[m]
-            if placed[j]:
+        if deep:
+            if f_part[depth] != waiting_part:
+                waiting_part = f_part[depth]
+                waiting_count = f_members[depth, 1] - f_members[depth, 0]
+                for m in range(waiting_count):
+                    waiting[m] = arena[f_members[depth, 0] + m]
+            for m in range(f_members[depth, 0], f_members[depth, 1]):
+                j = arena[m]
+                if placed[j]:
+                    bound[j] = -1
+                    continue
+                b = least[j]
+                if b < offset or (b == offset and m < rank):  # passed over: it must rest on something placed later
+                    if fixed[j] >= 0:
+                        viable = False
+                        break
+                    b = _FAR
+                    for p in range(pointers[j], pointers[j + 1]):
+                        k = np.int64(neighbours[p])
+                        if not placed[k]:
+                            b = min(b, max(least[k], offset) + size[k])
+                    if b == _FAR:
+                        viable = False
+                        break
+                    b = _round_up(b, alignment[j])
+                    if b > max_offset[j]:
+                        viable = False
+                        break
+                bound[j] = b
+            if not viable:
                 continue
-            b = least[j]
-            if b < offset or (b == offset and m < rank):  # passed over: it must rest on something placed later
-                if fixed[j] >= 0:
+            # Each section, from the highest bound down: what must lie above a bound has to fit there.
+            for a in range(1, waiting_count):
+                j = waiting[a]
+                b = bound[j]
+                p = a
+                while p > 0 and bound[waiting[p - 1]] < b:
+                    waiting[p] = waiting[p - 1]
+                    p -= 1
+                waiting[p] = j
+            for s in range(low, high):
+                above[s] = 0
+            for a in range(waiting_count):
+                j = waiting[a]
+                if bound[j] < 0:
+                    break
+                worst = np.int64(0)
+                for s in range(first[j], last[j]):
+                    above[s] += size[j]
+                    worst = max(worst, above[s])
+                if bound[j] + worst > capacity:
                     viable = False
                     break
-                b = _FAR
-                for p in range(pointers[j], pointers[j + 1]):
-                    k = np.int64(neighbours[p])
-                    if not placed[k]:
-                        b = min(b, max(least[k], offset) + size[k])
-                if b == _FAR:
-                    viable = False
-                    break
-                b = _round_up(b, alignment[j])
-                if b > max_offset[j]:
-                    viable = False
-                    break
-            for s in range(first[j], last[j]):
-                if b < floor[s]:
-                    floor[s] = b
-        if not viable:
-            continue
-        for s in range(low, high if deep else low):
-            if rest[s] > 0 and floor[s] + rest[s] > capacity:
-                viable = False
-                break
-        if not viable:
-            continue
+            if not viable:
+                continue
         # Go down; split where no unplaced buffer crosses any more.
         split = False
         for s in range(first[i], last[i] - 1):
@@ -415,6 +393,7 @@ def search(
             f_members[child, 0], f_members[child, 1] = f_members[depth, 0], f_members[depth, 1]
             f_sections[child, 0], f_sections[child, 1] = low, high
             f_parent[child] = depth
+            f_part[child] = f_part[depth]
             f_pending[child] = f_pending[depth]
             last_offset, last_rank = offset, rank
         else:
@@ -441,6 +420,8 @@ def search(
                     pending[pending_top, 0], pending[pending_top, 1] = begin, arena_top
                     pending[pending_top, 2], pending[pending_top, 3] = start, s + 1
                     pending[pending_top, 4], pending[pending_top, 5] = depth, head
+                    parts_made += 1
+                    pending[pending_top, 6] = parts_made
                     head = pending_top
                     pending_top += 1
                 start = s + 1

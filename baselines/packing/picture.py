@@ -1,0 +1,58 @@
+"""A picture of a packing: time across, address up, one rectangle for each buffer."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from mallocgame import files
+from mallocgame.buffers import Buffer, packing_height
+from mallocgame.errors import InputError
+
+
+def draw_packing(
+    path: str | os.PathLike[str],
+    buffers: Sequence[Buffer],
+    offsets: Sequence[int],
+    *,
+    capacity_bytes: int | None = None,
+    title: str = "",
+) -> None:
+    """Draw a packing as PNG, SVG or PDF (by the file's ending), atomically; a line marks the capacity.
+
+    Colours only tell neighbours apart. Buffers too small to see are drawn without an outline.
+
+    Raises:
+        InputError: matplotlib does not know the ending.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PatchCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    ending = os.path.splitext(path)[1].lstrip(".").lower()
+    if ending not in canvas.get_supported_filetypes():
+        raise InputError(f"cannot draw {os.fspath(path)}: expected a name that ends in .png, .svg or .pdf")
+    axes = figure.add_subplot()
+    height = packing_height(buffers, offsets)
+    boxes = [
+        Rectangle((b.lower, int(offset)), b.upper - b.lower, b.size_bytes)
+        for b, offset in zip(buffers, offsets, strict=True)
+    ]
+    colours = np.random.default_rng(0).permutation(len(boxes)) % 20
+    outline = 0.4 if len(boxes) <= 2000 else 0.0
+    collection = PatchCollection(boxes, cmap="tab20", edgecolor="black", linewidth=outline)
+    collection.set_array(colours)
+    axes.add_collection(collection)
+    if capacity_bytes is not None:
+        axes.axhline(capacity_bytes, color="red", linewidth=1, linestyle="--", label=f"capacity {capacity_bytes:,}")
+        axes.legend(loc="upper right")
+    axes.set_xlim(min((b.lower for b in buffers), default=0), max((b.upper for b in buffers), default=1))
+    axes.set_ylim(0, 1.02 * max(height, capacity_bytes or 0, 1))
+    axes.set_xlabel("time (steps)")
+    axes.set_ylabel("address (bytes)")
+    axes.set_title(title)
+    with files.atomic_path(path) as temporary:
+        figure.savefig(temporary, format=ending, dpi=150)
