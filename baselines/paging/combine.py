@@ -36,95 +36,79 @@ def _start_own(num_pages: int, num_frames: int, seed: int) -> _Own:
 
 
 @jit
-def _lost(own_state: _Own, who: int, page: int) -> None:
-    """Policy ``who`` has evicted ``page``: an own page becomes a candidate while that policy leads."""
-    held, own, _, _, rings, in_ring, count, _, _ = own_state
-    held[who, page] = 0
-    if own[page] and not in_ring[who, page]:
-        at = count[_TAIL + who] + count[_COUNT + who]
-        rings[who, at if at < own.size else at - own.size] = page
-        count[_COUNT + who] += 1
-        in_ring[who, page] = 1
-
-
-@jit
-def _candidate(own_state: _Own, who: int) -> int:
-    """Take the own page that leader ``who`` evicted longest ago and does not hold; one exists on an own fault.
-
-    The leader holds the requested page, the own cache does not: so one of the k own pages is not the leader's. Every
-    such page was put in the ring when the leader lost it, because a page enters the own cache when both hold it.
-    """
-    held, own, _, _, rings, in_ring, count, _, _ = own_state
-    while True:
-        tail = count[_TAIL + who]
-        page = rings[who, tail]
-        count[_TAIL + who] = tail + 1 if tail + 1 < own.size else 0
-        count[_COUNT + who] -= 1
-        in_ring[who, page] = 0
-        if own[page] and held[who, page] != count[_EPOCH + who]:
-            return int(page)
-
-
-@jit
-def _follow(own_state: _Own, who: int, page: int, event: int) -> None:
-    """Bring what is known of policy ``who`` up to date with its ``event`` on ``page``."""
-    held, _, frames, _, _, _, count, _, _ = own_state
-    if event == FLUSH:
-        for j in range(count[_CACHED]):
-            if held[who, frames[j]] == count[_EPOCH + who]:
-                _lost(own_state, who, frames[j])
-        count[_EPOCH + who] += 1
-    elif event >= 0:
-        _lost(own_state, who, event)
-    held[who, page] = count[_EPOCH + who]
-    count[_FAULTS + who] += event != HIT
-
-
-@jit
-def _lead(own_state: _Own, rate: float) -> int:
-    """Return the leader after this request; ``rate`` > 0 draws it, so that P(leader) follows the weights."""
-    _, _, _, _, _, _, count, share, random = own_state
-    leader, lead = count[_LEADER], count[_FAULTS] - count[_FAULTS + 1]  # lead > 0: b is ahead
+def _lead(leader: int, lead: int, rate: float, before: float, after: float, draw: float) -> int:
+    """Return who leads now; ``lead`` > 0 says that b is ahead, before and after are the probabilities that b leads."""
     if rate == 0.0:
-        if lead != 0:
-            leader = 1 if lead > 0 else 0
-    else:
-        before, after = share[0], 1.0 / (1.0 + np.exp(min(-rate * lead, 700.0)))
-        share[0] = after
-        draw = next_random(random, 1 << 31) / 2147483648.0
-        if leader == 0 and after > before and draw < (after - before) / (1.0 - before):
-            leader = 1
-        elif leader == 1 and after < before and draw < (before - after) / before:
-            leader = 0
-    count[_LEADER] = leader
-    return int(leader)
+        return leader if lead == 0 else (1 if lead > 0 else 0)
+    if leader == 0 and after > before and draw < (after - before) / (1.0 - before):
+        return 1
+    if leader == 1 and after < before and draw < (before - after) / before:
+        return 0
+    return leader
 
 
 @jit
-def _step_own(own_state: _Own, pages: I32, events_a: I32, events_b: I32, rate: float, events: Events) -> int:
-    _, own, frames, index, _, _, count, _, _ = own_state
-    faults = 0
+def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, rate: float, events: Events) -> int:
+    """Serve ``pages`` as the combination, given what a and b did.
+
+    A victim always exists on an own fault: the leader holds the requested page, the own cache does not, so one of the k
+    own pages is not the leader's; and each such page was put in the ring when the leader lost it, because a page enters
+    the own cache at a moment when both hold it. (One loop, few helpers: passing the arrays on would count references.)
+    """
+    held, own, frames, index, rings, in_ring, count, share, random = state
+    k, cached, leader, num_pages, faults = count[_FRAMES], count[_CACHED], count[_LEADER], own.size, 0
     for i in range(pages.size):
         page = pages[i]
-        _follow(own_state, 0, page, events_a[i])
-        _follow(own_state, 1, page, events_b[i])
-        leader = _lead(own_state, rate)
+        for who in range(2):
+            event = events_a[i] if who == 0 else events_b[i]
+            epoch = count[_EPOCH + who]
+            if event != HIT:
+                count[_FAULTS + who] += 1
+                flush = event == FLUSH
+                for j in range(cached if flush else (1 if event >= 0 else 0)):
+                    lost = frames[j] if flush else event
+                    if held[who, lost] == epoch:
+                        held[who, lost] = 0
+                        if own[lost] and not in_ring[who, lost]:
+                            end = count[_TAIL + who] + count[_COUNT + who]
+                            rings[who, end if end < num_pages else end - num_pages] = lost
+                            count[_COUNT + who] += 1
+                            in_ring[who, lost] = 1
+                if flush:
+                    epoch += 1
+                    count[_EPOCH + who] = epoch
+            held[who, page] = epoch
+        lead = count[_FAULTS] - count[_FAULTS + 1]
+        before, after, draw = share[0], 0.5, 0.0
+        if rate > 0.0:
+            after = 1.0 / (1.0 + np.exp(min(-rate * lead, 700.0)))
+            draw = next_random(random, 1 << 31) / 2147483648.0
+            share[0] = after
+        leader = _lead(leader, lead, rate, before, after, draw)
         if own[page]:
             events[i] = HIT
             continue
         faults += 1
-        if count[_CACHED] < count[_FRAMES]:
-            at = count[_CACHED]
-            count[_CACHED] += 1
+        if cached < k:
+            at = cached
+            cached += 1
             events[i] = FAULT
         else:
-            victim = _candidate(own_state, leader)
+            while True:
+                tail = count[_TAIL + leader]
+                victim = rings[leader, tail]
+                count[_TAIL + leader] = tail + 1 if tail + 1 < num_pages else 0
+                count[_COUNT + leader] -= 1
+                in_ring[leader, victim] = 0
+                if own[victim] and held[leader, victim] != count[_EPOCH + leader]:
+                    break
             at = index[victim]
             own[victim] = 0
             events[i] = victim
         frames[at] = page
         index[page] = at
         own[page] = 1
+    count[_CACHED], count[_LEADER] = cached, leader
     return faults
 
 

@@ -16,7 +16,7 @@ app = typer.Typer(
 
 _TRACE_HELP = (
     "A file (page ids as text or CSV, oracleGeneral binary, Mooncake JSONL), a program trace or a shipped one "
-    "(its tensors become tiles), or a generator with options: zipf, cyclic, moe, kv; such as zipf:num_pages=1000,seed=1."
+    "(its tensors become tiles), or a generator: zipf, cyclic, moe, kv with options, such as zipf:num_pages=99,seed=1."
 )
 TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=_TRACE_HELP)]
 PolicyOption = Annotated[
@@ -310,7 +310,8 @@ def _generate(text: str) -> Any:
     missing = [key for key, default in known.items() if default is signature(makers[name]).empty and key not in options]
     if missing:
         raise InputError(f"generator {name!r} needs {', '.join(missing)}, such as {name}:{missing[0]}=100")
-    return makers[name](**options)
+    made: PageTrace = makers[name](**options)
+    return made
 
 
 def _fields(row: "Row") -> dict[str, Any]:
