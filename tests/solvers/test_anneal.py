@@ -34,6 +34,7 @@ def test_every_state_is_a_valid_mapping_judged_exactly(num_layers: int, program:
     fresh = _empty_state(program, memory, problem)
     for c, issue, back, offset in rows:
         fresh.issue[c], fresh.back[c], fresh.offset[c] = issue, back, offset
+        kernel.set_span(problem, fresh, int(c))
         kernel.put(problem, fresh, int(c))
     assert np.array_equal(fresh.layer_bytes, state.layer_bytes)
     assert np.allclose(fresh.elapsed, state.elapsed, rtol=0, atol=0)

@@ -1,0 +1,58 @@
+"""One call for the best bound in a given time."""
+
+import time
+from dataclasses import dataclass
+
+from baselines.bounds.integer import solve_integer
+from baselines.bounds.linear import solve
+from baselines.bounds.relaxation import relax
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.program import Program
+from mallocgame.simulate import lower_bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Seconds that no valid mapping can beat, and what each method gave; ``seconds`` is the best of them.
+
+    ``linear_seconds`` comes from a dual solution evaluated with its rounding error taken off, so it holds whatever the
+    solver's tolerances. ``integer_seconds`` (0.0: not tried) rests on HiGHS's branch and bound, less a margin.
+    """
+
+    seconds: float
+    simple_seconds: float
+    linear_seconds: float
+    integer_seconds: float
+    solve_seconds: float
+
+
+def capacity_bound(
+    program: Program, hierarchy: Hierarchy, *, seconds: float = 20.0, integer: bool = True, num_slots: int = 64
+) -> Bound:
+    """Return the best proved bound within about ``seconds`` (0: the simple bound alone).
+
+    Args:
+        program: the program, with its loops and flags.
+        hierarchy: any number of layers.
+        seconds: time limit; the linear relaxation is not interrupted unless it takes all of it.
+        integer: keep 0-1 decisions whole in the time that is left.
+        num_slots: into how many slots of time the schedule is cut to see when copies can happen.
+    """
+    began = time.perf_counter()
+    simple = lower_bound(program, hierarchy)
+    linear = whole = 0.0
+    if seconds > 0:
+        relaxation = relax(program, hierarchy, num_slots=num_slots)
+        unit = relaxation.unit_seconds
+        left = seconds - (time.perf_counter() - began)
+        linear = max(solve(relaxation.linear, seconds=left).bound * unit, 0.0)
+        left = seconds - (time.perf_counter() - began)
+        if integer and left > 0.1:
+            whole = solve_integer(relaxation, seconds=left).bound_seconds
+    return Bound(
+        seconds=max(simple, linear, whole),
+        simple_seconds=simple,
+        linear_seconds=linear,
+        integer_seconds=whole,
+        solve_seconds=time.perf_counter() - began,
+    )

@@ -1,0 +1,187 @@
+"""The flow of a tensor's current contents along its route, as columns and rows of a linear relaxation.
+
+Per leg and layer above 0: ``kept`` (the contents stay and occupy the layer). Per leg and pair of layers: a ``Move`` (a
+copy arrives). Per use: ``served`` by a layer. After a write only the layer written is current. With all columns in
+{0, 1} every valid mapping is a point of this flow, so its linear relaxation bounds all of them.
+"""
+
+from dataclasses import dataclass, field
+
+from baselines.bounds.linear import Expression, LinearProgram
+from baselines.bounds.route import Leg, Route, Stop, StopKind
+from mallocgame.program import Tensor
+
+ONE = Expression(constant=1.0)
+ZERO = Expression()
+
+PerLayer = list[Expression]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """How much of a tensor (0 to 1) is copied from one layer to another, complete at the end of a leg at the latest."""
+
+    column: int
+    tensor: int
+    source: int
+    target: int
+    leg: Leg
+    leg_index: int
+    is_reload: bool = False  # fetches what is held for the next run
+
+
+@dataclass(slots=True)
+class Flow:
+    """One tensor's columns, by stop, leg and position in ``layers``."""
+
+    route: Route
+    layers: tuple[int, ...]  # those the tensor fits in, layer 0 first
+    served: dict[int, PerLayer] = field(default_factory=dict)  # stop: the share of its free uses that a layer serves
+    present: dict[int, PerLayer] = field(default_factory=dict)  # stop (a use): what occupies the layer during its step
+    kept: dict[int, PerLayer] = field(default_factory=dict)  # leg: what stays, and occupies the layer between the stops
+    moves: list[Move] = field(default_factory=list)
+
+
+def add_flow(program: LinearProgram, tensor: Tensor, path: Route, layers: tuple[int, ...]) -> Flow:
+    """Add the columns and rows of one movable tensor."""
+    flow = Flow(route=path, layers=layers)
+    last = len(path.legs) - 1
+    current = _start(program, tensor, flow)
+    native = [ZERO, *current[1:]]  # the part that no copy of this run brought: it may enter loops where copies may not
+    split = not tensor.hoistable and any(stop.kind is StopKind.ENTRY for stop in path.stops)
+    arrivals: list[PerLayer] = []
+    entries: dict[int, PerLayer] = {}
+    for k, leg in enumerate(path.legs):
+        there = path.stops[k + 1]
+        wanted = tensor.is_output if k == last else not (there.kind is StopKind.USE and _only_defines(there))
+        arrived = _travel(program, flow, k, leg, current) if wanted else [ZERO] * len(layers)
+        arrivals.append(arrived)
+        if split and wanted:
+            native = [ZERO, *(_both(program, n, kept) for n, kept in zip(native[1:], flow.kept[k][1:], strict=True))]
+        if there.kind is StopKind.USE:
+            current = _use(program, flow, k + 1, there, arrived)
+            if there.writes_home or (there.writes and not there.needs_contents):
+                native = [ZERO, *current[1:]]
+        elif there.kind is StopKind.ENTRY:
+            allowed = [arrived[0], *native[1:]] if split else arrived
+            writes = any(stop.writes for stop in path.stops[k + 1 : path.exit_of(k + 1)])
+            at_home = _both(program, arrived[0], arrived[0]) if writes else arrived[0]
+            current = [at_home, *(_both(program, a, a) for a in allowed[1:])]
+            native = [ZERO, *current[1:]]
+            entries[k + 1] = current
+        else:
+            current = arrived
+    for entry, inside in entries.items():  # what a body finds at its start is also what its end leaves there
+        back = arrivals[path.exit_of(entry) - 1]
+        for small, large in zip(inside, back, strict=True):
+            if small is not large and large is not ONE:
+                program.not_above(small, large)
+    if tensor.is_output:
+        program.not_above(ONE, arrivals[last][0])
+    return flow
+
+
+def _only_defines(stop: Stop) -> bool:
+    return not stop.needs_contents and not stop.needs_home
+
+
+def _is_zero(expression: Expression) -> bool:
+    return not expression.terms and expression.constant <= 0.0
+
+
+def _both(program: LinearProgram, a: Expression, b: Expression) -> Expression:
+    """Return a new column that is at most either."""
+    if _is_zero(a) or _is_zero(b):
+        return ZERO
+    column = Expression.of(program.column(0.0, 1.0))
+    for bound in (a, b) if a is not b else (a,):
+        if bound is not ONE:
+            program.not_above(column, bound)
+    return column
+
+
+def _start(program: LinearProgram, tensor: Tensor, flow: Flow) -> PerLayer:
+    """Return what is current at the start: layer 0, and what is held, which a copy at the end must fetch again."""
+    current = [ONE]
+    last = len(flow.route.legs) - 1
+    for b, target in enumerate(flow.layers[1:], start=1):
+        held = ZERO
+        if tensor.holdable and tensor.is_parameter:
+            for a in range(len(flow.layers)):
+                if a != b:
+                    held = held.plus(_move(program, flow, last, flow.layers[a], target, is_reload=True))
+        current.append(held)
+    return current
+
+
+def _move(
+    program: LinearProgram, flow: Flow, leg_index: int, source: int, target: int, *, is_reload: bool = False
+) -> Expression:
+    column = program.column(0.0, 1.0)
+    flow.moves.append(
+        Move(
+            column=column,
+            tensor=flow.route.tensor,
+            source=source,
+            target=target,
+            leg=flow.route.legs[leg_index],
+            leg_index=leg_index,
+            is_reload=is_reload,
+        )
+    )
+    return Expression.of(column)
+
+
+def _travel(program: LinearProgram, flow: Flow, k: int, leg: Leg, current: PerLayer) -> PerLayer:
+    """Add a leg; return what is current at its end."""
+    layers = flow.layers
+    kept = [current[0], *(_both(program, c, c) for c in current[1:])]
+    flow.kept[k] = kept
+    if not leg.can_arrive:
+        return kept
+    clean = current[0] is ONE
+    moves: dict[tuple[int, int], Expression] = {}
+    for a in range(len(layers)):
+        for b in range(len(layers)):
+            reachable = not _is_zero(current[a]) or len(layers) > 2
+            if a != b and reachable and not (b == 0 and clean):
+                moves[a, b] = _move(program, flow, k, layers[a], layers[b])
+    arrived = list(kept)
+    for (a, b), moved in moves.items():
+        source = current[a]
+        for (_, through), other in moves.items():  # what arrived on this leg may travel on
+            if through == a and (a == 0 or len(layers) > 2):
+                source = source.plus(other)
+        if source is not ONE:
+            program.not_above(moved, source)
+        arrived[b] = arrived[b].plus(moved) if arrived[b] is not ONE else ONE
+    return arrived
+
+
+def _use(program: LinearProgram, flow: Flow, index: int, stop: Stop, arrived: PerLayer) -> PerLayer:
+    """Add a use; return what is current after it."""
+    none_above = [ZERO] * (len(arrived) - 1)
+    if stop.needs_home and arrived[0] is not ONE:
+        program.not_above(ONE, arrived[0])
+    served = [ONE, *none_above]
+    if stop.is_free:
+        limits = arrived[1:] if stop.needs_contents else [ONE] * len(none_above)
+        above = [_both(program, limit, limit) for limit in limits]
+        at_home = ONE
+        for share in above:
+            at_home = at_home.plus(share, -1.0)
+        served = [at_home, *above]
+        if len(above) > 1:
+            program.not_above(ZERO, at_home)
+        if stop.needs_contents and arrived[0] is not ONE:
+            program.not_above(at_home, arrived[0])
+        flow.served[index] = served
+    if stop.writes:
+        flow.present[index] = served
+        return [ONE, *none_above] if stop.writes_home else served
+    stays = [_both(program, limit, limit) for limit in arrived[1:]]
+    if stop.is_free:
+        for share, space in zip(served[1:], stays, strict=True):
+            program.not_above(share, space)
+    flow.present[index] = [arrived[0], *stays]
+    return flow.present[index]

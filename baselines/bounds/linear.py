@@ -1,0 +1,122 @@
+"""A linear program built row by row, and a lower bound on its optimum that no solver tolerance can overstate."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
+
+F64 = npt.NDArray[np.float64]
+
+Terms = list[tuple[int, float]]  # (column, coefficient)
+
+
+@dataclass(slots=True)
+class Expression:
+    """``constant`` + sum of coefficient x column."""
+
+    terms: Terms = field(default_factory=list)
+    constant: float = 0.0
+
+    @classmethod
+    def of(cls, *columns: int, constant: float = 0.0) -> "Expression":
+        """Return the sum of ``columns``."""
+        return cls([(column, 1.0) for column in columns], constant)
+
+    def plus(self, other: "Expression", factor: float = 1.0) -> "Expression":
+        """Return this + factor x other."""
+        return Expression(
+            self.terms + [(c, factor * a) for c, a in other.terms], self.constant + factor * other.constant
+        )
+
+
+@dataclass(slots=True)
+class LinearProgram:
+    """Minimise cost x subject to rows >= bounds and box bounds. Every column is boxed, so every dual gives a bound."""
+
+    cost: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+    constant: float = 0.0
+    row_index: list[int] = field(default_factory=list)
+    column_index: list[int] = field(default_factory=list)
+    coefficient: list[float] = field(default_factory=list)
+    row_bound: list[float] = field(default_factory=list)
+
+    def column(self, low: float, high: float, cost: float = 0.0) -> int:
+        """Add a column and return its number."""
+        self.low.append(low)
+        self.high.append(high)
+        self.cost.append(cost)
+        return len(self.cost) - 1
+
+    def at_least(self, terms: Iterable[tuple[int, float]], bound: float) -> None:
+        """Add the row: sum of terms >= bound."""
+        row = len(self.row_bound)
+        for column, coefficient in terms:
+            self.row_index.append(row)
+            self.column_index.append(column)
+            self.coefficient.append(coefficient)
+        self.row_bound.append(bound)
+
+    def not_above(self, small: Expression, large: Expression) -> None:
+        """Add the row: small <= large (unless it always holds)."""
+        difference = large.plus(small, -1.0)
+        if difference.terms or difference.constant < 0.0:
+            self.at_least(difference.terms, -difference.constant)
+
+    @property
+    def matrix(self) -> csr_array:
+        """The rows, duplicates summed: float64[rows, columns]."""
+        shape = (len(self.row_bound), len(self.cost))
+        return csr_array((self.coefficient, (self.row_index, self.column_index)), shape=shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearSolution:
+    """A solved relaxation: ``bound`` is safe, ``value`` is what the solver claims."""
+
+    bound: float
+    value: float
+    columns: F64
+    status: str
+
+
+def solve(program: LinearProgram, *, seconds: float | None = None, method: str = "highs") -> LinearSolution:
+    """Solve by HiGHS; an unfinished solve gives the bound of its last duals, or of none (the boxes alone)."""
+    matrix, bounds = program.matrix, np.array(program.row_bound)
+    cost, low, high = np.array(program.cost), np.array(program.low), np.array(program.high)
+    options = {} if seconds is None else {"time_limit": max(seconds, 0.01)}
+    result = linprog(
+        cost, A_ub=-matrix, b_ub=-bounds, bounds=np.column_stack([low, high]), method=method, options=options
+    )
+    if result.status == 2:
+        raise AssertionError("the relaxation has no solution, though the empty mapping is one: " + result.message)
+    duals = np.zeros(len(bounds)) if result.x is None else -np.asarray(result.ineqlin.marginals)
+    columns = low if result.x is None else np.asarray(result.x)
+    value = float(cost @ columns) + program.constant
+    return LinearSolution(
+        bound=safe_bound(program, duals), value=value, columns=columns, status=str(result.message).split("\n")[0]
+    )
+
+
+def safe_bound(program: LinearProgram, duals: F64) -> float:
+    """Return a value not above the optimum, from any duals: the Lagrangian over the boxes, less its rounding error.
+
+    Args:
+        duals: float64[rows], one multiplier a row; negative ones count as 0.
+    """
+    matrix = program.matrix
+    weights = np.maximum(np.nan_to_num(duals), 0.0)
+    low, high = np.array(program.low), np.array(program.high)
+    reduced = np.array(program.cost) - matrix.T @ weights
+    products = np.where(reduced >= 0.0, reduced * low, reduced * high)
+    rows = weights * np.array(program.row_bound)
+    magnitude = np.abs(rows).sum() + abs(program.constant)
+    sizes = np.abs(matrix).T @ weights + np.abs(np.array(program.cost))
+    magnitude += float((sizes * np.maximum(np.abs(low), np.abs(high))).sum())
+    longest = 256 + int(np.diff(matrix.tocsc().indptr).max(initial=0))  # additions in a row; numpy sums in pairs
+    error = float(magnitude) * 4.0 * float(np.finfo(np.float64).eps) * longest
+    return float(rows.sum() + products.sum() + program.constant) - error

@@ -1,0 +1,203 @@
+"""The relaxation of the whole problem: flows of all tensors, capacity at each step, instruction times, link work.
+
+Seconds are in units of the all-in-layer-0 time and bytes in units of a layer's capacity, so that the solver's
+tolerances mean the same on every program.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.bounds.flow import Flow, Move, add_flow
+from baselines.bounds.linear import Expression, LinearProgram, Terms
+from baselines.bounds.route import route
+from baselines.bounds.windows import Progress, pick_edges, spread
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.program import Program
+from mallocgame.simulate import bytes_by_layer, home_seconds
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+SMALL_WORK = 1e-5  # copies that take less of the all-in-layer-0 time are only counted in the total
+
+
+@dataclass(slots=True, kw_only=True)
+class StepTime:
+    """The seconds of one step (all executions) over its compute time: ``excess`` >= ``gap`` - sum of saving x share."""
+
+    step: int
+    excess: int  # column, in units
+    gap: float  # what all-in-layer-0 traffic takes beyond the compute time, in units; may be negative
+    savings: Terms  # (column of a served share, seconds saved in units)
+
+
+@dataclass(slots=True, kw_only=True)
+class Relaxation:
+    """The linear program and where things are in it."""
+
+    program: Program
+    hierarchy: Hierarchy
+    linear: LinearProgram
+    flows: list[Flow]
+    steps: dict[int, StepTime]
+    idle: list[list[Expression]]  # link, step: link seconds free in units (stalls apart)
+    unit_seconds: float
+    edges: I64
+    wait: list[int] = field(default_factory=list)  # slot: column, units of waiting in it
+    progress: list[Progress] = field(default_factory=list)
+    shares: set[int] = field(default_factory=set)  # columns that are 0 or 1 in a mapping
+
+    @property
+    def is_whole(self) -> npt.NDArray[np.bool_]:
+        """bool[columns]: which are 0 or 1 in a mapping."""
+        flags = np.zeros(len(self.linear.cost), dtype=np.bool_)
+        flags[sorted(self.shares)] = True
+        return flags
+
+
+def relax(program: Program, hierarchy: Hierarchy, *, num_slots: int = 64) -> Relaxation:
+    """Build the relaxation; ``num_slots`` is how finely it looks at when copies happen."""
+    linear = LinearProgram()
+    flows = []
+    for index, tensor in enumerate(program.tensors):
+        fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
+        if tensor.movable and fits and any(not use.home_only for use in tensor.uses):
+            flows.append(add_flow(linear, tensor, route(program, index), (0, *fits)))
+    unit = home_seconds(program, hierarchy)
+    if unit <= 0.0:
+        unit = 1.0
+    relaxation = Relaxation(
+        program=program,
+        hierarchy=hierarchy,
+        linear=linear,
+        flows=flows,
+        steps={},
+        idle=[],
+        unit_seconds=unit,
+        edges=np.array([0, program.num_steps]),
+        shares=set(range(len(linear.cost))),
+    )
+    _add_times(relaxation)
+    _add_links(relaxation, num_slots)
+    _add_capacity(relaxation)
+    return relaxation
+
+
+def work_seconds(relaxation: Relaxation, move: Move) -> tuple[int, float]:
+    """Return the link of a whole copy and its work over the run, in units."""
+    hierarchy = relaxation.hierarchy
+    index = hierarchy.link_index(move.source, move.target)
+    link = hierarchy.links[index]
+    size = relaxation.program.tensors[move.tensor].size_bytes
+    return index, (size / link.bytes_per_second + link.latency_seconds) * move.leg.trip_count / relaxation.unit_seconds
+
+
+def _add_times(relaxation: Relaxation) -> None:
+    program, hierarchy, linear, unit = (
+        relaxation.program,
+        relaxation.hierarchy,
+        relaxation.linear,
+        relaxation.unit_seconds,
+    )
+    speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
+    table = bytes_by_layer(program, hierarchy, np.zeros(len(program.uses.tensor), dtype=np.int64))
+    scale = program.trip_counts / unit
+    memory = (table / speeds).sum(axis=1) * scale
+    compute = program.compute_seconds * scale
+    linear.constant += float(compute.sum())
+    savings: dict[int, Terms] = {}
+    # layer, step: seconds by which served shares change the layer's traffic
+    layer_traffic: list[dict[int, Expression]] = [{} for _ in hierarchy.layers]
+    for flow in relaxation.flows:
+        for index, served in flow.served.items():
+            stop = flow.route.stops[index]
+            if stop.free_bytes == 0:
+                continue
+            step, volume = stop.boundary, stop.free_bytes * scale[stop.boundary]
+            for layer, share in zip(flow.layers[1:], served[1:], strict=True):
+                for column, factor in share.terms:
+                    saved = volume * (1.0 / speeds[0] - 1.0 / speeds[layer]) * factor
+                    savings.setdefault(step, []).append((column, float(saved)))
+                    for at, sign in ((0, -1.0), (layer, 1.0)):
+                        expression = layer_traffic[at].setdefault(step, Expression())
+                        expression.terms.append((column, float(sign * factor * volume / speeds[at])))
+    for step in range(program.num_steps):
+        gap, terms = float(memory[step] - compute[step]), savings.get(step, [])
+        most = max(gap, 0.0) + sum(max(-saved, 0.0) for _, saved in terms)
+        if most <= 0.0:
+            continue
+        excess = linear.column(0.0, max(most, 1e-12), 1.0)
+        reach = gap + sum(max(-saved, 0.0) for _, saved in terms)
+        tightened = [(column, min(saved, reach)) for column, saved in terms]
+        relaxation.steps[step] = StepTime(step=step, excess=excess, gap=gap, savings=tightened)
+        linear.at_least([(excess, 1.0), *tightened], gap)
+    for link in hierarchy.links:
+        row: list[Expression] = []
+        for step in range(program.num_steps):
+            free = Expression(constant=float(compute[step]))
+            if step in relaxation.steps:
+                free.terms.append((relaxation.steps[step].excess, 1.0))
+            if link.shared_layer is not None:
+                free.constant -= float(table[step, link.shared_layer] * scale[step] / speeds[link.shared_layer])
+                busy = layer_traffic[link.shared_layer].get(step)
+                if busy is not None:
+                    free = free.plus(busy, -1.0)
+            row.append(free)
+        relaxation.idle.append(row)
+
+
+def _add_capacity(relaxation: Relaxation) -> None:
+    program, hierarchy = relaxation.program, relaxation.hierarchy
+    steps = sorted({flow.route.stops[i].boundary for flow in relaxation.flows for i in flow.present})
+    position = np.array(steps, dtype=np.int64)
+    for layer in range(1, hierarchy.num_layers):
+        grain = hierarchy.layers[layer].alignment_bytes
+        capacity = -(-hierarchy.layers[layer].capacity_bytes // grain) * grain
+        rows: list[Terms] = [[] for _ in steps]
+        for flow in relaxation.flows:
+            if layer not in flow.layers:
+                continue
+            at = flow.layers.index(layer)
+            size = -(-program.tensors[flow.route.tensor].size_bytes // grain) * grain / capacity
+            for stop, present in flow.present.items():
+                row = rows[int(np.searchsorted(position, flow.route.stops[stop].boundary))]
+                row.extend((column, -size * factor) for column, factor in present[at].terms)
+            for index, kept in flow.kept.items():
+                leg = flow.route.legs[index]
+                low, high = np.searchsorted(position, [leg.from_step, leg.to_step])
+                for row in rows[low:high]:
+                    row.extend((column, -size * factor) for column, factor in kept[at].terms)
+        for progress in relaxation.progress:
+            move = progress.move
+            if move.target != layer or hierarchy.num_layers > 2:  # a copy on its way through may leave at once
+                continue
+            size = -(-program.tensors[move.tensor].size_bytes // grain) * grain / capacity
+            low, high = np.searchsorted(position, [move.leg.first_issue, max(move.leg.to_step, move.leg.first_issue)])
+            for at in range(int(low), int(high)):
+                column = progress.before_step(steps[at], relaxation.edges)
+                if column is not None:
+                    rows[at].append((column, -size))
+        for row in rows:
+            if -sum(coefficient for _, coefficient in row) > 1.0:
+                relaxation.linear.at_least(row, -1.0)
+
+
+def _add_links(relaxation: Relaxation, num_slots: int) -> None:
+    """A link's work fits into the time it is free, waits included: in all, and within each move's window."""
+    linear = relaxation.linear
+    bound = np.array([expression.constant for expression in relaxation.idle[0]])
+    weights = (
+        np.abs(bound) + relaxation.program.compute_seconds * relaxation.program.trip_counts / relaxation.unit_seconds
+    )
+    relaxation.edges = pick_edges(weights, num_slots)
+    relaxation.wait = [linear.column(0.0, 1.0, 1.0) for _ in range(2 * len(relaxation.edges) - 1)]
+    moves = [(move, *work_seconds(relaxation, move)) for flow in relaxation.flows for move in flow.moves]
+    for link, idle in enumerate(relaxation.idle):
+        free = Expression.of(*relaxation.wait)
+        for expression in idle:
+            free = free.plus(expression)
+        linear.not_above(Expression([(move.column, work) for move, at, work in moves if at == link]), free)
+    large = [entry for entry in moves if entry[2] >= SMALL_WORK]
+    relaxation.progress = spread(linear, large, relaxation.idle, relaxation.wait, relaxation.edges)
