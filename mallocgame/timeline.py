@@ -143,8 +143,8 @@ def run(
     num_transfers = queue.shape[0]
     head = np.zeros(2 * num_links, dtype=np.int64)
     tail = np.zeros(2 * num_links, dtype=np.int64)
-    seen = np.zeros(2 * num_links, dtype=np.int64)
     link_busy[:] = 0.0
+    stall[:] = 0.0
     clock = 0.0
     next_issue = 0
     next_due = 0
@@ -156,27 +156,51 @@ def run(
                 if phase == 0 and issue[x] == boundary:
                     break
                 next_due += 1
-                if position[x] < head[queue[x]]:
-                    continue
-                seconds = seconds_until_done(queue[x], position[x], order, head, tail, work)
-                for k in range(num_links):
-                    link_busy[k] += drain(k, seconds, order, head, tail, work)
                 q = queue[x]
+                if position[x] < head[q]:
+                    continue
+                seconds = seconds_until_done(q, position[x], order, head, tail, work)
+                waited += seconds
+                for k in range(num_links):
+                    seen_a = head[2 * k]
+                    seen_b = head[2 * k + 1]
+                    link_busy[k] += drain(k, seconds, order, head, tail, work)
+                    for i in range(seen_a, head[2 * k]):
+                        finish[order[2 * k, i]] = clock + waited
+                    for i in range(seen_b, head[2 * k + 1]):
+                        finish[order[2 * k + 1, i]] = clock + waited
                 while head[q] <= position[x]:  # what rounding may have left
                     work[order[q, head[q]]] = 0.0
+                    finish[order[q, head[q]]] = clock + waited
                     head[q] += 1
-                waited += seconds
             while phase == 0 and next_issue < num_transfers and issue[by_issue[next_issue]] == boundary:
                 tail[queue[by_issue[next_issue]]] += 1
                 next_issue += 1
-        stall[boundary] = waited
-        clock += waited
-        if boundary < num_steps:
-            for k in range(num_links):
-                link_busy[k] += drain(k, idle[boundary, k], order, head, tail, work)
-            clock += elapsed[boundary]
-        for q in range(2 * num_links):
-            while seen[q] < head[q]:
-                finish[order[q, seen[q]]] = clock
-                seen[q] += 1
+        if waited > 0.0:
+            stall[boundary] = waited
+            clock += waited
+        if boundary == num_steps:
+            break
+        clock += elapsed[boundary]
+        for k in range(num_links):
+            a = 2 * k
+            b = a + 1
+            has_a = head[a] < tail[a]
+            has_b = head[b] < tail[b]
+            if not has_a and not has_b:
+                continue
+            seconds = idle[boundary, k]
+            if has_a != has_b:  # the common case, without a call
+                x = order[a, head[a]] if has_a else order[b, head[b]]
+                if work[x] > seconds:
+                    work[x] -= seconds
+                    link_busy[k] += seconds
+                    continue
+            seen_a = head[a]
+            seen_b = head[b]
+            link_busy[k] += drain(k, seconds, order, head, tail, work)
+            for i in range(seen_a, head[a]):
+                finish[order[a, i]] = clock
+            for i in range(seen_b, head[b]):
+                finish[order[b, i]] = clock
     return clock

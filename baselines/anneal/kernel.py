@@ -58,6 +58,8 @@ class State(NamedTuple):
     issue: I64
     back: I64
     offset: I64
+    begin: I64  # int64[C, 2], the steps that each part occupies: the residency, and a reload for the next run
+    until: I64  # int64[C, 2], exclusive
     layer_bytes: I64  # int64[T, L]
     elapsed: F64
     idle: F64
@@ -79,32 +81,32 @@ def step_time(p: Problem, s: State, t: int) -> None:
 
 
 @jit
-def span(p: Problem, s: State, c: int, part: int) -> tuple[int, int]:
-    """Return the half-open steps that part 0 or 1 of candidate c occupies (part 1: a reload for the next run)."""
+def set_span(p: Problem, s: State, c: int) -> None:
+    """Work out the steps that candidate c occupies from its issue and write-back."""
     num_steps = p.compute.shape[0]
-    if part == 1:
-        return (s.issue[c], num_steps) if p.kind[c] == HELD_OVER else (0, 0)
     start = p.start[c]
     end = p.end[c]
+    s.begin[c, 1] = s.until[c, 1] = 0
     if p.kind[c] == COPIED:
         start = s.issue[c]
     elif p.kind[c] == HELD_OVER:
         start = 0
+        s.begin[c, 1], s.until[c, 1] = s.issue[c], num_steps
     if p.back_issue[c] >= 0:
         end = min(max(end, s.back[c], p.back_issue[c] + 1), num_steps)
-    return start, end
+    s.begin[c, 0], s.until[c, 0] = start, end
 
 
 @jit
-def meet(p: Problem, s: State, a: int, b: int) -> bool:
+def meet(begin: I64, until: I64, a: int, b: int) -> bool:
     """Whether two candidates are in memory at the same time."""
+    if begin[a, 0] < until[b, 0] and begin[b, 0] < until[a, 0]:
+        return True
+    if until[a, 1] == 0 and until[b, 1] == 0:
+        return False
     for i in range(2):
-        a_start, a_end = span(p, s, a, i)
-        if a_start >= a_end:
-            continue
         for j in range(2):
-            b_start, b_end = span(p, s, b, j)
-            if b_start < b_end and a_start < b_end and b_start < a_end:
+            if begin[a, i] < until[b, j] and begin[b, j] < until[a, i]:
                 return True
     return False
 
@@ -140,14 +142,14 @@ def take(p: Problem, s: State, c: int) -> None:
 
 
 @jit
-def neighbours(p: Problem, s: State, c: int, found: I64) -> int:
+def neighbours(layer: I64, chosen: I64, number: int, begin: I64, until: I64, offset: I64, c: int, found: I64) -> int:
     """List chosen candidates of c's layer that c meets in time, sorted by offset; return how many."""
     n = 0
-    for i in range(s.number[0]):
-        other = s.chosen[i]
-        if other != c and p.layer[other] == p.layer[c] and meet(p, s, c, other):
+    for i in range(number):
+        other = chosen[i]
+        if other != c and layer[other] == layer[c] and meet(begin, until, c, other):
             j = n
-            while j > 0 and s.offset[found[j - 1]] > s.offset[other]:
+            while j > 0 and offset[found[j - 1]] > offset[other]:
                 found[j] = found[j - 1]
                 j -= 1
             found[j] = other
@@ -156,20 +158,20 @@ def neighbours(p: Problem, s: State, c: int, found: I64) -> int:
 
 
 @jit
-def fit(p: Problem, s: State, c: int, found: I64, n: int, best: bool) -> int:
-    """Return the lowest (or tightest) free offset for c among its neighbours, -1 if there is none."""
+def fit(offset: I64, size: I64, room: int, wanted: int, found: I64, n: int, best: bool) -> int:
+    """Return the lowest (or tightest) free offset for ``wanted`` bytes among n neighbours, -1 if there is none."""
     free_from = 0
     answer = -1
-    slack = p.capacity[p.layer[c]] + 1
+    slack = room + 1
     for i in range(n + 1):
-        until = s.offset[found[i]] if i < n else p.capacity[p.layer[c]]
-        if until - free_from >= p.size[c] and until - free_from < slack:
+        until = offset[found[i]] if i < n else room
+        if until - free_from >= wanted and until - free_from < slack:
             answer = free_from
             slack = until - free_from
             if not best:
                 return answer
         if i < n:
-            free_from = max(free_from, s.offset[found[i]] + p.size[found[i]])
+            free_from = max(free_from, offset[found[i]] + size[found[i]])
     return answer
 
 
@@ -198,6 +200,7 @@ def draw_times(p: Problem, s: State, c: int) -> None:
             boundary += 1
             if p.context[boundary] == p.context[p.back_issue[c]]:
                 s.back[c] = boundary
+    set_span(p, s, c)
 
 
 @jit
@@ -287,7 +290,7 @@ def insert(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, found: I
     n = 0
     for i in range(s.number[0]):
         other = s.chosen[i]
-        if p.tensor[other] == p.tensor[c] and meet(p, s, c, other):
+        if p.tensor[other] == p.tensor[c] and meet(s.begin, s.until, c, other):
             if n == MAX_EJECTED:
                 return -1
             ejected[n], moved_from[n] = other, -1
@@ -295,8 +298,8 @@ def insert(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, found: I
     own = n
     for i in range(own):
         take(p, s, ejected[i])
-    m = neighbours(p, s, c, found)
-    offset = fit(p, s, c, found, m, np.random.random() < 0.5)
+    m = neighbours(p.layer, s.chosen, s.number[0], s.begin, s.until, s.offset, c, found)
+    offset = fit(s.offset, p.size, p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
     if offset < 0:
         fewest = np.int64(1) << 62
         room = p.capacity[p.layer[c]] - p.size[c]
@@ -329,8 +332,8 @@ def insert(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, found: I
     put(p, s, c)
     for i in range(own, n):
         other = ejected[i]
-        m = neighbours(p, s, other, found)
-        offset = fit(p, s, other, found, m, True)
+        m = neighbours(p.layer, s.chosen, s.number[0], s.begin, s.until, s.offset, other, found)
+        offset = fit(s.offset, p.size, p.capacity[p.layer[other]], p.size[other], found, m, True)
         if offset >= 0:
             moved_from[i] = s.offset[other]
             s.offset[other] = offset
@@ -355,16 +358,16 @@ def retime(p: Problem, s: State, c: int, found: I64) -> bool:
     draw_times(p, s, c)
     for i in range(s.number[0]):
         other = s.chosen[i]
-        if other != c and p.tensor[other] == p.tensor[c] and meet(p, s, c, other):
+        if other != c and p.tensor[other] == p.tensor[c] and meet(s.begin, s.until, c, other):
             return False
-    m = neighbours(p, s, c, found)
+    m = neighbours(p.layer, s.chosen, s.number[0], s.begin, s.until, s.offset, c, found)
     blocked = np.random.random() < 0.2
     for i in range(m):
         other = found[i]
         if s.offset[other] < s.offset[c] + p.size[c] and s.offset[c] < s.offset[other] + p.size[other]:
             blocked = True
     if blocked:
-        offset = fit(p, s, c, found, m, np.random.random() < 0.5)
+        offset = fit(s.offset, p.size, p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
         if offset < 0:
             return False
         s.offset[c] = offset
@@ -421,6 +424,7 @@ def anneal(
                 s.total[0] = after
             else:
                 s.issue[c], s.back[c], s.offset[c] = issue, back, offset
+                set_span(p, s, c)
         if s.total[0] < best_total:
             best_total = s.total[0]
             save(s, best)

@@ -140,6 +140,8 @@ def _empty_state(program: Program, hierarchy: Hierarchy, problem: kernel.Problem
         issue=np.zeros(num, dtype=np.int64),
         back=np.zeros(num, dtype=np.int64),
         offset=np.zeros(num, dtype=np.int64),
+        begin=np.zeros((num, 2), dtype=np.int64),
+        until=np.zeros((num, 2), dtype=np.int64),
         layer_bytes=layer_bytes,
         elapsed=np.zeros(program.num_steps),
         idle=np.zeros((program.num_steps, len(hierarchy.links))),
@@ -156,6 +158,7 @@ def _restore(program: Program, hierarchy: Hierarchy, problem: kernel.Problem, st
         target[...] = source
     for c, issue, back, offset in best[: best[-1, 0]]:
         state.issue[c], state.back[c], state.offset[c] = issue, back, offset
+        kernel.set_span(problem, state, int(c))
         kernel.put(problem, state, c)
     state.total[0] = kernel.judge(problem, state)
 
@@ -184,8 +187,13 @@ def _adopt(
         kernel.draw_times(problem, state, c)
         if kind == COPIED and problem.context[r.start_step] == problem.context[problem.due[c]]:
             state.issue[c] = min(max(r.start_step, int(problem.start[c])), int(problem.latest[c]))
+        back = next((x.done_before for x in mapping.transfers if x.source == index and x.target == HOME), -1)
+        if problem.back_issue[c] <= back <= problem.back_due[c]:
+            state.back[c] = back
+        kernel.set_span(problem, state, c)
         state.offset[c] = r.offset_bytes
-        count = kernel.neighbours(problem, state, c, found)
+        number = int(state.number[0])
+        count = kernel.neighbours(problem.layer, state.chosen, number, state.begin, state.until, state.offset, c, found)
         ends = state.offset[found[:count]] + problem.size[found[:count]]
         free = (ends <= r.offset_bytes) | (state.offset[found[:count]] >= r.offset_bytes + problem.size[c])
         same = any(problem.tensor[o] == r.tensor for o in found[:count])
