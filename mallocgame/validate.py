@@ -24,16 +24,16 @@ def validate(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> list[V
     """Return every violation, ordered by rule; the empty list means the mapping is valid.
 
     The rules (docs/judge.md): ``reference`` indices and spans exist; ``movable`` only movable tensors leave layer 0;
-    ``capacity`` offsets within the layer; ``alignment``; ``overlap`` in
-    address and time; ``one-place`` at most one residency of a tensor per layer and step; ``fill`` a residency begins
-    with its definition, a whole copy, or is held from the run before; ``transfer`` a copy fits its source and target;
+    ``capacity`` offsets within the layer; ``alignment``; ``overlap`` in address and time; ``one-place`` at most one
+    filled residency of a tensor per layer and step; ``fill`` a residency begins with its definition, a whole copy, or is held from the run before; ``transfer`` a copy fits its source and
+    target;
     ``loop`` a copy lies within one iteration or outside the loop; ``in-flight`` limits; ``hoist`` and ``held`` where
     the program allows them; ``stale`` every use finds current contents, round every loop, and outputs end in layer 0.
     """
     found = list(_references(program, hierarchy, mapping))
     if found:
         return found  # the other rules would only repeat that the tables do not fit together
-    checks = (_residencies, _overlaps, _fills, _transfers, _in_flight, _hoists, _held, _staleness)
+    checks = (_residencies, _overlaps, _one_place, _fills, _transfers, _in_flight, _hoists, _held, _staleness)
     for check in checks:
         found.extend(check(program, hierarchy, mapping))
     return found
@@ -79,22 +79,19 @@ def _residencies(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> It
 
 def _overlaps(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
     """Sweep each layer in time. While what is live is disjoint, only a rectangle's neighbours can overlap it."""
-    blocks = rectangles(program, mapping)
+    blocks: list[list[int]] = rectangles(program, mapping).tolist()
     for layer in range(1, hierarchy.num_layers):
         inside = [b for b, block in enumerate(blocks) if mapping.residencies[block[0]].layer == layer]
         events = [(max(blocks[b][3], 0), 1, b) for b in inside]
         events += [(blocks[b][4], 0, b) for b in inside]
         live: list[tuple[int, int]] = []  # (offset, block), sorted
-        places: dict[int, set[int]] = {}  # tensor: its residencies that are live
         disjoint = True
         for step, opens, b in sorted(events):
             residency, offset, size, _, _ = blocks[b]
             tensor = mapping.residencies[residency].tensor
             name, at = program.tensors[tensor].name, bisect_left(live, (offset, b))
-            here = places.setdefault(tensor, set())
             if not opens:
                 del live[at]
-                here.discard(residency)
                 continue
             near = live[max(at - 1, 0) : at + 1] if disjoint else live
             for start, other in near:
@@ -103,10 +100,18 @@ def _overlaps(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Itera
                     neighbour = program.tensors[mapping.residencies[blocks[other][0]].tensor].name
                     message = f"{name} at [{offset}, {offset + size}) overlaps {neighbour} at {start}"
                     yield _broken("overlap", tensor, step, message)
-            if here and residency not in here:
-                yield _broken("one-place", tensor, step, f"{name} is in layer {layer} twice")
             live.insert(at, (offset, b))
-            here.add(residency)
+
+
+def _one_place(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
+    """Two residencies of a tensor in one layer may overlap in time only while one of them is being filled."""
+    filled = zip(mapping.residencies, mapping.fill_boundaries, strict=True)
+    spans = sorted((r.tensor, r.layer, int(fill), r.end_step) for r, fill in filled)
+    last: tuple[int, int, int] = (-1, -1, -1)
+    for tensor, layer, fill, end in spans:
+        if last[:2] == (tensor, layer) and fill < last[2]:
+            yield _broken("one-place", tensor, fill, f"{program.tensors[tensor].name} is in layer {layer} twice")
+        last = (tensor, layer, max(end, last[2] if last[:2] == (tensor, layer) else end))
 
 
 def _fills(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
