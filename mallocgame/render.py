@@ -1,0 +1,120 @@
+"""Pictures of a game: the memory map as it fills, time across and addresses up, one colour per tensor.
+
+Below the map of each layer lies a strip for the tensor whose use is being decided: a block per use, the current use
+outlined. A space that is taken while its copy is still under way is drawn in a lighter shade.
+"""
+
+import colorsys
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.mapping import Mapping, Residency
+from mallocgame.program import Program
+
+U8 = npt.NDArray[np.uint8]
+
+WIDTH = 640
+PANEL_HEIGHT = 240  # of one layer's map
+STRIP_HEIGHT = 24
+GAP = 4
+BACKGROUND = (244, 244, 240)
+FREE = (255, 255, 255)
+INK = (20, 20, 20)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+ANSI_WIDTH, ANSI_HEIGHT = 72, 16
+
+
+def tensor_colour(tensor: int) -> tuple[int, int, int]:
+    """Return the RGB colour of a tensor: hues a golden ratio apart, so that neighbours differ."""
+    hue = tensor * 0.6180339887498949 % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.25 * (tensor % 3) / 2, 0.9 - 0.2 * (tensor % 2))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def render_rgb(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor: int, step: int) -> U8:
+    """Return uint8[height, WIDTH, 3], the memory map under ``mapping``.
+
+    ``tensor`` and ``step`` are the use being decided; -1 and T when the game is over.
+    """
+    layers = hierarchy.num_layers - 1
+    height = layers * (PANEL_HEIGHT + GAP) + STRIP_HEIGHT + GAP
+    image = np.empty((height, WIDTH, 3), dtype=np.uint8)
+    image[:] = BACKGROUND
+    num_steps, fills = program.num_steps, mapping.fill_boundaries
+    panels = [image[(layers - layer) * (PANEL_HEIGHT + GAP) :][:PANEL_HEIGHT] for layer in range(1, layers + 1)]
+    for panel in panels:
+        panel[:] = FREE
+    for index, r in enumerate(mapping.residencies):
+        _draw(program, hierarchy, panels[r.layer - 1], r, int(fills[index]), r.tensor == tensor)
+    if step < num_steps:
+        for panel in panels:
+            now = panel[:, _columns(step, step + 1, num_steps)]
+            now[:] = now // 4 * 3
+    if tensor >= 0:
+        _draw_strip(program, image[-STRIP_HEIGHT:], tensor, step)
+    return image
+
+
+def _columns(start: int, end: int, num_steps: int) -> slice:
+    left = int(max(start, 0) * WIDTH / num_steps)
+    return slice(left, max(int(np.ceil(end * WIDTH / num_steps)), left + 1))
+
+
+def _draw(program: Program, hierarchy: Hierarchy, panel: U8, r: Residency, fill: int, current: bool) -> None:
+    num_steps, capacity = program.num_steps, hierarchy.layers[r.layer].capacity_bytes
+    low = int(r.offset_bytes * PANEL_HEIGHT / capacity)
+    high = int(np.ceil((r.offset_bytes + program.tensors[r.tensor].size_bytes) * PANEL_HEIGHT / capacity))
+    rows = slice(PANEL_HEIGHT - max(high, low + 1), PANEL_HEIGHT - low)
+    columns = _columns(r.start_step, r.end_step, num_steps)
+    colour = np.array(tensor_colour(r.tensor))
+    panel[rows, columns] = colour
+    if fill > max(r.start_step, 0):
+        panel[rows, _columns(r.start_step, fill, num_steps)] = (colour + 2 * 255) // 3
+    outline(panel[rows, columns], 2 if current else 1, INK if current else tuple((colour * 0.7).astype(int)))
+
+
+def outline(area: U8, thickness: int, colour: tuple[int, ...]) -> None:
+    """Draw a frame just inside ``area``, where it is large enough to keep its middle."""
+    if min(area.shape[:2]) <= 2 * thickness:
+        if colour == INK:
+            area[:] = colour
+        return
+    area[:thickness] = area[-thickness:] = colour
+    area[:, :thickness] = area[:, -thickness:] = colour
+
+
+def _draw_strip(program: Program, strip: U8, tensor: int, step: int) -> None:
+    strip[:] = FREE
+    uses = {use.step for use in program.tensors[tensor].uses}
+    for at in sorted(uses):
+        columns = _columns(at, at + 1, program.num_steps)
+        wide = slice(columns.start, max(columns.stop, columns.start + 4))
+        strip[4:-4, wide] = tensor_colour(tensor)
+        if at == step:
+            box = slice(max(wide.start - 4, 0), wide.stop + 4)
+            outline(strip[:, box], 2, INK)
+
+
+def render_ansi(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor: int, step: int, status: str) -> str:
+    """Return the same map as text: ``status``, then each layer's grid, a letter per tensor, ``.`` where free."""
+    num_steps = max(program.num_steps, 1)
+    width = min(ANSI_WIDTH, num_steps)
+    lines = [status]
+    for layer in range(hierarchy.num_layers - 1, 0, -1):
+        capacity = hierarchy.layers[layer].capacity_bytes
+        grid = np.full((ANSI_HEIGHT, width), ".", dtype="<U1")
+        for r in mapping.residencies:
+            if r.layer == layer:
+                low = int(r.offset_bytes * ANSI_HEIGHT / capacity)
+                high = -(-(r.offset_bytes + program.tensors[r.tensor].size_bytes) * ANSI_HEIGHT // capacity)
+                left, right = max(r.start_step, 0) * width // num_steps, -(-r.end_step * width // num_steps)
+                grid[low:high, left:right] = LETTERS[r.tensor % len(LETTERS)]
+        lines.append(f"{hierarchy.layers[layer].name} ({capacity} bytes)")
+        lines += ["|" + "".join(row) + "|" for row in grid[::-1]]
+        lines.append(" " + "".join("^" if c == step * width // num_steps else " " for c in range(width)))
+    if tensor >= 0:
+        letter = LETTERS[tensor % len(LETTERS)]
+        lines.append(f"step {step} ({program.instructions[step].name}) uses {letter} = {program.tensors[tensor].name}")
+    return "\n".join(lines) + "\n"
