@@ -1,11 +1,16 @@
 """The answer: where each tensor lives outside layer 0, when, and which copies bring it there and back."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.jit import jit
 from mallocgame.program import Program, UseKind
 
 I64 = npt.NDArray[np.int64]
@@ -61,45 +66,47 @@ class Mapping:
     @cached_property
     def residency_table(self) -> I64:
         """int64[R, 5]: tensor, layer, offset_bytes, start_step, end_step."""
-        rows = [(r.tensor, r.layer, r.offset_bytes, r.start_step, r.end_step) for r in self.residencies]
-        return np.array(rows, dtype=np.int64).reshape(-1, 5)
+        return _table(self.residencies, "tensor", "layer", "offset_bytes", "start_step", "end_step")
 
     @cached_property
     def transfer_table(self) -> I64:
         """int64[X, 6]: tensor, source, target, start_after, done_before, size_bytes."""
-        rows = [(x.tensor, x.source, x.target, x.start_after, x.done_before, x.size_bytes) for x in self.transfers]
-        return np.array(rows, dtype=np.int64).reshape(-1, 6)
+        return _table(self.transfers, "tensor", "source", "target", "start_after", "done_before", "size_bytes")
 
     @cached_property
     def fill_boundaries(self) -> I64:
         """int64[R]: each residency serves uses at steps >= this (the boundary where its contents are complete)."""
         fill = self.residency_table[:, 3].copy()
-        for transfer in self.transfers:
-            if transfer.target != HOME:
-                fill[transfer.target] = max(fill[transfer.target], transfer.done_before)
+        inward = self.transfer_table[self.transfer_table[:, 2] != HOME]
+        np.maximum.at(fill, inward[:, 2], inward[:, 4])
         return fill
 
 
-def rectangles(program: Program, mapping: Mapping) -> list[tuple[int, int, int, int, int]]:
-    """Return what residencies occupy: (residency, offset_bytes, size_bytes, start_step, end_step), in their order.
+def rectangles(program: Program, mapping: Mapping) -> I64:
+    """Return what residencies occupy, in their order.
 
     One rectangle each; of a tensor that is copied in slices one a slice, the earliest from the residency's start on.
+
+    Returns:
+        int64[B, 5]: residency, offset_bytes, size_bytes, start_step, end_step.
     """
-    slices: dict[int, list[Transfer]] = {}
-    for transfer in mapping.transfers:
-        if transfer.target != HOME:
-            slices.setdefault(transfer.target, []).append(transfer)
-    found = []
-    for index, r in enumerate(mapping.residencies):
-        parts = slices.get(index, [])
-        if len(parts) < 2:
-            found.append((index, r.offset_bytes, program.tensors[r.tensor].size_bytes, r.start_step, r.end_step))
-            continue
-        earliest = min(x.start_after for x in parts)
-        for x in parts:
-            start = r.start_step if x.start_after == earliest else min(x.start_after + 1, r.end_step - 1)
-            found.append((index, r.offset_bytes + x.slice_offset_bytes, x.size_bytes, start, r.end_step))
-    return found
+    table, moves = mapping.residency_table, mapping.transfer_table
+    places = np.arange(len(table))
+    whole = np.stack([places, table[:, 2], program.sizes_bytes[table[:, 0]], table[:, 3], table[:, 4]], axis=1)
+    inward = np.flatnonzero(moves[:, 2] != HOME)
+    is_sliced = np.bincount(moves[inward, 2], minlength=len(table)) > 1
+    if not is_sliced.any():
+        return whole
+    slices = inward[is_sliced[moves[inward, 2]]]
+    target, after = moves[slices, 2], moves[slices, 3]
+    earliest = np.full(len(table), np.iinfo(np.int64).max)
+    np.minimum.at(earliest, target, after)
+    start, end = table[target, 3], table[target, 4]
+    offset = table[target, 2] + np.array([mapping.transfers[x].slice_offset_bytes for x in slices], dtype=np.int64)
+    start = np.where(after == earliest[target], start, np.minimum(after + 1, end - 1))
+    parts = np.stack([target, offset, moves[slices, 5], start, end], axis=1)
+    found = np.concatenate([whole[~is_sliced], parts])
+    return found[np.argsort(found[:, 0], kind="stable")]
 
 
 def serving_layers(program: Program, mapping: Mapping) -> I64:
@@ -109,16 +116,31 @@ def serving_layers(program: Program, mapping: Mapping) -> I64:
         int64[U], in the order of ``program.uses``: the fastest layer with a residency of the tensor that is filled at
         the use's step; 0 where there is none and for uses that the compiler wants in layer 0.
     """
-    uses = program.uses
+    uses, table = program.uses, mapping.residency_table
     layers = np.zeros(len(uses.tensor), dtype=np.int64)
-    for residency, fill in zip(mapping.residencies, mapping.fill_boundaries, strict=True):
-        first, last = uses.first[residency.tensor], uses.first[residency.tensor + 1]
-        steps = uses.step[first:last]
-        low = first + np.searchsorted(steps, fill, side="left")
-        high = first + np.searchsorted(steps, residency.end_step, side="left")
-        np.maximum(layers[low:high], residency.layer, out=layers[low:high])
+    if len(table):
+        # (tensor, step) as one sorted key; a span's bounds are clipped so that they stay within the tensor's keys.
+        width = program.num_steps + 2
+        base = table[:, 0] * width + 1
+        keys = uses.tensor * width + 1 + uses.step
+        low = np.searchsorted(keys, base + np.clip(mapping.fill_boundaries, -1, width - 2))
+        high = np.searchsorted(keys, base + np.clip(table[:, 4], -1, width - 2))
+        _raise_layers(low, high, table[:, 1].copy(), layers)
     layers[uses.home_only] = 0
     return layers
+
+
+@jit
+def _raise_layers(low: I64, high: I64, layer: I64, layers: I64) -> None:
+    """Raise ``layers[low[i]:high[i]]`` to at least ``layer[i]``, for each i."""
+    for i in range(low.shape[0]):
+        for u in range(low[i], high[i]):
+            layers[u] = max(layers[u], layer[i])
+
+
+def _table(rows: Iterable[Any], *names: str) -> I64:
+    values = chain.from_iterable(map(attrgetter(*names), rows))
+    return np.fromiter(values, dtype=np.int64).reshape(-1, len(names))
 
 
 def hoisted(program: Program, mapping: Mapping) -> tuple[int, ...]:

@@ -138,10 +138,18 @@ class Program:
     def fixed_bytes(self, num_layers: int) -> I64:
         """int64[T, num_layers], bytes of one execution that no mapping can move."""
         table = np.zeros((self.num_steps, num_layers), dtype=np.int64)
-        for step, instruction in enumerate(self.instructions):
-            for layer, size in enumerate(instruction.fixed_bytes):
-                table[step, min(layer, num_layers - 1)] += size
+        np.add.at(table, (self._fixed[:, 0], np.minimum(self._fixed[:, 1], num_layers - 1)), self._fixed[:, 2])
         return table
+
+    @cached_property
+    def _fixed(self) -> I64:
+        """int64[F, 3]: step, layer, bytes."""
+        rows = [
+            (step, layer, size)
+            for step, instruction in enumerate(self.instructions)
+            for layer, size in enumerate(instruction.fixed_bytes)
+        ]
+        return _frozen(np.array(rows, dtype=np.int64).reshape(-1, 3))
 
     @cached_property
     def sizes_bytes(self) -> I64:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mallocgame import timeline
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HOME, Mapping, rectangles, serving_layers
+from mallocgame.mapping import Mapping, rectangles, serving_layers
 from mallocgame.program import Program, UseKind
 
 F64 = npt.NDArray[np.float64]
@@ -51,7 +51,9 @@ def simulate(program: Program, hierarchy: Hierarchy, mapping: Mapping, *, servin
     stall, busy, finish = np.zeros(num_steps + 1), np.zeros(num_links), np.zeros(len(table))
     by_issue = np.argsort(issue, kind="stable")
     by_due = np.lexsort((issue, due))
-    total = timeline.run(elapsed, idle, queue, position, issue, due, by_issue, by_due, order, work, stall, busy, finish)
+    total = timeline.run(
+        elapsed, idle, queue, position, issue, due, by_issue, by_due, order, work, stall, busy, finish, np.inf
+    )
     link_bytes = np.zeros((num_links, 2), dtype=np.int64)
     np.add.at(link_bytes, (queue // 2, queue % 2), table[:, 5] * trips)
     start = np.cumsum(stall[:-1] + elapsed) - elapsed
@@ -82,34 +84,51 @@ def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tup
         queue int64[X], position int64[X], order int64[2K, X], work float64[X], trips int64[X]; see ``timeline.run``.
     """
     num_queues, table = 2 * len(hierarchy.links), mapping.transfer_table
-    queue, position, trips = (np.zeros(len(table), dtype=np.int64) for _ in range(3))
-    work = np.zeros(len(table))
+    position = np.zeros(len(table), dtype=np.int64)
     order = np.zeros((num_queues, max(len(table), 1)), dtype=np.int64)
-    filled = [0] * num_queues
-    layers = [0 if r == HOME else mapping.residencies[r].layer for x in mapping.transfers for r in (x.source, x.target)]
-    for x in np.argsort(table[:, 3], kind="stable"):
-        transfer = mapping.transfers[x]
-        source, target = layers[2 * x], layers[2 * x + 1]
-        k = hierarchy.link_index(source, target)
-        q = 2 * k + (1 if target < source else 0)
-        queue[x], position[x] = q, filled[q]
-        order[q, filled[q]] = x
-        filled[q] += 1
-        link = hierarchy.links[k]
-        trips[x] = program.boundary_trip_count(transfer.start_after + 1, transfer.done_before)
-        work[x] = (transfer.size_bytes / link.bytes_per_second + link.latency_seconds) * trips[x]
+    layers = np.append(mapping.residency_table[:, 1], 0)  # HOME, -1, is the last entry: layer 0
+    source, target = layers[table[:, 1]], layers[table[:, 2]]
+    link = _link_indices(hierarchy)[source, target]
+    queue = 2 * link + (target < source)
+    by_issue = np.argsort(table[:, 3], kind="stable")
+    for q in range(num_queues):
+        ids = by_issue[queue[by_issue] == q]
+        order[q, : len(ids)] = ids
+        position[ids] = np.arange(len(ids))
+    trips = _boundary_trip_counts(program, table[:, 3] + 1, table[:, 4])
+    speed = np.array([each.bytes_per_second for each in hierarchy.links])
+    latency = np.array([each.latency_seconds for each in hierarchy.links])
+    work = (table[:, 5] / speed[link] + latency[link]) * trips
     return queue, position, order, work, trips
 
 
 def occupancy(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> I64:
     """Return int64[T, L], the bytes occupied by residencies at each step (alignment not counted)."""
     change = np.zeros((program.num_steps + 1, hierarchy.num_layers), dtype=np.int64)
-    for index, _, size, start, end in rectangles(program, mapping):
-        layer = mapping.residencies[index].layer
-        change[max(start, 0), layer] += size
-        change[end, layer] -= size
+    residency, _, size, start, end = rectangles(program, mapping).T
+    layer = mapping.residency_table[residency, 1]
+    np.add.at(change, (np.maximum(start, 0), layer), size)
+    np.subtract.at(change, (end, layer), size)
     occupied: I64 = np.cumsum(change, axis=0)[:-1]
     return occupied
+
+
+def _link_indices(hierarchy: Hierarchy) -> I64:
+    """Return int64[L, L], the link between two layers; -1 on the diagonal."""
+    table = np.full((hierarchy.num_layers, hierarchy.num_layers), -1, dtype=np.int64)
+    for index, link in enumerate(hierarchy.links):
+        for slow, fast in link.pairs:
+            table[slow, fast] = table[fast, slow] = index
+    return table
+
+
+def _boundary_trip_counts(program: Program, start: I64, end: I64) -> I64:
+    """Return int64[n], ``program.boundary_trip_count`` of each pair of boundaries."""
+    product = np.ones(len(start), dtype=np.int64)
+    for loop in program.loops:
+        inside = (loop.start_step < start) & (start < loop.end_step) & (loop.start_step < end) & (end < loop.end_step)
+        product[inside] *= loop.trip_count
+    return product
 
 
 def _speeds(hierarchy: Hierarchy) -> tuple[F64, I64]:
