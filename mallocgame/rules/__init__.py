@@ -1,0 +1,45 @@
+"""The game's rules as pure functions over flat arrays (docs/game.md).
+
+One decision per *group* (all uses of one movable tensor in one step), in schedule order, ties by tensor. Action 0 is
+Drop (serve it from layer 0); 1 + 2(l - 1) copies the tensor into layer l first; 2 + 2(l - 1) finds it there (or, for a
+definition, writes it there; at the first use of a holdable parameter, finds it held from the run before).
+"""
+
+from mallocgame.rules.batch import BatchState, batch_mask, batch_reset, batch_step, make_batch
+from mallocgame.rules.game import (
+    Game,
+    actions_of,
+    apply,
+    copy_state,
+    decode,
+    initial_state,
+    is_terminal,
+    legal_actions,
+    make_game,
+    step,
+    to_mapping,
+    total_seconds,
+)
+from mallocgame.rules.tables import Rules, State
+
+__all__ = [
+    "BatchState",
+    "Game",
+    "Rules",
+    "State",
+    "actions_of",
+    "apply",
+    "batch_mask",
+    "batch_reset",
+    "batch_step",
+    "copy_state",
+    "decode",
+    "initial_state",
+    "is_terminal",
+    "legal_actions",
+    "make_batch",
+    "make_game",
+    "step",
+    "to_mapping",
+    "total_seconds",
+]
