@@ -120,8 +120,9 @@ def run(
     stall: F64,
     link_busy: F64,
     finish: F64,
+    patience: float,
 ) -> float:
-    """Walk the schedule once; return the total seconds.
+    """Walk the schedule once; return the total seconds, or infinity once the waits exceed ``patience``.
 
     Args:
         elapsed: float64[T] and
@@ -138,6 +139,7 @@ def run(
         link_busy: float64[K], written: seconds each link was at work.
         finish: float64[X], written: when each transfer is complete, as the program sees it (rounded up to the end of
             the instruction or wait during which it ends).
+        patience: seconds of waiting beyond which the walk is given up (infinity: never).
     """
     num_steps, num_links = idle.shape
     num_transfers = queue.shape[0]
@@ -179,6 +181,9 @@ def run(
         if waited > 0.0:
             stall[boundary] = waited
             clock += waited
+            patience -= waited
+            if patience < 0.0:
+                return np.inf
         if boundary == num_steps:
             break
         clock += elapsed[boundary]

@@ -204,8 +204,14 @@ def draw_times(p: Problem, s: State, c: int) -> None:
 
 
 @jit
-def judge(p: Problem, s: State) -> float:
-    """Return the total seconds of what is chosen, by the judge's timeline; infinity if a link holds too many copies."""
+def judge(p: Problem, s: State, limit: float) -> float:
+    """Return the total seconds of what is chosen, by the judge's timeline.
+
+    Infinity if that exceeds ``limit`` or a link holds too many copies.
+    """
+    patience = limit - s.elapsed.sum()
+    if patience < 0.0:
+        return np.inf
     num_steps, num_links = s.idle.shape
     limit = 2 * s.number[0]
     issue = np.empty(limit, dtype=np.int64)
@@ -276,6 +282,7 @@ def judge(p: Problem, s: State) -> float:
         stall,
         busy,
         finish,
+        patience,
     )
 
 
@@ -401,7 +408,7 @@ def anneal(
             n = insert(p, s, c, ejected, moved_from, found)
             if n < 0:
                 continue
-            after = judge(p, s)
+            after = judge(p, s, threshold)
             if after <= threshold:
                 s.total[0] = after
             else:
@@ -409,7 +416,7 @@ def anneal(
         elif draw < 0.75:
             c = s.chosen[np.random.randint(s.number[0])]
             take(p, s, c)
-            after = judge(p, s)
+            after = judge(p, s, threshold)
             if after <= threshold:
                 s.total[0] = after
             else:
@@ -419,7 +426,7 @@ def anneal(
             issue, back, offset = s.issue[c], s.back[c], s.offset[c]
             after = np.inf
             if retime(p, s, c, found):
-                after = judge(p, s)
+                after = judge(p, s, threshold)
             if after <= threshold:
                 s.total[0] = after
             else:

@@ -41,7 +41,7 @@ def anneal(
         problem = make_problem(program, hierarchy, pieces)
         state = _empty_state(program, hierarchy, problem)
         _adopt(program, problem, pieces, state, given)
-        state.total[0] = kernel.judge(problem, state)
+        state.total[0] = kernel.judge(problem, state, np.inf)
         best = np.zeros((len(pieces) + 1, 4), dtype=np.int64)
         kernel.save(state, best)
         total = float(state.total[0])
@@ -160,7 +160,7 @@ def _restore(program: Program, hierarchy: Hierarchy, problem: kernel.Problem, st
         state.issue[c], state.back[c], state.offset[c] = issue, back, offset
         kernel.set_span(problem, state, int(c))
         kernel.put(problem, state, c)
-    state.total[0] = kernel.judge(problem, state)
+    state.total[0] = kernel.judge(problem, state, np.inf)
 
 
 def _adopt(

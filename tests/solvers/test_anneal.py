@@ -24,7 +24,7 @@ def test_every_state_is_a_valid_mapping_judged_exactly(num_layers: int, program:
         return
     problem, best = make_problem(program, memory, pieces), np.zeros((len(pieces) + 1, 4), dtype=np.int64)
     state = _empty_state(program, memory, problem)
-    state.total[0] = kernel.judge(problem, state)
+    state.total[0] = kernel.judge(problem, state, np.inf)
     assert state.total[0] == pytest.approx(home_seconds(program, memory))
     kernel.anneal(problem, state, best, float(state.total[0]), 60, 1.0, 0.1, seed)
     rows = [(c, state.issue[c], state.back[c], state.offset[c]) for c in state.chosen[: state.number[0]]]
