@@ -25,9 +25,9 @@ def validate(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> list[V
 
     The rules (docs/judge.md): ``reference`` indices and spans exist; ``movable`` only movable tensors leave layer 0;
     ``capacity`` offsets within the layer; ``alignment``; ``overlap`` in address and time; ``one-place`` at most one
-    filled residency of a tensor per layer and step; ``fill`` a residency begins with its definition, a whole copy, or is held from the run before; ``transfer`` a copy fits its source and
-    target;
-    ``loop`` a copy lies within one iteration or outside the loop; ``in-flight`` limits; ``hoist`` and ``held`` where
+    filled residency of a tensor per layer and step; ``fill`` a residency begins with its definition, a whole copy, or
+    is held from the run before; ``transfer`` a copy fits its source and target; ``loop`` a copy lies within one
+    iteration or outside the loop; ``in-flight`` limits; ``hoist`` and ``held`` where
     the program allows them; ``stale`` every use finds current contents, round every loop, and outputs end in layer 0.
     """
     found = list(_references(program, hierarchy, mapping))

@@ -1,0 +1,183 @@
+"""A JAX function (or a log that someone made) → a trace: program, memory, XLA's own mapping and estimates."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mallocgame.errors import InputError, TraceError
+from mallocgame.hierarchy import Hierarchy, preset
+from mallocgame.validate import validate
+from workloads.anonymise import anonymise
+from workloads.compiler import Compilation, Compiler, Options, newest_module
+from workloads.hlo_module import parse_hlo
+from workloads.program_reference import ProgramReference, parse_reference, reference_to
+from workloads.trace import Trace, Value
+from workloads.xla_log import Position, XlaLog, parse_log
+from workloads.xla_mapping import build_mapping
+from workloads.xla_program import XlaProgram, build_program
+
+__all__ = ["capture", "trace_from_compilation", "trace_from_files"]
+
+
+def capture(
+    function: Callable[..., Any] | ProgramReference | str,
+    arguments: str = "",
+    *,
+    chip: str,
+    compiler_options: Options | None = None,
+    full: bool = False,
+    name: str = "",
+    compiler: Compiler | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Trace:
+    """Compile a function ahead of time for a TPU chip that need not be there, and return its trace.
+
+    Args:
+        function: a reference, ``package.module:function``, or a function that can be imported by that name.
+        arguments: shapes such as ``bf16[8,128],f32[]``; empty: the module's ``example_args()``.
+        chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``.
+        compiler_options: libtpu options, such as overrides.
+        full: let the compilation finish (finds errors that come after memory-space assignment).
+        name: the trace's name; empty: the function's name and the chip.
+        compiler: a warm ``Compiler`` to use again and again; without one, one is started and ended.
+        on_bytes: told how many bytes of log have been read.
+
+    Raises:
+        InputError: no such function or chip.
+        TraceError: the compilation failed, or is of a kind that a trace cannot express.
+    """
+    reference = _reference(function, arguments)
+    if compiler is None:
+        with Compiler() as own:
+            compilation = own.compile(reference, chip, compiler_options, full=full, on_bytes=on_bytes)
+    else:
+        compilation = compiler.compile(reference, chip, compiler_options, full=full, on_bytes=on_bytes)
+    provenance: dict[str, Value] = {
+        "program": str(reference),
+        "arguments": reference.arguments,
+        "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted((compiler_options or {}).items())),
+        **_versions(),
+    }
+    trace_name = name or f"{reference.name}-{chip}"
+    return trace_from_compilation(compilation.check(reference), chip, name=trace_name, provenance=provenance)
+
+
+def trace_from_compilation(
+    compilation: Compilation, chip: str, *, name: str, provenance: dict[str, Value] | None = None
+) -> Trace:
+    """Return the trace of a compilation.
+
+    Raises:
+        TraceError: what the compiler wrote cannot be read as a trace.
+    """
+    return _trace(compilation.log.splitlines(), compilation.hlo, f"log of {name}", chip, name, provenance or {})
+
+
+def trace_from_files(
+    log: str | os.PathLike[str], hlo_folder: str | os.PathLike[str], chip: str, *, name: str = "", hide: bool = False
+) -> Trace:
+    """Return the trace of a log and a dump folder that were made elsewhere (on a TPU host, say).
+
+    ``hide`` replaces names and source paths.
+
+    Raises:
+        TraceError: a file that cannot be read, or is not what it should be.
+    """
+    module = newest_module(hlo_folder)
+    if not module:
+        reason = "no HLO from before memory-space assignment: dump with xla_dump_to and xla_dump_hlo_pass_re"
+        raise TraceError(hlo_folder, None, f"{reason}='plumb-vmem-info|rename-tensor-core-fusion-ops'")
+    try:
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            trace = _trace(lines, module, str(log), chip, name or f"{Path(log).stem}-{chip}", {"log": Path(log).name})
+    except OSError as error:
+        raise TraceError(log, None, f"cannot be read: {error.strerror or error}") from error
+    return anonymise(trace) if hide else trace
+
+
+def hierarchy_of(log: XlaLog, chip: str) -> Hierarchy:
+    """Return the chip's memory with the capacity, alignment and limits that the log states.
+
+    Raises:
+        InputError: an unknown chip.
+        TraceError: options that are missing or not numbers.
+    """
+    base = preset(chip)
+    if len(base.layers) != 2:
+        raise InputError(f"{chip} is not a chip that XLA:TPU compiles for, expected v4, v5e, v5p or v6e")
+    try:
+        capacity, alignment = int(log.options["max_size_in_bytes"]), int(log.options["alignment_in_bytes"])
+        limit = max(int(log.options["max_outstanding_prefetches"]), int(log.options["max_outstanding_evictions"]))
+    except (KeyError, ValueError) as error:
+        raise TraceError(log.path, None, f"the options of memory-space assignment lack a number: {error}") from error
+    fast = replace(base.layers[1], capacity_bytes=capacity, alignment_bytes=alignment)
+    link = replace(base.links[0], max_in_flight=max(limit, 1))
+    return replace(base, layers=(base.layers[0], fast), links=(link,))
+
+
+def _trace(
+    lines: Iterable[str], module: str, path: str, chip: str, name: str, provenance: dict[str, Value]
+) -> Trace:
+    log = parse_log(lines, path)
+    hierarchy = hierarchy_of(log, chip)
+    built = build_program(log, parse_hlo(module, f"HLO of {name}"), hierarchy, name=name)
+    mapping = build_mapping(log, built)
+    broken = validate(built.program, hierarchy, mapping)
+    if broken:
+        reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
+        raise TraceError(path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
+    facts: dict[str, Value] = {
+        "chip": chip,
+        "unreconciled_bytes": built.unreconciled_bytes,
+        "steps_with_hidden_compute": built.hidden_steps,
+    }
+    return Trace(
+        name=name,
+        program=built.program,
+        hierarchy=hierarchy,
+        mapping=mapping,
+        estimates=estimates(log, built),
+        provenance=provenance | facts,
+    )
+
+
+def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
+    """Return XLA's own figures: totals, per step, and which uses its simulation charges as fast."""
+    simulated = {row.name: row.elapsed_seconds for row in log.simulated}
+    steps = [name for _, name in log.schedule]
+    fast = []
+    for tensor in built.program.tensors:
+        for use in tensor.uses:
+            place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
+            fast.append(int(place in log.finalised))
+    return {
+        "xla_seconds": log.seconds_with_copies,
+        "xla_seconds_without_copies": log.seconds_without_copies,
+        "xla_step_seconds": tuple(simulated.get(step) for step in steps),
+        "xla_step_home_seconds": tuple(log.home_seconds[step] for step in range(len(steps))),
+        "xla_use_charged_fast": tuple(fast),
+    }
+
+
+def _reference(function: Callable[..., Any] | ProgramReference | str, arguments: str) -> ProgramReference:
+    if isinstance(function, ProgramReference):
+        return function if not arguments else replace(function, arguments=arguments)
+    if isinstance(function, str):
+        return parse_reference(function, arguments)
+    reference = reference_to(function)
+    if reference is None:
+        raise InputError(f"{function!r} cannot be imported by name; define it at the top level of a module")
+    return replace(reference, arguments=arguments)
+
+
+def _versions() -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for package in ("jax", "jaxlib", "libtpu"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = ""
+    return found
