@@ -1,6 +1,8 @@
 """A request sequence over dense page ids, and the facts about it that need the whole of it."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,14 @@ from mallocgame.errors import InputError
 from mallocgame.jit import jit
 
 MAX_PAGES = 2**31 - 2
+
+
+class _SpillFolder:
+    """A temporary folder that is removed when nothing refers to it any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="mallocgame-paging-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +54,7 @@ class PageTrace:
     pages: I32
     num_pages: int
     context: Context | None = None
-    _keep: tuple[Any, ...] = field(default=(), repr=False)  # a temporary folder that lives as long as the memory map
+    _spill: "_SpillFolder | None" = field(default=None, repr=False)  # lives as long as the memory map in it
 
     @property
     def num_requests(self) -> int:
@@ -58,7 +68,7 @@ class PageTrace:
             raise InputError("a part of a trace is contiguous: step must be 1")
         context = None if self.context is None else Context(names=self.context.names, values=self.context.values[span])
         return PageTrace(
-            name=self.name, pages=self.pages[start:stop], num_pages=self.num_pages, context=context, _keep=self._keep
+            name=self.name, pages=self.pages[start:stop], num_pages=self.num_pages, context=context, _spill=self._spill
         )
 
 
@@ -144,15 +154,15 @@ def from_chunks(chunks: Iterable[U64], *, name: str, spill: bool = False) -> Pag
         parts = [densify(chunk) for chunk in chunks]
         pages = np.concatenate(parts) if parts else np.zeros(0, np.int32)
         return PageTrace(name=name, pages=pages, num_pages=densify.num_pages)
-    folder = tempfile.TemporaryDirectory(prefix="mallocgame-paging-")
-    path = Path(folder.name) / "pages.i32"
+    folder = _SpillFolder()
+    path = folder.path / "pages.i32"
     with path.open("wb") as file:
         for chunk in chunks:
             file.write(densify(chunk).tobytes())
     if path.stat().st_size == 0:
         return PageTrace(name=name, pages=np.zeros(0, np.int32), num_pages=0)
     pages = np.asarray(np.memmap(path, np.int32, mode="r"))
-    return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, _keep=(folder,))
+    return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, _spill=folder)
 
 
 @jit
@@ -172,7 +182,7 @@ def next_use(trace: PageTrace) -> npt.NDArray[Any]:
     n = trace.num_requests
     dtype = np.int32 if n < 2**31 - 1 else np.int64
     out: npt.NDArray[Any] = np.empty(n, dtype)
-    if trace._keep and n:
-        out = np.asarray(np.memmap(Path(trace._keep[0].name) / "next_use", dtype, mode="w+", shape=(n,)))
+    if trace._spill is not None and n:
+        out = np.asarray(np.memmap(trace._spill.path / f"next_use-{n}", dtype, mode="w+", shape=(n,)))
     _next_use(trace.pages, np.full(trace.num_pages, n, dtype), out)
     return out
