@@ -38,8 +38,8 @@ class Part:
         self._jobs: Iterator[tuple[I64, bool, int]] = iter(())
         self._lists: tuple[I64, I32] | None = None
         self._lock = threading.Lock()
-        names = np.stack([self.problem.first, self.problem.last, self.scaled.size, self.scaled.alignment])
-        names = np.concatenate([names, self.scaled.fixed[None], self.scaled.max_offsets(0)[None]]).T
+        names = np.stack([self.problem.first, self.problem.last, self.problem.size, self.scaled.alignment])
+        names = np.concatenate([names, self.scaled.fixed[None]]).T
         self._label = np.unique(names, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def offer(self, offsets: I64) -> bool:

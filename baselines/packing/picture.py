@@ -9,6 +9,20 @@ from mallocgame import files
 from mallocgame.buffers import Buffer, packing_height
 from mallocgame.errors import InputError
 
+_ENDINGS = (".png", ".svg", ".pdf")
+
+
+def check_picture_path(path: str | os.PathLike[str]) -> str:
+    """Return the picture's format by the file's ending.
+
+    Raises:
+        InputError: it is not one that can be drawn.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in _ENDINGS:
+        raise InputError(f"cannot draw {os.fspath(path)}: expected a name that ends in {', '.join(_ENDINGS)}")
+    return ending[1:]
+
 
 def draw_packing(
     path: str | os.PathLike[str],
@@ -23,18 +37,16 @@ def draw_packing(
     Colours only tell neighbours apart. Buffers too small to see are drawn without an outline.
 
     Raises:
-        InputError: matplotlib does not know the ending.
+        InputError: the file's ending is another.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
+    ending = check_picture_path(path)
     figure = Figure(figsize=(10, 6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    ending = os.path.splitext(path)[1].lstrip(".").lower()
-    if ending not in canvas.get_supported_filetypes():
-        raise InputError(f"cannot draw {os.fspath(path)}: expected a name that ends in .png, .svg or .pdf")
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     height = packing_height(buffers, offsets)
     boxes = [

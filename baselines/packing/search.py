@@ -67,7 +67,7 @@ def _sort_by_load(arena: I64, begin: int, end: int, load: I64, first: I64, last:
         load[i] = 0
         for s in range(first[i], last[i]):
             load[i] = max(load[i], rest[s])
-    gap = np.int64(1)
+    gap = 1
     while 3 * gap + 1 < end - begin:
         gap = 3 * gap + 1
     while gap > 0:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -64,7 +65,7 @@ def pack(
         capacity_bytes: the greatest end address allowed; None means none, and minimises.
         solver: ``best`` races the others; ``search`` and ``cpsat`` are exact; the rest are heuristics.
         seconds: wall-clock limit; 0 returns ``start``, or the first heuristic's packing where there is none. The first
-            call on a machine also compiles the kernels (about half a minute), which the limit does not count.
+            call on a machine also compiles the kernels (10 to 30 s), which the limit does not count.
         seed: of the random orders; with one worker and no time limit met, a seed gives the same answer each time.
         workers: threads; None for one per core.
         minimise: go on after the capacity is met, for the lowest packing.
@@ -125,12 +126,24 @@ def pack_problem(
         problem,
         MAX_BYTES * 2 if capacity_bytes is None else capacity_bytes,
         minimise or capacity_bytes is None,
-        Budget.of(seconds),
+        seconds,
         seed,
         workers or len(os.sched_getaffinity(0)),
         progress,
     )
-    return run.result(solver, start, time.monotonic())
+    return run.result(solver, start)
+
+
+@cache
+def compile_kernels(solver: SolverName) -> None:
+    """Compile (or load) the kernels on two buffers, so that the time limit does not count it."""
+    two = np.array([0, 0]), np.array([2, 2]), np.array([2, 1])
+    part = Part(Problem.of(*two), np.array([0, 1]), 0)
+    part.construct(best_fit=(False,), target=0, budget=Budget.of(0.0), at_least_one=True)
+    if solver in ("best", "search"):
+        part.search(3, Budget.of(1e9), 1)
+    if solver in ("best", "hill-climb"):
+        hill_climb(part, 0, Budget.of(1e9), 1, tries=1)
 
 
 class _Run:
@@ -141,13 +154,14 @@ class _Run:
         problem: Problem,
         capacity: int,
         minimise: bool,
-        budget: Budget,
+        seconds: float,
         seed: int,
         workers: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.problem, self.capacity, self.minimise = problem, capacity, minimise
-        self.budget, self.workers, self.progress = budget, workers, progress
+        self.seconds, self.workers, self.progress = seconds, workers, progress
+        self.budget = Budget.of(seconds)
         self.parts = [Part(problem, index, seed) for index in problem.parts()]
         self.told: tuple[int, int] | None = None
 
@@ -172,9 +186,14 @@ class _Run:
             self.progress(*state)
         return self.budget.spent() or self.height <= self.goal or self.lower_bound > self.capacity
 
-    def result(self, solver: SolverName, start: I64 | None, began: float) -> PackResult:
+    def result(self, solver: SolverName, start: I64 | None) -> PackResult:
         interrupted = False
+        began = time.monotonic()
         try:
+            if self.seconds > 0:
+                compile_kernels(solver)
+                self.budget = Budget.of(self.seconds)
+                began = time.monotonic()
             self.run(solver, start)
         except KeyboardInterrupt:
             interrupted = True

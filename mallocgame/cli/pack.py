@@ -34,11 +34,16 @@ def pack(
     Example: mallocgame pack A.1048576.csv --capacity 1048576 --output packed.csv --picture packed.png
     """
     from baselines.packing import pack as solve
-    from baselines.packing.picture import draw_packing
+    from baselines.packing.picture import check_picture_path, draw_packing
     from mallocgame.buffers import packing_height, read_buffers, validate_packing, write_packing
     from mallocgame.errors import InputError
 
     buffers = read_buffers(file)
+    if picture is not None:
+        check_picture_path(picture)
+    for path in (output, picture):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(f"{path}: expected a file name in a folder that exists")
     if check:
         loose = [b.name for b in buffers if b.fixed_offset is None]
         if loose:
