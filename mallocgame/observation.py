@@ -75,8 +75,8 @@ def use_names(num_layers: int) -> tuple[str, ...]:
 def global_names(num_layers: int) -> tuple[str, ...]:
     """Return the names of the entries of ``globals``.
 
-    ``decided``: decisions taken / D. ``position``: step / T. ``score``: the return so far, cut at -1. ``time``: x / (1 + x)
-    of simulated / all-in-layer-0 seconds. ``taken.l``: the part of layer l that is taken in the current step.
+    ``decided``: decisions taken / D. ``position``: step / T. ``score``: the return so far, cut at -1. ``time``:
+    x / (1 + x) of simulated / all-in-layer-0 seconds. ``taken.l``: the part of layer l taken in the current step.
     """
     return ("decided", "position", "score", "time", *(f"taken.{layer}" for layer in range(1, num_layers)))
 
@@ -100,10 +100,10 @@ def observation_space(config: ObservationConfig, num_layers: int, num_links: int
     boxes: dict[str, spaces.Space[object]] = {}
     for key, shape in shapes.items():
         if key == "same_as":
-            boxes[key] = spaces.Box(-1, config.next_uses, shape, dtype=np.int32)  # type: ignore[assignment]
+            boxes[key] = spaces.Box(-1, config.next_uses, shape, dtype=np.int32)
         else:
             low = -1.0 if key == "globals" else 0.0
-            boxes[key] = spaces.Box(low, 1.0, shape, dtype=np.float32)  # type: ignore[assignment]
+            boxes[key] = spaces.Box(low, 1.0, shape, dtype=np.float32)
     return spaces.Dict(boxes)
 
 
@@ -111,8 +111,8 @@ def observation_arrays(
     config: ObservationConfig, num_layers: int, num_links: int, leading: Sequence[int]
 ) -> Observations:
     """Return zeroed arrays for ``leading`` games, e.g. ``(64,)``."""
-    shapes = observation_shapes(config, num_layers, num_links)
-    return {
-        key: np.zeros((*leading, *shape), dtype=np.int32 if key == "same_as" else np.float32)
-        for key, shape in shapes.items()
-    }
+    arrays: Observations = {}
+    for key, shape in observation_shapes(config, num_layers, num_links).items():
+        full = (*leading, *shape)
+        arrays[key] = np.zeros(full, dtype=np.int32) if key == "same_as" else np.zeros(full, dtype=np.float32)
+    return arrays

@@ -106,7 +106,7 @@ def _write_memory(rules: Rules, state: State, step: int, tensor: int, edges: I64
                 if covered <= 0:
                     continue
                 part = covered / (last - first)
-                for r in range(int(low), min(int(math.ceil(high)), rows)):
+                for r in range(int(low), min(math.ceil(high), rows)):
                     share = np.float32(part * (min(high, r + 1.0) - max(low, float(r))))
                     memory[plane, c, r] = min(memory[plane, c, r] + share, np.float32(1.0))
                     if owner == tensor:
