@@ -1,13 +1,14 @@
 """What a picture of a mapping shows, in seconds and bytes, before anything is drawn."""
 
 import colorsys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HOME, Mapping
+from mallocgame.mapping import HOME, Mapping, rectangles
 from mallocgame.program import Program
 from mallocgame.simulate import Timeline, link_queues
 
@@ -19,7 +20,7 @@ LINK_BINS = 600  # columns of the picture of link use
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """One residency as a rectangle of time and address."""
+    """One residency, or one slice of it, as a rectangle of time and address."""
 
     name: str
     color: str  # #rrggbb, the same for all boxes of a tensor
@@ -110,8 +111,9 @@ def _boxes(program: Program, mapping: Mapping, timeline: Timeline, edges: F64) -
             done = float(timeline.transfer_finish_seconds[x])
             filled[transfer.target] = max(filled.get(transfer.target, 0.0), done)
     found = []
-    for index, r in enumerate(mapping.residencies):
-        start, end = float(edges[max(r.start_step, 0)]), float(edges[r.end_step])
+    for index, offset, size, start_step, end_step in rectangles(program, mapping).tolist():
+        r = mapping.residencies[index]
+        start, end = float(edges[max(start_step, 0)]), float(edges[end_step])
         found.append(
             Box(
                 name=program.tensors[r.tensor].name,
@@ -120,26 +122,35 @@ def _boxes(program: Program, mapping: Mapping, timeline: Timeline, edges: F64) -
                 start_seconds=start,
                 filled_seconds=min(max(filled.get(index, start), start), end),
                 end_seconds=end,
-                offset_bytes=r.offset_bytes,
-                size_bytes=program.tensors[r.tensor].size_bytes,
+                offset_bytes=offset,
+                size_bytes=size,
             )
         )
     return tuple(found)
 
 
 def _arrows(program: Program, mapping: Mapping, timeline: Timeline, before: F64) -> tuple[Arrow, ...]:
-    return tuple(
-        Arrow(
-            name=program.tensors[x.tensor].name,
-            source=x.source,
-            target=x.target,
-            issue_seconds=float(before[x.start_after + 1]),
-            finish_seconds=float(timeline.transfer_finish_seconds[index]),
-            size_bytes=x.size_bytes,
-            executions=program.boundary_trip_count(x.start_after + 1, x.done_before),
+    first = {HOME: HOME}  # residency: its first box; a sliced one has a box for each of its copies, in their order
+    for box, index in enumerate(rectangles(program, mapping)[:, 0].tolist()):
+        first.setdefault(index, box)
+    boxes = Counter(rectangles(program, mapping)[:, 0].tolist())
+    seen: Counter[int] = Counter()
+    found = []
+    for index, x in enumerate(mapping.transfers):
+        part = seen[x.target] if boxes[x.target] > 1 else 0
+        seen[x.target] += 1
+        found.append(
+            Arrow(
+                name=program.tensors[x.tensor].name,
+                source=first[x.source],
+                target=first[x.target] + part,
+                issue_seconds=float(before[x.start_after + 1]),
+                finish_seconds=float(timeline.transfer_finish_seconds[index]),
+                size_bytes=x.size_bytes,
+                executions=program.boundary_trip_count(x.start_after + 1, x.done_before),
+            )
         )
-        for index, x in enumerate(mapping.transfers)
-    )
+    return tuple(found)
 
 
 def _instruction_shares(program: Program, hierarchy: Hierarchy, timeline: Timeline, bins: F64) -> F64:

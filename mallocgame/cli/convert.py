@@ -62,21 +62,27 @@ def _needed(trace: "Trace", mapping: "Mapping | None") -> "Mapping":
 
 def _write_csv(target: Path, trace: "Trace", mapping: "Mapping", layer: int) -> None:
     from mallocgame.buffers import Buffer, write_packing
+    from mallocgame.mapping import rectangles
 
     if layer >= trace.hierarchy.num_layers:
         raise InputError(f"--layer {layer}: {trace.hierarchy.name} has layers 0 to {trace.hierarchy.num_layers - 1}")
-    inside = [(index, r) for index, r in enumerate(mapping.residencies) if r.layer == layer]
-    buffers = [
-        Buffer(
-            name=f"{index}:{trace.program.tensors[r.tensor].name}",
-            lower=max(r.start_step, 0),
-            upper=r.end_step,
-            size_bytes=trace.program.tensors[r.tensor].size_bytes,
-            alignment_bytes=trace.hierarchy.layers[layer].alignment_bytes,
+    alignment = trace.hierarchy.layers[layer].alignment_bytes
+    buffers, offsets = [], []
+    for index, offset, size, start, end in rectangles(trace.program, mapping).tolist():
+        r = mapping.residencies[index]
+        if r.layer != layer:
+            continue
+        buffers.append(
+            Buffer(
+                name=f"{len(buffers)}:{trace.program.tensors[r.tensor].name}",
+                lower=max(start, 0),
+                upper=end,
+                size_bytes=size,
+                alignment_bytes=1 if offset % alignment else alignment,  # a slice begins where the one before ends
+            )
         )
-        for index, r in inside
-    ]
+        offsets.append(offset)
     try:
-        write_packing(target, buffers, [r.offset_bytes for _, r in inside])
+        write_packing(target, buffers, offsets)
     except OSError as error:
         raise InputError(f"{target}: cannot write: {error.strerror or error}") from None

@@ -26,10 +26,12 @@ def open_trace(text: str) -> "Trace":
     Raises:
         InputError: neither exists, or the file is not a trace.
     """
-    from workloads import suite, trace
-
     if Path(text).is_file():
-        return trace.load_trace(text)
+        from workloads.trace import load_trace
+
+        return load_trace(text)
+    from workloads import suite
+
     names = suite.names()
     if text in names:
         return suite.load(text)
@@ -40,9 +42,11 @@ def open_trace(text: str) -> "Trace":
 
 def trace_names(given: list[str] | None) -> list[str]:
     """Return the traces to work on: those given, else every shipped one."""
+    if given:
+        return given
     from workloads import suite
 
-    return given or list(suite.names())
+    return list(suite.names())
 
 
 def chip_of(trace: "Trace") -> str:

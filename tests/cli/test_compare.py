@@ -1,0 +1,139 @@
+"""``compare``, ``show``, ``convert`` and ``suite``."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mallocgame.buffers import read_buffers, validate_packing
+from mallocgame.cli.compare import geometric_mean
+from tests.cli.conftest import Run
+from tests.cli.test_evaluate import KEYS
+from workloads.trace import Trace, load_mapping, load_trace
+
+
+def test_compare_rows_share_the_best_bound(cli: Run, trace_file: Path, bare_file: Path) -> None:
+    result = cli("compare", trace_file, bare_file, "--solvers", "xla,none,greedy", "--json", "--seconds", "3")
+    assert result.code == 0, result.err
+    rows = result.rows
+    assert [(row["trace"], row["solver"]) for row in rows] == [
+        ("toy12@v5e", "xla"),
+        ("toy12@v5e", "none"),
+        ("toy12@v5e", "greedy"),
+        ("toy6@v5e", "none"),
+        ("toy6@v5e", "greedy"),
+    ]
+    assert all(list(row) == KEYS and row["valid"] for row in rows)
+    assert len({row["lower_bound_seconds"] for row in rows}) == 2
+    assert rows[0]["speedup_over_xla"] == 1.0
+    assert rows[3]["speedup_over_xla"] is None
+
+
+def test_compare_table_csv_and_figure(cli: Run, trace_file: Path, bare_file: Path, tmp_path: Path) -> None:
+    table, figure = tmp_path / "rows.csv", tmp_path / "figure.png"
+    result = cli(
+        "compare", trace_file, bare_file, "--solvers", "none,greedy", "--csv", table, "--figure", figure, "--seconds", 3
+    )
+    assert result.code == 0, result.err
+    assert "geometric mean" in result.out
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["solver"] for row in rows] == ["none", "greedy", "none", "greedy"]
+    assert list(rows[0]) == KEYS
+    assert float(rows[0]["judged_seconds"]) > float(rows[1]["judged_seconds"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--solvers", "none,magic"), "unknown solver 'magic'"),
+        (("--solvers", "none,none"), "twice"),
+        (("--figure", "x.gif"), "expected a name that ends in"),
+        (("--solvers", "none", "--csv", "no/folder/x.csv"), "cannot write"),
+    ],
+)
+def test_compare_refuses(cli: Run, bare_file: Path, arguments: tuple[str, ...], reason: str) -> None:
+    result = cli("compare", bare_file, *arguments)
+    assert result.code == 2
+    assert reason in result.err.splitlines()[-1]
+
+
+def test_a_figure_needs_something_to_compare_with(cli: Run, bare_file: Path, tmp_path: Path) -> None:
+    result = cli("compare", bare_file, "--solvers", "none", "--figure", tmp_path / "x.png")
+    assert result.code == 2
+    assert "nothing to draw" in result.err
+
+
+def test_geometric_mean() -> None:
+    assert geometric_mean([1.0, 4.0, None]) == pytest.approx(2.0)
+    assert geometric_mean([None]) is None
+
+
+def test_show(cli: Run, trace_file: Path, toy: Trace) -> None:
+    rows = cli("show", trace_file, "--top", 3, "--json").rows
+    assert [row["row"] for row in rows] == ["trace", "layer", "layer"] + ["instruction"] * 3 + ["tensor"] * 3
+    assert rows[0]["instructions"] == toy.program.num_steps
+    assert rows[0]["decisions"] == toy.program.num_decisions
+    assert rows[0]["provenance made_by"] == "tests/toy.py"
+    text = cli("show", trace_file)
+    assert text.code == 0
+    assert "VMEM" in text.out
+    assert "fusion" in text.out
+
+
+def test_convert_round_trip(cli: Run, trace_file: Path, toy: Trace, tmp_path: Path) -> None:
+    plain, back, mapping = tmp_path / "x.json", tmp_path / "y.json.gz", tmp_path / "x.mapping.json"
+    assert cli("convert", trace_file, plain).code == 0
+    assert cli("convert", plain, back).code == 0
+    assert back.read_bytes() == trace_file.read_bytes()
+    assert json.loads(plain.read_text(encoding="utf-8")) == json.loads(gzip.decompress(trace_file.read_bytes()))
+    (row,) = cli("convert", trace_file, mapping, "--json").rows
+    assert row == {"trace": toy.name, "file": str(mapping), "bytes": mapping.stat().st_size}
+    assert load_mapping(mapping, toy.program, toy.hierarchy) == load_trace(trace_file).mapping
+
+
+def test_convert_to_minimalloc_is_a_valid_packing(cli: Run, trace_file: Path, toy: Trace, tmp_path: Path) -> None:
+    target = tmp_path / "x.csv"
+    assert cli("convert", trace_file, target).code == 0
+    buffers = read_buffers(target)
+    assert toy.mapping is not None
+    assert len(buffers) >= len(toy.mapping.residencies)
+    offsets = [b.fixed_offset for b in buffers]
+    known = [offset for offset in offsets if offset is not None]
+    assert len(known) == len(buffers)
+    assert validate_packing(buffers, known, toy.hierarchy.layers[1].capacity_bytes) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"), [("x.txt", "expected a name"), ("x.csv", "no compiler mapping"), ("a/b.json", "cannot write")]
+)
+def test_convert_refuses(cli: Run, bare_file: Path, target: str, reason: str) -> None:
+    result = cli("convert", bare_file, target)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert reason in result.err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from mallocgame.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'numpy', 'numba', 'matplotlib', 'gymnasium', 'jax', 'torch', 'ortools', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", ["suite", "show", "evaluate", "compare", "validate", "convert"])
+def test_every_command_explains_itself_with_an_example(cli: Run, command: str) -> None:
+    result = cli(command, "--help")
+    assert result.code == 0
+    assert f"mallocgame {command}" in result.out
+    assert "Example:" in result.out
+    assert "--json" in result.out
