@@ -1,0 +1,102 @@
+"""Everything that can be set about an agent and its training, in one frozen value."""
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from mallocgame.errors import InputError, TraceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of the network, the search, the games and the learner; each has a default that works.
+
+    Sources: MuZero (arXiv 1911.08265), Gumbel MuZero (ICLR 2022), Reanalyse (arXiv 2104.06294), EfficientZero's
+    consistency loss (arXiv 2111.00210).
+    """
+
+    # network
+    latent_size: int = 128
+    hidden_size: int = 128
+    num_blocks: int = 2  # residual blocks in dynamics and prediction
+    conv_channels: int = 16
+    support_size: int = 20  # atoms either side of zero, half a unit of the transformed value apart
+    value_scale: float = 100.0  # returns are fractions of the home time; multiplied by this before the transform
+    # search
+    num_simulations: int = 16
+    policy: str = "gumbel"  # or "muzero"
+    temperature: float = 1.0  # of the "muzero" policy's visit counts during self-play
+    # games
+    num_games: int = 64  # played side by side
+    focus_fraction: float = 1e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
+    # replay and targets
+    replay_steps: int = 200_000
+    bootstrap_steps: int = 30  # n of the n-step return
+    unroll_steps: int = 5  # K
+    priority_exponent: float = 0.5
+    reanalyse_fraction: float = 0.0  # of each batch: policy and value searched again with the newest network
+    # learner
+    batch_size: int = 128
+    updates_per_step: float = 0.02  # learner updates for each environment step (of one game)
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "linear"  # linear, cosine, rex or constant, over the training budget
+    weight_decay: float = 1e-4
+    gradient_clip: float = 5.0
+    value_weight: float = 0.5
+    reward_weight: float = 1.0
+    consistency_weight: float = 0.0
+    target_decay: float = 0.99  # of the slow copy of the weights that searches during self-play and reanalyse
+    imitation_weight: float = 0.0  # hybrid: weight of the start mapping's actions in the policy target, fading to 0
+    # bookkeeping
+    checkpoint_seconds: float = 60.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        positive = ("latent_size", "hidden_size", "num_games", "batch_size", "unroll_steps", "bootstrap_steps")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise InputError(f"agent configuration: {name} must be at least 1, got {getattr(self, name)}")
+        if self.num_simulations < 0:
+            raise InputError(f"agent configuration: num_simulations must be at least 0, got {self.num_simulations}")
+        for name, known in (("policy", ("gumbel", "muzero")), ("schedule", ("linear", "cosine", "rex", "constant"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"agent configuration: {name} is {getattr(self, name)!r}, expected one of {known}")
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a TOML file of settings; what it does not name keeps its default.
+
+        Raises:
+            TraceError: not TOML, an unknown name, a value of the wrong type or range.
+        """
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise TraceError(path, None, f"not a readable TOML file: {error}") from None
+        return cls.from_dict(table, path)
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any], where: str | Path = "configuration") -> Self:
+        """Build from a dictionary, strictly.
+
+        Raises:
+            TraceError: an unknown name, or a value of the wrong type or range.
+        """
+        known = {field.name: field for field in fields(cls)}
+        default = cls()
+        for name, value in table.items():
+            if name not in known:
+                raise TraceError(where, None, f"unknown setting {name!r}, expected one of {', '.join(known)}")
+            kind = type(getattr(default, name))
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise TraceError(where, None, f"{name} must be a {kind.__name__}, got {value!r}")
+        try:
+            return replace(default, **table)
+        except InputError as error:
+            raise TraceError(where, None, str(error)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)

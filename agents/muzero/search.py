@@ -1,0 +1,92 @@
+"""Monte Carlo tree search on the learned model, through mctx. The one place where legal masks are inverted."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from agents.muzero.networks import Model, Observation, Parameters, predict, represent, step
+
+
+class SearchResult(NamedTuple):
+    """What a search says of B positions."""
+
+    action: jax.Array  # int32[B], to play
+    policy: jax.Array  # float32[B, A], the improved policy
+    value: jax.Array  # float32[B], the searched value of the position
+
+
+Search = Callable[[Parameters, Observation, jax.Array, jax.Array], SearchResult]
+
+
+def make_search(model: Model, *, num_simulations: int, explore: bool) -> Search:
+    """Return a compiled ``search(parameters, observation, legal_mask, key)``.
+
+    ``legal_mask`` is bool[B, A], True = legal. With ``explore`` actions are sampled (Gumbel noise, or visit counts at
+    the configured temperature), without it the best is taken. ``num_simulations`` = 0: the network's own policy.
+    One compilation per shape of the observation.
+    """
+    return jax.jit(partial(_search, model, num_simulations, explore))
+
+
+def _search(
+    model: Model,
+    num_simulations: int,
+    explore: bool,
+    parameters: Parameters,
+    observation: Observation,
+    legal_mask: jax.Array,
+    key: jax.Array,
+) -> SearchResult:
+    latent = represent(model, parameters, observation)
+    logits, value_logits = predict(model, parameters, latent)
+    value = model.value_of(value_logits)
+    if num_simulations == 0:
+        masked = jnp.where(legal_mask, logits, -jnp.inf)
+        action = jax.random.categorical(key, masked) if explore else jnp.argmax(masked, axis=-1)
+        return SearchResult(action.astype(jnp.int32), jax.nn.softmax(masked, axis=-1), value)
+    root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
+    recurrent = partial(_recurrent, model)
+    invalid = 1.0 - legal_mask.astype(jnp.float32)  # mctx: 1 = invalid
+    if model.config.policy == "gumbel":
+        output = mctx.gumbel_muzero_policy(
+            parameters,
+            key,
+            root,
+            recurrent,
+            num_simulations,
+            invalid_actions=invalid,
+            max_num_considered_actions=model.num_actions,
+            gumbel_scale=1.0 if explore else 0.0,
+        )
+    else:
+        output = mctx.muzero_policy(
+            parameters,
+            key,
+            root,
+            recurrent,
+            num_simulations,
+            invalid_actions=invalid,
+            dirichlet_fraction=0.25 if explore else 0.0,
+            temperature=model.config.temperature if explore else 0.0,
+        )
+    summary = output.search_tree.summary()
+    return SearchResult(output.action.astype(jnp.int32), output.action_weights, summary.value)
+
+
+def _recurrent(
+    model: Model, parameters: Parameters, key: jax.Array, action: jax.Array, latent: jax.Array
+) -> tuple[mctx.RecurrentFnOutput, jax.Array]:
+    del key
+    following, reward_logits = step(model, parameters, latent, action)
+    logits, value_logits = predict(model, parameters, following)
+    output = mctx.RecurrentFnOutput(
+        reward=model.value_of(reward_logits),
+        discount=jnp.ones_like(action, dtype=jnp.float32),
+        prior_logits=logits,
+        value=model.value_of(value_logits),
+    )
+    return output, following
