@@ -48,8 +48,8 @@ class MallocGameBatch:
         illegal: bool[B], it ended by an illegal action.
 
     Raises:
-        InputError: no program, hierarchies with different numbers of layers, ``batch_size`` below 1, or a program that
-            the rules refuse.
+        InputError: no program, one without decisions, hierarchies with different numbers of layers, or a
+            ``batch_size`` below 1.
     """
 
     def __init__(
@@ -80,6 +80,9 @@ class MallocGameBatch:
         self.config = observation or ObservationConfig()
         self.autoreset, self._observe = autoreset, observe
         self.games = tuple(rules.make_game(program, hierarchy) for program, hierarchy in programs)
+        for game in self.games:
+            if not game.num_decisions:
+                raise InputError(f"{game.program.name}: no use of a movable tensor, so nothing to decide")
         self.num_layers = self.games[0].hierarchy.num_layers
         self.num_links = max(len(game.hierarchy.links) for game in self.games)
         self.num_actions = self.games[0].num_actions
@@ -96,6 +99,9 @@ class MallocGameBatch:
         self.action_masks = np.zeros((batch_size, self.num_actions), dtype=np.bool_)
         self.rewards, self.returns = np.zeros(batch_size), np.zeros(batch_size)
         self.done, self.illegal = np.zeros((2, batch_size), dtype=np.bool_)
+        state = self.state(0)
+        total_column = (state.total.ctypes.data - state.floats.ctypes.data) // state.floats.itemsize
+        self._totals = self._state.floats[:, total_column]  # a view: every row's ``State.total``
         self._rows, self._all = np.arange(batch_size), np.ones(batch_size, dtype=np.bool_)
         self.reset()
 
@@ -128,7 +134,7 @@ class MallocGameBatch:
         over = self.done.copy()
         wrong = ~(within & self.action_masks[self._rows, np.where(within, chosen, 0)]) & ~over
         for row in np.flatnonzero(wrong):
-            state = self.state(row)
+            state = self.state(int(row))
             state.turn[0] = len(self.games[self.which[row]].rules.decisions)
         rules.batch_step(self._state, chosen, self.rewards, self.done, self.action_masks)
         self.rewards[wrong] = ILLEGAL_REWARD
@@ -165,7 +171,11 @@ class MallocGameBatch:
 
     def seconds(self, row: int) -> float:
         """Return the judged seconds of row ``row``'s mapping so far."""
-        return rules.total_seconds(self.state(row))
+        return float(self._totals[row])
+
+    def all_seconds(self) -> F64:
+        """Return float64[B], the judged seconds of each row's mapping so far."""
+        return self._totals.copy()
 
     def _checked(self, which: I64, count: int) -> I64:
         if which.shape != (count,) or (count and not 0 <= which.min() <= which.max() < len(self.games)):
@@ -177,12 +187,19 @@ class MallocGameBatch:
         rules.batch_mask(self._state, self.action_masks)
         self.rewards[rows] = self.returns[rows] = 0.0
         self.illegal[rows] = False
-        self.done[rows] = ~self.action_masks[rows].any(axis=1)  # a program without decisions is over at once
+        self.done[rows] = False
 
     def _write_observations(self) -> None:
         if self._observe:
             o = self.observations
-            memory, supply, uses, same_as, summary = (
-                o[key] for key in ("memory", "supply", "uses", "same_as", "globals")
+            observe_batch(
+                self._state,
+                self.done,
+                self._features,
+                self._edges,
+                o["memory"],
+                o["supply"],
+                o["uses"],
+                o["same_as"],
+                o["globals"],
             )
-            observe_batch(self._state, self.done, self._features, self._edges, memory, supply, uses, same_as, summary)
