@@ -1,0 +1,135 @@
+"""Measure the packing solvers: ``python -m tests.benchmarks.packing [--minimalloc BINARY] [--folder DIR]``.
+
+Real instances in ``shared/data``, planted ones made here, and every ``NAME.CAPACITY.csv`` of a further folder. With
+``--minimalloc`` a build of the C++ solver runs on the same machine in the same run, interleaved. Times are wall-clock
+medians; ours are of ``pack()`` with the kernels compiled, the binary's are of its process.
+"""
+
+import argparse
+import csv
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from baselines.packing import SolverName, pack
+from mallocgame.buffers import Buffer, max_live_bytes, read_buffers, validate_packing
+from tests.packing.instances import planted
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+def ours(buffers: Sequence[Buffer], capacity: int, solver: SolverName, workers: int | None, limit: float) -> float:
+    """Return the seconds until packed, or infinity; every packing is validated."""
+    began = time.perf_counter()
+    result = pack(buffers, capacity, solver=solver, seconds=limit, workers=workers)
+    spent = time.perf_counter() - began
+    if result.status not in ("optimal", "feasible"):
+        return float("inf")
+    assert not validate_packing(buffers, result.offsets.tolist(), capacity)
+    return spent
+
+
+def theirs(binary: Path, buffers: Sequence[Buffer], capacity: int, limit: float) -> float:
+    """Return the seconds until the C++ MiniMalloc has packed, or infinity."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.csv", Path(folder) / "out.csv"
+        with source.open("w", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(["id", "lower", "upper", "size"])
+            table.writerows([i, b.lower, b.upper, b.size_bytes] for i, b in enumerate(buffers))
+        command = [str(binary), f"--capacity={capacity}", f"--input={source}", f"--output={target}"]
+        began = time.perf_counter()
+        done = subprocess.run([*command, f"--timeout={limit}s"], capture_output=True, check=False)
+        spent = time.perf_counter() - began
+        if done.returncode != 0:
+            return float("inf")
+        assert not validate_packing(buffers, [b.fixed_offset or 0 for b in read_buffers(target)], capacity)
+        return spent
+
+
+def instances(folder: Path | None, seeds: int) -> dict[str, list[tuple[str, list[Buffer], int]]]:
+    """Return groups of (name, buffers, capacity)."""
+    groups: dict[str, list[tuple[str, list[Buffer], int]]] = {}
+    for where in [DATA / "minimalloc", *([folder] if folder else [])]:
+        rows = [(p.stem, read_buffers(p), int(p.stem.rsplit(".", 1)[1])) for p in sorted(where.glob("*.*.csv"))]
+        groups[where.name] = [row for row in rows if len(row[1]) > 10]
+    for num_buffers, slack in ((60, 0.0), (100, 0.0), (150, 0.0), (150, 0.3)):
+        rows = []
+        for seed in range(seeds):
+            buffers, _ = planted(
+                seed, num_buffers=num_buffers, capacity_bytes=1 << 20, num_steps=200, unit_bytes=1024, slack=slack
+            )
+            rows.append((f"planted {num_buffers} slack {slack} seed {seed}", buffers, 1 << 20))
+        groups[f"planted {num_buffers}, slack {slack}"] = rows
+    return groups
+
+
+def race(args: argparse.Namespace) -> None:
+    """Print the time of each solver on each instance, and totals and unsolved counts by group."""
+    limit: float = args.seconds
+    columns: dict[str, Callable[[Sequence[Buffer], int], float]] = {
+        "search, 1 worker": lambda b, c: ours(b, c, "search", 1, limit),
+        "best, all cores": lambda b, c: ours(b, c, "best", None, limit),
+    }
+    if args.cpsat:
+        columns["cpsat, all cores"] = lambda b, c: ours(b, c, "cpsat", None, limit)
+    if args.minimalloc:
+        columns["minimalloc C++"] = lambda b, c: theirs(args.minimalloc, b, c, limit)
+    for group, rows in instances(args.folder, args.seeds).items():
+        print(f"\n## {group} (limit {limit:g} s, median of {args.repeats}, seconds)")
+        print("| instance | n | " + " | ".join(columns) + " |\n|---|---|" + "---|" * len(columns))
+        medians: dict[str, list[float]] = {name: [] for name in columns}
+        for name, buffers, capacity in rows:
+            times: dict[str, list[float]] = {column: [] for column in columns}
+            for _ in range(args.repeats):
+                for column, solve in columns.items():
+                    times[column].append(solve(buffers, capacity))
+            for column in columns:
+                medians[column].append(statistics.median(times[column]))
+            cells = " | ".join(f"{medians[column][-1]:.2f}" for column in columns)
+            print(f"| {name} | {len(buffers)} | {cells} |", flush=True)
+        totals = [
+            f"{sum(t for t in medians[c] if t < limit * 10):.2f} ({sum(t > limit * 10 for t in medians[c])} not found)"
+            for c in columns
+        ]
+        print(f"| total of those packed | | {' | '.join(totals)} |", flush=True)
+
+
+def heights(args: argparse.Namespace) -> None:
+    """Print height / most live bytes on the larger real instances, and of the heuristics on MiniMalloc's."""
+    print(
+        "\n## height / max-live, no capacity\n| instance | n | seconds | height / max-live | status |\n|---|---|---|---|---|"
+    )
+    for name, seconds in (("G_1", 10.0), ("resnet50", 10.0), ("pangu_2.6B", 60.0)):
+        buffers = read_buffers(DATA / "idealloc" / f"{name}.csv")
+        result = pack(buffers, seconds=seconds)
+        assert not validate_packing(buffers, result.offsets.tolist(), result.height_bytes)
+        ratio = result.height_bytes / max_live_bytes(buffers)
+        print(f"| {name} | {len(buffers)} | {result.seconds:.2f} | {ratio:.4f} | {result.status} |", flush=True)
+    print("\n| heuristic | mean height / max-live over MiniMalloc's |\n|---|---|")
+    rows = [row for row in instances(args.folder, 0).values() if row]
+    every = {name: buffers for group in rows for name, buffers, _ in group}.values()
+    for solver, seconds in (("first-fit", 60.0), ("best-fit", 60.0), ("hill-climb", 5.0)):
+        ratios = [pack(b, solver=solver, seconds=seconds).height_bytes / max_live_bytes(b) for b in every]  # type: ignore[arg-type]
+        print(f"| {solver}, at most {seconds:g} s | {statistics.mean(ratios):.3f} |", flush=True)
+
+
+def main() -> None:
+    """Run both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minimalloc", type=Path, help="a build of the C++ MiniMalloc")
+    parser.add_argument("--folder", type=Path, help="more instances, NAME.CAPACITY.csv")
+    parser.add_argument("--cpsat", action="store_true", help="also CP-SAT alone (slow)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="limit for each run")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5, help="planted instances of each kind")
+    args = parser.parse_args()
+    race(args)
+    heights(args)
+
+
+if __name__ == "__main__":
+    main()
