@@ -113,20 +113,20 @@ def flip_adversarial(bits: U8, following: npt.NDArray[Any], rate_zeros: float, r
     """Flip the same shares of 0s and 1s, but where it should hurt (a written adversary, not the worst there is).
 
     A flipped 0 costs a fault only if the page leaves before it is used again: those with the longest time to the next
-    use are flipped. A flipped 1 fills the cache with dead pages until a flush: flips are spread evenly in time, so
-    that each has its own k - 1 correct 0s to take along.
+    use are flipped. A flipped 1 keeps a dead page until a flush, which takes up to k - 1 correct 0s along: flips are
+    spread evenly in time, each on the page that stays away the longest. The two kinds partly cancel for FWA0, which
+    evicts a wrong 1 where it would have flushed.
     """
-    wrong = bits.copy()
-    zeros, ones = np.flatnonzero(bits == 0), np.flatnonzero(bits)
-    for rate, pool in ((rate_zeros, zeros), (rate_ones, ones)):
+    for rate in (rate_zeros, rate_ones):
         if not 0.0 <= rate <= 1.0:
             raise InputError(f"a flip rate lies in [0, 1], got {rate}")
-        budget = round(rate * pool.size)
-        if budget and pool is zeros:
-            gap = np.asarray(following[pool], np.int64) - pool
-            wrong[pool[np.argsort(-gap, kind="stable")[:budget]]] = 1
-        elif budget:
-            wrong[pool[np.arange(budget) * pool.size // budget]] = 0
+    away = np.asarray(following, np.int64) - np.arange(bits.size)
+    zeros, ones = np.flatnonzero(bits == 0), np.flatnonzero(bits)
+    wrong = bits.copy()
+    wrong[zeros[np.argsort(-away[zeros], kind="stable")[: round(rate_zeros * zeros.size)]]] = 1
+    budget = round(rate_ones * ones.size)
+    for group in np.array_split(ones, budget) if budget else ():
+        wrong[group[np.argmax(away[group])]] = 0
     return wrong
 
 

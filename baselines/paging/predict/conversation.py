@@ -9,6 +9,7 @@ from baselines.paging.structures import I32
 
 BLOCK_TOKENS = 512  # tokens of one Mooncake block
 _NEVER_SECONDS = 1e6
+_MOST_USES = 16  # counts are capped: those of blocks that every prompt shares only tell how late in the trace it is
 
 
 class ConversationFeatures:
@@ -59,10 +60,10 @@ class ConversationFeatures:
                 j == last and prompt_tokens % BLOCK_TOKENS != 0,
                 known,
                 j - known,
-                turns,
+                min(turns, _MOST_USES),
                 silence,
                 pause,
-                self._uses[parent] if parent < len(self._uses) else 0,
+                min(self._uses[parent], _MOST_USES) if parent < len(self._uses) else 0,
                 second - self._last_second[page] if seen else _NEVER_SECONDS,
             )
         for page in blocks:

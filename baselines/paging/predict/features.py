@@ -13,8 +13,9 @@ from mallocgame.jit import jit
 
 F32 = npt.NDArray[np.float32]
 _NEVER = 40.0  # log2 of a gap that stands for "no earlier request"
+_MOST_USES = 64  # a count that grows for ever would tell the time, and the trees would learn it by heart
 HISTORY = 3  # gaps between a page's last requests
-_DECAY_REQUESTS = (1 << 10, 1 << 14, 1 << 18)  # half-lives of the exponentially decayed counters
+_DECAY_REQUESTS = (1 << 10, 1 << 14)  # half-lives of the exponentially decayed counters
 NAMES = (
     "uses",
     *(f"gap_{j + 1}" for j in range(HISTORY)),
@@ -28,7 +29,7 @@ def _page_features(pages: I32, last: I64, gaps: F32, uses: I32, decayed: F64, ra
         page = pages[i]
         seen = uses[page] > 0
         gap = np.log2(1.0 + i - last[page]) if seen else _NEVER
-        out[i, 0] = np.log2(1.0 + uses[page])
+        out[i, 0] = np.log2(1.0 + min(uses[page], _MOST_USES))
         out[i, 1] = gap
         for j in range(gaps.shape[1]):
             out[i, 2 + j] = gaps[page, j]

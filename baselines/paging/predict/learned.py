@@ -16,7 +16,7 @@ from baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 
 _SHARES = np.linspace(0.02, 0.98, 33)  # quantiles of the score that are tried as thresholds
-_FIT_SHARE = 0.7  # of the prefix; the threshold is chosen on what remains of it
+_LEAST_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,10 +37,6 @@ class LearnedBits:
     model: Boosted
 
 
-def _labels(trace: PageTrace, num_frames: int, hint: Hint) -> U8:
-    return exact_bits(trace, num_frames, hint)
-
-
 def learned_bits(
     trace: PageTrace,
     num_frames: int,
@@ -52,9 +48,9 @@ def learned_bits(
 ) -> LearnedBits:
     """Train on the first ``train_share`` of the requests and predict the bits of the others.
 
-    Labels are the exact bits of the prefix alone; nothing after it is seen. The threshold minimises the faults of
-    ``policy`` (default: LRU0 for discard bits, MARK&PREDICT for phase bits) on the last 30% of the prefix under a model
-    that was fitted on the first 70%; then the model is fitted again on all of the prefix.
+    Labels are the exact bits of the prefix alone; nothing after it is seen. Each half of the prefix is scored by a model
+    that was fitted on the other half; the threshold on those scores is the one at which ``policy`` (default: LRU0 for
+    discard bits, MARK&PREDICT for phase bits) has the fewest faults on the prefix. Then a model is fitted on all of it.
 
     Raises:
         InputError: ``train_share`` outside (0, 1), or a prefix too short to train on.
@@ -62,31 +58,32 @@ def learned_bits(
     if not 0.0 < train_share < 1.0:
         raise InputError(f"the training share lies in (0, 1), got {train_share}")
     prefix_requests = int(trace.num_requests * train_share)
-    fit_requests = int(prefix_requests * _FIT_SHARE)
-    if fit_requests < 100:
-        raise InputError(
-            f"{prefix_requests} requests are too few to train on; need at least {int(100 / _FIT_SHARE) + 1}"
-        )
+    if prefix_requests < _LEAST_REQUESTS:
+        raise InputError(f"{prefix_requests} requests are too few to train on; need at least {_LEAST_REQUESTS}")
     policy = policy or (LRU0 if hint is Hint.DISCARD else MARK_PREDICT)
-    prefix = trace[:prefix_requests]
-    features = page_features(trace)
-    early = fit(features[:fit_requests], _labels(trace[:fit_requests], num_frames, hint), config)
-    quantile = _best_quantile(prefix, num_frames, policy, early.score(features[:prefix_requests]), fit_requests)
-    model = fit(features[:prefix_requests], _labels(prefix, num_frames, hint), config)
+    prefix, features = trace[:prefix_requests], page_features(trace)
+    known, labels = features[:prefix_requests], exact_bits(trace[:prefix_requests], num_frames, hint)
+    half = prefix_requests // 2
+    crossed = np.concatenate(
+        (
+            fit(known[half:], labels[half:], config).score(known[:half]),
+            fit(known[:half], labels[:half], config).score(known[half:]),
+        )
+    )
+    threshold = _best_threshold(prefix, num_frames, policy, crossed)
+    model = fit(known, labels, config)
     scores = model.score(features)
-    threshold = float(quantile)
     bits = (scores > threshold).astype(np.uint8)
     bits[:prefix_requests] = 0
     scores[:prefix_requests] = -np.inf
     return LearnedBits(bits=bits, scores=scores, threshold=threshold, train_requests=prefix_requests, model=model)
 
 
-def _best_quantile(prefix: PageTrace, num_frames: int, policy: Policy, scores: F32, fit_requests: int) -> float:
-    thresholds = np.unique(np.quantile(scores[fit_requests:], _SHARES))
-    jobs = []
-    for threshold in thresholds:
-        bits = (scores > threshold).astype(np.uint8)
-        bits[:fit_requests] = 0
-        jobs.append(Job(policy=policy, num_frames=num_frames, hints=bits, judge_from=fit_requests))
+def _best_threshold(prefix: PageTrace, num_frames: int, policy: Policy, scores: F32) -> float:
+    thresholds = np.unique(np.quantile(scores, _SHARES))
+    jobs = [
+        Job(policy=policy, num_frames=num_frames, hints=(scores > threshold).astype(np.uint8))
+        for threshold in thresholds
+    ]
     faults = [result.faults for result in simulate(prefix, jobs)]
     return float(thresholds[int(np.argmin(faults))])
