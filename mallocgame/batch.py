@@ -13,6 +13,7 @@ True
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,6 @@ from mallocgame import rules
 from mallocgame.errors import InputError
 from mallocgame.features import static_features
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import Mapping
 from mallocgame.observation import ObservationConfig, Observations, observation_arrays
 from mallocgame.observe import observe_batch
 from mallocgame.program import Program
@@ -150,21 +150,6 @@ class MallocGameBatch:
         dims = self.games[self.which[row]].rules.dims
         return state_views(dims, self._state.ints[row], self._state.floats[row])
 
-    def copy_rows(self, sources: I64, targets: I64) -> None:
-        """Make games ``targets`` int64[n] continue from where games ``sources`` int64[n] are (no overlap)."""
-        for array in (
-            self._state.which,
-            self._state.ints,
-            self._state.floats,
-            self.action_masks,
-            self.rewards,
-            self.returns,
-            self.done,
-            self.illegal,
-        ):
-            array[targets] = array[sources]
-        self._write_observations()
-
     def to_mapping(self, row: int) -> Mapping:
         """Return the mapping that row ``row`` has made so far; it is valid at any time."""
         return rules.to_mapping(self.games[int(self.which[row])], self.state(row))
@@ -176,6 +161,19 @@ class MallocGameBatch:
     def all_seconds(self) -> F64:
         """Return float64[B], the judged seconds of each row's mapping so far."""
         return self._totals.copy()
+
+    def copy_from(self, other: "MallocGameBatch", row: int) -> None:
+        """Make all games continue from where row ``row`` of ``other``, a batch of the same programs, is."""
+        for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):
+            mine[:] = theirs[row]
+        self._write_observations()
+
+    def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        state = self._state
+        return (
+            *(state.which, state.ints, state.floats),
+            *(self.action_masks, self.rewards, self.returns, self.done, self.illegal),
+        )
 
     def _checked(self, which: I64, count: int) -> I64:
         if which.shape != (count,) or (count and not 0 <= which.min() <= which.max() < len(self.games)):
