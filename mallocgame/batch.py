@@ -22,6 +22,7 @@ from mallocgame import rules
 from mallocgame.errors import InputError
 from mallocgame.features import static_features
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.mapping import Mapping
 from mallocgame.observation import ObservationConfig, Observations, observation_arrays
 from mallocgame.observe import observe_batch
 from mallocgame.program import Program
