@@ -71,6 +71,7 @@ def plot_flips(rows: dict[float, list[Row]], path: StrPath, *, title: str) -> No
     axes.set_ylim(0.97, 1.0 + 1.6 * (largest - 1.0) + 0.05)
     positive = [rate for rate in rates if rate > 0]
     axes.set_xscale("symlog", linthresh=min(positive, default=0.1))
+    axes.set_xlim(left=0.0)
     axes.set_xlabel("share of wrong bits (0: consistency; growth: smoothness; right: robustness)")
     axes.set_ylabel("faults / OPT")
     figure.legend(loc="outside right upper", fontsize=8)

@@ -1,7 +1,7 @@
 """Studies: policies x cache sizes on one sequence, each with its faults, its ratio to OPT and its proved bound."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from baselines.paging.bits import count_errors, exact_bits, last_in_phase
 from baselines.paging.combine import policy_from_name
 from baselines.paging.engine import Job, simulate
 from baselines.paging.hints import HintSource
-from baselines.paging.policies.offline import OPT
+from baselines.paging.policies.offline import OPT, OPT_HEAP
 from baselines.paging.policy import Hint, Hints, Policy
 from baselines.paging.trace import PageTrace, from_ids, next_use
 from mallocgame.errors import InputError
@@ -89,7 +89,9 @@ def study(
         on_progress: called with the share done, in [0, 1].
     """
     source = source or HintSource()
-    policies = [policy_from_name(name) for name in dict.fromkeys(("opt", *names))]
+    policies = [policy_from_name(name) for name in dict.fromkeys((OPT.name, *names))]
+    if trace.is_spilled:  # the bit tree keeps 4 bytes a request in memory, the heap 12 a frame
+        policies = [replace(OPT_HEAP, name=OPT.name) if policy is OPT else policy for policy in policies]
     _warm_up(policies)
     start = source.judge_from(trace)
     jobs: list[Job] = []

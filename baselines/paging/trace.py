@@ -61,6 +61,11 @@ class PageTrace:
         """Length n of the sequence."""
         return int(self.pages.size)
 
+    @property
+    def is_spilled(self) -> bool:
+        """Whether the sequence lies in a temporary file, not in memory."""
+        return self._spill is not None
+
     def __getitem__(self, span: slice) -> "PageTrace":
         """Return a contiguous part of the sequence; ids stay as they are."""
         start, stop, step = span.indices(self.num_requests)

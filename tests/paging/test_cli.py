@@ -36,6 +36,8 @@ def test_run_gives_one_row_a_policy_and_size(textbook: str) -> None:
     ]  # fmt: skip
     assert {"policy", "k", "requests", "faults", "opt_ratio", "seconds"} <= set(got[0])
     assert len(got) == 8
+    spilled = rows("run", textbook, "--policy", "fifo,lru,fwa0", "--k", "3,4", "--spill")
+    assert [(r["policy"], r["faults"]) for r in spilled] == [(r["policy"], r["faults"]) for r in got]
     assert got[1]["opt_ratio"] == pytest.approx(15 / 9)
     assert (got[3]["eta0"], got[3]["eta1"], got[3]["bound"]) == (0, 0, 9.0)
 

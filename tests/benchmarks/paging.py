@@ -1,0 +1,175 @@
+"""Requests per second beside libcachesim, and the Mooncake conversation trace: ``python -m tests.benchmarks.paging``.
+
+Speed: Zipf 1.0, 1e6 pages, 1e7 requests, k = 1e4 and 1e5; medians of three runs, one thread, both programs in turn in
+the same process. libcachesim (a development tool) reads an oracleGeneral file with a hash table of the right size
+(``hashpower``); its default of 2**24 slots would slow it down. Fault counts of both are compared.
+Quality: faults over OPT on the conversation trace with exact, noisy, online and learned bits.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines.paging import (
+    ARRIVAL,
+    CLASSICAL,
+    HintSource,
+    Job,
+    PageTrace,
+    discard_bits,
+    get_policy,
+    next_use,
+    phase_bits,
+    read_mooncake,
+    simulate,
+    study,
+    zipf,
+)
+from baselines.paging.policy import Hint
+from baselines.paging.predict.arrivals import popu
+from baselines.paging.readers import ORACLE_RECORD
+from tests.paging.paths import CONVERSATION
+
+PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
+    "lru": ("LRU", True),
+    "fifo": ("FIFO", True),
+    "clock": ("Clock", True),
+    "sieve": ("Sieve", True),
+    "lfu": ("LFU", True),
+    "arc": ("ARC", True),
+    "s3-fifo": ("S3FIFO", True),
+    "opt": ("Belady", True),
+    "w-tinylfu": ("WTinyLFU", False),
+}
+ALONE = ("opt-heap", "marker", "fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "blind-oracle", "lmarker")
+FRAMES = 1827
+
+
+def write_oracle(trace: PageTrace, path: Path) -> None:
+    records = np.zeros(trace.num_requests, ORACLE_RECORD)
+    following = next_use(trace)
+    records["second"] = np.arange(trace.num_requests) // 1000
+    records["page"] = trace.pages + np.uint64(1)
+    records["size_bytes"] = 1
+    records["next_request"] = np.where(following < trace.num_requests, following, -1)
+    records.tofile(path)
+
+
+def peer(name: str, path: Path, num_frames: int) -> Callable[[], tuple[int, float]] | None:
+    """Return a function that runs libcachesim's policy: (faults, seconds), None where it is not installed."""
+    try:
+        import libcachesim
+    except ImportError:
+        return None
+    hash_power = max(10, int(num_frames).bit_length() + 1)
+
+    def run() -> tuple[int, float]:
+        options = libcachesim.ReaderInitParam()
+        options.ignore_obj_size = True
+        reader = libcachesim.TraceReader(str(path), libcachesim.TraceType.ORACLE_GENERAL_TRACE, options)
+        cache = getattr(libcachesim, name)(num_frames, hashpower=hash_power)
+        began = time.perf_counter()
+        ratio, _ = cache.process_trace(reader)
+        seconds = time.perf_counter() - began
+        return round(ratio * path.stat().st_size / ORACLE_RECORD.itemsize), seconds
+
+    return run
+
+
+def hints_of(trace: PageTrace, num_frames: int) -> dict[Hint, Any]:
+    return {
+        Hint.NONE: None,
+        Hint.NEXT_USE: next_use(trace),
+        Hint.DISCARD: discard_bits(trace, num_frames),
+        Hint.PHASE: phase_bits(trace, num_frames),
+        Hint.ARRIVAL: popu(trace),
+    }
+
+
+def speed(num_requests: int, repeats: int) -> None:
+    trace = zipf(num_requests=num_requests)
+    print(f"{trace.name}: {trace.num_requests} requests, {trace.num_pages} distinct pages; million requests a second")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "zipf.oracleGeneral"
+        write_oracle(trace, path)
+        for num_frames in (10_000, 100_000):
+            hints = hints_of(trace, num_frames)
+            print(f"\nk = {num_frames}\npolicy | ours | libcachesim | ratio | faults | theirs")
+            for name in (*PEERS, *ALONE):
+                row(trace, name, num_frames, hints, path, repeats)
+
+
+def row(trace: PageTrace, name: str, num_frames: int, hints: dict[Hint, Any], path: Path, repeats: int) -> None:
+    policy = get_policy(name)
+    job = Job(policy=policy, num_frames=num_frames, hints=hints[policy.hint])
+    simulate(trace[:1000], [Job(policy=policy, num_frames=10, hints=None if job.hints is None else job.hints[:1000])])
+    theirs = peer(PEERS[name][0], path, num_frames) if name in PEERS else None
+    ours_seconds, their_seconds = [], []
+    faults, their_faults = 0, 0
+    for _ in range(repeats):
+        result = simulate(trace, [job], num_threads=1)[0]
+        faults = result.faults
+        ours_seconds.append(result.seconds)
+        if theirs is not None:
+            their_faults, seconds = theirs()
+            their_seconds.append(seconds)
+    ours = trace.num_requests / statistics.median(ours_seconds) / 1e6
+    if theirs is None:
+        print(f"{name} | {ours:.1f} | | | {faults} |", flush=True)
+        return
+    rate = trace.num_requests / statistics.median(their_seconds) / 1e6
+    verdict = "equal" if faults == their_faults else ("DIFFERENT" if PEERS[name][1] else "other definition")
+    print(f"{name} | {ours:.1f} | {rate:.1f} | {ours / rate:.1f} | {faults} | {their_faults} {verdict}", flush=True)
+
+
+def conversation() -> None:
+    if not CONVERSATION.exists():
+        print("\nno conversation trace here")
+        return
+    trace = read_mooncake(CONVERSATION)
+    one_bit = ("fwa0", "lru0", "mark0", "mark-predict", "lru0+lru")
+    print(f"\n{trace.name}, k = {FRAMES}, whole trace: faults / OPT")
+    columns = {
+        "exact": HintSource(),
+        "1% wrong": HintSource(flip_zeros=0.01, flip_ones=0.01),
+        "10% wrong": HintSource(flip_zeros=0.1, flip_ones=0.1),
+        "online": HintSource(bits="online"),
+        "popu": HintSource(bits="popu"),
+        "pleco": HintSource(bits="pleco"),
+    }
+    for row_ in study(trace, CLASSICAL, [FRAMES]):
+        print(f"{row_.policy} | {row_.faults} | {row_.opt_ratio:.4f}")
+    for name, source in columns.items():
+        rows = study(trace, one_bit, [FRAMES], source)[1:]
+        print(f"{name} bits | " + " | ".join(f"{r.policy} {r.opt_ratio:.4f}" for r in rows), flush=True)
+    for name in ("lfd", "popu", "pleco"):
+        rows = study(trace, ARRIVAL, [FRAMES], HintSource(bits=name))[1:]
+        print(f"{name} arrivals | " + " | ".join(f"{r.policy} {r.opt_ratio:.4f}" for r in rows), flush=True)
+    for share, num_frames in ((0.5, FRAMES), (0.3, FRAMES), (0.5, FRAMES // 4), (0.5, FRAMES * 4)):
+        source = HintSource(bits="learned", train_share=share)
+        rows = study(trace, (*CLASSICAL, *one_bit), [num_frames], source)
+        print(f"\nlearned on the first {share:.0%}, judged on the other {rows[0].requests} requests, k = {num_frames}")
+        for row_ in rows:
+            print(f"{row_.policy} | {row_.faults} | {row_.opt_ratio:.4f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("speed", "conversation"))
+    arguments = parser.parse_args()
+    if arguments.only != "conversation":
+        speed(arguments.requests, arguments.repeats)
+    if arguments.only != "speed":
+        conversation()
+
+
+if __name__ == "__main__":
+    main()
