@@ -1,8 +1,8 @@
 """A set of plans that fit together: addresses by best fit, copies within the links' limits, tensors coherent."""
 
-from baselines.plans import Plan, Planner, to_mapping
+from baselines.plans import Plan, Planner, append
 from baselines.space import Flights, Space
-from mallocgame.mapping import HOME, Mapping
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 
 
 class Board:
@@ -16,6 +16,8 @@ class Board:
         self.plans: list[Plan] = []
         self.offsets: list[int] = []
         self._of_tensor: dict[int, list[Plan]] = {}
+        self._residencies: list[Residency] = []
+        self._transfers: list[Transfer] = []
 
     def add(self, plan: Plan, offset: int | None = None) -> bool:
         """Accept ``plan`` at ``offset`` (None: best fit); False, with nothing changed, if it does not fit."""
@@ -34,6 +36,7 @@ class Board:
         space.add(plan.spans, size, offset)
         self.plans.append(plan)
         self.offsets.append(offset)
+        append(self.planner.program, plan, offset, self._residencies, self._transfers)
         self._of_tensor.setdefault(plan.tensor, []).append(plan)
         return True
 
@@ -42,6 +45,8 @@ class Board:
         plan = self.plans.pop()
         self.offsets.pop()
         self._of_tensor[plan.tensor].pop()
+        del self._residencies[len(self._residencies) - len(plan.spans) :]
+        del self._transfers[len(self._transfers) - len(plan.moves) :]
         self._spaces[plan.layer].undo(plan.spans)
         for queue, issue, due in self._copies(plan):
             self._flights.remove(queue, issue, due)
@@ -49,7 +54,7 @@ class Board:
     @property
     def mapping(self) -> Mapping:
         """The mapping of all accepted plans."""
-        return to_mapping(self.planner.program, self.plans, self.offsets)
+        return Mapping(residencies=tuple(self._residencies), transfers=tuple(self._transfers))
 
     def _start_copies(self, plan: Plan) -> bool:
         started: list[tuple[int, int, int]] = []

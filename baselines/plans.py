@@ -47,23 +47,28 @@ def to_mapping(program: Program, plans: Sequence[Plan], offsets: Sequence[int]) 
     residencies: list[Residency] = []
     transfers: list[Transfer] = []
     for plan, offset in zip(plans, offsets, strict=True):
-        first = len(residencies)
-        for start, end in plan.spans:
-            residencies.append(
-                Residency(tensor=plan.tensor, layer=plan.layer, offset_bytes=offset, start_step=start, end_step=end)
-            )
-        transfers += [
-            Transfer(
-                tensor=plan.tensor,
-                source=move.source if move.source == HOME else first + move.source,
-                target=move.target if move.target == HOME else first + move.target,
-                start_after=move.issue - 1,
-                done_before=move.due,
-                size_bytes=program.sizes_bytes[plan.tensor].item(),
-            )
-            for move in plan.moves
-        ]
+        append(program, plan, offset, residencies, transfers)
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+def append(program: Program, plan: Plan, offset: int, residencies: list[Residency], transfers: list[Transfer]) -> None:
+    """Append what carries out ``plan`` at ``offset`` bytes."""
+    first, size = len(residencies), program.tensors[plan.tensor].size_bytes
+    residencies += [
+        Residency(tensor=plan.tensor, layer=plan.layer, offset_bytes=offset, start_step=start, end_step=end)
+        for start, end in plan.spans
+    ]
+    transfers += [
+        Transfer(
+            tensor=plan.tensor,
+            source=move.source if move.source == HOME else first + move.source,
+            target=move.target if move.target == HOME else first + move.target,
+            start_after=move.issue - 1,
+            done_before=move.due,
+            size_bytes=size,
+        )
+        for move in plan.moves
+    ]
 
 
 class Planner:
@@ -88,18 +93,31 @@ class Planner:
         """Return the steps that use ``tensor``, in order."""
         return self._steps[tensor]
 
-    def stays(self, tensor: int, layer: int, first: int, last: int, issue: int | None = None) -> Iterator[Plan]:
+    def is_defined(self, tensor: int, step: int) -> bool:
+        """Whether ``step`` writes ``tensor`` whole and reads nothing of it, so that it can be born in any layer."""
+        uses = self.program.tensors[tensor].uses
+        return {use.kind for use in uses if use.step == step} == {UseKind.DEFINE}
+
+    def dues(self, step: int) -> list[int]:
+        """Return when a copy for a use at ``step`` can be due: right before it, or before a loop around it."""
+        loops = [loop for loop in self.program.enclosing_loops(step) if loop.trip_count > 1]
+        return list(dict.fromkeys((step, *sorted((loop.start_step for loop in loops), reverse=True))))
+
+    def stays(
+        self, tensor: int, layer: int, first: int, last: int, issue: int | None = None, due: int | None = None
+    ) -> Iterator[Plan]:
         """Yield the plans that hold ``tensor`` from its use at step ``first`` to its use at step ``last``.
 
         At most one: without a write-back if that is right, else with one; none if neither is. A copy in, where one is
-        needed, is issued at boundary ``issue``; None: as late as the link can afford.
+        needed, is issued at boundary ``issue`` (None: as late as the link can afford) and complete at ``due`` (None: at
+        the first use). A stay that enters a loop from before lasts at least as long as the loop.
         """
-        kinds = {use.kind for use in self.program.tensors[tensor].uses if use.step == first}
+        due = first if due is None else due
         for written_back in (False, True):
             copied_at = None
-            if kinds != {UseKind.DEFINE}:
-                copied_at = self.latest_issue(0, layer, tensor, first) if issue is None else issue
-            plan = self._stay(tensor, layer, first, last, copied_at, written_back)
+            if not self.is_defined(tensor, first):
+                copied_at = self.latest_issue(0, layer, tensor, due) if issue is None else issue
+            plan = self._stay(tensor, layer, (first, last), copied_at, due, written_back)
             if self.is_right([plan]):
                 yield plan
                 return
@@ -158,38 +176,50 @@ class Planner:
             due -= 1
         return due
 
-    def saved_seconds(self, plan: Plan) -> float:
-        """Return what the plan saves of instruction time if all else stays in layer 0; copies cost nothing here."""
+    def saved_seconds(self, tensor: int, layer: int, first: int, last: int) -> float:
+        """Return the instruction time saved if ``layer`` serves the uses from step ``first`` to step ``last``.
+
+        Everything else stays in layer 0, and copies cost nothing here.
+        """
         program, uses = self.program, self.program.uses
-        fill = max((move.due for move in plan.moves if move.target == 0), default=plan.spans[0][0])
-        speeds = [layer.bytes_per_second for layer in self.hierarchy.layers]
-        gain = 1.0 / speeds[0] - 1.0 / speeds[plan.layer]
+        rows = slice(int(uses.first[tensor]), int(uses.first[tensor + 1]))
+        speeds = [each.bytes_per_second for each in self.hierarchy.layers]
+        gain = 1.0 / speeds[0] - 1.0 / speeds[layer]
         saved: dict[int, float] = {}
-        for i in range(int(uses.first[plan.tensor]), int(uses.first[plan.tensor + 1])):
-            step = int(uses.step[i])
-            if fill <= step < plan.spans[0][1] and not uses.home_only[i]:
-                saved[step] = saved.get(step, 0.0) + float(uses.bytes[i]) * gain
+        for step, size, stays in zip(
+            uses.step[rows].tolist(), uses.bytes[rows].tolist(), uses.home_only[rows].tolist(), strict=True
+        ):
+            if first <= step <= last and not stays:
+                saved[step] = saved.get(step, 0.0) + size * gain
         total = 0.0
         for step, seconds in saved.items():
             memory, compute = self.home_memory_seconds[step], program.compute_seconds[step]
             after = max(memory - seconds, compute)
-            total += (max(memory, compute) - after) * program.trip_counts[step]
-        return float(total)
+            total += float((max(memory, compute) - after) * program.trip_counts[step])
+        return total
 
-    def _stay(self, tensor: int, layer: int, first: int, last: int, copied_at: int | None, written_back: bool) -> Plan:
-        start, end = first, last + 1
+    def _stay(
+        self, tensor: int, layer: int, uses: Span, copied_at: int | None, copied_by: int, written_back: bool
+    ) -> Plan:
+        first, last = uses
+        start = first if copied_at is None else copied_at
+        end = self._past_loops(start, last + 1)
         moves = []
         if copied_at is not None:
-            start = copied_at
-            moves.append(Move(source=HOME, target=0, issue=start, due=first))
+            moves.append(Move(source=HOME, target=0, issue=start, due=copied_by))
         if written_back:
             writes = [u.step for u in self.program.tensors[tensor].uses if u.kind != UseKind.READ and u.step <= last]
-            issue = max((w for w in writes if w >= first), default=first) + 1
+            issue = self._past_loops(start, max((w for w in writes if w >= first), default=first) + 1)
             following = [step for step in self._steps[tensor] if step > last]
             due = self.earliest_due(layer, 0, tensor, issue, min(following, default=self.program.num_steps))
             moves.append(Move(source=0, target=HOME, issue=issue, due=due))
             end = max(end, due, min(issue + 1, self.program.num_steps))
         return Plan(tensor=tensor, layer=layer, spans=((start, end),), moves=tuple(moves))
+
+    def _past_loops(self, start: int, end: int) -> int:
+        """Return ``end``, or the end of the outermost repeated loop that [start, end) enters and does not leave."""
+        entered = [x.end_step for x in self.program.loops if x.trip_count > 1 and start < x.start_step < end]
+        return max([end, *entered])
 
     def _executions(self, boundary: int) -> int:
         return self.program.boundary_trip_count(boundary, boundary)

@@ -20,15 +20,17 @@ from baselines.outcome import Search
 from baselines.plans import Plan, Planner
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HOME, Mapping
-from mallocgame.program import Program, UseKind
+from mallocgame.program import Program
 from mallocgame.solver import Progress, SolveResult
 
 F64 = npt.NDArray[np.float64]
 
-# Time that instructions take while a copy is under way, over the time of the copy.
-MIN_OVERLAP = 0.8
-PREFERRED_OVERLAP = 1.5
-MAX_OVERLAP = 10.0
+# Time that instructions take while a copy is under way, over the time of the copy; and the longest copy or wait in fast
+# memory from one use to the next, over the time to copy all of that memory. libtpu 0.0.52 keeps its own values to itself:
+# these are what its mappings of the shipped traces show (smallest overlap 1.02, longest wait 7.99).
+MIN_OVERLAP = 1.0
+PREFERRED_OVERLAP = 2.0
+MAX_OVERLAP_TO_MEMORY = 8.0
 MAX_TRIES = 20  # moments tried per copy
 
 
@@ -88,7 +90,10 @@ class CopyResource:
         self._layer = layer
         once = planner.elapsed / planner.program.trip_counts
         self._left = np.stack([once, once])
-        self.elapsed_before: F64 = np.concatenate([[0.0], np.cumsum(planner.elapsed)])
+        self._elapsed_before: F64 = np.concatenate([[0.0], np.cumsum(planner.elapsed)])
+        memory = planner.hierarchy.layers[layer].capacity_bytes
+        link = planner.hierarchy.links[planner.hierarchy.link_index(0, layer)]
+        self._longest = MAX_OVERLAP_TO_MEMORY * memory / link.bytes_per_second
 
     def copy_seconds(self, tensor: int) -> float:
         """Return how long a copy of ``tensor`` takes alone."""
@@ -114,13 +119,18 @@ class CopyResource:
         for direction, issue, taken in claimed:
             self._left[direction, issue : issue + len(taken)] += taken
 
+    def may_wait(self, start: int, end: int) -> bool:
+        """Whether a tensor may stay in fast memory, unused, from one boundary to another."""
+        executions = self._planner.program.boundary_trip_count(start, end)
+        return float(self._elapsed_before[end] - self._elapsed_before[start]) / executions <= self._longest
+
     def issues(self, tensor: int, due: int, earliest: int) -> Iterator[int]:
         """Yield boundaries to issue a copy at, those first whose overlap is nearest to the preferred one."""
         executions = self._planner.program.boundary_trip_count(due, due)
         boundaries = np.arange(earliest, due)
-        overlap = (self.elapsed_before[due] - self.elapsed_before[earliest:due]) / executions
+        overlap = (self._elapsed_before[due] - self._elapsed_before[earliest:due]) / executions
         ratio = overlap / self.copy_seconds(tensor)
-        fits = (ratio >= MIN_OVERLAP) & (ratio <= MAX_OVERLAP)
+        fits = (ratio >= MIN_OVERLAP) & (overlap <= self._longest)
         nearest = np.argsort(np.abs(ratio[fits] - PREFERRED_OVERLAP), kind="stable")
         same = [b for b in boundaries[fits][nearest].tolist() if self._planner.same_body(b, due)]
         yield from same[:MAX_TRIES]
@@ -139,14 +149,15 @@ def _hold_one(planner: Planner, board: Board, layer: int) -> int | None:
 def _allocate(planner: Planner, board: Board, resource: CopyResource, layer: int, tensor: int) -> None:
     """Walk the uses: open a stay that lasts as long as its address is free, else leave this use to layer 0."""
     steps = planner.use_steps(tensor)
-    kinds: dict[int, set[UseKind]] = {}
-    for use in planner.program.tensors[tensor].uses:
-        kinds.setdefault(use.step, set()).add(use.kind)
     first, previous = 0, 0
     while first < len(steps):
         step = steps[first]
-        issues = iter((step,)) if kinds[step] == {UseKind.DEFINE} else resource.issues(tensor, step, previous)
-        served = _open(planner, board, resource, layer, tensor, steps[first:], issues)
+        defined = planner.is_defined(tensor, step)
+        issues = iter((step,)) if defined else resource.issues(tensor, step, previous)
+        near = 1 + next(
+            (i for i in range(first, len(steps) - 1) if not resource.may_wait(*steps[i : i + 2])), len(steps)
+        )
+        served = _open(planner, board, resource, layer, tensor, steps[first:near], issues)
         first += max(served, 1)
         previous = steps[first - 1] + 1
 
