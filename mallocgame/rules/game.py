@@ -5,10 +5,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import Mapping
+from mallocgame.jit import jit
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
 from mallocgame.program import Program
-from mallocgame.rules.tables import Rules, State
+from mallocgame.rules import kernel
+from mallocgame.rules.build import build_rules, build_start
+from mallocgame.rules.tables import (
+    BEGIN,
+    DUE,
+    ENTRY,
+    FINISH,
+    HELD_OVER,
+    INDEX,
+    ISSUE,
+    LAYER,
+    OFFSET,
+    QUEUE,
+    READS,
+    SOURCE,
+    STEP,
+    TENSOR,
+    Rules,
+    State,
+    state_views,
+)
 
 Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
@@ -41,28 +63,42 @@ class Game:
 
 
 def make_game(program: Program, hierarchy: Hierarchy) -> Game:
-    """Return the game of a program. Slow (milliseconds); ``initial_state`` is fast."""
-    raise NotImplementedError
+    """Return the game of a program. Slow (milliseconds); ``initial_state`` is fast.
+
+    Raises:
+        InputError: the program takes no time at all, so that rewards have no unit.
+    """
+    rules = build_rules(program, hierarchy)
+    if not rules.home_seconds[0] > 0:
+        raise InputError(f"{program.name}: takes no time with everything in layer 0, nothing can be gained")
+    return Game(program=program, hierarchy=hierarchy, rules=rules, start=build_start(rules))
 
 
 def initial_state(game: Game) -> State:
     """Return a fresh state: nothing decided, everything in layer 0."""
-    raise NotImplementedError
+    return copy_state(game, game.start)
 
 
 def copy_state(game: Game, state: State) -> State:
     """Return an independent copy."""
-    raise NotImplementedError
+    return _copy(game.rules.dims, state.ints, state.floats)
+
+
+@jit
+def _copy(dims: I64, ints: I64, floats: F64) -> State:
+    return state_views(dims, ints.copy(), floats.copy())
 
 
 def is_terminal(game: Game, state: State) -> bool:
     """Whether every group is decided."""
-    raise NotImplementedError
+    return int(state.turn[0]) >= len(game.rules.decisions)
 
 
 def legal_actions(game: Game, state: State) -> Bool:
     """Return bool[A], True for a legal action; Drop (0) always is. All False in a terminal state."""
-    raise NotImplementedError
+    mask = np.empty(game.num_actions, dtype=np.bool_)
+    kernel.write_mask(game.rules, state, mask)
+    return mask
 
 
 def apply(game: Game, state: State, action: int) -> tuple[State, float]:
@@ -71,26 +107,26 @@ def apply(game: Game, state: State, action: int) -> tuple[State, float]:
     Raises:
         InputError: the action is illegal, or the state terminal.
     """
-    raise NotImplementedError
+    after = copy_state(game, state)
+    return after, step(game, after, action)
 
 
 def step(game: Game, state: State, action: int) -> float:
     """Take an action in place and return the reward: -(change of simulated seconds) / ``game.home_seconds``.
 
     Raises:
-        InputError: as ``apply``.
+        InputError: as ``apply``; ``state`` is unchanged.
     """
-    raise NotImplementedError
+    reward = kernel.do_step(game.rules, state, action)
+    if reward != reward:
+        what = "the game is over" if is_terminal(game, state) else f"action {action} is illegal"
+        raise InputError(f"{game.program.name}: decision {int(state.turn[0])}: {what}")
+    return float(reward)
 
 
 def total_seconds(state: State) -> float:
     """Return the simulated seconds of the mapping so far; what is undecided is served from layer 0."""
-    raise NotImplementedError
-
-
-def to_mapping(game: Game, state: State) -> Mapping:
-    """Return the mapping so far; it validates in every state, and ``simulate`` gives ``total_seconds``."""
-    raise NotImplementedError
+    return float(state.total[0])
 
 
 def decode(game: Game, wanted: I64) -> tuple[float, I64]:
@@ -104,9 +140,97 @@ def decode(game: Game, wanted: I64) -> tuple[float, I64]:
     Returns:
         The simulated seconds at the end, and int64[D], the actions taken.
     """
-    raise NotImplementedError
+    taken = np.empty(game.num_decisions, dtype=np.int64)
+    return float(_decode(game.rules, game.start.ints, game.start.floats, wanted, taken)), taken
+
+
+@jit
+def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64) -> float:
+    return kernel.play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken)
+
+
+def to_mapping(game: Game, state: State) -> Mapping:
+    """Return the mapping so far; it validates in every state, and ``simulate`` gives ``total_seconds``."""
+    rules = game.rules
+    residencies: list[Residency] = []
+    transfers: list[Transfer] = []
+    index: dict[int, int] = {}  # place: its residency
+    reloads: dict[int, int] = {}
+    for place in np.flatnonzero(state.places[:, LAYER]).tolist():
+        row = state.places[place]
+        held = row[ENTRY] == HELD_OVER
+        index[place] = len(residencies)
+        residency = Residency(
+            tensor=_tensor(rules, place),
+            layer=int(row[LAYER]),
+            offset_bytes=int(row[OFFSET]),
+            start_step=HELD if held else int(row[BEGIN]),
+            end_step=int(row[FINISH]),
+        )
+        residencies.append(residency)
+        if held:
+            reloads[place] = len(residencies)
+            residencies.append(
+                Residency(
+                    tensor=residency.tensor,
+                    layer=residency.layer,
+                    offset_bytes=residency.offset_bytes,
+                    start_step=int(state.copies[2 * place, ISSUE]),
+                    end_step=game.program.num_steps,
+                )
+            )
+    for copy in np.flatnonzero(state.copies[:, QUEUE] >= 0).tolist():
+        group, is_back = divmod(copy, 2)
+        if is_back:
+            source, target = index[int(state.served[group])], HOME
+        else:
+            origin = int(state.places[group, SOURCE])
+            source, target = index[origin] if origin >= 0 else HOME, reloads.get(group, index[group])
+        tensor = _tensor(rules, group)
+        transfers.append(
+            Transfer(
+                tensor=tensor,
+                source=source,
+                target=target,
+                start_after=int(state.copies[copy, ISSUE]) - 1,
+                done_before=int(state.copies[copy, DUE]),
+                size_bytes=game.program.tensors[tensor].size_bytes,
+            )
+        )
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+def _tensor(rules: Rules, group: int) -> int:
+    return int(rules.tensors[rules.groups[group, TENSOR], INDEX])
 
 
 def actions_of(game: Game, mapping: Mapping) -> I64:
-    """Return int64[D], wanted actions that approximate ``mapping`` (for ``decode``): exact placement is the rules'."""
-    raise NotImplementedError
+    """Return int64[D], wanted actions that approximate ``mapping`` (for ``decode``): exact placement is the rules'.
+
+    A group that another layer than 0 serves asks for NoCopy where the same residency has served the tensor before,
+    where a definition begins it, or where it is held; else for Copy.
+    """
+    rules, uses = game.rules, game.program.uses
+    layers = serving_layers(game.program, mapping)
+    fills = mapping.fill_boundaries
+    rows: dict[int, list[int]] = {}
+    for i, residency in enumerate(mapping.residencies):
+        rows.setdefault(residency.tensor, []).append(i)
+    actions = np.zeros(game.num_decisions, dtype=np.int64)
+    previous: dict[int, int] = {}
+    for decision, group in enumerate(rules.decisions.tolist()):
+        tensor, step_ = _tensor(rules, group), int(rules.groups[group, STEP])
+        first, last = int(uses.first[tensor]), int(uses.first[tensor + 1])
+        layer = int(layers[first + int(np.searchsorted(uses.step[first:last], step_))])
+        if layer == 0:
+            continue
+        place = next(
+            i
+            for i in rows[tensor]
+            if mapping.residencies[i].layer == layer and fills[i] <= step_ < mapping.residencies[i].end_step
+        )
+        begun_here = not rules.groups[group, READS] or mapping.residencies[place].start_step == HELD
+        stays = begun_here or previous.get(tensor * game.hierarchy.num_layers + layer) == place
+        actions[decision] = 2 * layer if stays else 2 * layer - 1
+        previous[tensor * game.hierarchy.num_layers + layer] = place
+    return actions

@@ -18,6 +18,7 @@ from mallocgame.jit import jit
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 # Rules.dims
 STEPS, LAYERS, LINKS, GROUPS, DECISIONS, TENSORS, LOOPS, NUM_DIMS = 0, 1, 2, 3, 4, 5, 6, 7
@@ -90,7 +91,7 @@ class State(NamedTuple):
     idle: F64  # float64[T, K], link seconds that instructions leave
     busy: F64  # float64[T, K], of these, what copies use
     left: F64  # float64[T + 1, 2K], what is left of ``heads`` on arrival
-    scratch: I64  # int64[2G + 6K + 32]
+    scratch: I64  # int64[4G + 6K + 32]
     remaining: F64  # float64[2G], scratch
 
 
@@ -98,7 +99,7 @@ class State(NamedTuple):
 def state_ints(dims: I64) -> int:
     """Return the length of a state's int64 buffer."""
     t, n_layers, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 4 * n_layers + 2
+    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 4 * n_layers + 4
     per_step = 1 + 2 * k + 2 * n_layers + 2 * k
     return int(1 + g * per_group + 2 * m * n_layers + 8 * k + n_layers + 32 + (t + 1) * per_step)
 
@@ -132,7 +133,7 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         t * n,
         t * n,
         (t + 1) * 2 * k,
-        2 * g + 6 * k + 32,
+        4 * g + 6 * k + 32,
     )
     a[0] = 0
     for i in range(17):
@@ -170,4 +171,52 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         floats[f[6] : f[7]].reshape((t + 1, 2 * k)),
         ints[a[16] : a[17]],
         floats[f[7] : f[8]],
+    )
+
+
+def pack_rules(rules: Rules) -> tuple[I64, F64]:
+    """Return all of ``rules`` in one int64 and one float64 buffer, ``dims`` first."""
+    arrays = [np.ascontiguousarray(array).reshape(-1) for array in rules]
+    split = Rules._fields.index("compute")
+    return np.concatenate(arrays[:split]), np.concatenate(arrays[split:])
+
+
+@jit
+def rules_views(ints: I64, floats: F64) -> Rules:
+    """Undo ``pack_rules``; the buffers may be longer."""
+    dims = ints[:NUM_DIMS]
+    t, n, k = dims[STEPS], dims[LAYERS], dims[LINKS]
+    a = np.empty(11, dtype=np.int64)  # where each int64 array begins
+    sizes = (
+        NUM_DIMS,
+        dims[GROUPS] * GROUP_COLUMNS,
+        dims[DECISIONS],
+        dims[TENSORS] * TENSOR_COLUMNS,
+        dims[LOOPS] * LOOP_COLUMNS,
+        t * STEP_COLUMNS,
+        (t + 1) * BOUNDARY_COLUMNS,
+        t * n,
+        n * LAYER_COLUMNS,
+        k * LINK_COLUMNS,
+    )
+    a[0] = 0
+    for i in range(10):
+        a[i + 1] = a[i] + sizes[i]
+    return Rules(
+        dims,
+        ints[a[1] : a[2]].reshape((dims[GROUPS], GROUP_COLUMNS)),
+        ints[a[2] : a[3]],
+        ints[a[3] : a[4]].reshape((dims[TENSORS], TENSOR_COLUMNS)),
+        ints[a[4] : a[5]].reshape((dims[LOOPS], LOOP_COLUMNS)),
+        ints[a[5] : a[6]].reshape((t, STEP_COLUMNS)),
+        ints[a[6] : a[7]].reshape((t + 1, BOUNDARY_COLUMNS)),
+        ints[a[7] : a[8]].reshape((t, n)),
+        ints[a[8] : a[9]].reshape((n, LAYER_COLUMNS)),
+        ints[a[9] : a[10]].reshape((k, LINK_COLUMNS)),
+        ints[a[10] : a[10] + n * n].reshape((n, n)),
+        floats[:t],
+        floats[t : t + n],
+        floats[t + n : t + n + k],
+        floats[t + n + k : t + n + 2 * k],
+        floats[t + n + 2 * k : t + n + 2 * k + 1],
     )
