@@ -18,6 +18,6 @@ def anonymise(trace: Trace) -> Trace:
     )
     tensors = tuple(replace(tensor, name=f"t{i}") for i, tensor in enumerate(program.tensors))
     hidden = replace(program, name="anonymous", instructions=instructions, tensors=tensors)
-    kept = ("chip", "jax", "jaxlib", "libtpu", "unreconciled_bytes", "steps_with_hidden_compute")
+    kept = ("chip", "jax", "jaxlib", "libtpu", "unreconciled_bytes", "hidden_compute_seconds", "compilations")
     provenance = {key: value for key, value in trace.provenance.items() if key in kept}
     return replace(trace, name="anonymous", program=hidden, provenance=provenance)

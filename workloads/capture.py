@@ -1,23 +1,24 @@
 """A JAX function (or a log that someone made) → a trace: program, memory, XLA's own mapping and estimates."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mallocgame.errors import InputError, TraceError
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.validate import validate
 from workloads.anonymise import anonymise
 from workloads.compiler import Compilation, Compiler, Options, newest_module
-from workloads.hlo_module import parse_hlo
+from workloads.hlo_module import HloModule, parse_hlo
 from workloads.program_reference import ProgramReference, parse_reference, reference_to
 from workloads.trace import Trace, Value
 from workloads.xla_log import Position, XlaLog, parse_log
 from workloads.xla_mapping import build_mapping
-from workloads.xla_program import XlaProgram, build_program
+from workloads.xla_program import XlaProgram, build_program, hidden_definitions
 
 __all__ = ["capture", "trace_from_compilation", "trace_from_files"]
 
@@ -30,6 +31,7 @@ def capture(
     compiler_options: Options | None = None,
     full: bool = False,
     name: str = "",
+    refine: int = 2,
     compiler: Compiler | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Trace:
@@ -42,6 +44,7 @@ def capture(
         compiler_options: libtpu options, such as overrides.
         full: let the compilation finish (finds errors that come after memory-space assignment).
         name: the trace's name; empty: the function's name and the chip.
+        refine: at most so many further compilations, with other mappings, where one hides compute times.
         compiler: a warm ``Compiler`` to use again and again; without one, one is started and ended.
         on_bytes: told how many bytes of log have been read.
 
@@ -49,20 +52,58 @@ def capture(
         InputError: no such function or chip.
         TraceError: the compilation failed, or is of a kind that a trace cannot express.
     """
-    reference = _reference(function, arguments)
     if compiler is None:
         with Compiler() as own:
-            compilation = own.compile(reference, chip, compiler_options, full=full, on_bytes=on_bytes)
-    else:
-        compilation = compiler.compile(reference, chip, compiler_options, full=full, on_bytes=on_bytes)
+            return capture(
+                function,
+                arguments,
+                chip=chip,
+                compiler_options=compiler_options,
+                full=full,
+                name=name,
+                refine=refine,
+                compiler=own,
+                on_bytes=on_bytes,
+            )
+    reference = _reference(function, arguments)
+    options = dict(compiler_options or {})
+    compilation = compiler.compile(reference, chip, options, full=full, on_bytes=on_bytes).check(reference)
+    trace_name = name or f"{reference.name}-{chip}"
+    reading = _Reading.of(compilation.log.splitlines(), compilation.hlo, chip, trace_name)
+    for _ in range(refine):
+        hidden = hidden_definitions(reading.log, reading.built)
+        if not hidden:
+            break
+        other = compiler.compile(reference, chip, _assign_first(options, hidden), hlo=False)
+        if other.error or not reading.refine(other.log.splitlines()):
+            break
     provenance: dict[str, Value] = {
         "program": str(reference),
         "arguments": reference.arguments,
-        "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted((compiler_options or {}).items())),
+        "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted(options.items())),
         **_versions(),
     }
-    trace_name = name or f"{reference.name}-{chip}"
-    return trace_from_compilation(compilation.check(reference), chip, name=trace_name, provenance=provenance)
+    return _relative(reading.trace(provenance), reference)
+
+
+def _assign_first(options: Options, instructions: list[str]) -> Options:
+    """Return options under which the results of ``instructions`` get the alternate memory before others."""
+    names = "|".join(re.sub(r"([^\w])", r"\\\\\1", name) for name in instructions)
+    matcher = f'hlo_position_matcher {{ instruction_name_regex: "{names}" }}'
+    text = f"overrides {{ {matcher} override_options {{ assign_first: true }} }}"
+    key = "xla_tpu_msa_sort_order_overrides"
+    return options | {key: f"{text} {options.get(key, '')}".strip()}
+
+
+def _relative(trace: Trace, reference: ProgramReference) -> Trace:
+    """Write source paths relative to the folder that the function was imported from."""
+    roots = [f"{Path(folder).resolve()}/" for folder in (reference.folder, Path(__file__).parents[1]) if folder]
+
+    def shorten(source: str) -> str:
+        return next((source.removeprefix(root) for root in roots if source.startswith(root)), source)
+
+    instructions = tuple(replace(i, source=shorten(i.source)) for i in trace.program.instructions)
+    return replace(trace, program=replace(trace.program, instructions=instructions))
 
 
 def trace_from_compilation(
@@ -73,7 +114,7 @@ def trace_from_compilation(
     Raises:
         TraceError: what the compiler wrote cannot be read as a trace.
     """
-    return _trace(compilation.log.splitlines(), compilation.hlo, f"log of {name}", chip, name, provenance or {})
+    return _Reading.of(compilation.log.splitlines(), compilation.hlo, chip, name).trace(provenance or {})
 
 
 def trace_from_files(
@@ -92,7 +133,8 @@ def trace_from_files(
         raise TraceError(hlo_folder, None, f"{reason}='plumb-vmem-info|rename-tensor-core-fusion-ops'")
     try:
         with open(log, encoding="utf-8", errors="replace") as lines:
-            trace = _trace(lines, module, str(log), chip, name or f"{Path(log).stem}-{chip}", {"log": Path(log).name})
+            trace_name = name or f"{Path(log).stem}-{chip}"
+            trace = _Reading.of(lines, module, chip, trace_name, str(log)).trace({"log": Path(log).name})
     except OSError as error:
         raise TraceError(log, None, f"cannot be read: {error.strerror or error}") from error
     return anonymise(trace) if hide else trace
@@ -118,30 +160,57 @@ def hierarchy_of(log: XlaLog, chip: str) -> Hierarchy:
     return replace(base, layers=(base.layers[0], fast), links=(link,))
 
 
-def _trace(
-    lines: Iterable[str], module: str, path: str, chip: str, name: str, provenance: dict[str, Value]
-) -> Trace:
-    log = parse_log(lines, path)
-    hierarchy = hierarchy_of(log, chip)
-    built = build_program(log, parse_hlo(module, f"HLO of {name}"), hierarchy, name=name)
-    mapping = build_mapping(log, built)
-    broken = validate(built.program, hierarchy, mapping)
-    if broken:
-        reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
-        raise TraceError(path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
-    facts: dict[str, Value] = {
-        "chip": chip,
-        "unreconciled_bytes": built.unreconciled_bytes,
-        "steps_with_hidden_compute": built.hidden_steps,
-    }
-    return Trace(
-        name=name,
-        program=built.program,
-        hierarchy=hierarchy,
-        mapping=mapping,
-        estimates=estimates(log, built),
-        provenance=provenance | facts,
-    )
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """A compilation on its way to a trace."""
+
+    name: str
+    chip: str
+    log: XlaLog
+    module: HloModule
+    hierarchy: Hierarchy
+    built: XlaProgram
+    others: list[XlaLog] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, lines: Iterable[str], hlo: str, chip: str, name: str, path: str = "") -> Self:
+        log = parse_log(lines, path or f"log of {name}")
+        hierarchy, module = hierarchy_of(log, chip), parse_hlo(hlo, f"HLO of {name}")
+        built = build_program(log, module, hierarchy, name=name)
+        return cls(name=name, chip=chip, log=log, module=module, hierarchy=hierarchy, built=built)
+
+    def refine(self, lines: Iterable[str]) -> bool:
+        """Use another compilation's log; False if it is of no use."""
+        before = self.built.hidden_seconds
+        try:
+            self.others.append(parse_log(lines, f"another log of {self.name}"))
+            others = tuple(self.others)
+            self.built = build_program(self.log, self.module, self.hierarchy, name=self.name, others=others)
+        except TraceError:
+            self.others = self.others[:-1]
+            return False
+        return self.built.hidden_seconds < before
+
+    def trace(self, provenance: dict[str, Value]) -> Trace:
+        mapping = build_mapping(self.log, self.built)
+        broken = validate(self.built.program, self.hierarchy, mapping)
+        if broken:
+            reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
+            raise TraceError(self.log.path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
+        facts: dict[str, Value] = {
+            "chip": self.chip,
+            "compilations": 1 + len(self.others),
+            "unreconciled_bytes": self.built.unreconciled_bytes,
+            "hidden_compute_seconds": self.built.hidden_seconds,
+        }
+        return Trace(
+            name=self.name,
+            program=self.built.program,
+            hierarchy=self.hierarchy,
+            mapping=mapping,
+            estimates=estimates(self.log, self.built),
+            provenance=provenance | facts,
+        )
 
 
 def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
@@ -152,7 +221,7 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
     for tensor in built.program.tensors:
         for use in tensor.uses:
             place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
-            fast.append(int(place in log.finalised))
+            fast.append(int(place in log.charged_fast))
     return {
         "xla_seconds": log.seconds_with_copies,
         "xla_seconds_without_copies": log.seconds_without_copies,

@@ -72,13 +72,16 @@ class Compiler:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """End the warm process."""
         if self._parent is not None:
-            assert self._parent.stdin is not None and self._parent.stdout is not None
+            assert self._parent.stdin is not None
+            assert self._parent.stdout is not None
             with contextlib.suppress(OSError):
                 self._parent.stdin.close()
             try:
@@ -149,7 +152,8 @@ class Compiler:
     def _request(self, request: dict[str, Any]) -> int:
         if self._parent is None or self._parent.poll() is not None:
             self._parent = self._start()
-        assert self._parent.stdin is not None and self._parent.stdout is not None
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
         self._parent.stdin.write(json.dumps(request) + "\n")
         self._parent.stdin.flush()
         answer = self._parent.stdout.readline()
@@ -172,7 +176,12 @@ class Compiler:
         }
         command = [sys.executable, "-m", "workloads.compiler_child"]
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
         )
 
 

@@ -61,8 +61,10 @@ def compile_on(
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chip])
     sharding = SingleDeviceSharding(topology.devices[0])
-    jitted = function if hasattr(function, "lower") else jax.jit(
-        function, in_shardings=sharding, out_shardings=sharding, donate_argnums=donated
+    jitted = (
+        function
+        if hasattr(function, "lower")
+        else jax.jit(function, in_shardings=sharding, out_shardings=sharding, donate_argnums=donated)
     )
     jitted.lower(*arguments).compile(compiler_options=options)
 

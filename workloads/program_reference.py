@@ -60,7 +60,9 @@ def parse_reference(text: str, arguments: str = "", folder: str | None = None) -
     if not colon or not all(part.isidentifier() for part in (*module.split("."), name)):
         raise InputError(f"expected a function as package.module:function, got {text!r}")
     parse_arguments(arguments)
-    return ProgramReference(module=module, name=name, arguments=arguments, folder=os.getcwd() if folder is None else folder)
+    return ProgramReference(
+        module=module, name=name, arguments=arguments, folder=os.getcwd() if folder is None else folder
+    )
 
 
 def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:

@@ -96,7 +96,7 @@ class XlaLog:
     simulated: list[SimulatedRow] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)  # names of values that may not leave the default memory
     output_values: set[str] = field(default_factory=set)
-    finalised: set[Position] = field(default_factory=set)  # definitions and uses of every allocation, in any memory
+    charged_fast: set[Position] = field(default_factory=set)  # by XLA's simulator: uses in *any* memory, definitions
     async_conversions: int = 0  # synchronous copies that the pass replaced
     seconds_without_copies: float | None = None
     seconds_with_copies: float | None = None
@@ -310,11 +310,11 @@ class _Reader:
 
     def _allocation(self, text: str) -> None:
         own = text.partition(", from ")[0].partition(", for original")[0]
-        self.log.finalised.update(_uses(own.partition("uses: ")[2]))
-        pinned = re.match(r"Processing: PinnedAllocation in .* defined at (.*?), start_time", own)
+        self.log.charged_fast.update(_uses(own.partition("uses: ")[2]))
+        pinned = re.match(r"Processing: PinnedAllocation in alt .* defined at (.*?), start_time", own)
         place = parse_position(pinned[1]) if pinned else None
         if place is not None:
-            self.log.finalised.add(place)
+            self.log.charged_fast.add(place)
         if " in def" in text.split(",")[0] and not text.startswith("Processing: Copy Allocation"):
             return
         if text.startswith(("Processing: Parent Allocation", "Processing: MirroredAllocation")):

@@ -1,6 +1,6 @@
 """XLA's own answer, as a Mapping: pinned, copied, sliced and evicted allocations, and the cross-program prefetch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mallocgame.errors import TraceError
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
@@ -25,13 +25,16 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     """Return XLA's mapping of ``built.program``.
 
     A value that stays in place from one of XLA's intervals to the next (into a loop's body, through an in-place
-    update) is one residency. The cross-program prefetch is held from the run before and loaded again by the end.
+    update) is one residency. The cross-program prefetch is held from the run before where XLA loads it again by the
+    end (it gave the space to others in between); otherwise it is copied at the start of each run, as XLA charges it.
 
     Raises:
         TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
     """
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
+    again = [a.defined_at for a in log.allocations if a.cross_program and a.start_after >= 0]
+    reloaded = {built.tensor_of.get(built.aliases.find((place.instruction, place.index))) for place in again}
     for row in log.allocations:
         tensor = built.tensor_of.get(built.aliases.find((row.defined_at.instruction, row.defined_at.index)))
         if tensor is None:
@@ -41,7 +44,8 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
         if row.offset_bytes is None:
             evictions.append((tensor, row))
         else:
-            pieces += _pieces(tensor, row, built)
+            held = row.cross_program and row.start_after == -1 and tensor in reloaded
+            pieces.append(_piece(tensor, row, built, held))
     residencies, copies = _residencies(_join(pieces), built.program.num_steps)
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
     order = sorted(
@@ -50,7 +54,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers[i][0] for i in order))
 
 
-def _pieces(tensor: int, row: AllocationRow, built: XlaProgram) -> list[_Piece]:
+def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _Piece:
     assert row.offset_bytes is not None
     uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
     end = min(row.end_time + 1, num_steps)
@@ -64,17 +68,9 @@ def _pieces(tensor: int, row: AllocationRow, built: XlaProgram) -> list[_Piece]:
         born=born,
         copies=[row] if row.is_copy else [],
     )
-    if not (row.cross_program and row.start_after == -1):
-        return [piece]
-    last = max(u.step for u in uses)
-    piece.start_step = HELD
-    if end < num_steps or last + 1 >= num_steps:
-        return [piece]
-    # XLA keeps it until the end, and the runtime loads it for the next run: as early as it can in this one.
-    piece.end_step = last + 1
-    reload = replace(row, start_after=last, done_before=num_steps, slices=())
-    again = replace(piece, start_step=last + 1, end_step=num_steps, copies=[reload])
-    return [piece, again]
+    if held:
+        piece.start_step = HELD
+    return piece
 
 
 def _join(pieces: list[_Piece]) -> list[_Piece]:

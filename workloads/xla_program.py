@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mallocgame.errors import TraceError
@@ -13,7 +13,7 @@ from workloads.hlo_module import HloInstruction, HloModule, leaves
 from workloads.xla_groups import Access, accesses, tensor_sizes
 from workloads.xla_log import XlaLog
 from workloads.xla_loops import find_loops
-from workloads.xla_times import NEST_FACTOR, StepFacts, StepTimes, solve_step
+from workloads.xla_times import NEST_FACTOR, Observation, StepFacts, StepTimes, solve_step
 
 MAX_UNRECONCILED = 0.01  # of the bytes of all memory-bound instructions
 
@@ -30,11 +30,20 @@ class XlaProgram:
     aliases: Aliases
     times: tuple[StepTimes, ...]
     unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
-    hidden_steps: int  # steps whose compute time is only bounded
+    hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
 
 
-def build_program(log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name: str = "") -> XlaProgram:
+def build_program(
+    log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name: str = "", others: Sequence[XlaLog] = ()
+) -> XlaProgram:
     """Build the program.
+
+    Args:
+        log: of the compilation whose mapping is the compiler's own.
+        module: the HLO before memory-space assignment.
+        hierarchy: the chip's memory.
+        name: the program's name; empty: the module's.
+        others: logs of the same program compiled with other mappings, which show compute times that the first hides.
 
     Raises:
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
@@ -48,7 +57,12 @@ def build_program(log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name:
     loops = find_loops(log, aliases)
     sizes = tensor_sizes(log, aliases)
     touched = list(accesses(log, aliases, sizes))
-    times, filled = _solve(log, aliases, hierarchy, loops, sizes, touched)
+    strangers = [
+        other.path for other in others if (other.schedule, other.home_seconds) != (log.schedule, log.home_seconds)
+    ]
+    if strangers:
+        raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
+    times, filled = _solve((log, *others), aliases, hierarchy, loops, sizes, touched)
     instructions = _instructions(log, aliases, loops, times)
     tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True))
     residual = sum(step.residual_bytes for step in times)
@@ -65,12 +79,12 @@ def build_program(log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name:
         aliases=aliases,
         times=times,
         unreconciled_bytes=residual,
-        hidden_steps=sum(step.hidden for step in times),
+        hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
     )
 
 
 def _solve(
-    log: XlaLog,
+    logs: tuple[XlaLog, ...],
     aliases: Aliases,
     hierarchy: Hierarchy,
     loops: tuple[Loop, ...],
@@ -78,7 +92,8 @@ def _solve(
     touched: list[tuple[Place, Access]],
 ) -> tuple[tuple[StepTimes, ...], list[int]]:
     """Return each step's solution, and the bytes of each access."""
-    simulated = {row.name: row.elapsed_seconds for row in log.simulated}
+    log = logs[0]
+    simulated = [{row.name: row.elapsed_seconds for row in one.simulated} for one in logs]
     of_step: list[list[int]] = [[] for _ in log.schedule]
     for i, (_, access) in enumerate(touched):
         of_step[access.step].append(i)
@@ -98,11 +113,17 @@ def _solve(
             gains = tuple(gain / NEST_FACTOR**depth for gain in benefits.get(name, ()))
         facts = StepFacts(
             home_seconds=elapsed,
-            simulated_seconds=simulated.get(name),
+            observations=tuple(
+                Observation(
+                    seconds=seconds[name],
+                    charged_fast=tuple(access.place in one.charged_fast for _, access in rows),
+                )
+                for one, seconds in zip(logs, simulated, strict=True)
+                if name in seconds
+            ),
             benefits_seconds=gains,
             movable_bytes=tuple(access.bytes for _, access in rows),
             tensor_bytes=tuple(sizes[group] for group, _ in rows),
-            charged_fast=tuple(access.place in log.finalised for _, access in rows),
             shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
         )
         solution = solve_step(facts, hierarchy)
@@ -110,6 +131,24 @@ def _solve(
             filled[i] = size
         solved.append(solution)
     return tuple(solved), filled
+
+
+def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> list[str]:
+    """Return instructions whose results XLA left in default memory and whose compute time that hides.
+
+    Placing those results elsewhere in another compilation shows it. Instructions that could together change the
+    program's time by less than ``share`` are left out.
+    """
+    program = built.program
+    possible = [t.hidden_seconds * i.trip_count for t, i in zip(built.times, program.instructions, strict=True)]
+    total = sum(t.compute_seconds * i.trip_count for t, i in zip(built.times, program.instructions, strict=True))
+    left, chosen = sum(possible), []
+    for step in sorted(range(program.num_steps), key=lambda step: -possible[step]):
+        if left <= share * total:
+            break
+        left -= possible[step]
+        chosen.append(program.instructions[step].name)
+    return chosen
 
 
 def _instructions(

@@ -1,8 +1,10 @@
 """Solve for each instruction's compute time and immovable traffic from what XLA's cost model logged.
 
 Its model: ``max(compute, default-memory bytes / bandwidth + alternate-memory bytes / bandwidth)``. Known for each
-instruction: the time with everything in the default memory (E), the time in its simulation (S), the bytes of each
-operand and result that may move, and the benefit of moving one (negative: memory time minus compute time).
+instruction: the time with everything in the default memory (E), the time in its simulation (S) and which accesses that
+charges as fast, the bytes of each operand and result that may move, and the benefit of moving one (negative: memory
+time minus compute time). S above its memory time is the compute time. Otherwise compute is hidden, and the least S of
+several compilations bounds it; no mapping can be judged faster than that bound allows.
 """
 
 from collections.abc import Sequence
@@ -15,15 +17,22 @@ DIGITS = 1e-5  # the log has six significant digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """S of one compilation, and for each access whether that charges it as if in the alternate memory."""
+
+    seconds: float
+    charged_fast: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
-    """What the log says about one instruction."""
+    """What the logs say about one instruction."""
 
     home_seconds: float  # E
-    simulated_seconds: float | None  # S; None if the pass removed the instruction
+    observations: tuple[Observation, ...]  # none where the pass removed the instruction
     benefits_seconds: tuple[float, ...]
     movable_bytes: tuple[int | None, ...]  # of each access of a tensor; None where the log does not say
     tensor_bytes: tuple[int, ...]  # the size of the tensor behind each access
-    charged_fast: tuple[bool, ...]  # whether XLA's simulation charges the access as if in the alternate memory
     shape_bytes: int  # of all operands and results, without padding
 
 
@@ -35,12 +44,12 @@ class StepTimes:
     fixed_bytes: int
     access_bytes: tuple[int, ...]
     residual_bytes: int
-    hidden: bool  # compute is known only to be at most ``compute_seconds``
+    hidden_seconds: float = 0.0  # how far the compute time may lie below ``compute_seconds`` and still matter
 
 
 def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
     """Return the compute time, immovable bytes and per-access bytes that explain the log."""
-    home, fast = hierarchy.layers[0].bytes_per_second, hierarchy.layers[1].bytes_per_second
+    home = hierarchy.layers[0].bytes_per_second
     elapsed = facts.home_seconds
     slack = min(facts.benefits_seconds, default=0.0)
     bound_by_memory = slack >= 0 and any(benefit > 0 for benefit in facts.benefits_seconds)
@@ -62,21 +71,33 @@ def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
     if fixed < -tolerance:
         residual = round(-fixed)
     fixed_bytes = 0 if fixed <= tolerance else round(fixed)
-    fast_time = sum(b / (fast if c else home) for b, c in zip(filled, facts.charged_fast, strict=True))
-    least = fixed_bytes / home + fast_time
-    if slack < 0 or (not bound_by_memory and slack == 0):
-        return StepTimes(
-            compute_seconds=elapsed, fixed_bytes=fixed_bytes, access_bytes=filled, residual_bytes=residual, hidden=False
-        )
-    simulated = facts.simulated_seconds
-    hidden = simulated is None or simulated <= least * (1 + 4 * DIGITS)
-    everything_fast = fixed_bytes / home + sum(filled) / fast
-    compute = everything_fast if simulated is None else min(simulated, elapsed)
-    if hidden and not all(facts.charged_fast):
-        compute = min(compute, everything_fast)
+    compute, hidden = elapsed, 0.0
+    if slack >= 0 and bound_by_memory:
+        compute, hidden = _compute(facts, fixed_bytes, filled, hierarchy)
     return StepTimes(
-        compute_seconds=compute, fixed_bytes=fixed_bytes, access_bytes=filled, residual_bytes=residual, hidden=hidden
+        compute_seconds=compute,
+        fixed_bytes=fixed_bytes,
+        access_bytes=filled,
+        residual_bytes=residual,
+        hidden_seconds=hidden,
     )
+
+
+def _compute(facts: StepFacts, fixed_bytes: int, filled: tuple[int, ...], hierarchy: Hierarchy) -> tuple[float, float]:
+    """Return the compute time of a memory-bound instruction, and how far below it may lie."""
+    home, fast = hierarchy.layers[0].bytes_per_second, hierarchy.layers[1].bytes_per_second
+    everything_fast = fixed_bytes / home + sum(filled) / fast
+    bound = facts.home_seconds
+    for seen in facts.observations:
+        charged = zip(filled, seen.charged_fast, strict=True)
+        memory = fixed_bytes / home + sum(size / (fast if quick else home) for size, quick in charged)
+        if seen.seconds > memory * (1 + 4 * DIGITS):
+            return min(seen.seconds, facts.home_seconds), 0.0
+        bound = min(bound, seen.seconds)
+    if not facts.observations:
+        bound = everything_fast
+    hidden = bound - everything_fast
+    return bound, hidden if hidden > 4 * DIGITS * bound else 0.0
 
 
 def _fill(facts: StepFacts, missing: Sequence[int], left: float) -> tuple[int, ...]:
