@@ -29,7 +29,7 @@ def anneal(
 ) -> SolveResult:
     """Anneal from ``start`` (or from nothing) until the time is over; see ``mallocgame.solver.Solver``.
 
-    Half of the time cools slowly from hot, the rest in shorter and colder chains from the best choice so far.
+    Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
     """
     begun = time.monotonic()
     given = start if start is not None else Mapping()
@@ -85,9 +85,8 @@ def anneal(
 
 def _schedule(unit: float) -> list[tuple[float, float, float]]:
     """Return (hot, cold, fraction of the time at which it ends) of each chain, in seconds of the program."""
-    chains = [(2e-3 * unit, 2e-6 * unit, 0.5)]
-    chains += [(3e-4 * unit, 1e-6 * unit, 0.5 + 0.125 * (i + 1)) for i in range(4)]
-    return chains
+    chains = [(3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0)]
+    return [(hot * unit, cold * unit, until) for hot, cold, until in chains]
 
 
 def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]) -> kernel.Problem:
