@@ -62,7 +62,7 @@ def _start_tiny(num_pages: int, num_frames: int, num_requests: int, seed: int) -
     links, where = new_queues(3, num_pages)
     window = max(1, num_frames // 100)
     protected = (num_frames - window) * 8 // 10
-    width = 1 << max(4, int(num_frames - 1).bit_length())
+    width = 1 << max(6, int(num_frames - 1).bit_length() + 2)  # four counters a frame in each row, as in Caffeine
     count = np.array([num_frames, window, protected, 0, 0, 0, 0], np.int64)
     return links, where, np.zeros((_ROWS, width), np.uint8), count
 

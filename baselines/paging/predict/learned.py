@@ -49,8 +49,9 @@ def learned_bits(
     """Train on the first ``train_share`` of the requests and predict the bits of the others.
 
     Labels are the exact bits of the prefix alone; nothing after it is seen. Each half of the prefix is scored by a
-    model that was fitted on the other half; the threshold on those scores is the one at which ``policy`` (default: LRU0 for
-    discard bits, MARK&PREDICT for phase bits) has the fewest faults on the prefix. Then a model is fitted on all of it.
+    model that was fitted on the other half; the threshold on those scores is the one at which ``policy`` has the fewest
+    faults on the prefix (default: LRU0 for discard bits, MARK&PREDICT for phase bits). Then a model is fitted on all
+    of the prefix.
 
     Raises:
         InputError: ``train_share`` outside (0, 1), or a prefix too short to train on.
