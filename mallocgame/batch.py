@@ -99,11 +99,11 @@ class MallocGameBatch:
         self.observations = observation_arrays(self.config, self.num_layers, self.num_links, (batch_size,))
         self.action_masks = np.zeros((batch_size, self.num_actions), dtype=np.bool_)
         self.rewards, self.returns = np.zeros(batch_size), np.zeros(batch_size)
-        self.done, self.illegal = np.zeros((2, batch_size), dtype=np.bool_)
+        self.done, self.illegal, self._wrong = np.zeros((3, batch_size), dtype=np.bool_)
         state = self.state(0)
         total_column = (state.total.ctypes.data - state.floats.ctypes.data) // state.floats.itemsize
         self._totals = self._state.floats[:, total_column]  # a view: every row's ``State.total``
-        self._rows, self._all = np.arange(batch_size), np.ones(batch_size, dtype=np.bool_)
+        self._all = np.ones(batch_size, dtype=np.bool_)
         self.reset()
 
     @property
@@ -131,15 +131,10 @@ class MallocGameBatch:
         chosen = np.asarray(actions, dtype=np.int64)
         if chosen.shape != self.which.shape:
             raise InputError(f"need {self.batch_size} actions, got an array of shape {chosen.shape}")
-        within = (chosen >= 0) & (chosen < self.num_actions)
         over = self.done.copy()
-        wrong = ~(within & self.action_masks[self._rows, np.where(within, chosen, 0)]) & ~over
-        for row in np.flatnonzero(wrong):
-            state = self.state(int(row))
-            state.turn[0] = len(self.games[self.which[row]].rules.decisions)
-        rules.batch_step(self._state, chosen, self.rewards, self.done, self.action_masks)
-        self.rewards[wrong] = ILLEGAL_REWARD
-        self.illegal |= wrong
+        rules.batch_step(self._state, chosen, self.rewards, self.done, self._wrong, self.action_masks)
+        if self._wrong.any():
+            self._end(self._wrong)
         self.returns += self.rewards
         if self.autoreset and over.any():
             self._restart(over)
@@ -187,6 +182,13 @@ class MallocGameBatch:
         self.rewards[rows] = self.returns[rows] = 0.0
         self.illegal[rows] = False
         self.done[rows] = False
+
+    def _end(self, rows: Bool) -> None:
+        for row in np.flatnonzero(rows):
+            self.state(int(row)).turn[0] = self.games[self.which[row]].num_decisions
+        self.rewards[rows] = ILLEGAL_REWARD
+        self.illegal[rows] = self.done[rows] = True
+        self.action_masks[rows] = False
 
     def _write_observations(self) -> None:
         if self._observe:
