@@ -99,7 +99,7 @@ def find_programs(
     return found
 
 
-DEFAULT_TRACE = ""
+DEFAULT_TRACE = "alexnet-v5e"  # small: 36 decisions
 
 
 def _several(one_or_more: Any) -> tuple[Any, ...]:

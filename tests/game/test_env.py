@@ -267,7 +267,7 @@ def test_pictures() -> None:
     text = make(program=program, hierarchy=instance.hierarchy, render_mode="ansi")
     text.reset(seed=0)
     assert "decision 0 of" in text.render()
-    assert "uses A" in text.render()
+    assert "step 0 (step.0) uses " in text.render()
     with pytest.raises(InputError, match="unknown render mode"):
         MallocEnv([(program, instance.hierarchy)], render_mode="human")
 
