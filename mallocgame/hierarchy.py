@@ -85,10 +85,10 @@ def _hbm_and_fast(
 
 def _presets() -> dict[str, Hierarchy]:
     # TPU figures: max_size_in_bytes, alignment and outstanding copies as libtpu 0.0.52 logs them; bandwidths fitted to
-    # its cost model (docs/fidelity.md). v5p has no fit yet: 0.9 of the published 2765 GB/s (as on v5e), VMEM as v5e.
+    # its cost model (docs/fidelity.md).
     v4 = _hbm_and_fast("v4", "CMEM", 32, 491.24, 67108864, 2.95)
     v5e = _hbm_and_fast("v5e", "VMEM", 16, 737.66, 117440512, 16.6)
-    v5p = _hbm_and_fast("v5p", "VMEM", 95, 2488.5, 50266112, 16.6)
+    v5p = _hbm_and_fast("v5p", "VMEM", 95, 2350.43, 50266112, 18.1)
     v6e = _hbm_and_fast("v6e", "VMEM", 32, 1638.0, 100597760, 21.3)
     host = MemoryLayer(name="host", capacity_bytes=256 * 2**30, bytes_per_second=32e9)
     pcie = Link(name="PCIe", pairs=((0, 1), (0, 2)), bytes_per_second=32e9, shared_layer=0, latency_seconds=2e-6)
