@@ -49,8 +49,11 @@ class Compilation:
         """Return itself.
 
         Raises:
+            InputError: there is no such function, or it has no arguments.
             TraceError: the compilation failed.
         """
+        if self.error.startswith("InputError: "):
+            raise InputError(self.error.removeprefix("InputError: "))
         if self.error:
             raise TraceError(what, None, self.error)
         return self

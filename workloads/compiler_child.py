@@ -17,7 +17,8 @@ def serve() -> None:
     """Answer requests until standard input ends."""
     import jax
 
-    jax.config.update("jax_platforms", "cpu")
+    config: Any = jax.config
+    config.update("jax_platforms", "cpu")
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

@@ -119,7 +119,8 @@ def shapes(arguments: str) -> tuple[Any, ...]:
     import jax
     import jax.numpy as jnp
 
-    return tuple(jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for dtype, shape in parse_arguments(arguments))
+    struct: Any = jax.ShapeDtypeStruct
+    return tuple(struct(shape, jnp.dtype(dtype)) for dtype, shape in parse_arguments(arguments))
 
 
 def reference_to(function: Callable[..., Any]) -> ProgramReference | None:

@@ -67,6 +67,7 @@ class AllocationRow:
     done_before: int = -1
     slices: tuple[Slice, ...] = ()
     source_offset_bytes: int | None = None  # of the allocation it is copied from; None: the default memory
+    replaces: str = ""  # the synchronous copy that the pass made this asynchronous one of
     cross_program: bool = False  # a copy for this run made in the run before, or for the next run
     uses: tuple[Position, ...] = ()
 
@@ -276,7 +277,7 @@ class _Reader:
             key = (use, int(times[1]), int(times[2])) if times else None
             parts = self.slices.get(key, ()) if key else ()
             if key and {part.offset_bytes for part in parts} == places.keys():
-                self.slices[key] = tuple(replace(part, offset_bytes=places[part.offset_bytes]) for part in parts)
+                self.slices[key] = _moved(parts, places)
 
     def _skip(self, text: str) -> None:
         match = re.fullmatch(r"Skip <\d+ (.*)> because it is not allowed in the alternate memory\.", text)
@@ -325,6 +326,9 @@ class _Reader:
         if defined_at is None:
             mirrored = re.search(r" mirrored at (.*?), originally", source)
             defined_at = parse_position(mirrored[1]) if mirrored else None
+        replaced = re.search(r"sync_mem_op: (?!none)([^\s,]+)", text)
+        if replaced:
+            defined_at = Position(instruction=replaced[1])
         times = re.search(r"start_time:(-?\d+), end_time:(-?\d+)", head)
         kind = re.match(r"(PinnedAllocation|Copy Allocation|Sliced Copy Allocation) in (alt|def)", head)
         if defined_at is None or times is None or kind is None:
@@ -349,6 +353,7 @@ class _Reader:
             done_before=int(copy[2]) if copy else -1,
             slices=self._slices_of(uses, copy, offset) if copy and kind[1].startswith("Sliced") else (),
             source_offset_bytes=int(source_offset[1]) if source_offset else None,
+            replaces=replaced[1] if replaced and replaced[0] in head else "",
             cross_program=source.startswith("PinnedAllocation in def (off: -1"),
             uses=uses,
         )
@@ -392,6 +397,17 @@ class _Reader:
         if not log.simulated:
             raise TraceError(log.path, self.number, "no simulator lines: TPU_VMODULE needs simulator=3")
         return log
+
+
+def _moved(parts: tuple[Slice, ...], places: dict[int, int]) -> tuple[Slice, ...]:
+    """Return slices at their new places. Which slice is copied when may change too, so sizes follow from the places."""
+    offsets = sorted(places.values())
+    ends = [*offsets[1:], offsets[0] + sum(part.size_bytes for part in parts)]
+    sizes = {offset: end - offset for offset, end in zip(offsets, ends, strict=True)}
+    where = [places[part.offset_bytes] for part in parts]
+    return tuple(
+        replace(part, offset_bytes=offset, size_bytes=sizes[offset]) for part, offset in zip(parts, where, strict=True)
+    )
 
 
 def _uses(text: str) -> Iterable[Position]:

@@ -59,14 +59,16 @@ def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _P
     uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
     end = min(row.end_time + 1, num_steps)
     start = row.start_after + 1 if row.is_copy else row.start_time
-    born = not row.is_copy and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
+    if row.replaces:  # the instruction that the pass would remove still writes it, where it stands
+        start = next(u.step for u in uses if u.kind == UseKind.DEFINE)
+    born = bool(row.replaces or not row.is_copy) and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
     piece = _Piece(
         tensor=tensor,
         offset_bytes=row.offset_bytes,
         start_step=start,
         end_step=max(end, start + 1),
         born=born,
-        copies=[row] if row.is_copy else [],
+        copies=[row] if row.is_copy and not row.replaces else [],
     )
     if held:
         piece.start_step = HELD
