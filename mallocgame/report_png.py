@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -48,7 +49,9 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 
 def _draw_map(axis: Axes, scene: Scene, layer: int, scale: float) -> None:
     capacity = scene.capacities_bytes[layer] / MIB
-    strip = HOME_SHARE * capacity
+    used = max((box.offset_bytes + box.size_bytes for box in scene.boxes if box.layer == layer), default=0) / MIB
+    top = capacity if used > 0.5 * capacity or not used else 1.3 * used
+    strip = HOME_SHARE * top
     full, arriving, colors, faint = [], [], [], []
     boxes = [box for box in scene.boxes if box.layer == layer]
     for box in boxes:
@@ -68,40 +71,49 @@ def _draw_map(axis: Axes, scene: Scene, layer: int, scale: float) -> None:
     axis.add_patch(Rectangle((0, -strip), scene.total_seconds * scale, strip, color="#e4e4e4", zorder=0))
     axis.text(0.004, 0.012, scene.layers[0], transform=axis.transAxes, fontsize=7, va="bottom", color="#555555")
     _draw_arrows(axis, scene, layer, scale, -strip / 2)
-    _draw_names(axis, scene, layer, scale)
-    axis.axhline(capacity, color="black", linewidth=0.8, linestyle="--")
-    axis.set_ylim(-strip, capacity * 1.02)
+    _draw_names(axis, scene, layer, scale, top * MIB)
+    if top == capacity:
+        axis.axhline(capacity, color="black", linewidth=0.8, linestyle="--")
+    else:
+        note = f"capacity {capacity:.1f} MiB is above the picture"
+        axis.text(0.996, 0.985, note, transform=axis.transAxes, ha="right", va="top", fontsize=7.5, color="#555555")
+    axis.set_ylim(-strip, top * 1.02)
     axis.set_ylabel(f"{scene.layers[layer]} address, MiB")
 
 
 def _draw_arrows(axis: Axes, scene: Scene, layer: int, scale: float, home: float) -> None:
+    """Draw each copy; the smaller it is, and the more there are, the fainter."""
     ends: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {COPY_IN: [], COPY_OUT: []}
+    weights: dict[str, list[float]] = {COPY_IN: [], COPY_OUT: []}
+    crowd = min(1.0, 60 / (1 + len(scene.arrows)))
     for arrow in scene.arrows:
         boxes = [scene.boxes[i] if i >= 0 else None for i in (arrow.source, arrow.target)]
-        if not any(box is not None and box.layer == layer for box in boxes):
+        inside = [box is not None and box.layer == layer for box in boxes]
+        if not any(inside):
             continue
-        inward = boxes[1] is not None and boxes[1].layer == layer
-        heights = []
-        for box in boxes:
-            inside = box is not None and box.layer == layer
-            heights.append((box.offset_bytes + box.size_bytes / 2) / MIB if inside and box is not None else home)
-        points = ((arrow.issue_seconds * scale, heights[0]), (arrow.finish_seconds * scale, heights[1]))
-        ends[COPY_IN if inward else COPY_OUT].append(points)
-    thin = max(0.25, min(1.0, 80 / (1 + len(scene.arrows))))
+        heights = [home if b is None or b.layer != layer else (b.offset_bytes + b.size_bytes / 2) / MIB for b in boxes]
+        color = COPY_IN if inside[1] else COPY_OUT
+        ends[color].append(((arrow.issue_seconds * scale, heights[0]), (arrow.finish_seconds * scale, heights[1])))
+        share = min(1.0, 12 * arrow.size_bytes / scene.capacities_bytes[layer])
+        weights[color].append(crowd + (1 - crowd) * share)
     for color, lines in ends.items():
-        axis.add_collection(LineCollection(lines, colors=color, linewidths=0.5 + 0.6 * thin, alpha=0.25 + 0.55 * thin))
-        if lines:
-            tips = np.array([line[1] for line in lines])
-            axis.scatter(tips[:, 0], tips[:, 1], s=5 + 12 * thin, color=color, marker="^" if color == COPY_IN else "v")
+        if not lines:
+            continue
+        weight = np.array(weights[color])
+        widths, opacity = 0.3 + 0.8 * weight, 0.1 + 0.75 * weight
+        axis.add_collection(LineCollection(lines, colors=color, linewidths=widths, alpha=opacity))
+        tips = np.array([line[1] for line in lines])
+        colors = [to_rgba(color, 0.15 + 0.85 * each) for each in weight]
+        axis.scatter(tips[:, 0], tips[:, 1], s=1 + 16 * weight, c=colors, marker="^" if color == COPY_IN else "v")
 
 
-def _draw_names(axis: Axes, scene: Scene, layer: int, scale: float) -> None:
+def _draw_names(axis: Axes, scene: Scene, layer: int, scale: float, height_bytes: float) -> None:
     """Name the boxes that have room for it."""
-    total, capacity = scene.total_seconds, scene.capacities_bytes[layer]
+    total = scene.total_seconds
     boxes = sorted((b for b in scene.boxes if b.layer == layer), key=lambda b: -b.size_bytes)
     for box in boxes[:_MAX_LABELS]:
         width = (box.end_seconds - box.start_seconds) / total if total else 0.0
-        if box.size_bytes / capacity > 0.03 and width > 0.0062 * len(box.name):
+        if box.size_bytes / height_bytes > 0.03 and width > 0.0062 * len(box.name):
             middle = (box.start_seconds + box.end_seconds) / 2 * scale
             height = (box.offset_bytes + box.size_bytes / 2) / MIB
             axis.text(middle, height, box.name, ha="center", va="center", fontsize=6.5, clip_on=True)

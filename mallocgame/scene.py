@@ -88,7 +88,7 @@ def build_scene(program: Program, hierarchy: Hierarchy, mapping: Mapping, timeli
         links=tuple(link.name for link in hierarchy.links),
         link_edges_seconds=bins,
         link_instructions=instructions,
-        link_copies=_copy_shares(program, hierarchy, mapping, timeline, before, bins, instructions),
+        link_copies=_copy_shares(program, hierarchy, mapping, before, bins, instructions),
     )
 
 
@@ -166,27 +166,26 @@ def _instruction_shares(program: Program, hierarchy: Hierarchy, timeline: Timeli
 
 
 def _copy_shares(
-    program: Program,
-    hierarchy: Hierarchy,
-    mapping: Mapping,
-    timeline: Timeline,
-    before: F64,
-    bins: F64,
-    instructions: F64,
+    program: Program, hierarchy: Hierarchy, mapping: Mapping, before: F64, bins: F64, instructions: F64
 ) -> F64:
-    """Spread each copy over its time in the proportion in which instructions leave the link free."""
+    """Serve the copies bin by bin with what instructions leave free; half for each direction when both have work."""
+    queue, _, _, work, _ = link_queues(program, hierarchy, mapping)
+    issue = before[mapping.transfer_table[:, 3] + 1]
+    arriving = np.zeros((2 * len(hierarchy.links), len(bins) - 1))
+    at = np.clip(np.searchsorted(bins, issue, side="right") - 1, 0, len(bins) - 2)
+    np.add.at(arriving, (queue, at), work)
+    free = (1.0 - np.minimum(instructions, 1.0)) * np.diff(bins)
     shares = np.zeros((len(hierarchy.links), len(bins) - 1))
-    queue, _, order, work, _ = link_queues(program, hierarchy, mapping)
-    finish = timeline.transfer_finish_seconds
-    for q in range(len(order)):
-        ids = order[q, : int((queue == q).sum())]
-        if len(ids):
-            issue = before[mapping.transfer_table[ids, 3] + 1]
-            begin = np.maximum(issue, np.concatenate([[0.0], finish[ids[:-1]]]))
-            free = np.concatenate([[0.0], np.cumsum((1.0 - np.minimum(instructions[q // 2], 1.0)) * np.diff(bins))])
-            begin, end = (np.interp(edge, bins, free) for edge in (np.minimum(begin, finish[ids]), finish[ids]))
-            shares[q // 2] += _spread(begin, end, work[ids], free) * np.diff(free) / np.diff(bins)
-    return np.clip(shares, 0.0, 1.0 - np.minimum(instructions, 1.0))
+    waiting = np.zeros((len(hierarchy.links), 2))
+    for b in range(len(bins) - 1):
+        waiting += arriving[:, b].reshape(-1, 2)
+        half = np.minimum(waiting, free[:, b, None] / 2)
+        rest = free[:, b] - half.sum(axis=1)
+        served = half + np.minimum(waiting - half, rest[:, None])  # only one direction can have more than its half left
+        waiting -= served
+        shares[:, b] = served.sum(axis=1)
+    shares /= np.diff(bins)
+    return shares
 
 
 def _spread(begin: F64, end: F64, work: F64, bins: F64) -> F64:

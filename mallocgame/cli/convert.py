@@ -67,7 +67,8 @@ def _write_csv(target: Path, trace: "Trace", mapping: "Mapping", layer: int) -> 
     if layer >= trace.hierarchy.num_layers:
         raise InputError(f"--layer {layer}: {trace.hierarchy.name} has layers 0 to {trace.hierarchy.num_layers - 1}")
     alignment = trace.hierarchy.layers[layer].alignment_bytes
-    buffers, offsets = [], []
+    buffers: list[Buffer] = []
+    offsets: list[int] = []
     for index, offset, size, start, end in rectangles(trace.program, mapping).tolist():
         r = mapping.residencies[index]
         if r.layer != layer:

@@ -25,10 +25,21 @@ def suite(json: JsonOption = False) -> None:
             if json:
                 print_json([row])
             else:
-                table.append(_cells(case, row))
+                name, *figures = _cells(case, row)
+                table.append((name, shipped.entry(name).split, *figures))
             advance(done + 1)
     if not json:
-        columns = ("trace", "steps", "decisions", "live / capacity", "XLA ms", "all home ms", "bound ms", "XLA gap")
+        columns = (
+            "trace",
+            "split",
+            "steps",
+            "decisions",
+            "live / capacity",
+            "XLA ms",
+            "all home ms",
+            "bound ms",
+            "XLA gap",
+        )
         print_table(f"{len(names)} shipped traces", columns, table)
 
 
