@@ -101,7 +101,8 @@ def race(args: argparse.Namespace) -> None:
 def heights(args: argparse.Namespace) -> None:
     """Print height / most live bytes on the larger real instances, and of the heuristics on MiniMalloc's."""
     print(
-        "\n## height / max-live, no capacity\n| instance | n | seconds | height / max-live | status |\n|---|---|---|---|---|"
+        "\n## height / max-live, no capacity\n"
+        "| instance | n | seconds | height / max-live | status |\n|---|---|---|---|---|"
     )
     for name, seconds in (("G_1", 10.0), ("resnet50", 10.0), ("pangu_2.6B", 60.0)):
         buffers = read_buffers(DATA / "idealloc" / f"{name}.csv")

@@ -160,3 +160,10 @@ def test_incremental_packer_against_a_grid(actions: list[tuple[int, int, int, bo
         else:
             taken.update({(t, a): name for t in steps for a in range(offset, offset + size)})
     assert len(packer) == len(set(taken.values()))
+
+
+@pytest.mark.parametrize("solver", ["first-fit", "best-fit", "hill-climb"])
+def test_a_buffer_that_ends_frees_its_bytes_at_once(solver: SolverName) -> None:
+    spans = {"a": (0, 1, 4), "b": (1, 2, 4), "c": (0, 2, 1)}
+    buffers = [Buffer(name=k, lower=low, upper=up, size_bytes=size) for k, (low, up, size) in spans.items()]
+    assert pack(buffers, solver=solver, seconds=1).height_bytes == 5
