@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
-from mallocgame.cli.evaluate import NoHoistOption, SecondsOption, SeedOption
+from mallocgame.cli.evaluate import BoundSecondsOption, NoHoistOption, SecondsOption, SeedOption
 from mallocgame.cli.traces import TracesArgument
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.cli.judging import Judged
+    from mallocgame.cli.judging import Case, Judged
 
 Row = dict[str, Any]
 
@@ -26,6 +26,7 @@ def compare(
     ] = "xla,none,random,greedy,xla-heuristic",
     seconds: SecondsOption = 10.0,
     seed: SeedOption = 0,
+    bound_seconds: BoundSecondsOption = 10.0,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
     figure: Annotated[
         Path | None, typer.Option("--figure", help="Draw speed-ups by trace and solver (.png, .svg or .pdf).")
@@ -39,6 +40,7 @@ def compare(
 
     Example: mallocgame compare lstm@v5e lstm@v4 --solvers xla,greedy --seconds 5 --csv rows.csv --figure rows.png
     """
+    from mallocgame.cli.judging import open_case
     from mallocgame.cli.traces import trace_names
 
     wanted = _solver_names(solvers)
@@ -48,7 +50,8 @@ def compare(
     rows: list[Row] = []
     with progress("comparing", total=len(names)) as advance:
         for done, name in enumerate(names):
-            found = _rows_of(name, wanted, seconds, seed, not no_hoist, lambda part, done=done: advance(done + part))
+            case = open_case(name, hoist=not no_hoist, bound_seconds=bound_seconds)
+            found = _rows_of(case, wanted, seconds, seed, lambda part, done=done: advance(done + part))
             rows += found
             if json:
                 print_json(found)
@@ -82,10 +85,9 @@ def _solver_names(text: str) -> list[str]:
     return names
 
 
-def _rows_of(name: str, solvers: Sequence[str], seconds: float, seed: int, hoist: bool, advance: Any) -> list[Row]:
-    from mallocgame.cli.judging import open_case, solve
+def _rows_of(case: "Case", solvers: Sequence[str], seconds: float, seed: int, advance: Any) -> list[Row]:
+    from mallocgame.cli.judging import solve
 
-    case = open_case(name, hoist=hoist)
     runnable = [solver for solver in solvers if solver != "xla" or case.trace.mapping is not None]
     judged: list[Judged] = []
     for index, solver in enumerate(runnable):

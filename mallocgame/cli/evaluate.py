@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Time limit of a solver.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of a solver.")]
+BoundSecondsOption = Annotated[
+    float, typer.Option("--bound-seconds", help="Time to prove a bound that respects capacity; 0: the simple one.")
+]
 NoHoistOption = Annotated[
     bool,
     typer.Option("--no-hoist", help="Forbid copies made before a loop that stay through it (compilers cannot do it)."),
@@ -33,6 +36,7 @@ def evaluate(
     ] = None,
     seconds: SecondsOption = 10.0,
     seed: SeedOption = 0,
+    bound_seconds: BoundSecondsOption = 10.0,
     no_hoist: NoHoistOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -47,7 +51,8 @@ def evaluate(
     if (solver is None) == (mapping is None):
         raise InputError("give --solver NAME or --mapping FILE, one of them")
     _check_suffixes(report, perfetto)
-    case = open_case(trace, hoist=not no_hoist)
+    with progress(f"proving a bound for {trace}"):
+        case = open_case(trace, hoist=not no_hoist, bound_seconds=bound_seconds)
     judged = _judged(case, solver, mapping, seconds, seed)
     if json:
         print_json([judged.row()])

@@ -74,8 +74,8 @@ class Judged:
         }
 
 
-def open_case(text: str, *, hoist: bool = True) -> Case:
-    """Read a trace (file or shipped name), judge the compiler's own mapping and prove a bound."""
+def open_case(text: str, *, hoist: bool = True, bound_seconds: float = 0.0) -> Case:
+    """Read a trace (file or shipped name), judge the compiler's own mapping and prove a bound in about that time."""
     from mallocgame.cli.traces import chip_of, open_trace
     from mallocgame.simulate import simulate
     from mallocgame.validate import validate
@@ -85,15 +85,21 @@ def open_case(text: str, *, hoist: bool = True) -> Case:
     xla = None
     if trace.mapping is not None and not validate(program, trace.hierarchy, trace.mapping):
         xla = simulate(program, trace.hierarchy, trace.mapping).total_seconds
-    bound = prove_bound(program, trace.hierarchy)
+    bound = prove_bound(program, trace.hierarchy, bound_seconds)
     return Case(trace=trace, program=program, chip=chip_of(trace), xla_judged_seconds=xla, lower_bound_seconds=bound)
 
 
-def prove_bound(program: "Program", hierarchy: "Hierarchy") -> float:
-    """Return the best bound that is cheap to prove for every mapping."""
-    from mallocgame.simulate import lower_bound
+def prove_bound(program: "Program", hierarchy: "Hierarchy", seconds: float) -> float:
+    """Return seconds that no mapping can beat, the best proved in about ``seconds`` (0: what takes no time)."""
+    if not 0 <= seconds < float("inf"):
+        raise InputError(f"--bound-seconds must be a number >= 0, got {seconds}")
+    if seconds == 0:
+        from mallocgame.simulate import lower_bound
 
-    return lower_bound(program, hierarchy)
+        return lower_bound(program, hierarchy)
+    from baselines.bounds import capacity_bound
+
+    return capacity_bound(program, hierarchy, seconds=seconds, integer=False).seconds
 
 
 def judge(

@@ -27,6 +27,7 @@ _ENTRIES: dict[str, Entry] = {
     "none": Entry("baselines.first", "none", "solver", "everything in layer 0"),
     "random": Entry("baselines.first", "random", "solver", "random plans that fit, the best of many"),
     "greedy": Entry("baselines.greedy", "greedy", "solver", "plans by benefit density, best-fit addresses"),
+    "anneal": Entry("baselines.anneal", "anneal", "solver", "simulated annealing with exact judging"),
     "xla-heuristic": Entry("baselines.xla_heuristic", "xla_heuristic", "solver", "the published compiler heuristic"),
 }
 

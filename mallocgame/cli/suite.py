@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress
+from mallocgame.cli.evaluate import BoundSecondsOption
 
 if TYPE_CHECKING:
     from mallocgame.cli.judging import Case
 
 
-def suite(json: JsonOption = False) -> None:
+def suite(bound_seconds: BoundSecondsOption = 0.0, json: JsonOption = False) -> None:
     """List the shipped traces: size, pressure on the fast memory, XLA's judged time, all-home time, proved bound.
 
     Example: mallocgame suite
@@ -20,7 +21,7 @@ def suite(json: JsonOption = False) -> None:
     table = []
     with progress("judging the shipped traces", total=len(names)) as advance:
         for done, name in enumerate(names):
-            case = open_case(name)
+            case = open_case(name, bound_seconds=bound_seconds)
             row = _row(case)
             if json:
                 print_json([row])
