@@ -16,6 +16,8 @@ DONE = "Estimated elapsed time with async copies"  # the last line that a captur
 _PREFIX = re.compile(r"^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ([\w.]+):\d+\] ?(.*)$", re.DOTALL)
 _POSITION = r"(\S+?)(?: \{([\d,]*)\})?"
 _OPERAND = r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?"
+_BUFFER_COLUMNS = "buffer_id,buffer_name,alt_mem_benefit,size,definition_time,use_times,use_names,is_scoped"
+_INTERVAL_COLUMNS = "buffer_id,size,offset,start_time,end_time"
 _NUMBER = r"([-+.\deE]+|nan|-?inf)"
 
 
@@ -94,6 +96,7 @@ class XlaLog:
     benefit_seconds: dict[Position, float] = field(default_factory=dict)  # negative: compute-bound by that much
     buffers: list[BufferRow] = field(default_factory=list)
     allocations: list[AllocationRow] = field(default_factory=list)
+    intervals: set[tuple[int, int, int]] = field(default_factory=set)  # offset, start and end time: XLA's own table
     simulated: list[SimulatedRow] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)  # names of values that may not leave the default memory
     output_values: set[str] = field(default_factory=set)
@@ -175,13 +178,15 @@ class _Reader:
         if text.startswith("Flattened instruction sequence"):
             self.section = "schedule"
         elif text.startswith("Debug buffer info"):
-            self.section = "buffers"
+            self.section = "buffer columns"
         elif text.startswith("Debug allocation info"):
-            self.section = ""
+            self.section = "allocation columns"
         elif self.section == "schedule":
             self._scheduled(text)
-        elif self.section == "buffers":
+        elif self.section.startswith("buffer"):
             self._buffer(text)
+        elif self.section.startswith("allocation"):
+            self._interval(text)
 
     def _option_or_estimate(self, text: str) -> None:
         if text.startswith("memory_space_assignment_options::Options"):
@@ -292,10 +297,10 @@ class _Reader:
         self.log.async_conversions = int(self._match(r"\tnumber of successful async conversion: (\d+)", text)[1])
 
     def _buffer(self, text: str) -> None:
-        if text.startswith("buffer_id,"):
-            expected = "buffer_id,buffer_name,alt_mem_benefit,size,definition_time,use_times,use_names,is_scoped"
-            if text != expected:
-                raise TraceError(self.log.path, self.number, f"unknown columns {text!r}, expected {expected!r}")
+        if self.section == "buffer columns":
+            if text != _BUFFER_COLUMNS:
+                raise TraceError(self.log.path, self.number, f"unknown columns {text!r}, expected {_BUFFER_COLUMNS!r}")
+            self.section = "buffers"
             return
         match = re.fullmatch(r'(\d+),"<\d+ (.*)>",[^,]*,(\d+),-?\d+,"[^"]*","([^"]*)",([01])', text)
         if not match:
@@ -308,6 +313,19 @@ class _Reader:
         name = match[2].removesuffix(" (phi)")
         row = BufferRow(line=self.number, buffer=int(match[1]), name=name, size_bytes=int(match[3]), uses=places)
         self.log.buffers.append(row)
+
+    def _interval(self, text: str) -> None:
+        if self.section == "allocation columns":
+            if text != _INTERVAL_COLUMNS:
+                reason = f"unknown columns {text!r}, expected {_INTERVAL_COLUMNS!r}"
+                raise TraceError(self.log.path, self.number, reason)
+            self.section = "allocations"
+            return
+        match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+),(\d+)", text)
+        if match:
+            self.log.intervals.add((int(match[3]), int(match[4]), int(match[5])))
+        else:
+            self.section = ""
 
     def _allocation(self, text: str) -> None:
         own = text.partition(", from ")[0].partition(", for original")[0]

@@ -33,6 +33,9 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     """
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
+    listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
+    if not log.intervals <= listed:
+        raise TraceError(log.path, None, f"no allocation of the interval {min(log.intervals - listed)}")
     again = [a.defined_at for a in log.allocations if a.cross_program and a.start_after >= 0]
     reloaded = {built.tensor_of.get(built.aliases.find((place.instruction, place.index))) for place in again}
     for row in log.allocations:
@@ -48,6 +51,10 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
             pieces.append(_piece(tensor, row, built, held))
     residencies, copies = _residencies(_join(pieces), built.program.num_steps)
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
+    issued = sum(row.name.startswith(("copy-start", "slice-start")) for row in log.simulated)
+    others = sum(r.start_step == HELD for r in residencies) + sum(bool(row.replaces) for row in log.allocations)
+    if issued != len(transfers) + others:
+        raise TraceError(log.path, None, f"XLA's timeline issues {issued} copies, its allocations {len(transfers)}")
     order = sorted(
         range(len(transfers)), key=lambda i: (transfers[i][0].start_after, transfers[i][0].done_before, transfers[i][1])
     )

@@ -1,0 +1,105 @@
+"""``mallocgame capture``: a JAX function, or a log made elsewhere, as a trace."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from workloads.trace import Trace
+
+
+def capture(
+    function: Annotated[
+        str | None, typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile.")
+    ] = None,
+    chip: Annotated[str, typer.Option("--chip", help="v4, v5e, v5p or v6e.")] = "v5e",
+    args: Annotated[
+        str, typer.Option("--args", help="Its arguments, e.g. 'bf16[8,128],f32[]'; none: example_args() of its module.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="Save the trace here (.json or .json.gz).")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="A libtpu compiler option; repeatable.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Let the compilation finish: slower, and finds errors after the assignment.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Read this log of libtpu instead of compiling (needs --hlo-dir).")
+    ] = None,
+    hlo_dir: Annotated[
+        Path | None, typer.Option("--hlo-dir", help="The folder that xla_dump_to named for the same compilation.")
+    ] = None,
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Leave out names of tensors and instructions, and source places.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Compile a JAX function for a TPU chip, without the chip, and save what the compiler planned as a trace.
+
+    Example: mallocgame capture my_package.model:step --chip v5e --args "bf16[8,128,768]" --out step.json.gz
+    """
+    if (function is None) == (log is None):
+        raise InputError("name a function (package.module:function), or give --log FILE with --hlo-dir DIR")
+    if (log is None) != (hlo_dir is None):
+        raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
+    if out is not None and not out.name.endswith((".json", ".json.gz")):
+        raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
+    if log is not None and hlo_dir is not None:
+        if args or option or full:
+            raise InputError("--args, --option and --full are for compiling, --log reads what was compiled before")
+        from workloads.capture import trace_from_files
+
+        trace = trace_from_files(log, hlo_dir, chip)
+    else:
+        trace = _compiled(str(function), chip, args, option or [], full)
+    if anonymise:
+        from workloads.anonymise import anonymise as without_names
+
+        trace = without_names(trace)
+    if out is not None:
+        from workloads.trace import save_trace
+
+        save_trace(out, trace)
+    _show(trace, json)
+    if out is not None:
+        say(f"saved {out}")
+
+
+def _compiled(function: str, chip: str, args: str, option: list[str], full: bool) -> "Trace":
+    from workloads.capture import capture as run
+
+    options: dict[str, str | bool] = {}
+    for text in option:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"--option {text}: expected KEY=VALUE")
+        options[key] = value
+    with progress(f"compiling {function} for {chip}") as advance:
+        return run(function, args, chip=chip, compiler_options=options, full=full, on_bytes=advance)
+
+
+def _show(trace: "Trace", json: bool) -> None:
+    from mallocgame.simulate import home_seconds, lower_bound, simulate
+
+    program, hierarchy = trace.program, trace.hierarchy
+    row: dict[str, Any] = {
+        "trace": trace.name,
+        "chip": trace.provenance.get("chip"),
+        "instructions": program.num_steps,
+        "decisions": program.num_decisions,
+        "tensors": len(program.tensors),
+        "capacity_bytes": hierarchy.layers[1].capacity_bytes,
+        "xla_judged_seconds": simulate(program, hierarchy, trace.mapping).total_seconds if trace.mapping else None,
+        "xla_estimate_seconds": trace.estimates.get("xla_seconds"),
+        "none_judged_seconds": home_seconds(program, hierarchy),
+        "lower_bound_seconds": lower_bound(program, hierarchy),
+    }
+    if json:
+        print_json([row])
+        return
+    cells = [(key.replace("_", " "), f"{v:.6g}" if isinstance(v, float) else str(v)) for key, v in row.items()]
+    print_table(trace.name, ("", "value"), cells)
