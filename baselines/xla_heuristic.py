@@ -26,8 +26,8 @@ from mallocgame.solver import Progress, SolveResult
 F64 = npt.NDArray[np.float64]
 
 # Time that instructions take while a copy is under way, over the time of the copy; and the longest copy or wait in fast
-# memory from one use to the next, over the time to copy all of that memory. libtpu keeps its own values to itself: these
-# are what its mappings of the shipped traces show (libtpu 0.0.52: smallest overlap 1.02, longest wait 7.99).
+# memory from one use to the next, over the time to copy all of that memory. libtpu keeps its own values to itself:
+# these are what its mappings of the shipped traces show (libtpu 0.0.52: smallest overlap 1.02, longest wait 7.99).
 MIN_OVERLAP = 1.0
 PREFERRED_OVERLAP = 2.0
 MAX_OVERLAP_TO_MEMORY = 8.0
