@@ -20,6 +20,8 @@ from mallocgame.simulate import bytes_by_layer, home_seconds
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
+TINY_TRAFFIC = 1e-5  # of the all-in-layer-0 time, and
+TINY_SIZE = 1e-4  # of the smallest layer: below both, a tensor's shares may be fractions even in the integer program
 SMALL_WORK = 1e-5  # copies that take less of the all-in-layer-0 time are only counted in the total
 
 
@@ -47,27 +49,36 @@ class Relaxation:
     edges: I64
     wait: list[int] = field(default_factory=list)  # slot: column, units of waiting in it
     progress: list[Progress] = field(default_factory=list)
-    shares: set[int] = field(default_factory=set)  # columns that are 0 or 1 in a mapping
+    num_shares: int = 0  # the first columns: all that are 0 or 1 in a mapping
+    capacity_rows: list[int] = field(default_factory=list)
+    shares: set[int] = field(default_factory=set)  # columns that are 0 or 1 in a mapping, those of tiny tensors apart
 
     @property
     def is_whole(self) -> npt.NDArray[np.bool_]:
-        """bool[columns]: which are 0 or 1 in a mapping."""
+        """bool[columns]: which the integer program keeps whole."""
         flags = np.zeros(len(self.linear.cost), dtype=np.bool_)
         flags[sorted(self.shares)] = True
         return flags
+
+    @property
+    def is_share(self) -> npt.NDArray[np.bool_]:
+        """bool[columns]: which are 0 or 1 in a mapping."""
+        return np.arange(len(self.linear.cost)) < self.num_shares
 
 
 def relax(program: Program, hierarchy: Hierarchy, *, num_slots: int = 64) -> Relaxation:
     """Build the relaxation; ``num_slots`` is how finely it looks at when copies happen."""
     linear = LinearProgram()
-    flows = []
+    flows: list[Flow] = []
+    shares: set[int] = set()
+    unit = home_seconds(program, hierarchy) or 1.0
     for index, tensor in enumerate(program.tensors):
         fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
         if tensor.movable and fits and any(not use.home_only for use in tensor.uses):
+            first = len(linear.cost)
             flows.append(add_flow(linear, tensor, route(program, index), (0, *fits)))
-    unit = home_seconds(program, hierarchy)
-    if unit <= 0.0:
-        unit = 1.0
+            if _matters(program, hierarchy, index, unit):
+                shares.update(range(first, len(linear.cost)))
     relaxation = Relaxation(
         program=program,
         hierarchy=hierarchy,
@@ -77,12 +88,21 @@ def relax(program: Program, hierarchy: Hierarchy, *, num_slots: int = 64) -> Rel
         idle=[],
         unit_seconds=unit,
         edges=np.array([0, program.num_steps]),
-        shares=set(range(len(linear.cost))),
+        shares=shares,
+        num_shares=len(linear.cost),
     )
     _add_times(relaxation)
     _add_links(relaxation, num_slots)
     _add_capacity(relaxation)
     return relaxation
+
+
+def _matters(program: Program, hierarchy: Hierarchy, index: int, unit: float) -> bool:
+    """Whether a tensor is large, or its traffic long, enough to be worth a whole decision."""
+    tensor, slowest = program.tensors[index], min(layer.bytes_per_second for layer in hierarchy.layers)
+    traffic = sum(use.bytes * int(program.trip_counts[use.step]) for use in tensor.uses)
+    room = min(layer.capacity_bytes for layer in hierarchy.layers[1:])
+    return traffic / slowest >= TINY_TRAFFIC * unit or tensor.size_bytes >= TINY_SIZE * room
 
 
 def work_seconds(relaxation: Relaxation, move: Move) -> tuple[int, float]:
@@ -181,23 +201,20 @@ def _add_capacity(relaxation: Relaxation) -> None:
                     rows[at].append((column, -size))
         for row in rows:
             if -sum(coefficient for _, coefficient in row) > 1.0:
+                relaxation.capacity_rows.append(len(relaxation.linear.row_bound))
                 relaxation.linear.at_least(row, -1.0)
 
 
 def _add_links(relaxation: Relaxation, num_slots: int) -> None:
     """A link's work fits into the time it is free, waits included: in all, and within each move's window."""
     linear = relaxation.linear
-    bound = np.array([expression.constant for expression in relaxation.idle[0]])
-    weights = (
-        np.abs(bound) + relaxation.program.compute_seconds * relaxation.program.trip_counts / relaxation.unit_seconds
-    )
-    relaxation.edges = pick_edges(weights, num_slots)
-    relaxation.wait = [linear.column(0.0, 1.0, 1.0) for _ in range(2 * len(relaxation.edges) - 1)]
     moves = [(move, *work_seconds(relaxation, move)) for flow in relaxation.flows for move in flow.moves]
+    large = [entry for entry in moves if entry[2] >= SMALL_WORK]
+    relaxation.edges = pick_edges(relaxation.program.num_steps, large, num_slots)
+    relaxation.wait = [linear.column(0.0, 1.0, 1.0) for _ in range(2 * len(relaxation.edges) - 1)]
     for link, idle in enumerate(relaxation.idle):
         free = Expression.of(*relaxation.wait)
         for expression in idle:
             free = free.plus(expression)
         linear.not_above(Expression([(move.column, work) for move, at, work in moves if at == link]), free)
-    large = [entry for entry in moves if entry[2] >= SMALL_WORK]
     relaxation.progress = spread(linear, large, relaxation.idle, relaxation.wait, relaxation.edges)

@@ -36,13 +36,21 @@ class Progress:
         return self.done[index] if index >= 0 else None
 
 
-def pick_edges(weights: npt.NDArray[np.float64], count: int) -> I64:
-    """Return at most ``count`` + 1 boundaries, 0 and T among them, that share the steps' ``weights`` out evenly."""
-    num_steps = len(weights)
-    sums = np.concatenate([[0.0], np.cumsum(weights)])
-    targets = np.linspace(0.0, sums[-1], count + 1)
-    inner = np.searchsorted(sums, targets[1:-1])
-    return np.unique(np.concatenate([[0], np.clip(inner, 0, num_steps), [num_steps]])).astype(np.int64)
+def pick_edges(num_steps: int, moves: list[tuple[Move, int, float]], count: int) -> I64:
+    """Return at most ``count`` + 1 boundaries, 0 and T among them: where the windows of the largest moves begin or end.
+
+    Args:
+        num_steps: T.
+        moves: (move, link, work).
+        count: K.
+    """
+    score = np.zeros(num_steps + 1)
+    for move, _, work in moves:
+        score[move.leg.last_due] += work
+        score[move.leg.first_issue] += work
+    score[[0, num_steps]] = np.inf
+    best = np.argsort(-score, kind="stable")[: count + 1]
+    return np.sort(best[score[best] > 0.0]).astype(np.int64)
 
 
 def spread(
