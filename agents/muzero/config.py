@@ -31,11 +31,11 @@ class Config:
     num_games: int = 64  # played side by side
     focus_fraction: float = 1e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets
-    replay_steps: int = 200_000
+    replay_steps: int = 60_000
     bootstrap_steps: int = 30  # n of the n-step return
     unroll_steps: int = 5  # K
     priority_exponent: float = 0.5
-    reanalyse_fraction: float = 0.0  # of each batch: policy and value searched again with the newest network
+    reanalyse_fraction: float = 0.0  # of each batch's first positions: searched again with the newest target network
     # learner
     batch_size: int = 128
     updates_per_step: float = 0.02  # learner updates for each environment step (of one game)
@@ -48,10 +48,9 @@ class Config:
     reward_weight: float = 1.0
     consistency_weight: float = 0.0
     target_decay: float = 0.99  # of the slow copy of the weights that searches during self-play and reanalyse
-    imitation_weight: float = 0.0  # hybrid: weight of the start mapping's actions in the policy target, fading to 0
+    imitation_share: float = 0.9  # hybrid: what a demonstrated action gets of the policy target
     # bookkeeping
     checkpoint_seconds: float = 60.0
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         positive = ("latent_size", "hidden_size", "num_games", "batch_size", "unroll_steps", "bootstrap_steps")

@@ -1,11 +1,15 @@
 """One gradient step: unroll the model K steps from replayed positions and compare with the targets."""
 
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+import optax.contrib
 
 from agents.muzero.categorical import encode
 from agents.muzero.config import Config
@@ -34,28 +38,29 @@ class Losses(NamedTuple):
     errors: jax.Array
 
 
-Update = Callable[[Learner, dict[str, Any]], tuple[Learner, Losses]]
+Update = Callable[[Learner, dict[str, Any], float], tuple[Learner, Losses]]
 
 
-def learning_rate(config: Config, num_updates: int) -> optax.Schedule:
-    """Return the schedule over ``num_updates`` updates. REX: arXiv 2107.04197."""
-    peak, horizon = config.learning_rate, max(num_updates, 1)
-    if config.schedule == "linear":
-        return optax.linear_schedule(peak, 0.02 * peak, horizon)
-    if config.schedule == "cosine":
-        return optax.cosine_decay_schedule(peak, horizon, alpha=0.02)
-    if config.schedule == "constant":
-        return optax.constant_schedule(peak)
+def learning_rate(config: Config, progress: float) -> float:
+    """Return the rate when a fraction ``progress`` of the training budget (seconds or steps) is spent.
 
-    def rex(count: Any) -> Any:
-        left = 1.0 - jnp.minimum(count / horizon, 1.0)
-        return peak * jnp.maximum(left / (0.5 + 0.5 * left), 0.02)
+    Source of rex: arXiv 2107.04197.
 
-    return rex
+    >>> [round(learning_rate(Config(learning_rate=1.0), x), 2) for x in (0.0, 0.5, 1.0)]
+    [1.0, 0.51, 0.02]
+    """
+    left = 1.0 - min(max(progress, 0.0), 1.0)
+    shapes = {
+        "linear": 0.02 + 0.98 * left,
+        "cosine": 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (1.0 - left))),
+        "rex": max(left / (0.5 + 0.5 * left), 0.02),
+        "constant": 1.0,
+    }
+    return config.learning_rate * shapes[config.schedule]
 
 
-def make_optimizer(config: Config, num_updates: int) -> optax.GradientTransformation:
-    """Return gradient clipping followed by any optax optimiser by name.
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Return gradient clipping followed by any optax optimiser by name; its rate is set at each update.
 
     Raises:
         InputError: optax has no such optimiser.
@@ -63,32 +68,48 @@ def make_optimizer(config: Config, num_updates: int) -> optax.GradientTransforma
     factory = getattr(optax, config.optimizer, None) or getattr(optax.contrib, config.optimizer, None)
     if not callable(factory):
         raise InputError(f"agent configuration: optax has no optimizer named {config.optimizer!r}")
-    rate = learning_rate(config, num_updates)
-    try:
-        optimizer = factory(rate, weight_decay=config.weight_decay)
-    except TypeError:
-        optimizer = factory(rate)
+    settings: dict[str, float] = {"learning_rate": config.learning_rate}
+    if "weight_decay" in inspect.signature(factory).parameters:
+        settings["weight_decay"] = config.weight_decay
+    optimizer = optax.inject_hyperparams(factory)(**settings)
     return optax.chain(optax.clip_by_global_norm(config.gradient_clip), optimizer)
 
 
-def make_learner(model: Model, config: Config, num_updates: int, observation: Any, seed: int) -> tuple[Learner, Update]:
-    """Return the initial state and the compiled update.
+def make_learner(model: Model, observation: Any, seed: int) -> tuple[Learner, Update]:
+    """Return the initial state and the compiled ``update(learner, batch, rate)``.
 
     Args:
         observation: a batch of observations, for its shapes.
+
+    With several local devices, ``shard`` splits the batch over them; the parameters are on all.
     """
-    optimizer = make_optimizer(config, num_updates)
+    config = model.config
+    optimizer = make_optimizer(config)
     parameters = model.init(jax.random.key(seed), observation)
     state = Learner(parameters, parameters, optimizer.init(parameters), jnp.zeros((), dtype=jnp.int32))
 
-    def update(learner: Learner, batch: dict[str, Any]) -> tuple[Learner, Losses]:
+    def update(learner: Learner, batch: dict[str, Any], rate: Any) -> tuple[Learner, Losses]:
         (_, losses), gradient = jax.value_and_grad(loss, has_aux=True)(learner.parameters, model, config, batch)
-        change, optimizer_state = optimizer.update(gradient, learner.optimizer, learner.parameters)
+        clip, inner = learner.optimizer
+        inner = inner._replace(hyperparams={**inner.hyperparams, "learning_rate": jnp.asarray(rate, dtype=jnp.float32)})
+        change, optimizer_state = optimizer.update(gradient, (clip, inner), learner.parameters)
         fresh = optax.apply_updates(learner.parameters, change)
         slow = optax.incremental_update(fresh, learner.target, 1.0 - config.target_decay)
         return Learner(fresh, slow, optimizer_state, learner.updates + 1), losses
 
     return state, jax.jit(update)
+
+
+def shard(batch: dict[str, Any]) -> dict[str, Any]:
+    """Split a batch's rows over the local devices (one device: nothing to do); XLA then adds the gradients up."""
+    devices = jax.local_devices()
+    rows = len(batch["weights"])
+    if len(devices) == 1 or rows % len(devices):
+        return batch
+    mesh = jax.sharding.Mesh(np.array(devices), ("rows",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))  # type: ignore[no-untyped-call]
+    sharded: dict[str, Any] = jax.device_put(batch, sharding)
+    return sharded
 
 
 def batch_arrays(batch: Batch) -> dict[str, Any]:

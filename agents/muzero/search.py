@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ class SearchResult(NamedTuple):
     value: jax.Array  # float32[B], the searched value of the position
 
 
-Search = Callable[[Parameters, Observation, jax.Array, jax.Array], SearchResult]
+Search = Callable[[Parameters, Any, Any, jax.Array], SearchResult]  # observation and mask: NumPy or JAX arrays
 
 
 def make_search(model: Model, *, num_simulations: int, explore: bool) -> Search:

@@ -1,0 +1,272 @@
+"""Training: play, learn, keep the best mapping of each program, save, and go on after a crash."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agents.muzero.config import Config
+from agents.muzero.learner import Learner, batch_arrays, learning_rate, make_learner, shard
+from agents.muzero.networks import Model
+from agents.muzero.replay import Batch, Episode, Replay
+from agents.muzero.run import RunFolder
+from agents.muzero.search import Search, make_search
+from agents.muzero.selfplay import Pair, SelfPlay, demonstrate, shapes_of
+from mallocgame.batch import MallocGameBatch
+from mallocgame.errors import InputError
+from mallocgame.mapping import Mapping
+from mallocgame.simulate import simulate
+from mallocgame.validate import validate
+
+
+@dataclass(slots=True, kw_only=True)
+class Best:
+    """The best mapping met of one program; ``seconds`` is judged on the whole program, not the focused one."""
+
+    mapping: Mapping
+    seconds: float
+    home_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What ``train`` tells its caller now and then."""
+
+    elapsed_seconds: float
+    progress: float  # share of the budget that is spent
+    steps: int  # moves made
+    episodes: int
+    updates: int
+    losses: dict[str, float]
+    mean_return: float  # of the last 64 episodes
+    best: dict[str, float]  # judged seconds by program
+    moves_per_second: float
+    simulations_per_second: float
+    replay_steps: int
+    improved: tuple[str, ...]  # programs whose best mapping changed since the last report
+
+
+class Trainer:
+    """One run. ``train`` may be called again after an interruption; ``resume`` goes on from a folder."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        config: Config,
+        folder: Path,
+        *,
+        seed: int = 0,
+        starts: Sequence[Mapping | None] = (),
+        resume: bool = False,
+    ) -> None:
+        """Prepare games, network and folder.
+
+        Args:
+            pairs: the programs to play, whole; they are focused here.
+            starts: hybrid mode: a valid mapping for each program (or None), demonstrated, and never made worse.
+            resume: continue the run in ``folder``; ``config`` is then the run's own.
+
+        Raises:
+            InputError: a folder that holds a run (without ``resume``) or none (with it), or one that does not fit.
+        """
+        self.pairs = list(pairs)
+        self.folder = RunFolder(folder)
+        focused = [(program.focused(config.focus_fraction), hierarchy) for program, hierarchy in self.pairs]
+        probe = MallocGameBatch(focused[:1], 1)
+        shapes = shapes_of(probe)
+        if resume:
+            config = self.folder.check(shapes, probe.num_actions)
+        else:
+            self.folder.create(config, shapes, probe.num_actions)
+        self.config, self.seed = config, seed
+        self.model = Model(config, probe.num_actions)
+        self.learner, self._update = make_learner(self.model, probe.observations, seed)
+        self.play = SelfPlay(focused, config, self._search(config.num_simulations), seed)
+        self.replay = Replay(config.replay_steps, priority_exponent=config.priority_exponent, seed=seed)
+        self._reanalyse = self._search(config.num_simulations) if config.reanalyse_fraction > 0 else None
+        self.key = jax.random.key(seed)
+        self.steps = self.episodes = 0
+        self.spent_seconds = 0.0
+        self._numbered: list[tuple[int, Episode]] = []
+        self._returns: list[float] = []
+        self._debt = 0.0
+        self.best: dict[str, Best] = {}
+        for (program, hierarchy), start in zip(self.pairs, [*starts, *[None] * len(self.pairs)], strict=False):
+            home = simulate(program, hierarchy, Mapping()).total_seconds
+            mapping = start if start is not None else Mapping()
+            judged = simulate(program, hierarchy, mapping).total_seconds
+            self.best[program.name] = Best(mapping=mapping, seconds=judged, home_seconds=home)
+        self._starts = {p[0].name: s for p, s in zip(self.pairs, starts, strict=False) if s is not None}
+        if resume:
+            self._restore()
+        else:
+            self._demonstrate()
+
+    def train(
+        self,
+        *,
+        seconds: float | None = None,
+        steps: int | None = None,
+        report: Callable[[Report], None] | None = None,
+        report_seconds: float = 1.0,
+    ) -> None:
+        """Train until ``seconds`` or ``steps`` (moves, over the whole run) are spent, or Ctrl-C; then save.
+
+        Raises:
+            InputError: no budget.
+            KeyboardInterrupt: passed on after saving.
+        """
+        if seconds is None and steps is None:
+            raise InputError("training needs a budget: seconds or steps")
+        begun, before = time.monotonic(), self.spent_seconds
+        last_report = last_save = begun
+        first_steps, losses, improved = self.steps, dict[str, float](), set[str]()
+        try:
+            while (done := self._progress(seconds, steps)) < 1.0:
+                improved |= self._advance()
+                losses = self._learn(done) or losses
+                now = time.monotonic()
+                self.spent_seconds = before + now - begun
+                if report is not None and now - last_report >= report_seconds:
+                    rate = (self.steps - first_steps) / max(now - begun, 1e-9)
+                    report(self._report(done, losses, rate, tuple(sorted(improved))))
+                    improved, last_report = set(), now
+                if now - last_save >= self.config.checkpoint_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+        finally:
+            self.save()
+            if report is not None:
+                rate = (self.steps - first_steps) / max(time.monotonic() - begun, 1e-9)
+                report(self._report(self._progress(seconds, steps), losses, rate, tuple(sorted(improved))))
+
+    def save(self) -> None:
+        """Write a checkpoint; a kill at any moment leaves this one or the one before."""
+        state = {
+            "steps": self.steps,
+            "episodes_played": self.episodes,
+            "spent_seconds": self.spent_seconds,
+            "key": jax.random.key_data(self.key).tolist(),
+            "numpy": self.replay.random.bit_generator.state,
+            "games": self.play.random.bit_generator.state,
+            "debt": self._debt,
+        }
+        self.folder.save(self.learner, state, self._numbered)
+
+    def _restore(self) -> None:
+        state = self.folder.newest()
+        if state is None:
+            self._demonstrate()  # killed before its first checkpoint: nothing but the start is known
+            return
+        self.learner = self.folder.load(self.learner, state)
+        self.steps, self.episodes = int(state["steps"]), int(state["episodes_played"])
+        self.spent_seconds, self._debt = float(state["spent_seconds"]), float(state["debt"])
+        self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
+        self.replay.random.bit_generator.state = state["numpy"]
+        self.play.random.bit_generator.state = state["games"]
+        self._numbered = self.folder.load_episodes(state)
+        for _, episode in self._numbered:
+            self.replay.add(episode)
+
+    def _search(self, num_simulations: int) -> Search:
+        return make_search(self.model, num_simulations=num_simulations, explore=True)
+
+    def _progress(self, seconds: float | None, steps: int | None) -> float:
+        shares = [self.spent_seconds / seconds] if seconds else []
+        shares += [self.steps / steps] if steps else []
+        return max(shares, default=1.0)
+
+    def _demonstrate(self) -> None:
+        for program, hierarchy in self.play.pairs:
+            start = self._starts.get(program.name)
+            if start is not None:
+                self._store(demonstrate((program, hierarchy), start, self.config))
+
+    def _store(self, episode: Episode) -> None:
+        self.replay.add(episode)
+        self._numbered.append((self.episodes, episode))
+        self.episodes += 1
+        self._numbered = self._numbered[-len(self.replay.episodes) :]
+
+    def _advance(self) -> set[str]:
+        self.key, now = jax.random.split(self.key)
+        improved = set()
+        for episode, mapping, seconds in self.play.advance(self.learner.target, now):
+            self._store(episode)
+            self._returns = [*self._returns[-63:], float(episode.rewards.sum())]
+            if seconds < self.best[episode.program].seconds and self._accept(episode.program, mapping):
+                improved.add(episode.program)
+        self.steps += self.config.num_games
+        self._debt += self.config.num_games * self.config.updates_per_step
+        return improved
+
+    def _accept(self, name: str, mapping: Mapping) -> bool:
+        """Judge a mapping on the whole program with the validator and the simulator, not with the rules."""
+        program, hierarchy = next(pair for pair in self.pairs if pair[0].name == name)
+        if validate(program, hierarchy, mapping):
+            return False
+        judged = simulate(program, hierarchy, mapping).total_seconds
+        if judged >= self.best[name].seconds:
+            return False
+        self.best[name] = replace(self.best[name], mapping=mapping, seconds=judged)
+        return True
+
+    def _learn(self, progress: float) -> dict[str, float] | None:
+        if self.replay.num_steps < 2 * self.config.batch_size:
+            self._debt = min(self._debt, 1.0)
+            return None
+        losses = None
+        rate = learning_rate(self.config, progress)
+        while self._debt >= 1.0:
+            self._debt -= 1.0
+            batch = self._sample()
+            self.learner, losses = self._update(self.learner, shard(batch_arrays(batch)), rate)
+            for (episode, at), error in zip(batch.where, np.asarray(losses.errors), strict=True):
+                episode.priorities[at] = error + 1e-3
+        if losses is None:
+            return None
+        names = ("total", "policy", "value", "reward", "consistency")
+        return {name: float(getattr(losses, name)) for name in names} | {"learning_rate": rate}
+
+    def _sample(self) -> Batch:
+        config = self.config
+        batch = self.replay.sample(config.batch_size, config.unroll_steps, config.bootstrap_steps)
+        count = int(config.reanalyse_fraction * config.batch_size)
+        if self._reanalyse is not None and count:
+            self.key, now = jax.random.split(self.key)
+            found = self._reanalyse(self.learner.target, batch.observations, batch.legal, now)
+            for row in range(count):
+                episode, at = batch.where[row]
+                episode.policies[at], episode.root_values[at] = found.policy[row], found.value[row]
+                batch.policies[row, 0] = found.policy[row]
+        return batch
+
+    def _report(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> Report:
+        row = Report(
+            elapsed_seconds=self.spent_seconds,
+            progress=progress,
+            steps=self.steps,
+            episodes=self.episodes,
+            updates=int(self.learner.updates),
+            losses=losses,
+            mean_return=float(np.mean(self._returns)) if self._returns else float("nan"),
+            best={name: best.seconds for name, best in self.best.items()},
+            moves_per_second=rate,
+            simulations_per_second=rate * self.config.num_simulations,
+            replay_steps=self.replay.num_steps,
+            improved=improved,
+        )
+        self.folder.log({name: getattr(row, name) for name in Report.__dataclass_fields__} | _finite(row.mean_return))
+        return row
+
+
+def _finite(mean_return: float) -> dict[str, Any]:
+    return {"mean_return": mean_return if np.isfinite(mean_return) else None}
+
+
+__all__ = ["Best", "Learner", "Report", "Trainer"]
