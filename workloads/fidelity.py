@@ -1,4 +1,4 @@
-"""How close the judge is to XLA's own timeline: ``python -m workloads.fidelity`` writes docs/fidelity.md.
+"""How close the judge is to XLA's own timeline (``python -m tests.benchmarks.fidelity`` makes the table).
 
 XLA's runtime simulator has two errors. (1) It charges every operand whose allocation is final as if it were in the
 alternate memory, whatever memory it is in. (2) While copies go both ways under an instruction, it halves the bandwidth
@@ -16,6 +16,7 @@ from mallocgame.errors import InputError
 from mallocgame.mapping import HELD, HOME, Mapping, Transfer
 from mallocgame.simulate import Timeline, simulate
 from workloads.trace import Trace
+from workloads.xla_log import Position, XlaLog
 
 F64 = npt.NDArray[np.float64]
 
@@ -186,3 +187,29 @@ def _close(ours: F64, theirs: F64) -> npt.NDArray[np.bool_]:
 def _share(ours: F64, theirs: F64, trips: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> float:
     weight = np.where(counted, theirs * trips, 0.0)
     return float(weight[_close(ours, theirs) & counted].sum() / weight[counted].sum())
+
+
+def held_out(trace: Trace, log: XlaLog) -> tuple[float, int, int]:
+    """Predict another compilation's instruction times from ``trace``'s program.
+
+    Returns:
+        the share of XLA's instruction time that is predicted within 1 %, the instructions outside, and how many
+        instructions take another time than in ``trace``'s own compilation.
+    """
+    program = trace.program
+    steps = [name for _, name in log.schedule]
+    if steps != [i.name for i in program.instructions]:
+        raise InputError(f"{trace.name}: another schedule, nothing to compare")
+    places = [
+        Position(instruction=steps[use.step], operand=use.operand, index=use.index)
+        for tensor in program.tensors
+        for use in tensor.uses
+    ]
+    serving = np.array([int(place in log.charged_fast) for place in places], dtype=np.int64)
+    line = simulate(program, trace.hierarchy, Mapping(), serving=serving)
+    seconds = {row.name: row.elapsed_seconds for row in log.simulated}
+    xla = np.array([seconds.get(step, math.nan) for step in steps])
+    known = ~np.isnan(xla)
+    ours, trips = line.elapsed_seconds / program.trip_counts, program.trip_counts
+    moved = ~_close(_numbers(trace, "xla_step_seconds"), xla) & known
+    return _share(ours, xla, trips, known), int((~_close(ours, xla))[known].sum()), int(moved.sum())

@@ -66,7 +66,18 @@ class HloModule:
     sources: dict[int, str] = field(default_factory=dict)  # stack frame: file:line
 
     def source(self, instruction: HloInstruction) -> str:
-        """Return ``file:line`` of the user's code, or an empty string."""
+        """Return ``file:line`` of the user's code, or an empty string.
+
+        A fusion without a place of its own takes that of its root, or of the first instruction inside that has one.
+        """
+        own = self._own_source(instruction)
+        if own or instruction.opcode != "fusion":
+            return own
+        fused = [self.computations[name] for name in instruction.called("calls") if name in self.computations]
+        inside = [i for body in fused for i in (body.instructions[body.root], *body.instructions.values())]
+        return next((place for place in map(self._own_source, inside) if place), "")
+
+    def _own_source(self, instruction: HloInstruction) -> str:
         direct = _SOURCE.search(instruction.attributes)
         if direct:
             return f"{direct[1]}:{direct[2]}" if direct[2] else direct[1]

@@ -65,8 +65,11 @@ def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
         bound_by_memory = guess >= 0.9 * elapsed * home > 0
     tolerance = 64 + 2 * DIGITS * elapsed * home
     left = total - known
-    filled = _fill(facts, missing, max(left, 0.0))
+    filled = _fill(facts, missing, max(left, 0.0), whole=False)
     fixed = left - sum(filled[i] for i in missing)
+    if missing and any(fixed > seen.seconds * home + tolerance for seen in facts.observations):
+        filled = _fill(facts, missing, max(left, 0.0), whole=True)  # so much cannot be immovable: it is read repeatedly
+        fixed = left - sum(filled[i] for i in missing)
     residual = 0
     if fixed < -tolerance:
         residual = round(-fixed)
@@ -100,12 +103,13 @@ def _compute(facts: StepFacts, fixed_bytes: int, filled: tuple[int, ...], hierar
     return bound, hidden if hidden > 4 * DIGITS * bound else 0.0
 
 
-def _fill(facts: StepFacts, missing: Sequence[int], left: float) -> tuple[int, ...]:
-    """Give the accesses that the log does not size what is left, at most each tensor's size."""
+def _fill(facts: StepFacts, missing: Sequence[int], left: float, *, whole: bool) -> tuple[int, ...]:
+    """Give the accesses that the log does not size what is left: all of it, or at most each tensor's size."""
     filled = [size if size is not None else 0 for size in facts.movable_bytes]
     wanted = sum(facts.tensor_bytes[i] for i in missing)
     for i in missing:
         share = left * facts.tensor_bytes[i] / wanted if wanted else 0.0
         size = facts.tensor_bytes[i]
-        filled[i] = size if share > size * (1 - 10 * DIGITS) else round(share)
+        over = share > size * (1 + 10 * DIGITS) and whole
+        filled[i] = size if share > size * (1 - 10 * DIGITS) and not over else round(share)
     return tuple(filled)
