@@ -20,6 +20,7 @@ globals     [3 + L]                      see ``global_names``
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,15 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
-Observations = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int32]]
+
+class Observations(TypedDict):
+    """The arrays of one game, or of B games (one more leading axis)."""
+
+    memory: F32
+    supply: F32
+    uses: F32
+    same_as: I32
+    globals: F32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +120,12 @@ def observation_arrays(
     config: ObservationConfig, num_layers: int, num_links: int, leading: Sequence[int]
 ) -> Observations:
     """Return zeroed arrays for ``leading`` games, e.g. ``(64,)``."""
-    arrays: Observations = {}
-    for key, shape in observation_shapes(config, num_layers, num_links).items():
-        full = (*leading, *shape)
-        arrays[key] = np.zeros(full, dtype=np.int32) if key == "same_as" else np.zeros(full, dtype=np.float32)
-    return arrays
+    shapes = observation_shapes(config, num_layers, num_links)
+    lead = tuple(leading)
+    return {
+        "memory": np.zeros(lead + shapes["memory"], dtype=np.float32),
+        "supply": np.zeros(lead + shapes["supply"], dtype=np.float32),
+        "uses": np.zeros(lead + shapes["uses"], dtype=np.float32),
+        "same_as": np.full(lead + shapes["same_as"], -1, dtype=np.int32),
+        "globals": np.zeros(lead + shapes["globals"], dtype=np.float32),
+    }

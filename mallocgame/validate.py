@@ -58,6 +58,8 @@ def _references(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Ite
             yield _broken("reference", x.tensor, x.start_after, f"transfer {index} goes from {x.source} to {x.target}")
         elif any(place != HOME and mapping.residencies[place].tensor != x.tensor for place in places):
             yield _broken("reference", x.tensor, x.start_after, f"transfer {index} joins residencies of another tensor")
+        elif HOME not in places and len({mapping.residencies[place].layer for place in places}) == 1:
+            yield _broken("reference", x.tensor, x.start_after, f"transfer {index} stays within one layer: no link")
         elif not -1 <= x.start_after < x.done_before <= num_steps:
             span = f"({x.start_after}, {x.done_before})"
             yield _broken("reference", x.tensor, x.start_after, f"transfer {index} spans {span}")

@@ -1,5 +1,6 @@
 """The command line: thin wiring of workloads, solvers and the judge. Heavy imports happen inside the commands."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,12 +35,15 @@ for _name in ("paging", "robust"):
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 a negative answer (invalid mapping), 2 bad input, 130 interrupted."""
+    """Run the command line: 0 done, 1 a negative answer (invalid mapping), 2 bad input, 130 interrupted, 141 pipe."""
     try:
         app()
     except InputError as error:
         sys.stderr.write(f"mallocgame: {error}\n")
         raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader of our output, such as head, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         sys.stderr.write("mallocgame: interrupted\n")
         raise SystemExit(130) from None
