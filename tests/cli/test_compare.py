@@ -5,6 +5,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mallocgame.buffers import read_buffers, validate_packing
 from mallocgame.cli.compare import geometric_mean
 from tests.cli.conftest import Run
 from tests.cli.test_evaluate import KEYS
-from workloads.trace import Trace, load_mapping, load_trace
+from workloads.trace import Trace, load_mapping, load_trace, save_trace
 
 
 def test_compare_rows_share_the_best_bound(cli: Run, trace_file: Path, bare_file: Path) -> None:
@@ -84,6 +85,17 @@ def test_show(cli: Run, trace_file: Path, toy: Trace) -> None:
     assert text.code == 0
     assert "VMEM" in text.out
     assert "fusion" in text.out
+
+
+def test_brackets_in_names_are_printed(cli: Run, toy: Trace, tmp_path: Path) -> None:
+    first = replace(toy.program.tensors[0], name="params[/w]['bold']", size_bytes=2**40)
+    first = replace(first, uses=tuple(replace(use, bytes=2**40) for use in first.uses), movable=False)
+    program = replace(toy.program, tensors=(first, *toy.program.tensors[1:]))
+    save_trace(tmp_path / "x.json", Trace(name="x[1]", program=program, hierarchy=toy.hierarchy))
+    result = cli("show", tmp_path / "x.json", "--top", 2)
+    assert result.code == 0
+    assert "params[/w]['bold']" in result.out
+    assert "x[1]" in result.out
 
 
 def test_convert_round_trip(cli: Run, trace_file: Path, toy: Trace, tmp_path: Path) -> None:

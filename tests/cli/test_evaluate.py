@@ -5,9 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from mallocgame.mapping import Mapping
+from mallocgame.errors import TraceError
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.simulate import lower_bound, simulate
+from mallocgame.validate import validate
 from tests.cli.conftest import Run
 from workloads.trace import Trace, load_mapping, save_mapping
 
@@ -138,6 +142,43 @@ def test_a_file_that_is_no_trace_is_one_line(cli: Run, tmp_path: Path) -> None:
     result = cli("evaluate", tmp_path / "x.json", "--solver", "none")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert f"{tmp_path / 'x.json'}: expected a file of format" in result.err
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_mapping_file_is_judged_or_refused(
+    toy: Trace, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Extreme and inconsistent numbers: violations, a time, or one line; never anything else."""
+    path = tmp_path_factory.mktemp("fuzz") / "m.json"
+    assert toy.mapping is not None
+    save_mapping(path, toy.mapping, toy.program, toy.hierarchy)
+    value = json.loads(path.read_text(encoding="utf-8"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        table = value[data.draw(st.sampled_from(("residencies", "transfers")))]
+        column = table[data.draw(st.sampled_from(sorted(set(table) - {"name"})))]
+        extremes = st.sampled_from((-(2**62), -2, -1, 0, 1, 7, 24, 25, 2**31, 2**62))
+        column[data.draw(st.integers(0, len(column) - 1))] = data.draw(extremes)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    try:
+        mapping = load_mapping(path, toy.program, toy.hierarchy)
+    except TraceError:
+        return
+    if not validate(toy.program, toy.hierarchy, mapping):
+        assert simulate(toy.program, toy.hierarchy, mapping).total_seconds > 0
+
+
+def test_a_copy_within_one_layer_is_a_violation(toy: Trace) -> None:
+    size = toy.program.tensors[0].size_bytes
+    places = [
+        Residency(tensor=0, layer=1, offset_bytes=k * 2**25, start_step=3 * k, end_step=3 * k + 4) for k in range(2)
+    ]
+    moves = (
+        Transfer(tensor=0, source=HOME, target=0, start_after=-1, done_before=0, size_bytes=size),
+        Transfer(tensor=0, source=0, target=1, start_after=2, done_before=4, size_bytes=size),
+    )
+    found = validate(toy.program, toy.hierarchy, Mapping(residencies=tuple(places), transfers=moves))
+    assert [violation.rule for violation in found] == ["reference"]
 
 
 def test_no_hoist_forbids_what_compilers_cannot_do(cli: Run, trace_file: Path, tmp_path: Path) -> None:
