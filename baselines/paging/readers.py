@@ -122,22 +122,25 @@ def _blocks(path: Path, on_progress: Progress | None) -> Iterator[bytes]:
 def _text_ids(path: Path, delimiter: str, column: str, on_progress: Progress | None) -> Iterator[U64]:
     rest, line, index = b"", 1, -1
     for block in _with_end(_blocks(path, on_progress)):
-        whole, _, tail = (rest + block).rpartition(b"\n") if block else (rest, b"", b"")
+        whole, newline, tail = (rest + block).rpartition(b"\n") if block else (rest, b"", b"")
         rest = tail
         if not whole:
+            line += len(newline)
             continue
         if delimiter and index < 0:
             index, skip = _csv_column(path, whole.split(b"\n", 1)[0].decode("utf-8", "replace"), delimiter, column)
             if skip:
-                whole = whole.partition(b"\n")[2]
+                _, newline, whole = whole.partition(b"\n")
                 line += 1
+                if not newline:
+                    continue
         data = np.frombuffer(whole, np.uint8)
         ids = np.empty(len(whole) // 2 + 1, np.uint64)
         count, status, lines = _parse(data, ord(delimiter) if delimiter else 0, max(index, 0), ids)
         if status != _OK:
             shown = whole.split(b"\n")[lines][:60].decode("utf-8", "replace")
             raise TraceError(path, line + lines, f"{_REASONS[status]}, got {shown!r}")
-        line += lines
+        line += whole.count(b"\n") + 1
         yield ids[:count]
 
 

@@ -130,7 +130,11 @@ def test_true_arrivals_make_the_followers_good() -> None:
 
 @pytest.fixture
 def oracle_file(tmp_path: Path) -> tuple[PageTrace, Path]:
-    trace = zipf(num_pages=3000, num_requests=60_000, exponent=0.9, seed=7)
+    rng = np.random.default_rng(7)
+    skewed = zipf(num_pages=3000, num_requests=40_000, exponent=0.9, seed=7).pages
+    loops = [np.arange(w) + 5000 for w in rng.integers(5, 60, 400)]  # ghosts of both kinds, adapted back and forth
+    near = rng.integers(0, 45, 10_000)
+    trace = from_ids(np.concatenate((skewed, *loops, near, *loops[:100], near[::-1])))
     records = np.zeros(trace.num_requests, ORACLE_RECORD)
     following = next_use(trace)
     records["page"], records["size_bytes"] = trace.pages + np.uint64(1), 1

@@ -98,6 +98,14 @@ def test_broken_files_have_one_clear_line(tmp_path: Path, name: str, content: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("block", [1, 4, 9])
+def test_line_numbers_count_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(readers_module, "BLOCK_BYTES", block)
+    (tmp_path / "a.csv").write_text("page\n1\n22\n333\n\nx\n")
+    with pytest.raises(InputError, match=r"a\.csv:6: expected an integer page id, got 'x'"):
+        read_csv(tmp_path / "a.csv")
+
+
 def test_missing_files_and_columns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_trace(tmp_path / "absent.txt")
