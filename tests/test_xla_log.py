@@ -21,7 +21,7 @@ from workloads.hlo_module import leaves, parse_hlo
 from workloads.trace import Trace
 from workloads.xla_log import XlaLog, parse_log, parse_position
 from workloads.xla_loops import trip_count
-from workloads.xla_times import NEST_FACTOR, Observation, StepFacts, solve_step
+from workloads.xla_times import Observation, StepFacts, solve_step
 
 DATA = Path(__file__).parent / "data"
 V5E = preset("v5e")
@@ -100,10 +100,6 @@ def test_anonymised_trace_tells_no_names(tmp_path: Path) -> None:
         assert word not in text.replace("opcode='convolution'", "")
     assert hidden.mapping is not None
     assert simulate(hidden.program, hidden.hierarchy, hidden.mapping).total_seconds > 1.5e-3
-
-
-def mentions(log: str, error: pytest.ExceptionInfo[TraceError]) -> bool:
-    return log in str(error.value)
 
 
 def test_unknown_line_format_is_named_by_line(tmp_path: Path) -> None:
@@ -337,45 +333,37 @@ ENTRY %main (x: f32[8], y: f32[2]) -> (f32[2], f32[8]) {
 
 
 @given(
-    st.lists(st.integers(1, 2**28), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(1, 2**28), st.booleans()), min_size=1, max_size=5),
     st.floats(1e-7, 1e-3),
     st.integers(0, 2**27),
-    st.integers(0, 2),
-    st.randoms(use_true_random=False),
 )
-def test_times_are_recovered_from_the_cost_model(
-    sizes: list[int], compute: float, fixed: int, depth: int, random: "object"
-) -> None:
+def test_times_are_recovered_from_the_cost_model(accesses: list[tuple[int, bool]], compute: float, fixed: int) -> None:
     """Make a log from known times as XLA's cost model does, in six digits, and solve for them."""
     home, fast = (layer.bytes_per_second for layer in V5E.layers)
-    charged = tuple(bool(size % 2) for size in sizes)
+    sizes, charged = tuple(size for size, _ in accesses), tuple(quick for _, quick in accesses)
     memory = (sum(sizes) + fixed) / home
-    elapsed = max(compute, memory)
-    simulated = max(compute, fixed / home + sum(s / (fast if c else home) for s, c in zip(sizes, charged, strict=True)))
+    simulated = max(compute, fixed / home + sum(size / (fast if quick else home) for size, quick in accesses))
+    saved = [size / home - size / fast if memory > compute else memory - compute for size in sizes]
 
     def digits(value: float) -> float:
         return float(f"{value:.5e}")
 
-    saved = [memory - (memory - s / home + s / fast) if memory > compute else memory - compute for s in sizes]
     facts = StepFacts(
-        home_seconds=digits(elapsed),
+        home_seconds=digits(max(compute, memory)),
         observations=(Observation(seconds=digits(simulated), charged_fast=charged),),
         benefits_seconds=tuple(digits(benefit) for benefit in saved),
-        movable_bytes=tuple(sizes),
-        tensor_bytes=tuple(sizes),
+        movable_bytes=sizes,
+        tensor_bytes=sizes,
         shape_bytes=sum(sizes) + fixed,
     )
     solution = solve_step(facts, V5E)
     assert solution.residual_bytes == 0
-    assert solution.fixed_bytes == pytest.approx(fixed, abs=3e-5 * elapsed * home + 64)
+    assert solution.fixed_bytes == pytest.approx(fixed, abs=3e-5 * facts.home_seconds * home + 64)
     everything_fast = fixed / home + sum(sizes) / fast
-    best = max(compute, everything_fast)  # what any mapping can reach
-    assert solution.compute_seconds >= compute * (1 - 1e-4) or solution.compute_seconds <= best * (1 + 1e-4)
-    reached = max(solution.compute_seconds, everything_fast)
-    assert best * (1 - 1e-3) <= reached <= max(simulated, best) * (1 + 1e-3)
-    if compute > everything_fast * 1.001 and (simulated > compute * 1.001) is False:
-        assert reached == pytest.approx(compute, rel=1e-3)
-    assert NEST_FACTOR**depth >= 1
+    reachable = max(compute, everything_fast)  # by the best mapping
+    solved = max(solution.compute_seconds, everything_fast)
+    assert solved >= reachable * (1 - 1e-3)  # no mapping is judged faster than it can be
+    assert solved - solution.hidden_seconds <= reachable * (1 + 1e-3)  # and what is not known is stated
 
 
 def test_further_compilations_uncover_hidden_compute() -> None:
@@ -394,7 +382,8 @@ def test_further_compilations_uncover_hidden_compute() -> None:
     assert first.hidden_seconds == pytest.approx(size / home - size / fast)
     seen = (*facts.observations, Observation(seconds=5e-6, charged_fast=(True,)))
     second = solve_step(replace(facts, observations=seen), V5E)
-    assert (second.compute_seconds, second.hidden_seconds) == (pytest.approx(5e-6), 0.0)
+    assert second.compute_seconds == pytest.approx(5e-6)
+    assert second.hidden_seconds == 0
 
 
 def test_loops_of_the_log_span_condition_and_body(trace: Trace) -> None:

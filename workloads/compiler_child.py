@@ -57,17 +57,22 @@ def compile_on(
 ) -> None:
     """Compile for one core of ``chip`` ahead of time; libtpu logs to standard error."""
     import jax
+    import numpy
     from jax.experimental import topologies
     from jax.sharding import SingleDeviceSharding
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chip])
     sharding = SingleDeviceSharding(topology.devices[0])
-    jitted = (
-        function
-        if hasattr(function, "lower")
-        else jax.jit(function, in_shardings=sharding, out_shardings=sharding, donate_argnums=donated)
-    )
-    jitted.lower(*arguments).compile(compiler_options=options)
+    struct: Any = jax.ShapeDtypeStruct
+
+    def placed(leaf: Any) -> Any:
+        array = leaf if hasattr(leaf, "dtype") else numpy.asarray(leaf)
+        return struct(array.shape, array.dtype, sharding=sharding)
+
+    # a function that is jitted already keeps its own options (donation, static arguments)
+    jitted = function if hasattr(function, "lower") else jax.jit(function, donate_argnums=donated)
+    lowered = jitted.lower(*jax.tree.map(placed, arguments))
+    lowered.compile(compiler_options=options)
 
 
 FAILED = "mallocgame: compilation failed:"
