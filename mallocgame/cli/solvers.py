@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mallocgame.errors import InputError
@@ -18,7 +19,7 @@ class Entry:
 
     module: str
     attribute: str
-    maker: str  # "solver", "mapping" (called with the trace's own mapping) or "argument" (with the text after ':')
+    maker: str  # "solver", "mapping" (called with the trace's own mapping) or "folder" (with the path after ':')
     about: str
 
 
@@ -27,8 +28,11 @@ _ENTRIES: dict[str, Entry] = {
     "none": Entry("baselines.first", "none", "solver", "everything in layer 0"),
     "random": Entry("baselines.first", "random", "solver", "random plans that fit, the best of many"),
     "greedy": Entry("baselines.greedy", "greedy", "solver", "plans by benefit density, best-fit addresses"),
-    "anneal": Entry("baselines.anneal", "anneal", "solver", "simulated annealing with exact judging"),
     "xla-heuristic": Entry("baselines.xla_heuristic", "xla_heuristic", "solver", "the published compiler heuristic"),
+    "anneal": Entry("baselines.anneal", "anneal", "solver", "simulated annealing with the judge in the loop"),
+    "gorp": Entry("baselines.gorp", "gorp", "solver", "greedy play of the game over random roll-outs"),
+    "cpsat": Entry("baselines.cpsat", "cpsat", "solver", "exact search with a proved bound"),
+    "muzero": Entry("agents.muzero.solver", "make_solver", "folder", "a trained agent: muzero or muzero:RUN"),
 }
 
 
@@ -49,8 +53,8 @@ def make_solver(text: str, trace: "Trace") -> "Solver":
         raise InputError(f"unknown solver {name!r}, expected one of {', '.join(known)}")
     entry = _ENTRIES[name]
     found: Any = getattr(import_module(entry.module), entry.attribute)
-    if entry.maker == "argument":
-        return cast("Solver", found(argument or None))
+    if entry.maker == "folder":
+        return cast("Solver", found(Path(argument)) if argument else found())
     if colon:
         raise InputError(f"solver {name} takes no argument, got {argument!r}")
     if entry.maker == "mapping":
