@@ -2,8 +2,8 @@
 
 Each round: the main program picks x, with one exact copy of the second stage under the stored scenario that the network
 ranks worst (arg-max selector); the adversary, a MILP over the network, proposes the next scenario. The network never
-prices the main objective. Source: Dumouchelle et al., Neur2RO, ICLR 2024, arXiv:2310.04345. With one stored scenario the
-network has no say in the main program, which is then ``problem.deterministic``.
+prices the main objective. Source: Dumouchelle et al., Neur2RO, ICLR 2024, arXiv:2310.04345. With one stored scenario,
+the network has no say in the main program, which is then ``problem.deterministic``.
 """
 
 import time
@@ -106,7 +106,11 @@ def adversary(
     box = problem.uncertainty()
     model, columns, _ = adversary_model(network, x, box)
     result = solve(model, backend=config.backend, seconds=seconds, gap=config.gap, threads=config.threads)
-    xi = require(result, "the adversary's program").values[columns]
+    if result.status == "unknown":  # nothing within the time limit: the best of a sample, as the network sees it
+        drawn = problem.sample_scenarios(np.random.default_rng(0), 200)
+        xi = drawn[np.argmax(network.predict(x[None], drawn)[0])]
+    else:
+        xi = require(result, "the adversary's program").values[columns]
     xi = np.where(box.integer, np.round(xi), np.clip(xi, box.lower, box.upper))
     return float(network.predict(x[None], xi[None])[0, 0]), xi
 

@@ -64,7 +64,8 @@ def solve_choice_knapsack(gain: F64, weight: F64, capacity: float, tolerance: fl
     Returns:
         The value and the option of each item, int64[n].
 
-    Source: Lagrangian fixing and list dynamic programming as in Pisinger, EJOR 83 (1995), doi:10.1016/0377-2217(95)00015-I.
+    Source: Lagrangian fixing and list dynamic programming as in Pisinger, EJOR 83 (1995),
+    doi:10.1016/0377-2217(95)00015-I.
     """
     num_items, num_options = gain.shape
     step_gain, step_weight, step_item, step_option, base = _increments(gain, weight)
@@ -102,7 +103,13 @@ def solve_choice_knapsack(gain: F64, weight: F64, capacity: float, tolerance: fl
     gap = upper - value - tolerance - 1e-12 * abs(upper)
     if gap <= 0.0:
         return value, choice
-    return _core(gain, weight, capacity, price, best, value, choice, gap, upper - gap)
+    margin = upper - gap - value
+    width = 4096
+    while True:  # a narrow search first: its better value makes the wide, exact one short
+        value, choice, complete = _core(gain, weight, capacity, price, best, value, choice, upper, margin, width)
+        if complete or upper - value <= margin:
+            return value, choice
+        width *= 16
 
 
 @jit
@@ -114,10 +121,17 @@ def _core(
     best: F64,
     value: float,
     choice: I64,
-    gap: float,
-    threshold: float,
-) -> tuple[float, I64]:
-    """Search the options whose Lagrangian loss is under the gap, over lists of undominated states."""
+    upper: float,
+    margin: float,
+    width: int,
+) -> tuple[float, I64, bool]:
+    """Search the options whose Lagrangian loss is under the gap, over lists of undominated states.
+
+    A list longer than ``width`` loses the states of least bound; the last entry returned is False if that happened.
+    """
+    threshold = value + margin
+    gap = upper - threshold
+    complete = True
     num_items, num_options = gain.shape
     keep = np.zeros((num_items, num_options), np.bool_)
     second = np.full(num_items, np.inf)
@@ -226,23 +240,34 @@ def _core(
             parent[tail], option[tail] = source, pick
             tail += 1
         if tail == end:
-            return value, choice
+            return value, choice, complete
         begin, end = end, tail
+        if end - begin > width:
+            complete = False
+            score = state_gain[begin:end] - price * state_weight[begin:end]
+            floor = np.sort(score)[end - begin - width]
+            write = begin
+            for read in range(begin, end):
+                if score[read - begin] >= floor:
+                    state_gain[write], state_weight[write] = state_gain[read], state_weight[read]
+                    parent[write], option[write] = parent[read], option[read]
+                    write += 1
+            end = write
     if state_gain[end - 1] <= value:
-        return value, choice
+        return value, choice, complete
     found = fixed.copy()
     at = end - 1
     for j in range(num_free - 1, -1, -1):
         found[free[j]] = option[at]
         at = parent[at]
-    return state_gain[end - 1], found
+    return state_gain[end - 1], found, complete
 
 
 @jit
 def repair_values(
     xs: F64, xis: F64, degradation: F64, cost: F64, weight: F64, repair: F64, capacity: float, tolerance: float
 ) -> F64:
-    """Return the robust knapsack's second-stage values, float64[A, B], of every plan and scenario (see problems/knapsack)."""
+    """Return the robust knapsack's second-stage values, float64[A, B], of every plan and scenario."""
     num_plans, num_scenarios = len(xs), len(xis)
     values = np.empty((num_plans, num_scenarios))
     for a in range(num_plans):
@@ -288,8 +313,8 @@ def late_values(xs: F64, late_gain: F64, early_gain: F64, weight: F64, budget: f
             if room < -1e-9 * budget:
                 values[a, b] = np.inf
                 continue
-            for j, i in enumerate(open_items):
-                gains[j, 1] = late_gain[b, i]
-                weights[j, 1] = weight[b, i]
+            for j, item in enumerate(open_items):
+                gains[j, 1] = late_gain[b, item]
+                weights[j, 1] = weight[b, item]
             values[a, b] = -gain - solve_choice_knapsack(gains, weights, max(room, 0.0), tolerance)[0]
     return values

@@ -1,6 +1,6 @@
 """Training data: exact second-stage values of plan-scenario pairs, generated in parallel, resumable shard by shard.
 
-An instance gives ``plans`` x ``scenarios`` labels: every plan meets every scenario, so that an encoder runs once per plan
+An instance gives ``plans`` x ``scenarios`` labels: every plan meets every scenario, so an encoder runs once per plan
 and once per scenario, not once per label. Shards are .npz files without pickled objects.
 """
 
@@ -29,8 +29,8 @@ Sampler = Callable[[np.random.Generator], TwoStageProblem]
 class DataPlan:
     """How much to generate; instance k draws from seed (seed, k), whatever the number of processes.
 
-    ``worst_cases`` plans of each instance meet their own worst scenario (every second one mixed with a random scenario) among
-    the scenarios, and the plans that answer those scenarios join the plans: labels where the solver will look.
+    ``worst_cases`` plans of each instance meet their own worst scenario (every second one mixed with a random one)
+    among the scenarios, and the plans that answer those scenarios join the plans: labels where the solver will look.
     """
 
     instances: int = 2000
@@ -74,7 +74,7 @@ def make_example(problem: TwoStageProblem, rng: np.random.Generator, plan: DataP
 
 
 def _seek_worst_cases(problem: TwoStageProblem, rng: np.random.Generator, count: int, xs: F64, xis: F64) -> None:
-    """Replace the first scenarios by worst cases of the last plans, and the first plans by answers to them, in place."""
+    """Replace the first scenarios by worst cases of the last plans, the first plans by answers to them, in place."""
     if count == 0:
         return
     oracle = WorstCaseOracle(problem, tolerance=5e-3)

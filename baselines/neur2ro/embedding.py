@@ -4,7 +4,7 @@ Reductions (all exact, none needs the optimum to be unchanged by luck):
 - the branch whose features and inputs are fixed is a constant vector;
 - a per-item embedding of one binary input is affine in it: no ReLU is left before the aggregation;
 - a per-item embedding of one continuous input is piecewise linear on a segment: one binary per interior breakpoint, in
-  order (the incremental formulation, whose relaxation is the convex hull of the item's graph), instead of one per neuron;
+  order (the incremental formulation, whose relaxation is the convex hull of the item's graph), not one per neuron;
 - neurons after the aggregation that keep their sign over the set are linear or zero; their bounds come from linear
   programs over the relaxation (so budgets count), then feed the big-M of those that remain.
 """
@@ -40,12 +40,11 @@ class Affine:
 
 
 def joined(parts: list[Affine]) -> Affine:
-    """Return the sum of affine vectors over disjoint columns."""
-    return Affine(
-        columns=np.concatenate([part.columns for part in parts]),
-        weights=np.hstack([part.weights for part in parts]),
-        constant=np.sum([part.constant for part in parts], axis=0),
-    )
+    """Return the sum of affine vectors; columns that parts share are merged."""
+    columns, place = np.unique(np.concatenate([part.columns for part in parts]), return_inverse=True)
+    weights = np.zeros((len(parts[0].constant), len(columns)))
+    np.add.at(weights.T, place, np.hstack([part.weights for part in parts]).T)
+    return Affine(columns=columns, weights=weights, constant=np.sum([part.constant for part in parts], axis=0))
 
 
 def embed_items(model: Model, branch: BoundBranch, columns: I64) -> Affine:
@@ -240,18 +239,9 @@ def embed_plan_values(
     for xi in scenarios:
         if weights.coupled:
             code = embed_branch(model, network.plan_branch(xi), x, tighten=tighten).times(weights.value_xi)
-            pre = _sum(plan, code)
+            pre = joined([plan, code])
         else:
             zero = np.zeros(network.features.x_map.matrix.shape[1])
             pre = plan.plus(weights.value_xi @ network.scenario_branch(zero).encode(xi[None])[0])
         values.append(embed_head(model, network, pre, tighten=tighten))
     return values
-
-
-def _sum(one: Affine, other: Affine) -> Affine:
-    """Return the sum of affine vectors that may share columns."""
-    columns = np.union1d(one.columns, other.columns)
-    weights = np.zeros((len(one.constant), len(columns)))
-    for part in (one, other):
-        weights[:, np.searchsorted(columns, part.columns)] += part.weights
-    return Affine(columns=columns, weights=weights, constant=one.constant + other.constant)

@@ -31,8 +31,8 @@ def read_number_table(path: str | Path, header_names: Sequence[str], item_names:
         item_names: names of the numbers on an item's line; None takes the count from the first item's line.
 
     Raises:
-        TraceError: not UTF-8 text, a word that is not a finite number, a line with too few or too many numbers, a number
-            of items that is not a positive integer, missing items, or anything after the last item.
+        TraceError: not UTF-8 text, a word that is not a finite number, a line with too few or too many numbers, a
+            number of items that is not a positive integer, missing items, or anything after the last item.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

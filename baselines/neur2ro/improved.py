@@ -1,8 +1,8 @@
 """The improved mode: the network proposes, the exact second stage decides.
 
-1. Scenarios: adversarial MILPs over the network, from the nominal plan on; where only costs are uncertain also the concave
-   maximisation of D(xi) = min over (x, y) of the cost, by cutting planes. Every xi gives the lower bound D(xi), and every
-   cut a candidate plan.
+1. Scenarios: adversarial MILPs over the network, from the nominal plan on; where only costs are uncertain also the
+   concave maximisation of D(xi) = min over (x, y) of the cost, by cutting planes. Every xi gives the lower bound D(xi),
+   and every cut a candidate plan.
 2. Candidates are ranked by their worst exact cost over the scenario pool, and the best get their exact worst case; its
    scenario joins the pool.
 3. Local search over flips and swaps of binary plans: neighbours are ranked by the network where exact values are slow,
@@ -73,7 +73,7 @@ class _Search:
         self.pool = [*others, xi][-self.config.pool :]
 
     def screened(self, xs: F64) -> F64:
-        """Return exact lower bounds on the worst cases of plans: their largest cost over the pool, worst scenario first."""
+        """Return lower bounds on the worst cases of plans: their largest exact cost over the pool, newest first."""
         costs = xs @ self.problem.first_stage().cost
         bounds = np.full(len(xs), -np.inf)
         alive = np.arange(len(xs))
@@ -85,7 +85,7 @@ class _Search:
         return bounds
 
     def try_best(self, xs: F64) -> bool:
-        """Give plans their exact worst cases, most promising first, until one improves; each scenario found screens the rest."""
+        """Give plans exact worst cases, most promising first, until one improves; each scenario screens the rest."""
         costs = xs @ self.problem.first_stage().cost
         bounds = self.screened(xs)
         while self.left > 0:
@@ -176,10 +176,11 @@ def _network_scenarios(search: _Search, plans: list[F64]) -> None:
     if search.network is None:
         return
     limits = CcgConfig(gap=1e-2)
+    deadline = 0.85 * search.left
     for _ in range(search.config.network_scenarios):
-        if search.left <= 0:
+        if search.left <= deadline:
             return
-        seconds = min(search.left, search.config.program_seconds)
+        seconds = min(search.left - deadline, search.config.program_seconds)
         _, xi = adversary(search.network, search.problem, plans[-1], seconds=seconds, config=limits)
         known = len(search.pool)
         search.add_scenario(xi)
@@ -196,6 +197,7 @@ def _bound_by_cuts(search: _Search, plans: list[F64]) -> None:
     nominal = nominal_scenario(problem)
     queue = [nominal, *search.pool]
     best_xi = queue[0]
+    deadline = 0.85 * search.left
     for _ in range(search.config.bound_cuts):
         if queue:
             xi = queue.pop()
@@ -203,11 +205,11 @@ def _bound_by_cuts(search: _Search, plans: list[F64]) -> None:
             theta, xi = program.solve()
             if theta - search.lower <= search.config.tolerance * abs(theta):
                 break
-        if search.left < 0.85 * search.config.seconds:
+        if search.left < deadline:
             break
         answer = problem.deterministic(xi)
-        if answer.value > search.lower:
-            search.lower, best_xi = answer.value, xi
+        if answer.bound > search.lower:
+            search.lower, best_xi = answer.bound, xi
         cut = basis.cut(answer.x, answer.y)
         cut[0] += float(cost @ answer.x)
         program.add(cut)
@@ -220,10 +222,11 @@ def _evaluate_candidates(search: _Search, plans: list[F64]) -> None:
     """Exact worst cases of the plans that look best over the pool, re-ranked as the pool grows."""
     distinct = {np.round(x, 6).tobytes(): x for x in plans}
     xs = np.array(list(distinct.values()))
+    deadline = 0.75 * search.left
     search.try_plan(xs[0])
     bounds = search.screened(xs)
     for k, index in enumerate(np.argsort(bounds, kind="stable")):
-        if search.left <= 0 or search.closed or k >= search.config.candidates:
+        if search.left <= deadline or search.closed or k >= search.config.candidates:
             break
         if bounds[index] < search.best:
             search.try_plan(xs[index])

@@ -78,7 +78,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundBranch:
-    """A branch as a function of one vector v: hidden_i = relu(inputs_i p_i(v) + bias_i); the rest as in the module's text."""
+    """A branch as a function of one vector v: hidden_i = relu(inputs_i p_i(v) + bias_i); the rest as above."""
 
     inputs: F64  # [items, h1, width]
     bias: F64  # [items, h1]

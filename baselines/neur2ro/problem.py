@@ -102,6 +102,7 @@ class Deterministic:
     """The best plan when the scenario is known: value = c.x + second stage."""
 
     value: float
+    bound: float  # proved lower bound on the value (equal to it when solved exactly)
     x: F64
     y: F64
 
@@ -162,24 +163,9 @@ class TwoStageProblem(Protocol):
         """Return second-stage values, float64[A, B], of every pair of xs[A, nx] and xis[B, nxi]."""
         return np.array([[self.second_stage(x, xi).value for xi in xis] for x in xs]).reshape(len(xs), len(xis))
 
-    def deterministic(self, xi: F64, extra_cost: F64 | None = None) -> Deterministic:
-        """Return the best (x, y) for a known scenario. Default: one MILP.
-
-        Args:
-            xi: float64[size of Xi].
-            extra_cost: float64[nx] added to the cost of x (it steers the search), or None.
-        """
-        recourse, stage = self.recourse(xi), self.first_stage()
-        model = Model()
-        x = model.add_set(stage, with_cost=True)
-        model.set_cost(x, stage.cost + recourse.x_cost + (0.0 if extra_cost is None else extra_cost))
-        y = add_recourse(model, [recourse], x)
-        model.set_cost(y, recourse.y_cost)
-        model.offset = recourse.constant
-        result = require(solve(model, gap=1e-6, seconds=60.0), "the problem at a known scenario")
-        best_x = np.where(stage.integer, np.round(result.values[x]), result.values[x])
-        value = float(stage.cost @ best_x) + recourse.value(best_x, result.values[y])
-        return Deterministic(value=value, x=best_x, y=result.values[y])
+    def deterministic(self, xi: F64) -> Deterministic:
+        """Return the best (x, y) for a known scenario. Default: one MILP."""
+        return deterministic_by_milp(self, xi)
 
     def sample_first_stage(self, rng: np.random.Generator, count: int) -> F64:
         """Return plans to train on, float64[count, nx]: answers to random costs over X."""
@@ -197,6 +183,27 @@ class TwoStageProblem(Protocol):
             return np.round(corners)
         weights = rng.dirichlet(np.full(count, 0.3), size=count)
         return np.where(rng.random((count, 1)) < 0.3, corners, weights @ corners)
+
+
+def deterministic_by_milp(
+    problem: TwoStageProblem, xi: F64, *, gap: float = 1e-5, seconds: float = 60.0
+) -> Deterministic:
+    """Solve the problem at a known scenario on the MILP solver.
+
+    Raises:
+        InputError: it is infeasible or unbounded.
+    """
+    recourse, stage = problem.recourse(xi), problem.first_stage()
+    model = Model()
+    x = model.add_set(stage, with_cost=True)
+    model.set_cost(x, stage.cost + recourse.x_cost)
+    y = add_recourse(model, [recourse], x)
+    model.set_cost(y, recourse.y_cost)
+    model.offset = recourse.constant
+    result = require(solve(model, gap=gap, seconds=seconds), "the problem at a known scenario")
+    best_x = np.where(stage.integer, np.round(result.values[x]), result.values[x])
+    value = float(stage.cost @ best_x) + recourse.value(best_x, result.values[y])
+    return Deterministic(value=value, bound=min(value, result.bound), x=best_x, y=result.values[y])
 
 
 def add_recourse(

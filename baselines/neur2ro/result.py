@@ -23,7 +23,7 @@ class Iteration:
 class RobustResult:
     """A plan and what is known of it.
 
-    ``worst_case`` is the plan's cost under the worst scenario found by the exact second stage; it is the true worst case
+    ``worst_case`` is the plan's cost under the worst scenario found by the exact second stage; the true worst case
     when ``worst_case_exact``. ``lower_bound`` is proved, -inf when nothing is.
     """
 

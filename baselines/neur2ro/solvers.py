@@ -1,6 +1,11 @@
 """Run a ``Model`` on an open solver: HiGHS by default, SCIP on request."""
 
+import ctypes
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,12 +97,35 @@ def import_highs() -> Any:
     return highspy
 
 
+_banner_shown = False
+
+
+@contextmanager
+def _no_banner() -> Iterator[None]:
+    """Keep the notice that HiGHS prints, at its first instance and from C, out of standard output."""
+    global _banner_shown
+    if _banner_shown:
+        yield
+        return
+    _banner_shown = True
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+            ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def highs_program(model: Model) -> Any:
     """Return a silent ``highspy.Highs`` holding the model (one thread, no limits)."""
     highspy = import_highs()
-    program = highspy.Highs()
+    with _no_banner():
+        program = highspy.Highs()
     program.setOptionValue("output_flag", False)
-    program.setOptionValue("log_to_console", False)
     program.setOptionValue("threads", 1)
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = model.num_columns, model.num_rows
@@ -190,8 +218,8 @@ def _scip(model: Model, seconds: float, gap: float, start: F64 | None) -> tuple[
     bound = program.getDualbound() + model.offset
     if program.getNSols() == 0:
         return "unknown", np.inf, bound, np.zeros(0)
-    solution = program.getBestSol()
-    values = np.array([program.getSolVal(solution, variable) for variable in variables])
+    found = program.getBestSol()
+    values = np.array([program.getSolVal(found, variable) for variable in variables])
     done = state in ("optimal", "gaplimit")
     return "optimal" if done else "feasible", program.getObjVal() + model.offset, bound, values
 

@@ -30,6 +30,7 @@ class TrainConfig:
     item_l1: float = 0.0  # pulls per-item input weights to zero: fewer unstable neurons in the MILP
     seed: int = 12345
     seconds: float = math.inf  # wall-clock limit
+    threads: int = 1  # of PyTorch; batches are small, and its threads spin against other work when cores are shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,7 @@ def train(
     torch = _torch()
     if len(examples) < 2 or not any(np.isfinite(example.labels).any() for example in examples):
         raise InputError("training needs at least two instances with finite labels")
+    torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     order = rng.permutation(len(examples))
@@ -197,7 +199,7 @@ def train(
             break
     if not math.isfinite(best_mae):
         raise InputError("training diverged: the held-out error is not finite; lower the learning rate")
-    settings = {key: value for key, value in asdict(config).items() if key not in ("size", "seconds")}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("size", "seconds", "threads")}
     facts = {
         **about,
         "size": describe(config.size),
@@ -223,7 +225,7 @@ def _mean_absolute_error(torch: Any, model: Any, batches: Sequence[tuple[Any, ..
 
 def _network(state: dict[str, Any], size: NetworkSize, about: dict[str, Any]) -> Network:
     def array(name: str) -> npt.NDArray[np.float64]:
-        return state[name].numpy().astype(np.float64)
+        return np.asarray(state[name].numpy(), np.float64)
 
     sides = {
         side: Branch(

@@ -1,5 +1,5 @@
-"""The worst case of a plan: exact by cutting planes where only costs are uncertain, by listing where scenarios are finite,
-searched (a lower bound) otherwise."""
+"""The worst case of a plan: exact by cutting planes where only costs are uncertain, by listing where scenarios are
+finite, searched (a lower bound) otherwise."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -74,7 +74,7 @@ class KnapsackProblem(TwoStageProblem):
         delta: float,
         fill: float,
     ) -> Self:
-        """Return an instance of class ``kind`` (how profits and repair weights follow weights and degradations), R = 1000.
+        """Return an instance of class ``kind``, R = 1000 (rules inferred from the public instances' figures).
 
         Args:
             rng: the source of randomness.
@@ -171,21 +171,20 @@ class KnapsackProblem(TwoStageProblem):
         gain = np.stack([none, self.outsourcing_cost - self.degradation * xi, self.outsourcing_cost], axis=1)
         return gain, np.stack([none, self.weight, self.weight + self.repair_weight], axis=1)
 
-    def values(self, xs: F64, xis: F64, tolerance: float = 0.0) -> F64:
+    def values(self, xs: F64, xis: F64) -> F64:
         xs, xis = np.ascontiguousarray(xs, float), np.ascontiguousarray(xis, float)
         arrays = (self.degradation, self.outsourcing_cost, self.weight, self.repair_weight)
-        return repair_values(xs, xis, *arrays, self.capacity, tolerance)
+        return repair_values(xs, xis, *arrays, self.capacity, 0.0)
 
-    def deterministic(self, xi: F64, extra_cost: F64 | None = None) -> Deterministic:
+    def deterministic(self, xi: F64) -> Deterministic:
         gain, weight = self._options(xi)
-        stage_gain = self.profit - self.outsourcing_cost - (0.0 if extra_cost is None else extra_cost)
-        taken_gain = gain + stage_gain[:, None]
+        taken_gain = gain + (self.profit - self.outsourcing_cost)[:, None]
         options = np.column_stack([np.zeros(self.size), taken_gain])
         _, choice = solve_choice_knapsack(options, np.column_stack([np.zeros(self.size), weight]), self.capacity, 0.0)
         x = (choice > 0).astype(float)
         y = np.concatenate([choice >= 2, choice == 3]).astype(float)
         value = float((self.outsourcing_cost - self.profit) @ x) + self.recourse_cost(xi, y)
-        return Deterministic(value=value, x=x, y=y)
+        return Deterministic(value=value, bound=value, x=x, y=y)
 
     def recourse_cost(self, xi: F64, y: F64) -> float:
         """Return the second-stage cost of y (produce, repair) at xi."""
