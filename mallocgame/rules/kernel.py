@@ -124,6 +124,14 @@ def entered_loop(r: Rules, step: int, since: int) -> int:
 
 
 @jit
+def first_in_loop(r: Rules, tensor: int, group: int, loop: int) -> int:
+    """Return the first group of ``tensor`` in ``loop``, which ``group`` is in."""
+    while group > r.tensors[tensor, FIRST] and r.groups[group - 1, STEP] >= r.loops[loop, START]:
+        group -= 1
+    return group
+
+
+@jit
 def cover(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
     """Return (possible, end, last group) of serving ``group`` from contents that are complete at ``since``.
 
@@ -133,9 +141,7 @@ def cover(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
     if loop < 0:
         return True, r.groups[group, STEP] + 1, group
     tensor = r.groups[group, TENSOR]
-    first = group
-    while first > r.tensors[tensor, FIRST] and r.groups[first - 1, STEP] >= r.loops[loop, START]:
-        first -= 1
+    first = first_in_loop(r, tensor, group, loop)
     writes = False
     at_home = False
     last = group
@@ -177,10 +183,7 @@ def exposure(r: Rules, writer: int, last: int, since: int) -> tuple[bool, int, i
     while outer >= 0:
         if h < end and r.groups[h, STEP] < r.loops[outer, STOP]:
             break
-        f = writer
-        while f > r.tensors[tensor, FIRST] and r.groups[f - 1, STEP] >= r.loops[outer, START]:
-            f -= 1
-        if r.groups[f, READS] == 1:
+        if r.groups[first_in_loop(r, tensor, writer, outer), READS] == 1:
             inside = True
             by = min(by, r.loops[outer, STOP] - 1)
         elif not inside:
@@ -194,6 +197,21 @@ def exposure(r: Rules, writer: int, last: int, since: int) -> tuple[bool, int, i
     elif outer < 0 and r.tensors[tensor, IS_OUTPUT] == 1:
         needed = True
     return needed, begin, by, exit_at
+
+
+@jit
+def read_again(r: Rules, writer: int, next_writer: int, since: int) -> bool:
+    """Whether a loop that ends between two writers reads what the first wrote, in its next iteration, in layer 0."""
+    tensor = r.groups[writer, TENSOR]
+    step = r.groups[writer, STEP]
+    entered = entered_loop(r, step, since)
+    loop = r.steps[step, LOOP] if entered < 0 else r.loops[entered, PARENT]
+    while loop >= 0 and r.loops[loop, STOP] <= r.groups[next_writer, STEP]:
+        first = first_in_loop(r, tensor, writer, loop)
+        if r.groups[first, READS] == 1:
+            return True
+        loop = r.loops[loop, PARENT]
+    return False
 
 
 @jit
@@ -813,6 +831,7 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
     has_back = before >= 0 and s.copies[2 * before + 1, QUEUE] >= 0
     keep = has_back and elsewhere
     if has_back and span.writer != before:
+        keep = keep or read_again(r, before, span.writer, since)
         for k in range(before + 1, span.writer):
             keep = keep or r.groups[k, HOME_ONLY] != 0
     elif has_back and span.needed and s.copies[2 * before + 1, CLIPPED] == 0:
