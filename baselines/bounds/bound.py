@@ -49,8 +49,10 @@ def capacity_bound(
         left = seconds - (time.perf_counter() - began)
         if integer and left > 0.1:
             whole = solve_integer(relaxation, seconds=left).bound_seconds
+    speeds = [layer.bytes_per_second for layer in hierarchy.layers]
+    trusted = simple if max(speeds[1:]) >= speeds[0] or seconds == 0 else 0.0  # else it counts some traffic twice
     return Bound(
-        seconds=max(simple, linear, whole),
+        seconds=max(trusted, linear, whole),
         simple_seconds=simple,
         linear_seconds=linear,
         integer_seconds=whole,

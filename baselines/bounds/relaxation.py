@@ -169,40 +169,62 @@ def _add_times(relaxation: Relaxation) -> None:
 
 
 def _add_capacity(relaxation: Relaxation) -> None:
+    """What is present, kept or on its way fits into each layer at each step.
+
+    Two rows a step: one with sizes rounded up to the alignment, for what is there in full (whole residencies begin at
+    aligned offsets, so rounding loses nothing), and one in exact bytes with copies on their way, whose slices may sit
+    next to others at any offset.
+    """
     program, hierarchy = relaxation.program, relaxation.hierarchy
     steps = sorted({flow.route.stops[i].boundary for flow in relaxation.flows for i in flow.present})
-    position = np.array(steps, dtype=np.int64)
     for layer in range(1, hierarchy.num_layers):
-        grain = hierarchy.layers[layer].alignment_bytes
-        capacity = -(-hierarchy.layers[layer].capacity_bytes // grain) * grain
-        rows: list[Terms] = [[] for _ in steps]
-        for flow in relaxation.flows:
-            if layer not in flow.layers:
-                continue
-            at = flow.layers.index(layer)
-            size = -(-program.tensors[flow.route.tensor].size_bytes // grain) * grain / capacity
-            for stop, present in flow.present.items():
-                row = rows[int(np.searchsorted(position, flow.route.stops[stop].boundary))]
-                row.extend((column, -size * factor) for column, factor in present[at].terms)
-            for index, kept in flow.kept.items():
-                leg = flow.route.legs[index]
-                low, high = np.searchsorted(position, [leg.from_step, leg.to_step])
-                for row in rows[low:high]:
-                    row.extend((column, -size * factor) for column, factor in kept[at].terms)
-        for progress in relaxation.progress:
-            move = progress.move
-            if move.target != layer or hierarchy.num_layers > 2:  # a copy on its way through may leave at once
-                continue
-            size = -(-program.tensors[move.tensor].size_bytes // grain) * grain / capacity
-            low, high = np.searchsorted(position, [move.leg.first_issue, max(move.leg.to_step, move.leg.first_issue)])
-            for at in range(int(low), int(high)):
-                column = progress.before_step(steps[at], relaxation.edges)
-                if column is not None:
-                    rows[at].append((column, -size))
-        for row in rows:
-            if -sum(coefficient for _, coefficient in row) > 1.0:
-                relaxation.capacity_rows.append(len(relaxation.linear.row_bound))
-                relaxation.linear.at_least(row, -1.0)
+        grain, capacity = hierarchy.layers[layer].alignment_bytes, hierarchy.layers[layer].capacity_bytes
+        sizes = program.sizes_bytes
+        rounded = -(-sizes // grain) * grain
+        exact = _presence(relaxation, layer, steps, sizes / capacity)
+        if hierarchy.num_layers == 2:  # else a copy on its way through may leave at once
+            _add_flying(relaxation, layer, steps, exact)
+        rooms = [exact]
+        if (rounded > sizes).any():
+            rooms.append(_presence(relaxation, layer, steps, rounded / (-(-capacity // grain) * grain)))
+        for rows in rooms:
+            for row in rows:
+                if -sum(coefficient for _, coefficient in row) > 1.0:
+                    relaxation.capacity_rows.append(len(relaxation.linear.row_bound))
+                    relaxation.linear.at_least(row, -1.0)
+
+
+def _presence(relaxation: Relaxation, layer: int, steps: list[int], sizes: F64) -> list[Terms]:
+    """Return, per step, minus the size of all that is in the layer, as terms."""
+    rows: list[Terms] = [[] for _ in steps]
+    for flow in relaxation.flows:
+        if layer not in flow.layers:
+            continue
+        at, size = flow.layers.index(layer), float(sizes[flow.route.tensor])
+        for stop, present in flow.present.items():
+            row = rows[int(np.searchsorted(steps, flow.route.stops[stop].boundary))]
+            row.extend((column, -size * factor) for column, factor in present[at].terms)
+        for index, kept in flow.kept.items():
+            leg = flow.route.legs[index]
+            low, high = np.searchsorted(steps, [leg.from_step, leg.to_step])
+            for row in rows[low:high]:
+                row.extend((column, -size * factor) for column, factor in kept[at].terms)
+    return rows
+
+
+def _add_flying(relaxation: Relaxation, layer: int, steps: list[int], rows: list[Terms]) -> None:
+    """What has been copied of a tensor before a step takes space during it."""
+    capacity = relaxation.hierarchy.layers[layer].capacity_bytes
+    for progress in relaxation.progress:
+        move = progress.move
+        if move.target != layer:
+            continue
+        size = relaxation.program.tensors[move.tensor].size_bytes / capacity
+        low, high = np.searchsorted(steps, [move.leg.first_issue, max(move.leg.to_step, move.leg.first_issue)])
+        for at in range(int(low), int(high)):
+            column = progress.before_step(steps[at], relaxation.edges)
+            if column is not None:
+                rows[at].append((column, -size))
 
 
 def _add_links(relaxation: Relaxation, num_slots: int) -> None:
