@@ -20,6 +20,7 @@ from mallocgame.program import Program
 
 F32 = npt.NDArray[np.float32]
 Pair = tuple[Program, Hierarchy]
+Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
 
 
 class SelfPlay:
@@ -32,7 +33,7 @@ class SelfPlay:
         self.random = np.random.default_rng(seed)
         self._history: list[list[dict[str, Any]]] = [[] for _ in range(config.num_games)]
 
-    def advance(self, parameters: Parameters, key: jax.Array) -> list[tuple[Episode, Mapping, float]]:
+    def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
         """Make one move in every game; return finished episodes with their mappings and simulated seconds."""
         batch = self.batch
         seen = {name: array.copy() for name, array in observations_of(batch).items()}

@@ -16,7 +16,7 @@ from agents.muzero.networks import Model
 from agents.muzero.replay import Batch, Episode, Replay
 from agents.muzero.run import RunFolder
 from agents.muzero.search import Search, make_search
-from agents.muzero.selfplay import Pair, SelfPlay, demonstrate, shapes_of
+from agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, shapes_of
 from mallocgame.batch import MallocGameBatch
 from mallocgame.errors import InputError
 from mallocgame.mapping import Mapping
@@ -195,14 +195,18 @@ class Trainer:
 
     def _advance(self) -> set[str]:
         self.key, now = jax.random.split(self.key)
+        return self._keep(self.play.advance(self.learner.target, now), self.config.num_games)
+
+    def _keep(self, finished: list[Finished], moves: int) -> set[str]:
+        """Store finished episodes and account for ``moves``; return the programs whose best mapping changed."""
         improved = set()
-        for episode, mapping, seconds in self.play.advance(self.learner.target, now):
+        for episode, mapping, seconds in finished:
             self._store(episode)
             self._returns = [*self._returns[-63:], float(episode.rewards.sum())]
             if seconds < self.best[episode.program].seconds and self._accept(episode.program, mapping):
                 improved.add(episode.program)
-        self.steps += self.config.num_games
-        self._debt += self.config.num_games * self.config.updates_per_step
+        self.steps += moves
+        self._debt += moves * self.config.updates_per_step
         return improved
 
     def _accept(self, name: str, mapping: Mapping) -> bool:

@@ -1,0 +1,215 @@
+"""``mallocgame train``: train a MuZero agent on traces, watch it, stop and resume it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mallocgame.cli.common import JsonOption, print_json, say
+from mallocgame.cli.traces import chip_of, open_trace
+from mallocgame.errors import InputError
+
+if TYPE_CHECKING:
+    from agents.muzero.trainer import Report, Trainer
+    from mallocgame.mapping import Mapping
+    from workloads.trace import Trace
+
+
+def train(
+    workload: Annotated[
+        list[str], typer.Option("--workload", metavar="TRACE", help="A trace file or shipped trace; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder: checkpoints, metrics, best mappings.")],
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Training budget in seconds.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training budget in moves.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings as TOML; see agents/muzero/config.py.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN, with its settings.")] = False,
+    hybrid: Annotated[
+        str | None, typer.Option(metavar="SOLVER", help="Start from this solver's mapping and never return worse.")
+    ] = None,
+    hybrid_seconds: Annotated[float, typer.Option(min=0.0, help="Time for the start's solver, per trace.")] = 10.0,
+    hoist: Annotated[bool, typer.Option(help="Allow copies that stay in fast memory through loops.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the network, the games and the replay.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|local", help="Play on Ray actors of this cluster (extra: ray).")
+    ] = None,
+    actors: Annotated[int, typer.Option(min=1, help="Number of Ray actors.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an agent to map programs; the best mapping of each program is kept and written.
+
+    Example: mallocgame train --workload moe_decode-v5e --out runs/moe --seconds 600
+    """
+    if device not in ("cpu", "gpu"):
+        raise InputError(f"--device is {device!r}, expected cpu or gpu")
+    if seconds is None and steps is None:
+        raise InputError("give a budget: --seconds or --steps")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu" if device == "cpu" else "cuda")
+    from agents.muzero.config import Config
+
+    traces = [open_trace(name) for name in workload]
+    if len({trace.program.name for trace in traces}) < len(traces):
+        traces = [_renamed(trace) for trace in traces]
+    programs = [t.program if hoist else t.program.without_hoisting() for t in traces]
+    settings = Config.from_toml(config) if config is not None else Config()
+    starts = [_start(t, hybrid, hoist, hybrid_seconds, seed) if hybrid else None for t in traces]
+    pairs = [(program, t.hierarchy) for program, t in zip(programs, traces, strict=True)]
+    trainer = _make_trainer(pairs, settings, out, seed, starts, resume, ray, actors)
+    watch = _Watch(trainer, traces, out, quiet=as_json)
+    try:
+        with watch:
+            trainer.train(seconds=seconds, steps=steps, report=watch.report)
+    except KeyboardInterrupt:
+        say(f"stopped; continue with: mallocgame train --resume --out {out} ...")
+    finally:
+        watch.write_best()
+    rows = watch.rows()
+    if as_json:
+        print_json(rows)
+    else:
+        _print(rows, out)
+
+
+def _make_trainer(
+    pairs: list[Any],
+    settings: Any,
+    out: Path,
+    seed: int,
+    starts: list[Any],
+    resume: bool,
+    ray: str | None,
+    actors: int,
+) -> "Trainer":
+    if ray is None:
+        from agents.muzero.trainer import Trainer
+
+        return Trainer(pairs, settings, out, seed=seed, starts=starts, resume=resume)
+    from agents.muzero.distributed import RayTrainer
+
+    return RayTrainer(pairs, settings, out, seed=seed, starts=starts, resume=resume, address=ray, num_actors=actors)
+
+
+def _renamed(trace: "Trace") -> "Trace":
+    from dataclasses import replace
+
+    return replace(trace, program=replace(trace.program, name=trace.name))
+
+
+def _start(trace: "Trace", solver: str, hoist: bool, seconds: float, seed: int) -> "Mapping":
+    from mallocgame.cli.solvers import make_solver
+
+    program = trace.program if hoist else trace.program.without_hoisting()
+    return make_solver(solver, trace)(program, trace.hierarchy, seconds=seconds, seed=seed).mapping
+
+
+class _Watch:
+    """The live panel, TensorBoard and the best mappings on disk."""
+
+    def __init__(self, trainer: "Trainer", traces: list["Trace"], out: Path, *, quiet: bool) -> None:
+        from mallocgame.simulate import simulate
+
+        self.trainer, self.out, self.quiet = trainer, out, quiet
+        self.traces = {trace.program.name: trace for trace in traces}
+        self.xla = {
+            name: simulate(t.program, t.hierarchy, t.mapping).total_seconds
+            for name, t in self.traces.items()
+            if t.mapping is not None
+        }
+        self.last: Report | None = None
+
+    def __enter__(self) -> "_Watch":
+        from rich.console import Console
+        from rich.live import Live
+        from tensorboardX import SummaryWriter
+
+        self.board = SummaryWriter(str(self.out / "tensorboard"))
+        self.live = Live(console=Console(stderr=True), refresh_per_second=2, transient=False)
+        if not self.quiet:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+        self.board.close()
+
+    def report(self, row: "Report") -> None:
+        """Show a report, log it, and write what improved."""
+        self.last = row
+        scalars = {f"loss/{k}": v for k, v in row.losses.items()}
+        scalars |= {"play/mean_return": row.mean_return, "play/moves_per_second": row.moves_per_second}
+        scalars |= {f"best_ms/{name}": seconds * 1e3 for name, seconds in row.best.items()}
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, row.steps)
+        for name in row.improved:
+            self._picture(name, row.steps)
+        if row.improved:
+            self.write_best()
+        if not self.quiet:
+            self.live.update(self._panel(row))
+
+    def write_best(self) -> None:
+        """Write each program's best mapping as ``best-NAME.json``."""
+        from workloads.mapping_file import save_mapping
+
+        for name, best in self.trainer.best.items():
+            trace = self.traces[name]
+            save_mapping(self.out / f"best-{name}.json", best.mapping, trace.program, trace.hierarchy)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a program."""
+        rows = []
+        for name, best in self.trainer.best.items():
+            xla = self.xla.get(name)
+            rows.append(
+                {
+                    "trace": self.traces[name].name,
+                    "chip": chip_of(self.traces[name]),
+                    "judged_seconds": best.seconds,
+                    "xla_judged_seconds": xla,
+                    "speedup_over_xla": xla / best.seconds if xla else None,
+                    "home_seconds": best.home_seconds,
+                    "steps": self.trainer.steps,
+                    "episodes": self.trainer.episodes,
+                    "mapping": str(self.out / f"best-{name}.json"),
+                }
+            )
+        return rows
+
+    def _picture(self, name: str, steps: int) -> None:
+        import numpy as np
+
+        from mallocgame.render import render_rgb
+
+        best, trace = self.trainer.best[name], self.traces[name]
+        image = render_rgb(trace.program, trace.hierarchy, best.mapping, -1, trace.program.num_steps)
+        self.board.add_image(f"map/{name}", np.moveaxis(image, -1, 0), steps)
+
+    def _panel(self, row: "Report") -> Any:
+        from rich.panel import Panel
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        table.add_row("progress", f"{row.progress:.0%}, {row.elapsed_seconds:.0f} s, {row.steps:,} moves")
+        table.add_row("speed", f"{row.moves_per_second:,.0f} moves/s, {row.simulations_per_second:,.0f} simulations/s")
+        table.add_row("games", f"{row.episodes:,} finished, replay {row.replay_steps:,} moves")
+        losses = "  ".join(f"{k} {v:.4g}" for k, v in row.losses.items())
+        table.add_row("learner", f"{row.updates:,} updates  {losses}")
+        table.add_row("mean return", f"{row.mean_return:+.4f} of the home time")
+        for name, seconds in row.best.items():
+            against = f", {self.xla[name] / seconds:.3f} x XLA" if name in self.xla else ""
+            table.add_row(f"best {name}", f"{seconds * 1e3:.4f} ms{against}")
+        return Panel(table, title="mallocgame train", expand=False)
+
+
+def _print(rows: list[dict[str, Any]], out: Path) -> None:
+    from mallocgame.cli.common import print_table
+
+    def line(row: dict[str, Any]) -> tuple[str, ...]:
+        speedup = row["speedup_over_xla"]
+        shown = f"{speedup:.3f}" if speedup is not None else "-"
+        return row["trace"], row["chip"], f"{row['judged_seconds'] * 1e3:.4f}", shown, row["mapping"]
+
+    columns = ("trace", "chip", "best, ms", "speed-up over XLA", "mapping")
+    print_table(f"run {out}", columns, [line(row) for row in rows])

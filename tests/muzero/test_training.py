@@ -1,0 +1,151 @@
+"""Learning, saving, dying and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from agents.muzero.config import Config
+from agents.muzero.run import RunFolder
+from agents.muzero.solver import make_solver
+from agents.muzero.trainer import Report, Trainer
+from mallocgame.errors import InputError, TraceError
+from mallocgame.make import find_programs
+from mallocgame.mapping import Mapping
+from mallocgame.simulate import simulate
+from mallocgame.validate import validate
+from workloads.synthetic import Recipe, generate
+
+TINY = Config(
+    latent_size=32,
+    hidden_size=32,
+    conv_channels=4,
+    num_games=16,
+    num_simulations=8,
+    batch_size=32,
+    updates_per_step=0.1,
+    learning_rate=3e-3,
+    focus_fraction=0.0,
+    checkpoint_seconds=1e9,
+)
+
+
+def test_a_planted_game_is_solved_from_scratch(tmp_path: Path) -> None:
+    """The planted family's optimum is known by construction (workloads/synthetic.py)."""
+    case = generate(Recipe(family="planted", decisions=12, capacity_pressure=1.0), seed=3)
+    trainer = Trainer([(case.program, case.hierarchy)], TINY, tmp_path / "run", seed=1)
+    trainer.train(steps=4000)
+    best = trainer.best[case.program.name]
+    assert validate(case.program, case.hierarchy, best.mapping) == []
+    assert best.seconds == pytest.approx(case.optimum_seconds, rel=1e-9)
+
+
+def test_reports_checkpoints_and_the_solver_agree(tmp_path: Path) -> None:
+    pairs = find_programs(family="chain", decisions=20)
+    rows: list[Report] = []
+    trainer = Trainer(pairs, TINY, tmp_path / "run", seed=0)
+    trainer.train(steps=1500, report=rows.append, report_seconds=0.0)
+    assert rows[-1].steps >= 1500
+    assert rows[-1].updates > 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["steps"] for line in lines] == [row.steps for row in rows]
+    again = Trainer(pairs, TINY, tmp_path / "run", seed=9, resume=True)
+    same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), trainer.learner._asdict(), again.learner._asdict())
+    assert all(jax.tree.leaves(same))
+    assert again.replay.num_steps == trainer.replay.num_steps
+    assert (again.steps, again.episodes) == (trainer.steps, trainer.episodes)
+    program, hierarchy = pairs[0]
+    result = make_solver(tmp_path / "run", simulations=4, games=4)(program, hierarchy, seconds=1.0)
+    assert validate(program, hierarchy, result.mapping) == []
+    assert result.seconds <= simulate(program, hierarchy, Mapping()).total_seconds
+    RunFolder(tmp_path / "run").export(trainer.learner, tmp_path / "exported")
+    exported = make_solver(tmp_path / "exported", simulations=4, games=4)(program, hierarchy, seconds=0.5)
+    assert validate(program, hierarchy, exported.mapping) == []
+
+
+def test_a_hybrid_run_never_returns_worse_than_its_start(tmp_path: Path) -> None:
+    from baselines.anneal import anneal
+
+    pairs = find_programs(family="residual", decisions=20)
+    program, hierarchy = pairs[0]
+    start = anneal(program, hierarchy, seconds=0.5)
+    trainer = Trainer(pairs, TINY, tmp_path / "run", starts=[start.mapping])
+    assert trainer.replay.num_steps > 0
+    trainer.train(steps=300)
+    assert trainer.best[program.name].seconds <= start.seconds + 1e-15
+
+
+def test_a_run_that_does_not_fit_is_refused_by_what_differs(tmp_path: Path) -> None:
+    pairs = find_programs(family="chain", decisions=20)
+    Trainer(pairs, TINY, tmp_path / "run").save()
+    with pytest.raises(InputError, match="--resume"):
+        Trainer(pairs, TINY, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    for change, message in (
+        ({"num_actions": 5}, "5 actions"),
+        ({"format": 99}, "99"),
+        ({"observation_shapes": about["observation_shapes"] | {"memory": [1, 2, 3]}}, "memory"),
+    ):
+        (tmp_path / "run" / "run.json").write_text(json.dumps(about | change))
+        with pytest.raises(TraceError, match=message):
+            Trainer(pairs, TINY, tmp_path / "run", resume=True)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from agents.muzero.trainer import Trainer
+from mallocgame.make import find_programs
+from tests.muzero.test_training import TINY
+from dataclasses import replace
+trainer = Trainer(find_programs(family="chain", decisions=20), replace(TINY, checkpoint_seconds=0.5), Path(sys.argv[1]))
+trainer.train(seconds=600)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    environment = dict(os.environ, JAX_PLATFORMS="cpu")
+    child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(run)], env=environment)
+    try:
+        limit = time.monotonic() + 240
+        while len(list(run.glob("replay/*.npz"))) < 2 and time.monotonic() < limit and child.poll() is None:
+            time.sleep(0.1)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    state = RunFolder(run).newest()
+    assert state is not None
+    resumed = Trainer(find_programs(family="chain", decisions=20), TINY, run, resume=True)
+    assert resumed.steps == state["steps"] > 0
+    assert len(resumed.replay.episodes) == len(state["episodes"])
+    resumed.train(steps=resumed.steps + 64)
+    assert resumed.steps >= state["steps"] + 64
+
+
+@pytest.mark.ray
+def test_ray_actors_play_and_may_die(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from agents.muzero.distributed import RayTrainer
+
+    pairs = find_programs(family="chain", decisions=20)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        trainer = RayTrainer(pairs, TINY, tmp_path / "run", num_actors=2)
+        trainer.train(steps=1024)
+        before = trainer.steps
+        ray.kill(next(iter(trainer._calls.values())))
+        trainer.train(steps=before + 2048)
+        assert trainer.deaths == 1
+        assert trainer.steps >= before + 2048
+        assert trainer.replay.num_steps > 0
+        trainer.close()
+    finally:
+        ray.shutdown()
