@@ -52,10 +52,13 @@ class Planner:
         first = int(rng.integers(-width // 2, max(num_steps - width // 2, 1)))
         fixed = (self.spans[:, 1] <= first) | (self.spans[:, 0] >= first + width)
         low, high = self.low.copy(), self.high.copy()
+        fixed[self.relaxation.num_shares :] = False
         low[fixed] = high[fixed] = np.round(self.point[fixed])
         found = highs_point(self.relaxation, self.cost, low, high, seconds=seconds)
         if found.columns is not None:
             self.realise(found.columns)
+        elif fixed.any():  # the choices outside the window are no point of the relaxation: plan anew
+            self.point = None
 
     def realise(self, columns: F64) -> None:
         """Turn a point into a mapping, offer it, and learn from how it fared."""
