@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mallocgame.errors import TraceError
 from workloads.hlo_module import HloComputation, HloInstruction, HloModule, Index, leaves, to_index
+from workloads.hlo_verify import verify
 
 FORWARDING = frozenset({"get-tuple-element", "tuple", "bitcast", "while", "parameter", "optimization-barrier"})
 _IN_PLACE = {"dynamic-update-slice": 0, "scatter": 0}  # opcode: the operand written
@@ -87,12 +88,15 @@ class Aliases:
         return pairs
 
 
-def alias_groups(module: HloModule, path: object = "HLO") -> Aliases:
+def alias_groups(module: HloModule, path: object = "HLO", opaque: frozenset[str] = frozenset()) -> Aliases:
     """Build the groups of all computations that the entry reaches through while loops.
+
+    Instructions with an opcode in ``opaque`` are taken as they are, though they run other computations.
 
     Raises:
         TraceError: a kind of instruction that is not supported, by name; an operand that does not exist.
     """
+    verify(module, path)
     aliases = Aliases(module=module)
     waiting = [module.entry]
     while waiting:
@@ -101,7 +105,8 @@ def alias_groups(module: HloModule, path: object = "HLO") -> Aliases:
             if instruction.name in aliases.computation_of:
                 raise TraceError(path, None, f"two scheduled instructions are named {instruction.name}")
             aliases.computation_of[instruction.name] = computation.name
-            _refuse(instruction, path)
+            if instruction.opcode not in opaque:
+                _refuse(instruction, path)
             missing = [name for name in instruction.operands if name not in computation.instructions]
             if missing:
                 raise TraceError(path, None, f"{instruction.name} uses {missing[0]}, which {computation.name} lacks")
@@ -137,9 +142,8 @@ def _while_loop(instruction: HloInstruction, parent: HloComputation, module: Hlo
 def _connect(aliases: Aliases, instruction: HloInstruction) -> None:
     name, operands = instruction.name, instruction.operands
     if instruction.opcode == "get-tuple-element":
-        element = instruction.attributes.split("index=")[1].split(",")[0].split()[0]
         for index, _ in leaves(instruction.shape):
-            aliases.join((operands[0], (int(element), *index)), (name, index))
+            aliases.join((operands[0], (instruction.element or 0, *index)), (name, index))
     elif instruction.opcode == "tuple":
         for index, _ in leaves(instruction.shape):
             aliases.join((operands[index[0]], index[1:]), (name, index))

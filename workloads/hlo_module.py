@@ -3,6 +3,7 @@
 Only what buffer traces need is kept. Format: the text that ``HloModule::ToString`` writes (``xla_dump_hlo_as_text``).
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from mallocgame.errors import TraceError
 Index = tuple[int, ...]  # a position in a (nested) tuple shape; () is the whole
 Shape = str | tuple["Shape", ...]  # a leaf's text, or a tuple's members
 
+_ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
+_BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4, "c64": 64, "c128": 128, "token": 0}  # others: the digits in the name
 _COMPUTATION = re.compile(r"^(ENTRY )?%([^\s(]+) \(.*\{$")
 _NAME = re.compile(r"^\s*(ROOT )?%([^\s=]+) = ")
 _OPCODE = re.compile(r"\s*([a-z][a-z0-9\-]*)\(")
@@ -19,6 +22,7 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 _CALLED = re.compile(
     r"\b(calls|condition|body|to_apply|called_computations|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
+_ELEMENT = re.compile(r"\bindex=(\d{1,9})\b")
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
 _OUTPUT_ALIAS = re.compile(r"\{([\d, ]*)\}: \((\d+), \{([\d, ]*)\}")
@@ -34,6 +38,12 @@ class HloInstruction:
     operands: tuple[str, ...]  # names of instructions in the same computation
     arguments: str  # the text between the parentheses: a constant's value, a parameter's number
     attributes: str
+
+    @property
+    def element(self) -> int | None:
+        """Return which element a get-tuple-element takes."""
+        match = _ELEMENT.search(self.attributes)
+        return int(match[1]) if match else None
 
     def called(self, role: str) -> tuple[str, ...]:
         """Return the computations called in ``role`` (``calls``, ``condition``, ``body``, …)."""
@@ -92,6 +102,22 @@ def leaves(shape: Shape, prefix: Index = ()) -> Iterator[tuple[Index, str]]:
     else:
         for i, member in enumerate(shape):
             yield from leaves(member, (*prefix, i))
+
+
+def dimensions(text: str) -> tuple[int, ...]:
+    """Return the sizes of an array such as ``bf16[8,128]{1,0}``; () for a scalar or no array."""
+    match = _ARRAY.match(text)
+    return tuple(int(size) for size in match[2].split(",") if size) if match else ()
+
+
+def array_bytes(text: str) -> int:
+    """Return the bytes of an array, without padding."""
+    match = _ARRAY.match(text)
+    if not match:
+        return 0
+    digits = re.search(r"\d+", match[1])
+    bits = _BITS.get(match[1], int(digits[0]) if digits else 0)
+    return math.prod(dimensions(text)) * bits // 8
 
 
 def parse_hlo(text: str, path: object = "HLO") -> HloModule:

@@ -18,7 +18,8 @@ _POSITION = r"(\S+?)(?: \{([\d,]*)\})?"
 _OPERAND = r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?"
 _BUFFER_COLUMNS = "buffer_id,buffer_name,alt_mem_benefit,size,definition_time,use_times,use_names,is_scoped"
 _INTERVAL_COLUMNS = "buffer_id,size,offset,start_time,end_time"
-_NUMBER = r"([-+.\deE]+|nan|-?inf)"
+_NUMBER = r"(-?\d{1,20}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?)"  # finite: XLA's times and benefits are
+_LARGEST = 2**50  # bytes, steps: sums over a program stay exact in int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +204,18 @@ class _Reader:
 
     def _estimate(self, text: str) -> float:
         match = self._match(rf"Estimated elapsed time with(?:out)? async copies \(sec\): {_NUMBER}", text)
-        return float(match[1])
+        return self._seconds(match[1])
+
+    def _integer(self, text: str) -> int:
+        if len(text) > 20 or abs(int(text)) > _LARGEST:
+            raise TraceError(self.log.path, self.number, f"the number {text[:40]} is out of range")
+        return int(text)
+
+    def _seconds(self, text: str) -> float:
+        seconds = float(text)
+        if not 0 <= seconds < 1e6:
+            raise TraceError(self.log.path, self.number, f"{text} seconds are out of range")
+        return seconds
 
     def _match(self, pattern: str, text: str) -> re.Match[str]:
         match = re.fullmatch(pattern, text)
@@ -215,13 +227,13 @@ class _Reader:
 
     def _initial(self, text: str) -> None:
         match = self._match(rf"Initial resource\[(\d+)\] = {_NUMBER} \((.*)\)", text)
-        self.log.home_seconds[int(match[1])] = float(match[2])
+        self.log.home_seconds[self._integer(match[1])] = self._seconds(match[2])
 
     def _scheduled(self, text: str) -> None:
         match = re.fullmatch(r" (\d+): (\S+) (\S+)", text)
         if not match:
             self.section = ""
-        elif int(match[1]) != len(self.log.schedule):
+        elif self._integer(match[1]) != len(self.log.schedule):
             reason = f"expected step {len(self.log.schedule)} of the schedule, got {match[1]}"
             raise TraceError(self.log.path, self.number, reason)
         else:
@@ -233,15 +245,17 @@ class _Reader:
 
     def _accessed_use(self, text: str) -> None:
         match = self._match(rf"    use: {_OPERAND}, accessed: (-?\d+) / (\d+)", text)
-        place = Position(instruction=match[1], operand=int(match[2]), index=to_index(match[3] or ""))
+        place = Position(instruction=match[1], operand=self._integer(match[2]), index=to_index(match[3] or ""))
         self._accessed(place, match[4], match[5])
 
     def _accessed(self, place: Position, accessed: str, size: str) -> None:
-        if int(accessed) < 0 or self.log.accessed_bytes.setdefault(place, int(accessed)) != int(accessed):
+        if self._integer(accessed) < 0 or self.log.accessed_bytes.setdefault(
+            place, self._integer(accessed)
+        ) != self._integer(accessed):
             raise TraceError(
                 self.log.path, self.number, f"{place} accesses {accessed} bytes, but earlier another number"
             )
-        self.log.sizes_bytes[place] = int(size)
+        self.log.sizes_bytes[place] = self._integer(size)
 
     def _finding(self, text: str) -> None:
         match = re.fullmatch(r".* use = (.*?)\. Size = \d+, def pos = (.*)", text)
@@ -257,29 +271,29 @@ class _Reader:
         match = re.search(r"Slices\(start_time, offset, size\) = \[(.*?)\]", text)
         rows = re.findall(r"\((-?\d+), (\d+), (\d+)\)", match[1]) if match else []
         self.moving = tuple(
-            Slice(start_after=int(start), offset_bytes=int(offset), size_bytes=int(size))
+            Slice(start_after=self._integer(start), offset_bytes=self._integer(offset), size_bytes=self._integer(size))
             for start, offset, size in rows
         )
 
     def _sliced(self, text: str) -> None:
         match = re.search(r"= \[(.*)\]", text)
         rows = re.findall(r"\((-?\d+), (\d+), (\d+), [^)]*\)", match[1]) if match else []
-        use, starts = self.finding[0], sorted(int(row[0]) for row in rows)
+        use, starts = self.finding[0], sorted(self._integer(row[0]) for row in rows)
         if not rows or use is None or starts != sorted(part.start_after for part in self.moving):
             raise TraceError(self.log.path, self.number, f"slices that do not match the move before: {text[:100]!r}")
-        self.slices[use, starts[0], int(rows[0][1])] = self.moving
+        self.slices[use, starts[0], self._integer(rows[0][1])] = self.moving
 
     def _repacked(self, text: str) -> None:
         moved = re.search(r"slice_offsets: \[(.*?)\]", text)
         if not moved:
             return
-        places = {int(old): int(new) for old, new in re.findall(r"(\d+) -> (\d+)", moved[1])}
+        places = {self._integer(old): self._integer(new) for old, new in re.findall(r"(\d+) -> (\d+)", moved[1])}
         times = re.search(
             r"first_slice_copy_start_after_time: (-?\d+), last_slice_copy_done_before_time: (-?\d+)", text
         )
         listed = re.search(r"uses: (.*?)(?:, existing|, sync_mem_op|$)", text)
         for use in _uses(listed[1]) if listed and times else ():
-            key = (use, int(times[1]), int(times[2])) if times else None
+            key = (use, self._integer(times[1]), self._integer(times[2])) if times else None
             parts = self.slices.get(key, ()) if key else ()
             if key and {part.offset_bytes for part in parts} == places.keys():
                 self.slices[key] = _moved(parts, places)
@@ -294,7 +308,9 @@ class _Reader:
         self.log.output_values.add(match[1].removesuffix(" (phi)"))
 
     def _conversions(self, text: str) -> None:
-        self.log.async_conversions = int(self._match(r"\tnumber of successful async conversion: (\d+)", text)[1])
+        self.log.async_conversions = self._integer(
+            self._match(r"\tnumber of successful async conversion: (\d+)", text)[1]
+        )
 
     def _buffer(self, text: str) -> None:
         if self.section == "buffer columns":
@@ -311,7 +327,9 @@ class _Reader:
         if len(places) != len(uses):
             raise TraceError(self.log.path, self.number, f"uses that do not parse: {match[4][:100]!r}")
         name = match[2].removesuffix(" (phi)")
-        row = BufferRow(line=self.number, buffer=int(match[1]), name=name, size_bytes=int(match[3]), uses=places)
+        row = BufferRow(
+            line=self.number, buffer=self._integer(match[1]), name=name, size_bytes=self._integer(match[3]), uses=places
+        )
         self.log.buffers.append(row)
 
     def _interval(self, text: str) -> None:
@@ -323,7 +341,7 @@ class _Reader:
             return
         match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+),(\d+)", text)
         if match:
-            self.log.intervals.add((int(match[3]), int(match[4]), int(match[5])))
+            self.log.intervals.add((self._integer(match[3]), self._integer(match[4]), self._integer(match[5])))
         else:
             self.section = ""
 
@@ -362,15 +380,15 @@ class _Reader:
         row = AllocationRow(
             line=self.number,
             defined_at=defined_at,
-            offset_bytes=int(offset[1]) if offset else None,
-            size_bytes=int(size[1]) if size else None,
-            start_time=int(times[1]),
-            end_time=int(times[2]),
+            offset_bytes=self._integer(offset[1]) if offset else None,
+            size_bytes=self._integer(size[1]) if size else None,
+            start_time=self._integer(times[1]),
+            end_time=self._integer(times[2]),
             is_copy=bool(copy),
-            start_after=int(copy[1]) if copy else -1,
-            done_before=int(copy[2]) if copy else -1,
+            start_after=self._integer(copy[1]) if copy else -1,
+            done_before=self._integer(copy[2]) if copy else -1,
             slices=self._slices_of(uses, copy, offset) if copy and kind[1].startswith("Sliced") else (),
-            source_offset_bytes=int(source_offset[1]) if source_offset else None,
+            source_offset_bytes=self._integer(source_offset[1]) if source_offset else None,
             replaces=replaced[1] if replaced and replaced[0] in head else "",
             cross_program=source.startswith("PinnedAllocation in def (off: -1"),
             uses=uses,
@@ -381,10 +399,10 @@ class _Reader:
         self, uses: tuple[Position, ...], copy: re.Match[str], offset: re.Match[str] | None
     ) -> tuple[Slice, ...]:
         for use in uses:
-            parts = self.slices.get((use, int(copy[1]), int(copy[2])))
+            parts = self.slices.get((use, self._integer(copy[1]), self._integer(copy[2])))
             if parts:
                 first = min(part.offset_bytes for part in parts)
-                if offset and first != int(offset[1]):
+                if offset and first != self._integer(offset[1]):
                     raise TraceError(self.log.path, self.number, f"slices from offset {first} on, expected {offset[1]}")
                 return parts
         raise TraceError(self.log.path, self.number, "a sliced copy whose slices were not logged before")
@@ -393,7 +411,9 @@ class _Reader:
         match = re.match(rf"\d+: instruction: (\S+)(?: \(xprogram prefetch\))?; elapsed: {_NUMBER}; ", text)
         trips = re.search(r"trip count: (\d+)", text)
         if match and trips:
-            row = SimulatedRow(name=match[1], elapsed_seconds=float(match[2]), trip_count=int(trips[1]))
+            row = SimulatedRow(
+                name=match[1], elapsed_seconds=self._seconds(match[2]), trip_count=self._integer(trips[1])
+            )
             self.log.simulated.append(row)
         elif ": instruction: " in text:
             raise TraceError(self.log.path, self.number, f"does not read as a line of XLA's simulator: {text[:100]!r}")

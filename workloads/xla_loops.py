@@ -123,8 +123,7 @@ def _tuple_element(computation: HloComputation, name: str) -> int | None:
         return None
     if _resolve(computation, instruction.operands[0]).opcode != "parameter":
         return None
-    index = re.search(r"index=(\d+)", instruction.attributes)
-    return int(index[1]) if index else None
+    return instruction.element
 
 
 def _constant(aliases: Aliases, computation: HloComputation, name: str, loop: WhileLoop) -> int | None:

@@ -1,7 +1,6 @@
 """A log and the HLO that it is about → the Program, with every byte accounted for."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from mallocgame.errors import TraceError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from workloads.hlo_aliases import FORWARDING, Aliases, Place, alias_groups
-from workloads.hlo_module import HloInstruction, HloModule, leaves
+from workloads.hlo_module import HloInstruction, HloModule, array_bytes, leaves
 from workloads.xla_groups import Access, accesses, tensor_sizes
 from workloads.xla_log import XlaLog
 from workloads.xla_loops import find_loops
@@ -17,9 +16,6 @@ from workloads.xla_times import NEST_FACTOR, Observation, StepFacts, StepTimes, 
 
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
 MAX_REPLACED = 0.005  # of the time with everything in default memory
-
-_ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
-_BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4, "c64": 64, "c128": 128, "token": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,14 +225,4 @@ def _tensors(
 def _shape_bytes(instruction: HloInstruction, aliases: Aliases) -> int:
     computation = aliases.module.computations[aliases.computation_of[instruction.name]]
     shapes = [instruction.shape, *(computation.instructions[name].shape for name in instruction.operands)]
-    return sum(_array_bytes(text) for shape in shapes for _, text in leaves(shape))
-
-
-def _array_bytes(text: str) -> int:
-    """Return the bytes of an array such as ``bf16[8,128]{1,0}``, without padding."""
-    match = _ARRAY.match(text)
-    if not match:
-        return 0
-    digits = re.search(r"\d+", match[1])
-    bits = _BITS.get(match[1], int(digits[0]) if digits else 0)
-    return math.prod(int(size) for size in match[2].split(",") if size) * bits // 8
+    return sum(array_bytes(text) for shape in shapes for _, text in leaves(shape))

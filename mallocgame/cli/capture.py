@@ -33,6 +33,10 @@ def capture(
     hlo_dir: Annotated[
         Path | None, typer.Option("--hlo-dir", help="The folder that xla_dump_to named for the same compilation.")
     ] = None,
+    hlo: Annotated[
+        Path | None,
+        typer.Option("--hlo", help="Read scheduled HLO text of any backend; times from shapes (--chip: any preset)."),
+    ] = None,
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave out names of tensors and instructions, and source places.")
     ] = False,
@@ -42,15 +46,20 @@ def capture(
 
     Example: mallocgame capture my_package.model:step --chip v5e --args "bf16[8,128,768]" --out step.json.gz
     """
-    if (function is None) == (log is None):
-        raise InputError("name a function (package.module:function), or give --log FILE with --hlo-dir DIR")
+    if sum(source is not None for source in (function, log, hlo)) != 1:
+        raise InputError("give one of: a function (package.module:function), --log FILE with --hlo-dir DIR, --hlo FILE")
     if (log is None) != (hlo_dir is None):
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
     if out is not None and not out.name.endswith((".json", ".json.gz")):
         raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
-    if log is not None and hlo_dir is not None:
-        if args or option or full:
-            raise InputError("--args, --option and --full are for compiling, --log reads what was compiled before")
+    if function is None and (args or option or full):
+        raise InputError("--args, --option and --full are for compiling, not for what was compiled before")
+    if hlo is not None:
+        from mallocgame.hierarchy import preset
+        from workloads.hlo_text import trace_from_hlo
+
+        trace = trace_from_hlo(hlo, preset(chip))
+    elif log is not None and hlo_dir is not None:
         from workloads.capture import trace_from_files
 
         trace = trace_from_files(log, hlo_dir, chip)
@@ -88,7 +97,7 @@ def _show(trace: "Trace", json: bool) -> None:
     program, hierarchy = trace.program, trace.hierarchy
     row: dict[str, Any] = {
         "trace": trace.name,
-        "chip": trace.provenance.get("chip"),
+        "chip": trace.provenance.get("chip") or trace.hierarchy.name,
         "instructions": program.num_steps,
         "decisions": program.num_decisions,
         "tensors": len(program.tensors),
