@@ -153,7 +153,7 @@ def help_speed() -> None:
     print(f"python -c pass:    {median_seconds(run('-c', 'pass'), 15):.3f} s")
 
 
-def capture_speed(programs: tuple[str, ...] = ("lstm", "resnet50", "gpt2_training")) -> None:
+def capture_speed(programs: tuple[str, ...] = ("lstm", "resnet50")) -> None:
     """Wall seconds to capture a program for v5e, one compilation, ended early against run to the end."""
     from workloads.capture import capture
     from workloads.program_reference import ProgramReference
