@@ -24,6 +24,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from mallocgame.simulate import home_seconds
 from mallocgame.solver import Progress, SolveResult
 
 Bool = npt.NDArray[np.bool_]
@@ -150,9 +151,9 @@ def effective_horizon(
     hierarchy: Hierarchy,
     *,
     target_seconds: float | None = None,
-    tolerance: float = 0.01,
+    tolerance: float = 0.1,
     look_aheads: Sequence[int] = (1, 2, 3),
-    max_rollouts: int = 16,
+    max_horizon: float = 4.0,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> EffectiveHorizon:
     """Measure the effective horizon of a game with GORP.
@@ -160,34 +161,39 @@ def effective_horizon(
     Args:
         program: what is played.
         hierarchy: its memory.
-        target_seconds: what counts as solved; by default the best time that any of the runs made here has met.
+        target_seconds: what counts as solved (then it stops at the horizon); by default the best time that any of the
+            runs made here has met.
         tolerance: a run has reached the target if it saves at least 1 - tolerance of what the target saves.
         look_aheads: k, the lengths of the sequences that are tried.
-        max_rollouts: rollouts go 1, 2, 4, ... up to this.
+        max_horizon: rollouts go 1, 2, 4, ... while k + log_A(rollouts) stays within this; a run takes about
+            A ** horizon * D ** 2 / 2 decisions.
         seeds: of the runs; at least half must reach the target.
 
     Raises:
         InputError: nothing to try.
     """
-    counts = [2**i for i in range(max(max_rollouts, 1).bit_length())]
-    if not look_aheads or not seeds:
-        raise InputError(f"need a look-ahead and a seed, got {look_aheads} and {seeds}")
+    if not look_aheads or min(look_aheads) < 1 or not seeds:
+        raise InputError(f"need a look-ahead of 1 or more and a seed, got {look_aheads} and {seeds}")
+    num_actions = 2 * hierarchy.num_layers - 1
+    home = best = home_seconds(program, hierarchy)
     runs: dict[tuple[int, int], list[float]] = {}
-    best = math.inf
-    for look_ahead, rollouts in product(look_aheads, counts):
+    pairs = sorted(
+        (k + math.log(2**i, num_actions), k, 2**i)
+        for k in look_aheads
+        for i in range(64)
+        if k + math.log(2**i, num_actions) <= max_horizon + 1e-9
+    )
+    for _, look_ahead, rollouts in pairs:
+        times = runs.setdefault((look_ahead, rollouts), [])
         for seed in seeds:
             player = Gorp(program, hierarchy, look_ahead=look_ahead, rollouts=rollouts, seed=seed)
-            runs.setdefault((look_ahead, rollouts), []).append(player.play())
+            times.append(player.play())
             best = min(best, player.best_seconds)
-    num_actions, home = player.root.num_actions, player.root.games[0].home_seconds
+        if target_seconds is not None and _reached(times, home, target_seconds, tolerance):
+            break  # no later pair has a smaller horizon
     target = best if target_seconds is None else target_seconds
-    enough = home - (1.0 - tolerance) * (home - target)
-    reached = [
-        (look_ahead + math.log(rollouts, num_actions), look_ahead, rollouts)
-        for (look_ahead, rollouts), times in runs.items()
-        if 2 * sum(time <= enough for time in times) >= len(times)
-    ]
-    horizon, look_ahead, rollouts = min(reached, default=(math.inf, 0, 0))
+    reached = (pair for pair in pairs if _reached(runs.get(pair[1:], ()), home, target, tolerance))
+    horizon, look_ahead, rollouts = next(reached, (math.inf, 0, 0))
     return EffectiveHorizon(
         horizon=horizon,
         look_ahead=look_ahead,
@@ -197,3 +203,9 @@ def effective_horizon(
         tolerance=tolerance,
         medians=tuple((k, m, float(np.median(times))) for (k, m), times in runs.items()),
     )
+
+
+def _reached(times: Sequence[float], home: float, target: float, tolerance: float) -> bool:
+    """Whether at least half of the runs save enough."""
+    enough = home - (1.0 - tolerance) * (home - target)
+    return 0 < len(times) <= 2 * sum(time <= enough for time in times)

@@ -94,14 +94,18 @@ def test_effective_horizon() -> None:
     """One independent choice needs one step and one rollout; a reachable target has a horizon, another has none."""
     easy, chip = trap()
     lone = Program(name="lone", instructions=easy.instructions, tensors=easy.tensors[1:])
-    found = effective_horizon(lone, chip, look_aheads=(3, 4), max_rollouts=1)
+    found = effective_horizon(lone, chip, look_aheads=(3, 4), max_horizon=4.0, tolerance=0.0)
     assert (found.horizon, found.look_ahead, found.rollouts, found.num_actions) == (3.0, 3, 1, 3)
     assert found.target_seconds == pytest.approx(best_play(rules.make_game(lone, chip))[0], rel=1e-12)
-    deep = effective_horizon(easy, chip, look_aheads=(1, 2, 3), max_rollouts=16)
+    deep = effective_horizon(easy, chip, look_aheads=(1, 2, 3), max_horizon=4.0, tolerance=0.0)
     assert deep.target_seconds == pytest.approx(best_play(rules.make_game(easy, chip))[0], rel=1e-12)
     assert deep.horizon == deep.look_ahead + np.log(deep.rollouts) / np.log(3)
-    assert len(deep.medians) == 15
-    never = effective_horizon(easy, chip, look_aheads=(1,), max_rollouts=2, target_seconds=1e-9, tolerance=0.0)
+    assert sorted(pair[:2] for pair in deep.medians) == [
+        *((1, m) for m in (1, 2, 4, 8, 16)),
+        *((2, m) for m in (1, 2, 4, 8)),
+        *((3, m) for m in (1, 2)),
+    ]
+    never = effective_horizon(easy, chip, look_aheads=(1,), max_horizon=1.7, target_seconds=1e-9, tolerance=0.0)
     assert (never.horizon, never.look_ahead) == (float("inf"), 0)
 
 
