@@ -1,8 +1,6 @@
 """The command line: thin wiring of workloads, solvers and the judge. Heavy imports happen inside the commands."""
 
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 
 import typer
 
@@ -12,6 +10,7 @@ from mallocgame.cli.convert import convert
 from mallocgame.cli.evaluate import evaluate
 from mallocgame.cli.pack import pack
 from mallocgame.cli.paging import app as paging
+from mallocgame.cli.robust import app as robust
 from mallocgame.cli.show import show
 from mallocgame.cli.suite import suite
 from mallocgame.cli.validate import validate
@@ -29,8 +28,7 @@ app = typer.Typer(
 for _command in (suite, show, capture, evaluate, compare, validate, convert, pack):
     app.command()(_command)
 app.add_typer(paging, name="paging")
-if find_spec("mallocgame.cli.robust"):
-    app.add_typer(import_module("mallocgame.cli.robust").app, name="robust")
+app.add_typer(robust, name="robust")
 
 
 def main() -> None:
