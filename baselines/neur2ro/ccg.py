@@ -3,7 +3,8 @@
 Each round: the main program picks x, with one exact copy of the second stage under the stored scenario that the network
 ranks worst (arg-max selector); the adversary, a MILP over the network, proposes the next scenario. The network never
 prices the main objective. Source: Dumouchelle et al., Neur2RO, ICLR 2024, arXiv:2310.04345. With one stored scenario,
-the network has no say in the main program, which is then ``problem.deterministic``.
+the network has no say in the main program, which is then ``problem.deterministic``. One deviation: the plan returned is the
+one of least adversary value, as the network sees it, not the last (main programs that end at a limit are optimistic).
 """
 
 import time
@@ -57,7 +58,7 @@ def solve_paper(
     scenarios: list[F64] = []
     history: list[Iteration] = []
     x = problem.deterministic(nominal_scenario(problem)).x
-    main_value = -np.inf
+    main_value, best_claim, best_x = -np.inf, np.inf, x
     stopped = f"{config.max_scenarios} scenarios"
     while True:
         left = config.seconds - (time.perf_counter() - began)
@@ -66,6 +67,8 @@ def solve_paper(
             break
         claim, xi = adversary(bound, problem, x, seconds=min(left, config.program_seconds), config=config)
         claim += float(cost @ x)
+        if claim < best_claim:
+            best_claim, best_x = claim, x
         row = Iteration(seconds=time.perf_counter() - began, main=main_value, adversary=claim, scenarios=len(scenarios))
         history.append(row)
         on_iteration(row)
@@ -82,6 +85,7 @@ def solve_paper(
         main_value, x = main_program(
             bound, problem, scenarios, x, seconds=min(left, config.program_seconds), config=config
         )
+    x = best_x
     seconds = time.perf_counter() - began
     worst = WorstCaseOracle(problem).worst_case(x, hints=np.array(scenarios) if scenarios else None)
     return RobustResult(

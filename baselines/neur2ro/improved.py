@@ -18,12 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.neur2ro.ccg import CcgConfig, adversary
+from baselines.neur2ro.exact import static_plan
 from baselines.neur2ro.network import BoundNetwork, Network
 from baselines.neur2ro.problem import TwoStageProblem, cost_basis
 from baselines.neur2ro.result import Iteration, RobustResult
 from baselines.neur2ro.worst_case import CutProgram, WorstCaseOracle, nominal_scenario
+from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
+SLOW_SECONDS = 2e-3  # a second stage that takes longer is worth a static plan first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,8 @@ def solve_improved(
     plans = [problem.deterministic(nominal_scenario(problem)).x]
     if start is not None:
         plans.append(start)
+    if problem.uncertainty_kind == "general" or _second_stage_seconds(problem, plans[0]) > SLOW_SECONDS:
+        plans += _static_plan(problem, 0.3 * search.left)
     _network_scenarios(search, plans)
     if problem.uncertainty_kind == "objective":
         _bound_by_cuts(search, plans)
@@ -169,6 +174,23 @@ def solve_improved(
         scenarios=np.array(search.pool),
         history=tuple(search.history),
     )
+
+
+def _second_stage_seconds(problem: TwoStageProblem, x: F64) -> float:
+    """Return what one exact second stage takes (the second call: the first may compile)."""
+    xi = nominal_scenario(problem)[None]
+    problem.values(x[None], xi)
+    began = time.perf_counter()
+    problem.values(x[None], xi)
+    return time.perf_counter() - began
+
+
+def _static_plan(problem: TwoStageProblem, seconds: float) -> list[F64]:
+    """Return the static robust plan, if there is one: a start where pricing is dear or worst cases are searched."""
+    try:
+        return [static_plan(problem, seconds=seconds).x]
+    except InputError:
+        return []  # no recourse decision suits every scenario
 
 
 def _network_scenarios(search: _Search, plans: list[F64]) -> None:
@@ -252,11 +274,7 @@ def _local_search(search: _Search) -> str:
 
 def _breadth(search: _Search) -> int:
     """Return how many neighbours a round may price exactly within about a quarter of a second."""
-    x = search.best_x[None]
-    search.problem.values(x, search.best_xi[None])
-    began = time.perf_counter()
-    search.problem.values(x, search.best_xi[None])
-    return int(np.clip(0.25 / max(1e-7, time.perf_counter() - began), 8, 20_000))
+    return int(np.clip(0.25 / max(1e-7, _second_stage_seconds(search.problem, search.best_x)), 8, 20_000))
 
 
 def _neighbours(search: _Search, x: F64, kind: str) -> F64:
