@@ -94,6 +94,8 @@ def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:
             open_stay = None
     if open_stay is not None:
         found.append(open_stay)
+    for stay in found:
+        stay.end = min(stay.end, program.num_steps)
     found = [stay for stay in found if stay.end > max(stay.start, 0)]
     if reload is not None:
         found.append(_reload(relaxation, reload))

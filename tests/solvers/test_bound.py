@@ -21,7 +21,7 @@ from mallocgame.simulate import home_seconds, lower_bound
 from mallocgame.validate import validate
 from tests.solvers.tiny import tiny_hierarchy, tiny_program
 
-BATCH = 100
+BATCH = 60
 
 
 def _linear(program: Program, hierarchy: Hierarchy, num_slots: int = 64) -> float:

@@ -15,7 +15,7 @@ from mallocgame.simulate import home_seconds, simulate
 from mallocgame.validate import validate
 from tests.solvers.tiny import tiny_hierarchy, tiny_program
 
-CASES = range(300, 312)
+CASES = range(300, 306)
 
 
 @pytest.mark.parametrize("seed", CASES)
@@ -34,7 +34,7 @@ def test_cpsat_is_valid_and_bounded(seed: int) -> None:
 
 
 def test_cpsat_engine_bound_is_never_above_the_optimum() -> None:
-    for seed in range(700, 740):
+    for seed in range(700, 720):
         program, hierarchy = tiny_program(seed, num_steps=4, num_tensors=2), tiny_hierarchy(7 * seed + 1)
         best = brute_force(program, hierarchy, seconds=60.0)
         point = cpsat_point(relax(program, hierarchy), seconds=10.0, seed=0, workers=1)
@@ -43,11 +43,11 @@ def test_cpsat_engine_bound_is_never_above_the_optimum() -> None:
 
 def test_optimum_is_mostly_found() -> None:
     hits = 0
-    for seed in range(800, 815):
+    for seed in range(800, 810):
         program, hierarchy = tiny_program(seed, num_steps=4, num_tensors=2), tiny_hierarchy(7 * seed + 1)
         best = brute_force(program, hierarchy, seconds=60.0)
         hits += cpsat(program, hierarchy, seconds=1.0).seconds <= best.seconds * (1 + 1e-9)
-    assert hits >= 11
+    assert hits >= 7
 
 
 @pytest.mark.parametrize("solver", [cpsat, lns])
@@ -61,7 +61,7 @@ def test_no_time_returns_the_start(solver: type[cpsat] | type[lns]) -> None:
 
 
 def test_lns_is_never_worse_than_its_start() -> None:
-    for seed in range(400, 408):
+    for seed in range(400, 404):
         program, hierarchy = tiny_program(seed, num_steps=6, num_tensors=3), tiny_hierarchy(seed)
         start = cpsat(program, hierarchy, seconds=0.5)
         found = lns(program, hierarchy, seconds=0.5, start=start.mapping)
