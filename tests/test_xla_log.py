@@ -19,8 +19,9 @@ from workloads.capture import trace_from_files
 from workloads.hlo_aliases import alias_groups
 from workloads.hlo_module import leaves, parse_hlo
 from workloads.trace import Trace
-from workloads.xla_log import XlaLog, parse_log, parse_position
+from workloads.xla_log import LogReader, parse_log
 from workloads.xla_loops import trip_count
+from workloads.xla_records import parse_position
 from workloads.xla_times import Observation, StepFacts, solve_step
 
 DATA = Path(__file__).parent / "data"
@@ -206,16 +207,12 @@ def test_sliced_copies_follow_a_repacking_that_permutes_them() -> None:
         "Allocation: " + sliced.format(0),
         "Processing: " + sliced.format(0),
     ]
-    log = XlaLog(path="x")
     with pytest.raises(TraceError, match="verbosity"):
         parse_log((prefix + line for line in text), "x")
-    from workloads.xla_log import _Reader
-
-    reader = _Reader("x")
+    reader = LogReader("x")
     for number, line in enumerate(text):
         reader.read(number, prefix + line)
-    log = reader.log
-    (row,) = log.allocations
+    (row,) = reader.log.allocations
     assert [(p.start_after, p.offset_bytes, p.size_bytes) for p in row.slices] == [
         (2, 0, 8192),
         (4, 16384, 4096),

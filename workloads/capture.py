@@ -16,9 +16,10 @@ from workloads.compiler import Compilation, Compiler, Options, newest_module
 from workloads.hlo_module import HloModule, parse_hlo
 from workloads.program_reference import ProgramReference, parse_reference, reference_to
 from workloads.trace import Trace, Value
-from workloads.xla_log import Position, XlaLog, parse_log
+from workloads.xla_log import parse_log
 from workloads.xla_mapping import build_mapping
 from workloads.xla_program import XlaProgram, build_program, hidden_definitions
+from workloads.xla_records import Position, XlaLog
 
 __all__ = ["capture", "trace_from_compilation", "trace_from_files"]
 

@@ -16,7 +16,7 @@ from mallocgame.errors import InputError
 from mallocgame.mapping import HELD, HOME, Mapping, Transfer
 from mallocgame.simulate import Timeline, simulate
 from workloads.trace import Trace
-from workloads.xla_log import Position, XlaLog
+from workloads.xla_records import Position, XlaLog
 
 F64 = npt.NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from workloads.hlo_aliases import FORWARDING, Aliases, Place, alias_groups
 from workloads.hlo_module import HloModule, array_bytes, leaves, parse_hlo
 from workloads.hlo_work import operand_bytes, operations, written_bytes
 from workloads.trace import Trace
-from workloads.xla_log import XlaLog
 from workloads.xla_loops import find_loops
+from workloads.xla_records import XlaLog
 
 # Peak operations per second (bf16, dense): Google Cloud TPU system architecture pages; NVIDIA H100 SXM data sheet.
 PEAK_OPERATIONS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mallocgame.errors import TraceError
 from workloads.hlo_aliases import FORWARDING, Aliases, Place
 from workloads.hlo_module import leaves, to_index
-from workloads.xla_log import BufferRow, Position, XlaLog
+from workloads.xla_records import BufferRow, Position, XlaLog
 
 _VALUE = re.compile(r"(.*?)(?:\{([\d,]*)\})?")
 

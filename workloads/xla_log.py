@@ -6,106 +6,30 @@ are matched by what they say, not by their place in XLA's source. Step numbers a
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from mallocgame.errors import TraceError
-from workloads.hlo_module import Index, to_index
+from workloads.hlo_module import to_index
+from workloads.xla_records import (
+    OPERAND,
+    POSITION,
+    AllocationRow,
+    BufferRow,
+    Position,
+    SimulatedRow,
+    Slice,
+    XlaLog,
+    parse_position,
+    parse_uses,
+)
 
 DONE = "Estimated elapsed time with async copies"  # the last line that a capture needs
 
 _PREFIX = re.compile(r"^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ([\w.]+):\d+\] ?(.*)$", re.DOTALL)
-_POSITION = r"(\S+?)(?: \{([\d,]*)\})?"
-_OPERAND = r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?"
 _BUFFER_COLUMNS = "buffer_id,buffer_name,alt_mem_benefit,size,definition_time,use_times,use_names,is_scoped"
 _INTERVAL_COLUMNS = "buffer_id,size,offset,start_time,end_time"
 _NUMBER = r"(-?\d{1,20}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?)"  # finite: XLA's times and benefits are
 _LARGEST = 2**50  # bytes, steps: sums over a program stay exact in int64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """A place in an instruction's result (``operand`` = -1) or in one of its operands."""
-
-    instruction: str
-    operand: int = -1
-    index: Index = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BufferRow:
-    """A row of XLA's debug table: one buffer that may live in the alternate memory, and all uses of its group."""
-
-    line: int
-    buffer: int
-    name: str
-    size_bytes: int
-    uses: tuple[Position, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """One part of a sliced copy; ``offset_bytes`` is its place in the alternate memory."""
-
-    start_after: int
-    offset_bytes: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllocationRow:
-    """One interval that XLA's answer gives a value: pinned where it is defined, or copied.
-
-    Times are inclusive. ``offset_bytes`` is None in the default memory. A copy is issued after step ``start_after``
-    and complete before step ``done_before``; ``slices`` are its parts where it is copied in parts.
-    """
-
-    line: int
-    defined_at: Position
-    offset_bytes: int | None
-    size_bytes: int | None  # None where the line does not say it
-    start_time: int
-    end_time: int
-    is_copy: bool = False
-    start_after: int = -1
-    done_before: int = -1
-    slices: tuple[Slice, ...] = ()
-    source_offset_bytes: int | None = None  # of the allocation it is copied from; None: the default memory
-    replaces: str = ""  # the synchronous copy that the pass made this asynchronous one of
-    cross_program: bool = False  # a copy for this run made in the run before, or for the next run
-    uses: tuple[Position, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedRow:
-    """A line of XLA's own timeline, after assignment."""
-
-    name: str
-    elapsed_seconds: float
-    trip_count: int
-
-
-@dataclass(kw_only=True)
-class XlaLog:
-    """The parts of one compilation's log that make a trace."""
-
-    path: str
-    options: dict[str, str] = field(default_factory=dict)
-    schedule: list[tuple[str, str]] = field(default_factory=list)  # computation, instruction
-    home_seconds: dict[int, float] = field(default_factory=dict)  # step: elapsed with everything in default memory
-    accessed_bytes: dict[Position, int] = field(default_factory=dict)
-    sizes_bytes: dict[Position, int] = field(default_factory=dict)
-    benefit_seconds: dict[Position, float] = field(default_factory=dict)  # negative: compute-bound by that much
-    buffers: list[BufferRow] = field(default_factory=list)
-    allocations: list[AllocationRow] = field(default_factory=list)
-    intervals: set[tuple[int, int, int]] = field(default_factory=set)  # offset, start and end time: XLA's own table
-    simulated: list[SimulatedRow] = field(default_factory=list)
-    skipped: set[str] = field(default_factory=set)  # names of values that may not leave the default memory
-    output_values: set[str] = field(default_factory=set)
-    charged_fast: set[Position] = field(default_factory=set)  # by XLA's simulator: uses in *any* memory, definitions
-    async_conversions: int = 0  # synchronous copies that the pass replaced
-    seconds_without_copies: float | None = None
-    seconds_with_copies: float | None = None
-    error: str = ""
 
 
 def parse_log(lines: Iterable[str], path: object = "log") -> XlaLog:
@@ -115,22 +39,13 @@ def parse_log(lines: Iterable[str], path: object = "log") -> XlaLog:
         TraceError: a line that starts like a known one does not read on like it, the log does not reach the end of
             memory-space assignment, or its parts do not fit together.
     """
-    reader = _Reader(path)
+    reader = LogReader(path)
     for number, line in enumerate(lines, start=1):
         reader.read(number, line.rstrip("\n"))
     return reader.finish()
 
 
-def parse_position(text: str) -> Position | None:
-    """Parse ``NAME``, ``NAME {0,1}`` or ``NAME, operand 2 {0}``; None if it is none of them."""
-    operand = re.fullmatch(_OPERAND, text)
-    if operand:
-        return Position(instruction=operand[1], operand=int(operand[2]), index=to_index(operand[3] or ""))
-    position = re.fullmatch(_POSITION, text)
-    return Position(instruction=position[1], index=to_index(position[2] or "")) if position else None
-
-
-class _Reader:
+class LogReader:
     """Line by line; ``log`` is what has been read since the last start of the pass."""
 
     def __init__(self, path: object) -> None:
@@ -240,11 +155,11 @@ class _Reader:
             self.log.schedule.append((match[2], match[3]))
 
     def _accessed_position(self, text: str) -> None:
-        match = self._match(rf"    pos: {_POSITION}, accessed: (-?\d+) / (\d+)", text)
+        match = self._match(rf"    pos: {POSITION}, accessed: (-?\d+) / (\d+)", text)
         self._accessed(Position(instruction=match[1], index=to_index(match[2] or "")), match[3], match[4])
 
     def _accessed_use(self, text: str) -> None:
-        match = self._match(rf"    use: {_OPERAND}, accessed: (-?\d+) / (\d+)", text)
+        match = self._match(rf"    use: {OPERAND}, accessed: (-?\d+) / (\d+)", text)
         place = Position(instruction=match[1], operand=self._integer(match[2]), index=to_index(match[3] or ""))
         self._accessed(place, match[4], match[5])
 
@@ -292,7 +207,7 @@ class _Reader:
             r"first_slice_copy_start_after_time: (-?\d+), last_slice_copy_done_before_time: (-?\d+)", text
         )
         listed = re.search(r"uses: (.*?)(?:, existing|, sync_mem_op|$)", text)
-        for use in _uses(listed[1]) if listed and times else ():
+        for use in parse_uses(listed[1]) if listed and times else ():
             key = (use, self._integer(times[1]), self._integer(times[2])) if times else None
             parts = self.slices.get(key, ()) if key else ()
             if key and {part.offset_bytes for part in parts} == places.keys():
@@ -347,7 +262,7 @@ class _Reader:
 
     def _allocation(self, text: str) -> None:
         own = text.partition(", from ")[0].partition(", for original")[0]
-        self.log.charged_fast.update(_uses(own.partition("uses: ")[2]))
+        self.log.charged_fast.update(parse_uses(own.partition("uses: ")[2]))
         pinned = re.match(r"Processing: PinnedAllocation in alt .* defined at (.*?), start_time", own)
         place = parse_position(pinned[1]) if pinned else None
         if place is not None:
@@ -375,7 +290,7 @@ class _Reader:
         if (kind[1] != "PinnedAllocation") != bool(copy) or (kind[2] == "alt") != bool(offset):
             raise TraceError(self.log.path, self.number, f"an allocation without its times or offset: {text[:100]!r}")
         listed = re.search(r"uses: (.*?)(?:, existing|, sync_mem_op|$)", head)
-        uses = tuple(_uses(listed[1])) if listed else ()
+        uses = tuple(parse_uses(listed[1])) if listed else ()
         source_offset = re.search(r"^(?:Sliced )?\w+ ?\w* in alt \(off: (\d+)", source)
         row = AllocationRow(
             line=self.number,
@@ -446,9 +361,3 @@ def _moved(parts: tuple[Slice, ...], places: dict[int, int]) -> tuple[Slice, ...
     return tuple(
         replace(part, offset_bytes=offset, size_bytes=sizes[offset]) for part, offset in zip(parts, where, strict=True)
     )
-
-
-def _uses(text: str) -> Iterable[Position]:
-    """Yield the positions of ``A, operand 0,B, operand 1 {2}`` (``none``: nothing)."""
-    for name, operand, index in re.findall(r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?", text):
-        yield Position(instruction=name, operand=int(operand), index=to_index(index))

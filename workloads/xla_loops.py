@@ -6,7 +6,7 @@ from mallocgame.errors import TraceError
 from mallocgame.program import Loop
 from workloads.hlo_aliases import Aliases, WhileLoop
 from workloads.hlo_module import HloComputation, HloInstruction
-from workloads.xla_log import XlaLog
+from workloads.xla_records import XlaLog
 
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _FOLLOWED = frozenset({"copy", "bitcast", "reshape", "convert"})

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from mallocgame.errors import TraceError
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import UseKind
-from workloads.xla_log import AllocationRow, Slice, XlaLog
 from workloads.xla_program import XlaProgram
+from workloads.xla_records import AllocationRow, Slice, XlaLog
 
 
 @dataclass(slots=True, kw_only=True)

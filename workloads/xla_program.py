@@ -10,8 +10,8 @@ from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from workloads.hlo_aliases import FORWARDING, Aliases, Place, alias_groups
 from workloads.hlo_module import HloInstruction, HloModule, array_bytes, leaves
 from workloads.xla_groups import Access, accesses, tensor_sizes
-from workloads.xla_log import XlaLog
 from workloads.xla_loops import find_loops
+from workloads.xla_records import XlaLog
 from workloads.xla_times import NEST_FACTOR, Observation, StepFacts, StepTimes, solve_step
 
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
