@@ -38,7 +38,7 @@ def compare(
 
     Solver xla is skipped on traces without a compiler mapping. Exit code 1: a solver returned an invalid mapping.
 
-    Example: mallocgame compare lstm@v5e lstm@v4 --solvers xla,greedy --seconds 5 --csv rows.csv --figure rows.png
+    Example: mallocgame compare lstm-v5e lstm-v4 --solvers xla,greedy --seconds 5 --csv rows.csv --figure rows.png
     """
     from mallocgame.cli.judging import open_case
     from mallocgame.cli.traces import trace_names

@@ -30,7 +30,7 @@ def convert(
 ) -> None:
     """Write a trace as plain or compressed JSON, its mapping alone, or a fast layer's buffers as MiniMalloc CSV.
 
-    Example: mallocgame convert lstm@v5e lstm.csv && mallocgame pack lstm.csv --capacity 117440512
+    Example: mallocgame convert lstm-v5e lstm.csv && mallocgame pack lstm.csv --capacity 117440512
     """
     from mallocgame.cli.traces import open_trace
     from workloads.trace import load_mapping, save_mapping, save_trace

@@ -44,7 +44,7 @@ def evaluate(
 
     Exit code 1: the mapping is invalid (every violation is listed).
 
-    Example: mallocgame evaluate lstm@v5e --solver greedy --report lstm.html --out lstm_mapping.json
+    Example: mallocgame evaluate lstm-v5e --solver greedy --report lstm.html --out lstm_mapping.json
     """
     from mallocgame.cli.judging import open_case
 

@@ -18,7 +18,7 @@ def show(
 ) -> None:
     """Describe a trace: its memory, where it came from, its heaviest instructions and tensors.
 
-    Example: mallocgame show lstm@v5e --top 5
+    Example: mallocgame show lstm-v5e --top 5
     """
     from mallocgame.cli.judging import open_case
 

@@ -18,7 +18,7 @@ def validate(
 ) -> None:
     """List every violation of a mapping. Exit code 0: valid, 1: invalid.
 
-    Example: mallocgame validate lstm@v5e lstm_mapping.json
+    Example: mallocgame validate lstm-v5e lstm_mapping.json
     """
     from mallocgame.cli.traces import open_trace
     from mallocgame.validate import validate as find_violations
