@@ -360,7 +360,8 @@ def test_times_are_recovered_from_the_cost_model(accesses: list[tuple[int, bool]
     reachable = max(compute, everything_fast)  # by the best mapping
     solved = max(solution.compute_seconds, everything_fast)
     assert solved >= reachable * (1 - 1e-3)  # no mapping is judged faster than it can be
-    assert solved - solution.hidden_seconds <= reachable * (1 + 1e-3)  # and what is not known is stated
+    unsure = 1e-3 * reachable + 4e-5 * facts.home_seconds + 1e-10
+    assert solved - solution.hidden_seconds <= reachable + unsure  # and what is not known is stated
 
 
 def test_further_compilations_uncover_hidden_compute() -> None:

@@ -1,7 +1,7 @@
 """A log and the HLO that it is about → the Program, with every byte accounted for."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from mallocgame.errors import TraceError
@@ -137,6 +137,7 @@ def _solve(
             movable_bytes=tuple(access.bytes for _, access in rows),
             tensor_bytes=tuple(sizes[group] for group, _ in rows),
             shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
+            immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
         )
         solution = solve_step(facts, hierarchy)
         for i, size in zip(of_step[step], solution.access_bytes, strict=True):
@@ -222,7 +223,10 @@ def _tensors(
     return tuple(tensors), tensor_of
 
 
-def _shape_bytes(instruction: HloInstruction, aliases: Aliases) -> int:
+def _shape_bytes(instruction: HloInstruction, aliases: Aliases, tensors: Container[Place] = ()) -> int:
+    """Return bytes of an instruction's operands and results that are not in ``tensors``."""
     computation = aliases.module.computations[aliases.computation_of[instruction.name]]
-    shapes = [instruction.shape, *(computation.instructions[name].shape for name in instruction.operands)]
-    return sum(array_bytes(text) for shape in shapes for _, text in leaves(shape))
+    arrays = [(instruction.name, instruction.shape)]
+    arrays += [(name, computation.instructions[name].shape) for name in instruction.operands]
+    places = (((name, index), text) for name, shape in arrays for index, text in leaves(shape))
+    return sum(array_bytes(text) for place, text in places if aliases.find(place) not in tensors)

@@ -34,6 +34,7 @@ class StepFacts:
     movable_bytes: tuple[int | None, ...]  # of each access of a tensor; None where the log does not say
     tensor_bytes: tuple[int, ...]  # the size of the tensor behind each access
     shape_bytes: int  # of all operands and results, without padding
+    immovable_shape_bytes: int = 0  # of those that are no tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,9 @@ def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
     left = total - known
     filled = _fill(facts, missing, max(left, 0.0), whole=False)
     fixed = left - sum(filled[i] for i in missing)
-    if missing and any(fixed > seen.seconds * home + tolerance for seen in facts.observations):
-        filled = _fill(facts, missing, max(left, 0.0), whole=True)  # so much cannot be immovable: it is read repeatedly
+    most_fixed = min([2.0 * facts.immovable_shape_bytes, *(seen.seconds * home for seen in facts.observations)])
+    if missing and fixed > most_fixed + tolerance:  # so much cannot be immovable: a tensor is read more than once
+        filled = _fill(facts, missing, max(left, 0.0), whole=True)
         fixed = left - sum(filled[i] for i in missing)
     residual = 0
     if fixed < -tolerance:
@@ -91,16 +93,17 @@ def _compute(facts: StepFacts, fixed_bytes: int, filled: tuple[int, ...], hierar
     home, fast = hierarchy.layers[0].bytes_per_second, hierarchy.layers[1].bytes_per_second
     everything_fast = fixed_bytes / home + sum(filled) / fast
     bound = facts.home_seconds
+    unsure = 64 / home + 2 * DIGITS * facts.home_seconds  # what the digits of E leave open about immovable bytes
     for seen in facts.observations:
         charged = zip(filled, seen.charged_fast, strict=True)
         memory = fixed_bytes / home + sum(size / (fast if quick else home) for size, quick in charged)
-        if seen.seconds > memory * (1 + 4 * DIGITS):
+        if seen.seconds > memory * (1 + 4 * DIGITS) + unsure:
             return min(seen.seconds, facts.home_seconds), 0.0
         bound = min(bound, seen.seconds)
     if not facts.observations:
         bound = everything_fast
     hidden = bound - everything_fast
-    return bound, hidden if hidden > 4 * DIGITS * bound else 0.0
+    return bound, hidden if hidden > 4 * DIGITS * bound + unsure else 0.0
 
 
 def _fill(facts: StepFacts, missing: Sequence[int], left: float, *, whole: bool) -> tuple[int, ...]:
