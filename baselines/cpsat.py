@@ -15,7 +15,7 @@ import numpy as np
 from baselines.bounds.bound import capacity_bound
 from baselines.bounds.relaxation import relax
 from baselines.exact.engine import cpsat_point
-from baselines.exact.planner import Planner
+from baselines.exact.planner import Planner, focus
 from baselines.outcome import Search
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
@@ -54,10 +54,10 @@ def _solve(search: Search, seed: int) -> float:
     limit = search.limit_seconds
     if hierarchy.num_layers > 2:
         return capacity_bound(program, hierarchy, seconds=limit).seconds
-    relaxation = relax(program, hierarchy)
+    relaxation = relax(focus(program), hierarchy)
     planner = Planner(relaxation, search, seed)
     bound = capacity_bound(program, hierarchy, seconds=max(0.3 * limit, 0.1)).seconds
-    if relaxation.num_shares <= SMALL:
+    if relaxation.num_shares <= SMALL and relaxation.program is program:
         point = cpsat_point(relaxation, seconds=0.2 * limit, seed=seed, workers=2)
         bound = max(bound, point.bound_seconds)
         if point.columns is not None:

@@ -7,7 +7,7 @@ and copy times one by one under the judge itself. Each does what the other canno
 from baselines.anneal import anneal
 from baselines.bounds.bound import capacity_bound
 from baselines.bounds.relaxation import relax
-from baselines.exact.planner import Planner
+from baselines.exact.planner import Planner, focus
 from baselines.outcome import Search
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
@@ -50,7 +50,7 @@ def _closed(search: Search, bound: float) -> bool:
 
 
 def _plan(search: Search, seed: int) -> None:
-    planner = Planner(relax(search.program, search.hierarchy), search, seed)
+    planner = Planner(relax(focus(search.program), search.hierarchy), search, seed)
     until = (BOUND_SHARE + PLAN_SHARE) * search.limit_seconds
     planner.plan(max(0.7 * (until - search.spent_seconds), 0.1))
     if search.spent_seconds < until:  # once more, with copies priced by the waiting they caused

@@ -10,6 +10,7 @@ from baselines.exact.spans import column_spans
 from baselines.exact.stays import Stay, stays
 from baselines.outcome import Search
 from mallocgame.mapping import HOME, Mapping
+from mallocgame.program import Program
 from mallocgame.simulate import simulate
 
 F64 = npt.NDArray[np.float64]
@@ -18,6 +19,15 @@ Generator = np.random.Generator
 COPY_PRICE = 0.02  # of a copy's link time: among equals, the plan that copies less waits less
 TIGHTER = 0.985  # the room left to the next plan after one that could not be packed
 LEARN = 0.5  # of the waiting at a copy becomes its price
+
+
+MANY = 800  # decisions above which the plan leaves the least tensors in layer 0
+LEAST = 0.002  # of all bytes: what those tensors move together
+
+
+def focus(program: Program) -> Program:
+    """Return the program to plan for: that of few enough decisions, with hardly less to win."""
+    return program.focused(LEAST) if program.num_decisions > MANY else program
 
 
 class Planner:
