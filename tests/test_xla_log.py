@@ -22,7 +22,7 @@ from workloads.trace import Trace
 from workloads.xla_log import LogReader, parse_log
 from workloads.xla_loops import trip_count
 from workloads.xla_records import parse_position
-from workloads.xla_times import Observation, StepFacts, solve_step
+from workloads.xla_times import NEST_FACTOR, Observation, StepFacts, solve_step
 
 DATA = Path(__file__).parent / "data"
 V5E = preset("v5e")
@@ -391,3 +391,19 @@ def test_loops_of_the_log_span_condition_and_body(trace: Trace) -> None:
     outside = {i.computation for i in trace.program.instructions} - inside
     assert len(inside) == 2
     assert len(outside) == 1
+
+
+def test_benefits_are_weighed_by_the_depth_of_loops() -> None:
+    """A memory-bound access saves bytes / bandwidth, times a factor for each enclosing loop."""
+    log = parse_log(lines(), "lstm")
+    home, fast = (layer.bytes_per_second for layer in V5E.layers)
+    entry = log.schedule[-1][0]
+    depth = {name: int(computation != entry) for computation, name in log.schedule}
+    checked = set()
+    for place, benefit in log.benefit_seconds.items():
+        size = log.accessed_bytes.get(place, 0)
+        if benefit > 0 and size and not place.instruction.startswith("while"):
+            saved = size * (1 / home - 1 / fast) * NEST_FACTOR ** depth[place.instruction]
+            assert benefit == pytest.approx(saved, rel=1e-4)
+            checked.add(depth[place.instruction])
+    assert checked == {0, 1}
