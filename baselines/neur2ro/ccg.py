@@ -3,8 +3,8 @@
 Each round: the main program picks x, with one exact copy of the second stage under the stored scenario that the network
 ranks worst (arg-max selector); the adversary, a MILP over the network, proposes the next scenario. The network never
 prices the main objective. Source: Dumouchelle et al., Neur2RO, ICLR 2024, arXiv:2310.04345. With one stored scenario,
-the network has no say in the main program, which is then ``problem.deterministic``. One deviation: the plan returned is the
-one of least adversary value, as the network sees it, not the last (main programs that end at a limit are optimistic).
+the network has no say in the main program, which is then ``problem.deterministic``. One deviation: the plan returned is
+the one of least adversary value, as the network sees it, not the last (main programs cut short are optimistic).
 """
 
 import time

@@ -1,9 +1,11 @@
 """Fast second stages against the generic MILP, worst cases against vertices, published anchors."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static
+from baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static, static_plan
 from baselines.neur2ro.improved import ImprovedConfig, solve_improved
 from baselines.neur2ro.kadaptability import solve_k_adaptability
 from baselines.neur2ro.problem import TwoStageProblem, cost_basis, deterministic_by_milp
@@ -95,6 +97,29 @@ def test_improved_and_exact_agree_with_enumeration() -> None:
     assert improved.lower_bound <= best + 1e-6 * abs(best)
     for weaker in (solve_static(problem), solve_nominal(problem)):
         assert weaker.worst_case >= best - 1e-6 * abs(best)
+
+
+def static_cost(problem: KnapsackProblem, x: np.ndarray) -> float:
+    """Return the least worst-case cost of x with a fixed recourse decision, by enumeration (whole budgets)."""
+    chosen = np.flatnonzero(x > 0.5)
+    best = np.inf
+    for options in itertools.product(range(3), repeat=len(chosen)):
+        made, repaired = np.zeros(len(x)), np.zeros(len(x))
+        made[chosen], repaired[chosen] = np.array(options) >= 1, np.array(options) == 2
+        if problem.weight @ made + problem.repair_weight @ repaired <= problem.capacity:
+            losses = np.sort(problem.degradation * (made - repaired))[::-1]
+            best = min(best, losses[: int(problem.budget)].sum() - problem.outsourcing_cost @ made)
+    return float(best + problem.first_stage().cost @ x)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_static_plan_equals_enumeration(seed: int) -> None:
+    problem = small_knapsack(np.random.default_rng(seed), 5)
+    plans = np.array([[bit >> i & 1 for i in range(5)] for bit in range(32)], float)
+    best = min(static_cost(problem, x) for x in plans)
+    found = static_plan(problem, gap=1e-7)
+    assert found.stopped == "optimal"
+    assert static_cost(problem, found.x) == pytest.approx(best, rel=1e-5)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="no shared data")
