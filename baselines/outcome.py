@@ -1,6 +1,7 @@
 """Turning mappings into a ``SolveResult``: the judge's clock, the history, and never worse than the start."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mallocgame.hierarchy import Hierarchy
@@ -62,3 +63,19 @@ class Search:
             solve_seconds=self.spent_seconds,
             history=tuple(self._history),
         )
+
+
+def merged_history(
+    histories: Iterable[Iterable[tuple[float, float]]], low: float = float("inf")
+) -> list[tuple[float, float]]:
+    """Return the improvements below ``low`` over several histories of one search, in the order of time.
+
+    >>> merged_history([[(0.0, 9.0), (2.0, 5.0)], [(1.0, 7.0), (3.0, 6.0)]])
+    [(0.0, 9.0), (1.0, 7.0), (2.0, 5.0)]
+    """
+    found = []
+    for when, seconds in sorted(row for history in histories for row in history):
+        if seconds < low:
+            low = seconds
+            found.append((when, seconds))
+    return found

@@ -66,6 +66,11 @@ class State(NamedTuple):
     total: F64  # float64[1]
 
 
+def copy_state(s: State) -> State:
+    """Return an independent copy."""
+    return State._make(array.copy() for array in s)
+
+
 @jit
 def step_time(p: Problem, s: State, t: int) -> None:
     """Recompute one step's seconds and the link seconds it leaves free."""
@@ -213,11 +218,11 @@ def judge(p: Problem, s: State, limit: float) -> float:
     if patience < 0.0:
         return np.inf
     num_steps, num_links = s.idle.shape
-    limit = 2 * s.number[0]
-    issue = np.empty(limit, dtype=np.int64)
-    due = np.empty(limit, dtype=np.int64)
-    queue = np.empty(limit, dtype=np.int64)
-    work = np.empty(limit, dtype=np.float64)
+    most = 2 * s.number[0]
+    issue = np.empty(most, dtype=np.int64)
+    due = np.empty(most, dtype=np.int64)
+    queue = np.empty(most, dtype=np.int64)
+    work = np.empty(most, dtype=np.float64)
     n = 0
     for i in range(s.number[0]):
         c = s.chosen[i]

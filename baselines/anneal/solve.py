@@ -1,12 +1,15 @@
 """The solver around the annealing kernel: arrays in, chains and temperatures, a valid mapping out."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from baselines.anneal import kernel
 from baselines.anneal.candidates import BORN, COPIED, HELD_OVER, Candidate, assemble, boundary_contexts, candidates
+from baselines.outcome import merged_history
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.program import Program
@@ -16,6 +19,9 @@ from mallocgame.solver import Progress, SolveResult
 I64 = npt.NDArray[np.int64]
 
 MOVES_PER_CALL = 2000  # between looks at the clock
+WEIGHT_POWER = 0.75  # of what a candidate could save, which says how often it is tried
+HOT = ((3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0))  # chains: from, to, when the chain ends
+COOL = ((4e-4, 4e-6, 0.6), (1e-4, 1e-6, 1.0))  # temperatures are shares of the time with everything in layer 0
 
 
 def anneal(
@@ -26,10 +32,17 @@ def anneal(
     seed: int = 0,
     start: Mapping | None = None,
     progress: Progress | None = None,
+    workers: int = 1,
+    refine: bool = False,
 ) -> SolveResult:
     """Anneal from ``start`` (or from nothing) until the time is over; see ``mallocgame.solver.Solver``.
 
     Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
+
+    Args:
+        workers: threads, each with its own seed; every chain begins at the best choice of all (the kernels run in
+            parallel).
+        refine: stay near ``start``, with cooler chains only.
     """
     begun = time.monotonic()
     given = start if start is not None else Mapping()
@@ -39,39 +52,36 @@ def anneal(
     status = "feasible"
     if pieces:
         problem = make_problem(program, hierarchy, pieces)
-        state = _empty_state(program, hierarchy, problem)
-        _adopt(program, problem, pieces, state, given)
-        state.total[0] = kernel.judge(problem, state, np.inf)
-        best = np.zeros((len(pieces) + 1, 4), dtype=np.int64)
-        kernel.save(state, best)
-        total = float(state.total[0])
+        first = _empty_state(program, hierarchy, problem)
+        _adopt(program, problem, pieces, first, given)
+        first.total[0] = kernel.judge(problem, first, np.inf)
+        walkers = [_Walker(problem, first, seed * 1_000_003 + 7919 * i) for i in range(max(workers, 1))]
+        clock = _Clock(begun, seconds)
         unit = home_seconds(program, hierarchy)
-        calls = 0
         try:
-            for hot, cold, until in _schedule(unit):
-                low, chain_begun = total, time.monotonic() - begun
-                _restore(program, hierarchy, problem, state, best)
-                while (spent := time.monotonic() - begun) < until * seconds:
-                    done = (spent - chain_begun) / max(until * seconds - chain_begun, 1e-9)
-                    heat = hot * (cold / hot) ** done
-                    calls += 1
-                    total = kernel.anneal(
-                        problem, state, best, total, MOVES_PER_CALL, heat, heat, (seed * 1_000_003 + calls) % 2**32
-                    )
-                    if total < low:
-                        low = total
-                        history.append((time.monotonic() - begun, total))
-                    if progress is not None:
-                        progress(min(spent / seconds, 1.0))
+            with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
+                for hot, cold, until in COOL if refine else HOT:
+                    chain = (hot * unit, cold * unit, until * seconds)
+                    _begin_chain(program, hierarchy, walkers)
+                    others = [pool.submit(walker.walk, chain, clock) for walker in walkers[1:]]
+                    try:
+                        walkers[0].walk(chain, clock, progress)
+                    except KeyboardInterrupt:
+                        clock.stopped = True
+                        raise
+                    for other in others:
+                        other.result()
         except KeyboardInterrupt:
             status = "interrupted"
-        rows = best[: best[-1, 0]]
+        winner = min(walkers, key=lambda walker: walker.total)
+        history += merged_history([walker.history for walker in walkers], history[0][1])
+        rows = winner.best[: winner.best[-1, 0]]
         found = assemble(program, [(pieces[c], int(i), int(b), int(o)) for c, i, b, o in rows])
         judged = simulate(program, hierarchy, found).total_seconds
         if judged < best_seconds:
             best_mapping, best_seconds = found, judged
     bound = lower_bound(program, hierarchy)
-    if best_seconds <= bound * (1 + 1e-12):
+    if best_seconds <= bound * (1 + 1e-12) and status == "feasible":
         status = "optimal"
     return SolveResult(
         mapping=best_mapping,
@@ -83,10 +93,54 @@ def anneal(
     )
 
 
-def _schedule(unit: float) -> list[tuple[float, float, float]]:
-    """Return (hot, cold, fraction of the time at which it ends) of each chain, in seconds of the program."""
-    chains = [(3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0)]
-    return [(hot * unit, cold * unit, until) for hot, cold, until in chains]
+@dataclass(slots=True)
+class _Clock:
+    """The time limit that all walkers share."""
+
+    begun: float
+    seconds: float
+    stopped: bool = False
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.begun
+
+
+class _Walker:
+    """One state that anneals, and the best choice it has met."""
+
+    def __init__(self, problem: kernel.Problem, state: kernel.State, seed: int) -> None:
+        self.problem, self.seed, self.calls = problem, seed, 0
+        self.state = kernel.copy_state(state)
+        self.best = np.zeros((len(problem.tensor) + 1, 4), dtype=np.int64)
+        kernel.save(self.state, self.best)
+        self.total = float(state.total[0])
+        self.history: list[tuple[float, float]] = []
+
+    def walk(self, chain: tuple[float, float, float], clock: _Clock, progress: Progress | None = None) -> None:
+        """Anneal from the hot to the cold temperature until the chain's time is over."""
+        hot, cold, until = chain
+        low, chain_begun = self.total, clock.spent
+        while (spent := clock.spent) < until and not clock.stopped:
+            heat = hot * (cold / hot) ** ((spent - chain_begun) / max(until - chain_begun, 1e-9))
+            self.calls += 1
+            seed = (self.seed + self.calls) % 2**32
+            self.total = kernel.anneal(
+                self.problem, self.state, self.best, self.total, MOVES_PER_CALL, heat, heat, seed
+            )
+            if self.total < low:
+                low = self.total
+                self.history.append((clock.spent, low))
+            if progress is not None:
+                progress(min(spent / clock.seconds, 1.0))
+
+
+def _begin_chain(program: Program, hierarchy: Hierarchy, walkers: list[_Walker]) -> None:
+    """Let every walker go on from the best choice of all."""
+    winner = min(walkers, key=lambda walker: walker.total)
+    for walker in walkers:
+        walker.best[...], walker.total = winner.best, winner.total
+        _restore(program, hierarchy, walker.problem, walker.state, walker.best)
 
 
 def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]) -> kernel.Problem:
@@ -108,7 +162,7 @@ def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]
     trips = [program.boundary_trip_count(b, b) for b in range(program.num_steps + 1)]
     uses = program.uses
     gain = np.concatenate([[0.0], np.cumsum((uses.bytes * program.trip_counts[uses.step]).astype(np.float64))])
-    weight = np.sqrt(gain[columns["last_use"] + 1] - gain[columns["first_use"]] + 1.0)
+    weight = (gain[columns["last_use"] + 1] - gain[columns["first_use"]] + 1.0) ** WEIGHT_POWER
     return kernel.Problem(
         **columns,
         size=(size + aligned - 1) // aligned * aligned,

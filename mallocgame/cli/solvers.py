@@ -19,7 +19,7 @@ class Entry:
 
     module: str
     attribute: str
-    maker: str  # "solver", "mapping" (called with the trace's own mapping) or "folder" (with the path after ':')
+    maker: str  # "solver", "mapping" or "start" (called with the trace's mapping) or "folder" (with the path after ':')
     about: str
 
 
@@ -31,7 +31,11 @@ _ENTRIES: dict[str, Entry] = {
     "xla-heuristic": Entry("baselines.xla_heuristic", "xla_heuristic", "solver", "the published compiler heuristic"),
     "anneal": Entry("baselines.anneal", "anneal", "solver", "simulated annealing with the judge in the loop"),
     "gorp": Entry("baselines.gorp", "gorp", "solver", "greedy play of the game over random roll-outs"),
-    "cpsat": Entry("baselines.cpsat", "cpsat", "solver", "exact search with a proved bound"),
+    "evolution": Entry("baselines.evolution", "evolution", "solver", "evolutionary search, decoded by the rules"),
+    "cpsat": Entry("baselines.cpsat", "cpsat", "solver", "integer programming with a proved bound"),
+    "lns": Entry("baselines.lns", "lns", "solver", "integer programming over windows of the schedule"),
+    "hybrid": Entry("baselines.hybrid", "hybrid", "solver", "a plan by integer programming, refined by annealing"),
+    "best": Entry("baselines.best", "from_mapping", "start", "all of them in a race, from the compiler's mapping"),
     "muzero": Entry("agents.muzero.solver", "make_solver", "folder", "a trained agent: muzero or muzero:RUN"),
 }
 
@@ -57,6 +61,8 @@ def make_solver(text: str, trace: "Trace") -> "Solver":
         return cast("Solver", found(Path(argument)) if argument else found())
     if colon:
         raise InputError(f"solver {name} takes no argument, got {argument!r}")
+    if entry.maker == "start":
+        return cast("Solver", found(trace.mapping))
     if entry.maker == "mapping":
         if trace.mapping is None:
             raise InputError(f"trace {trace.name} holds no compiler mapping for solver {name!r} to replay")
