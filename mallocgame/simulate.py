@@ -154,8 +154,9 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
     free = movable & ~uses.home_only
     table = bytes_by_layer(program, hierarchy, np.where(free, int(np.argmax(speeds)), 0))
     fastest = float((np.maximum(program.compute_seconds, (table / speeds).sum(axis=1)) * trips).sum())
-    moved = np.where(free, uses.bytes * trips[uses.step], 0)
-    compulsory = float((table[:, 0] * trips).sum())
+    moved = uses.bytes * trips[uses.step]
+    compulsory = float((program.fixed_bytes(hierarchy.num_layers)[:, 0] * trips).sum() + moved[~free].sum())
+    moved = np.where(free, moved, 0)
     home_links = [link for link in hierarchy.links if any(0 in pair for pair in link.pairs)]
     if any(link.shared_layer != 0 for link in home_links):
         return max(fastest, compulsory / float(speeds[0]))

@@ -140,6 +140,11 @@ def _fills(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator
                     message = f"{what}: a slice begins at byte {x.slice_offset_bytes}, the one before ends at {end}"
                     yield _broken("fill", r.tensor, x.start_after, message)
                 end = x.slice_offset_bytes + x.size_bytes
+        for loop in program.loops:
+            inside = {loop.contains_boundary(x.done_before) for x in copies}
+            if loop.trip_count > 1 and len(inside) > 1:
+                message = f"{what}: some slices are copied inside {loop}, others outside"
+                yield _broken("loop", r.tensor, r.start_step, message)
 
 
 def _transfers(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:

@@ -147,3 +147,13 @@ def test_a_copy_hides_behind_compute_and_stalls_for_the_rest() -> None:
     assert found.stall_seconds[1] == pytest.approx(45.4876e-6 - 20e-6, rel=1e-4)
     assert found.total_seconds == pytest.approx(45.4876e-6 + 10.9e-6, rel=1e-4)
     assert np.array_equal(found.occupancy_bytes[:, 1], [size, size])
+
+
+def test_the_bound_holds_where_layer_0_is_the_fastest() -> None:
+    memory = small_hierarchy()
+    home = replace(memory.layers[0], bytes_per_second=64.0)
+    memory = replace(memory, layers=(home, memory.layers[1]))
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, is_output=True, uses=(Use(step=0, bytes=64),))
+    steps = (Instruction(name="a", compute_seconds=0.0),)
+    program = Program(name="p", instructions=steps, tensors=(weight,))
+    assert lower_bound(program, memory) <= home_seconds(program, memory)

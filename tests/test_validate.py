@@ -172,3 +172,10 @@ def test_what_is_held_is_loaded_again_by_the_end() -> None:
     again = Residency(tensor=0, layer=1, offset_bytes=0, start_step=6, end_step=8)
     reload = Transfer(tensor=0, source=HOME, target=3, start_after=5, done_before=8, size_bytes=4)
     assert _rules((held, *RESIDENCIES[1:], again), (TRANSFERS[1], reload)) == set()
+
+
+def test_slices_of_one_copy_share_their_loops() -> None:
+    """Else what is copied once before a loop could be completed inside it, for one slice's price."""
+    outside = replace(TRANSFERS[0], size_bytes=2, done_before=2)
+    inside = replace(outside, start_after=2, done_before=3, slice_offset_bytes=2)
+    assert "loop" in _rules(transfers=(outside, TRANSFERS[1], inside))
