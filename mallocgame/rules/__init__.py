@@ -1,4 +1,4 @@
-"""The game's rules as pure functions over flat arrays (docs/game.md).
+"""The game's rules as pure functions over flat arrays (docs/rules.md).
 
 One decision per *group* (all uses of one movable tensor in one step), in schedule order, ties by tensor. Action 0 is
 Drop (serve it from layer 0); 1 + 2(l - 1) copies the tensor into layer l first; 2 + 2(l - 1) finds it there (or, for a

@@ -3,7 +3,7 @@
 Every state is a valid mapping in which undecided groups are served from layer 0. So a group that is written in fast
 memory gets its write-back at once; a later choice that makes it unnecessary takes it back. A residency that spans a
 later group *commits* it (around a loop, or while a write-back still needs the space): Drop there takes the whole
-residency back. docs/game.md gives the reasons. Boundaries, steps and layers are as in docs/judge.md.
+residency back. docs/rules.md gives the reasons. Boundaries, steps and layers are as in docs/judge.md.
 """
 
 from typing import NamedTuple
@@ -279,41 +279,110 @@ def rect_begin(s: State, rect: int) -> int:
 
 
 @jit
-def best_fit(r: Rules, s: State, layer: int, size: int, begin: int, end: int, again: int) -> int:
-    """Return the aligned offset in the tightest gap that is free over [begin, end) and from ``again`` on (if >= 0)."""
-    limit = 2 * r.dims[GROUPS]
-    offsets = s.scratch[:limit]
-    tops = s.scratch[limit : 2 * limit]
-    earliest = begin if again < 0 else min(begin, again)
-    n = 0
-    for i in range(s.rect_counts[layer] - 1, -1, -1):
-        finish = s.rect_ends[layer, i]
-        if finish <= earliest:
-            break
-        rect = s.rects[layer, i]
-        if (finish > begin and rect_begin(s, rect) < end) or (again >= 0 and finish > again):
-            offset = s.places[rect // 2, OFFSET]
-            top = offset + r.tensors[r.groups[rect // 2, TENSOR], SIZE]
-            j = n
-            while j > 0 and offsets[j - 1] > offset:
-                offsets[j] = offsets[j - 1]
-                tops[j] = tops[j - 1]
-                j -= 1
-            offsets[j] = offset
-            tops[j] = top
-            n += 1
-    unit = r.layers[layer, ALIGNMENT]
+def put_sorted(offsets: I64, tops: I64, count: int, offset: int, top: int) -> None:
+    """Insert [offset, top) into ``count`` intervals that are sorted by offset."""
+    j = count
+    while j > 0 and offsets[j - 1] > offset:
+        offsets[j] = offsets[j - 1]
+        tops[j] = tops[j - 1]
+        j -= 1
+    offsets[j] = offset
+    tops[j] = top
+
+
+@jit
+def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity: int) -> int:
+    """Return the aligned offset in the tightest gap between ``count`` intervals that holds ``size``, -1: none."""
     free = np.int64(0)
     answer = np.int64(-1)
     slack = np.int64(1) << 62
-    for i in range(n + 1):
-        until = offsets[i] if i < n else r.layers[layer, CAPACITY]
+    for i in range(count + 1):
+        until = offsets[i] if i < count else capacity
         if until - free - size >= 0 and until - free - size < slack:
             slack = until - free - size
             answer = free
-        if i < n:
+        if i < count:
             free = max(free, (tops[i] + unit - 1) // unit * unit)
     return int(answer)
+
+
+@jit
+def best_fit(r: Rules, s: State, layer: int, size: int, begin: int, end: int, again: int) -> int:
+    """Return the aligned offset in the tightest gap that is free over [begin, end) and from ``again`` on (if >= 0).
+
+    Space that a residency would need to go on to its tensor's next use is taken only if nothing else fits.
+    """
+    limit = 3 * r.dims[GROUPS]
+    offsets = s.scratch[:limit]
+    tops = s.scratch[limit : 2 * limit]
+    unit, capacity = r.layers[layer, ALIGNMENT], r.layers[layer, CAPACITY]
+    earliest = begin if again < 0 else min(begin, again)
+    for politely in range(2):
+        n = 0
+        for i in range(s.rect_counts[layer] - 1, -1, -1):
+            finish = s.rect_ends[layer, i]
+            if finish <= earliest:
+                break
+            rect = s.rects[layer, i]
+            if (finish > begin and rect_begin(s, rect) < end) or (again >= 0 and finish > again):
+                offset = s.places[rect // 2, OFFSET]
+                put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[rect // 2, TENSOR], SIZE])
+                n += 1
+        hard = n
+        if politely == 0:
+            for i in range(s.wish_counts[layer] - 1, -1, -1):
+                if s.wish_ends[layer, i] <= begin:
+                    break
+                place = s.wishes[layer, i]
+                if begin <= s.places[place, FINISH] < end:
+                    offset = s.places[place, OFFSET]
+                    put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[place, TENSOR], SIZE])
+                    n += 1
+        answer = tightest(offsets, tops, n, size, unit, capacity)
+        if answer >= 0 or n == hard:
+            return answer
+    return -1
+
+
+@jit
+def drop_wish(s: State, layer: int, place: int) -> None:
+    """Forget that ``place`` may go on."""
+    n = s.wish_counts[layer]
+    i = n - 1
+    while i >= 0 and s.wishes[layer, i] != place:
+        i -= 1
+    if i >= 0:
+        for j in range(i, n - 1):
+            s.wishes[layer, j] = s.wishes[layer, j + 1]
+            s.wish_ends[layer, j] = s.wish_ends[layer, j + 1]
+        s.wish_counts[layer] = n - 1
+
+
+@jit
+def add_wish(r: Rules, s: State, layer: int, place: int) -> None:
+    """Note that ``place`` may go on to the next group that reads."""
+    h = s.places[place, LAST] + 1
+    end = r.tensors[r.groups[place, TENSOR], END]
+    while h < end and r.groups[h, HOME_ONLY] == 1:
+        h += 1
+    if h >= end or r.groups[h, READS] == 0 or r.groups[h, STEP] < s.places[place, FINISH]:
+        return
+    n = s.wish_counts[layer]
+    while n > 0 and s.wish_ends[layer, n - 1] > r.groups[h, STEP] + 1:
+        s.wishes[layer, n] = s.wishes[layer, n - 1]
+        s.wish_ends[layer, n] = s.wish_ends[layer, n - 1]
+        n -= 1
+    s.wishes[layer, n] = place
+    s.wish_ends[layer, n] = r.groups[h, STEP] + 1
+    s.wish_counts[layer] += 1
+
+
+@jit
+def set_current(s: State, tensor: int, layer: int, place: int) -> None:
+    """Let ``place`` (-1: none) be the residency in ``layer`` that may go on."""
+    if s.current[tensor, layer] >= 0:
+        drop_wish(s, layer, s.current[tensor, layer])
+    s.current[tensor, layer] = place
 
 
 @jit
@@ -518,8 +587,8 @@ def rerun(r: Rules, s: State) -> None:
     if stop < 0:
         return
     queues = 2 * num_links
-    head = s.scratch[4 * num_groups : 4 * num_groups + queues]
-    tail = s.scratch[4 * num_groups + queues : 4 * num_groups + 2 * queues]
+    head = s.scratch[6 * num_groups : 6 * num_groups + queues]
+    tail = s.scratch[6 * num_groups + queues : 6 * num_groups + 2 * queues]
     for q in range(queues):
         tail[q] = first_position(s, q, -1, begin)
         head[q] = tail[q]
@@ -936,8 +1005,9 @@ def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
             writes = writes or r.groups[k, WRITES] == 1
     for layer in range(1, r.dims[LAYERS]):
         if layer > p.layer or (writes and layer != p.layer):
-            s.current[tensor, layer] = -1
-    s.current[tensor, p.layer] = p.place
+            set_current(s, tensor, layer, -1)
+    set_current(s, tensor, p.layer, p.place)
+    add_wish(r, s, p.layer, p.place)
 
 
 @jit
@@ -978,7 +1048,8 @@ def do_step(r: Rules, s: State, action: int) -> float:
     if action == 0:
         if s.served[group] >= 0:
             take_back(r, s, s.served[group])
-        s.current[r.groups[group, TENSOR], :] = -1
+        for layer in range(1, r.dims[LAYERS]):
+            set_current(s, r.groups[group, TENSOR], layer, -1)
     else:
         p = plan(r, s, group, action)
         if p.kind == ILLEGAL:

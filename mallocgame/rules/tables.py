@@ -81,6 +81,9 @@ class State(NamedTuple):
     rects: I64  # int64[L, 2G], 2 * residency (+ 1: its reload) by end
     rect_ends: I64  # int64[L, 2G]
     rect_counts: I64  # int64[L]
+    wishes: I64  # int64[L, G], residencies that may go on to a later group, by that group's step
+    wish_ends: I64  # int64[L, G], that step + 1
+    wish_counts: I64  # int64[L]
     occupied: I64  # int64[T, L], bytes taken in each step
     layer_bytes: I64  # int64[T, L], bytes that one execution moves
     heads: I64  # int64[T + 1, 2K], first unfinished copy on arrival at a boundary (-1: none)
@@ -91,7 +94,7 @@ class State(NamedTuple):
     idle: F64  # float64[T, K], link seconds that instructions leave
     busy: F64  # float64[T, K], of these, what copies use
     left: F64  # float64[T + 1, 2K], what is left of ``heads`` on arrival
-    scratch: I64  # int64[4G + 6K + 32]
+    scratch: I64  # int64[6G + 6K + 32]
     remaining: F64  # float64[2G], scratch
 
 
@@ -99,9 +102,9 @@ class State(NamedTuple):
 def state_ints(dims: I64) -> int:
     """Return the length of a state's int64 buffer."""
     t, n_layers, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 4 * n_layers + 4
+    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 6 * n_layers + 6
     per_step = 1 + 2 * k + 2 * n_layers + 2 * k
-    return int(1 + g * per_group + 2 * m * n_layers + 8 * k + n_layers + 32 + (t + 1) * per_step)
+    return int(1 + g * per_group + 2 * m * n_layers + 8 * k + 2 * n_layers + 32 + (t + 1) * per_step)
 
 
 @jit
@@ -115,7 +118,7 @@ def state_floats(dims: I64) -> int:
 def state_views(dims: I64, ints: I64, floats: F64) -> State:
     """Return the state that lives in two buffers (of ``state_ints`` and ``state_floats`` elements or more)."""
     t, n, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    a = np.empty(19, dtype=np.int64)  # where each int64 array ends
+    a = np.empty(21, dtype=np.int64)  # where each int64 array begins
     sizes = (
         1,
         g,
@@ -130,13 +133,16 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         n * 2 * g,
         n * 2 * g,
         n,
+        n * g,
+        n * g,
+        n,
         t * n,
         t * n,
         (t + 1) * 2 * k,
-        4 * g + 6 * k + 32,
+        6 * g + 6 * k + 32,
     )
     a[0] = 0
-    for i in range(17):
+    for i in range(20):
         a[i + 1] = a[i] + sizes[i]
     f = np.empty(9, dtype=np.int64)
     lengths = (1, 2 * g, t + 1, t, t * k, t * k, (t + 1) * 2 * k, 2 * g)
@@ -159,9 +165,12 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         ints[a[10] : a[11]].reshape((n, 2 * g)),
         ints[a[11] : a[12]].reshape((n, 2 * g)),
         ints[a[12] : a[13]],
-        ints[a[13] : a[14]].reshape((t, n)),
-        ints[a[14] : a[15]].reshape((t, n)),
-        ints[a[15] : a[16]].reshape((t + 1, 2 * k)),
+        ints[a[13] : a[14]].reshape((n, g)),
+        ints[a[14] : a[15]].reshape((n, g)),
+        ints[a[15] : a[16]],
+        ints[a[16] : a[17]].reshape((t, n)),
+        ints[a[17] : a[18]].reshape((t, n)),
+        ints[a[18] : a[19]].reshape((t + 1, 2 * k)),
         floats[f[0] : f[1]],
         floats[f[1] : f[2]],
         floats[f[2] : f[3]],
@@ -169,7 +178,7 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         floats[f[4] : f[5]].reshape((t, k)),
         floats[f[5] : f[6]].reshape((t, k)),
         floats[f[6] : f[7]].reshape((t + 1, 2 * k)),
-        ints[a[16] : a[17]],
+        ints[a[19] : a[20]],
         floats[f[7] : f[8]],
     )
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from mallocgame.hierarchy import preset
 from mallocgame.jit import jit
+from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.rules import Game, initial_state, make_batch, make_game
+from mallocgame.rules import Game, initial_state, make_batch, make_game, to_mapping
 from mallocgame.rules.batch import BatchState, batch_mask, batch_reset, batch_step
 from mallocgame.rules.kernel import do_step, write_mask
-from mallocgame.rules.tables import Rules, State
+from mallocgame.rules.tables import F64, I64, Bool, Rules, State
 from mallocgame.simulate import simulate
 
 MIB = 2**20
@@ -61,7 +62,7 @@ def blocks(num_uses: int, seed: int = 0) -> Program:
 
 
 @jit
-def episode(rules: Rules, start_ints: np.ndarray, start_floats: np.ndarray, s: State, seed: int, masks: bool) -> float:  # type: ignore[type-arg]
+def episode(rules: Rules, start_ints: I64, start_floats: F64, s: State, seed: int, masks: bool) -> float:
     """Play one random episode, choosing among the legal actions (``masks``) or trying one and falling back on Drop."""
     np.random.seed(seed)
     s.ints[:] = start_ints
@@ -107,7 +108,7 @@ def single(game: Game, masks: bool) -> float:
 
 
 @jit
-def batch_episode(batch: BatchState, actions: np.ndarray, rewards: np.ndarray, done: np.ndarray, illegal: np.ndarray, masks: np.ndarray, steps: int) -> None:  # type: ignore[type-arg]  # fmt: skip
+def batch_episode(batch: BatchState, actions: I64, rewards: F64, flags: Bool, masks: Bool, steps: int) -> None:
     """Play ``steps`` random legal moves in every game."""
     batch_mask(batch, masks)
     for _ in range(steps):
@@ -115,19 +116,19 @@ def batch_episode(batch: BatchState, actions: np.ndarray, rewards: np.ndarray, d
             actions[b] = np.random.randint(masks.shape[1])
             while not masks[b, actions[b]]:
                 actions[b] = np.random.randint(masks.shape[1])
-        batch_step(batch, actions, rewards, done, illegal, masks)
+        batch_step(batch, actions, rewards, flags[0], flags[1], masks)
 
 
 def batched(game: Game, size: int) -> float:
     """Return steps per second, all games together, masks included."""
     batch = make_batch([game], np.zeros(size, dtype=np.int64))
     actions, rewards = np.zeros(size, dtype=np.int64), np.zeros(size)
-    done, illegal = np.zeros(size, dtype=np.bool_), np.zeros(size, dtype=np.bool_)
+    flags = np.zeros((2, size), dtype=np.bool_)
     masks = np.zeros((size, game.num_actions), dtype=np.bool_)
 
     def work(seed: int) -> int:
         batch_reset(batch, np.ones(size, dtype=np.bool_))
-        batch_episode(batch, actions, rewards, done, illegal, masks, game.num_decisions - 1)
+        batch_episode(batch, actions, rewards, flags, masks, game.num_decisions - 1)
         return size * (game.num_decisions - 1)
 
     return rate(work, repeats=3)
@@ -159,9 +160,7 @@ def main() -> None:
         print(f"batch of {size:2d}: {batched(game, size):.0f} steps/s with masks (single play {rates[500][1]:.0f})")
 
 
-def _full(game: Game):  # type: ignore[no-untyped-def]
-    from mallocgame.rules import to_mapping
-
+def _full(game: Game) -> Mapping:
     state = initial_state(game)
     episode(game.rules, game.start.ints, game.start.floats, state, 0, True)
     return to_mapping(game, state)

@@ -129,7 +129,7 @@ def one_tensor(
         name="t",
         size_bytes=4,
         uses=tuple(Use(step=t, bytes=8, kind=kind) for t, kind in uses),
-        **{"is_parameter": True, **flags},  # type: ignore[arg-type]
+        **{"is_parameter": True, **flags},
     )
     program = Program(name="one", instructions=tuple(instructions), tensors=(tensor,), loops=loops)
     return program, small_hierarchy(8)
