@@ -1,7 +1,8 @@
 """Pictures of a game: the memory map as it fills, time across and addresses up, one colour per tensor.
 
-Below the map of each layer lies a strip for the tensor whose use is being decided: a block per use, the current use
-outlined. A space that is taken while its copy is still under way is drawn in a lighter shade.
+The time axis shows the steps that use a movable tensor; schedules are full of others (parameters, tuples). Below lies
+a strip for the tensor whose use is being decided: a block per use, the current use outlined. A space that is taken
+while its copy is still under way is drawn in a lighter shade.
 """
 
 import colorsys
@@ -13,6 +14,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping, Residency
 from mallocgame.program import Program
 
+I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 WIDTH = 640
@@ -24,6 +26,16 @@ FREE = (255, 255, 255)
 INK = (20, 20, 20)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 ANSI_WIDTH, ANSI_HEIGHT = 72, 16
+
+
+def time_axis(program: Program) -> I64:
+    """Return int64[T + 1], how many steps before each boundary use a movable tensor."""
+    busy = np.zeros(program.num_steps + 1, dtype=np.int64)
+    for tensor in program.tensors:
+        if tensor.movable:
+            busy[[use.step + 1 for use in tensor.uses]] = 1
+    axis: I64 = np.cumsum(busy)
+    return axis
 
 
 def tensor_colour(tensor: int) -> tuple[int, int, int]:
@@ -42,36 +54,37 @@ def render_rgb(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor:
     height = layers * (PANEL_HEIGHT + GAP) + STRIP_HEIGHT + GAP
     image = np.empty((height, WIDTH, 3), dtype=np.uint8)
     image[:] = BACKGROUND
-    num_steps, fills = program.num_steps, mapping.fill_boundaries
+    axis, fills = time_axis(program), mapping.fill_boundaries
     panels = [image[(layers - layer) * (PANEL_HEIGHT + GAP) :][:PANEL_HEIGHT] for layer in range(1, layers + 1)]
     for panel in panels:
         panel[:] = FREE
     for index, r in enumerate(mapping.residencies):
-        _draw(program, hierarchy, panels[r.layer - 1], r, int(fills[index]), r.tensor == tensor)
-    if step < num_steps:
+        _draw(program, hierarchy, axis, panels[r.layer - 1], r, int(fills[index]), r.tensor == tensor)
+    if step < program.num_steps:
         for panel in panels:
-            now = panel[:, _columns(step, step + 1, num_steps)]
+            now = panel[:, _columns(axis, step, step + 1)]
             now[:] = now // 4 * 3
     if tensor >= 0:
-        _draw_strip(program, image[-STRIP_HEIGHT:], tensor, step)
+        _draw_strip(program, axis, image[-STRIP_HEIGHT:], tensor, step)
     return image
 
 
-def _columns(start: int, end: int, num_steps: int) -> slice:
-    left = int(max(start, 0) * WIDTH / num_steps)
-    return slice(left, max(int(np.ceil(end * WIDTH / num_steps)), left + 1))
+def _columns(axis: I64, start: int, end: int) -> slice:
+    left, right, whole = axis[max(start, 0)], axis[end], max(int(axis[-1]), 1)
+    first = min(int(left * WIDTH // whole), WIDTH - 1)
+    return slice(first, max(int(-(-right * WIDTH // whole)), first + 1))
 
 
-def _draw(program: Program, hierarchy: Hierarchy, panel: U8, r: Residency, fill: int, current: bool) -> None:
-    num_steps, capacity = program.num_steps, hierarchy.layers[r.layer].capacity_bytes
+def _draw(program: Program, hierarchy: Hierarchy, axis: I64, panel: U8, r: Residency, fill: int, current: bool) -> None:
+    capacity = hierarchy.layers[r.layer].capacity_bytes
     low = int(r.offset_bytes * PANEL_HEIGHT / capacity)
     high = int(np.ceil((r.offset_bytes + program.tensors[r.tensor].size_bytes) * PANEL_HEIGHT / capacity))
     rows = slice(PANEL_HEIGHT - max(high, low + 1), PANEL_HEIGHT - low)
-    columns = _columns(r.start_step, r.end_step, num_steps)
+    columns = _columns(axis, r.start_step, r.end_step)
     colour = np.array(tensor_colour(r.tensor))
     panel[rows, columns] = colour
     if fill > max(r.start_step, 0):
-        panel[rows, _columns(r.start_step, fill, num_steps)] = (colour + 2 * 255) // 3
+        panel[rows, _columns(axis, r.start_step, fill)] = (colour + 2 * 255) // 3
     outline(panel[rows, columns], 2 if current else 1, INK if current else tuple((colour * 0.7).astype(int)))
 
 
@@ -85,11 +98,11 @@ def outline(area: U8, thickness: int, colour: tuple[int, ...]) -> None:
     area[:, :thickness] = area[:, -thickness:] = colour
 
 
-def _draw_strip(program: Program, strip: U8, tensor: int, step: int) -> None:
+def _draw_strip(program: Program, axis: I64, strip: U8, tensor: int, step: int) -> None:
     strip[:] = FREE
     uses = {use.step for use in program.tensors[tensor].uses}
     for at in sorted(uses):
-        columns = _columns(at, at + 1, program.num_steps)
+        columns = _columns(axis, at, at + 1)
         wide = slice(columns.start, max(columns.stop, columns.start + 4))
         strip[4:-4, wide] = tensor_colour(tensor)
         if at == step:
@@ -99,8 +112,9 @@ def _draw_strip(program: Program, strip: U8, tensor: int, step: int) -> None:
 
 def render_ansi(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor: int, step: int, status: str) -> str:
     """Return the same map as text: ``status``, then each layer's grid, a letter per tensor, ``.`` where free."""
-    num_steps = max(program.num_steps, 1)
-    width = min(ANSI_WIDTH, num_steps)
+    axis = time_axis(program)
+    whole = max(int(axis[-1]), 1)
+    width = min(ANSI_WIDTH, whole)
     lines = [status]
     for layer in range(hierarchy.num_layers - 1, 0, -1):
         capacity = hierarchy.layers[layer].capacity_bytes
@@ -109,11 +123,11 @@ def render_ansi(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor
             if r.layer == layer:
                 low = int(r.offset_bytes * ANSI_HEIGHT / capacity)
                 high = -(-(r.offset_bytes + program.tensors[r.tensor].size_bytes) * ANSI_HEIGHT // capacity)
-                left, right = max(r.start_step, 0) * width // num_steps, -(-r.end_step * width // num_steps)
+                left, right = axis[max(r.start_step, 0)] * width // whole, -(-axis[r.end_step] * width // whole)
                 grid[low:high, left:right] = LETTERS[r.tensor % len(LETTERS)]
         lines.append(f"{hierarchy.layers[layer].name} ({capacity} bytes)")
         lines += ["|" + "".join(row) + "|" for row in grid[::-1]]
-        lines.append(" " + "".join("^" if c == step * width // num_steps else " " for c in range(width)))
+        lines.append(" " + "".join("^" if c == axis[step] * width // whole else " " for c in range(width)))
     if tensor >= 0:
         letter = LETTERS[tensor % len(LETTERS)]
         lines.append(f"step {step} ({program.instructions[step].name}) uses {letter} = {program.tensors[tensor].name}")

@@ -1,4 +1,4 @@
-"""How fast the environment is: ``python -m tests.benchmarks.game_env [TRACE...]`` (rules alone: ``...benchmarks.game``).
+"""How fast the environment is: ``python -m tests.benchmarks.game_env [TRACE...]``; the rules: ``...benchmarks.game``.
 
 Random legal play on shipped traces, in processor time of this process, medians of 5 runs of at least 0.3 s. "rules" is
 Numba alone, as in ``tests/benchmarks/game.py``; the other columns are calls from Python, masks included.

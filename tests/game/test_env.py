@@ -261,7 +261,9 @@ def test_pictures() -> None:
     capacity = instance.hierarchy.layers[1].capacity_bytes
     big = max(mapping.residencies, key=lambda r: program.tensors[r.tensor].size_bytes * (r.end_step - r.start_step))
     row = 240 - int((big.offset_bytes + program.tensors[big.tensor].size_bytes / 2) / capacity * 240) - 1
-    column = int((big.start_step + big.end_step) / 2 / program.num_steps * WIDTH) + 1
+    used = sorted({use.step for tensor in program.tensors for use in tensor.uses})
+    left, right = (sum(step < edge for step in used) for edge in (big.start_step, big.end_step))
+    column = int((left + right) / 2 / len(used) * WIDTH) + 1
     assert tuple(image[row, column]) == tensor_colour(big.tensor)
     assert tuple(blank[row, column]) != tensor_colour(big.tensor)
     text = make(program=program, hierarchy=instance.hierarchy, render_mode="ansi")
