@@ -59,9 +59,8 @@ class SelfPlay:
                 finished.append((episode, batch.to_mapping(row), batch.seconds(row)))
                 self._history[row] = []
         if batch.done.any():
-            which = batch.which.copy()
-            which[batch.done] = self.random.integers(0, len(self.pairs), size=int(batch.done.sum()))
-            batch.reset(batch.done.copy(), which=which)
+            over = batch.done.copy()
+            batch.reset(over, which=self.random.integers(0, len(self.pairs), size=int(over.sum())))
         return finished
 
 

@@ -138,7 +138,9 @@ class _Watch:
         """Show a report, log it, and write what improved."""
         self.last = row
         scalars = {f"loss/{k}": v for k, v in row.losses.items()}
-        scalars |= {"play/mean_return": row.mean_return, "play/moves_per_second": row.moves_per_second}
+        scalars["play/moves_per_second"] = row.moves_per_second
+        if row.mean_return == row.mean_return:  # not NaN: an episode has ended
+            scalars["play/mean_return"] = row.mean_return
         scalars |= {f"best_ms/{name}": seconds * 1e3 for name, seconds in row.best.items()}
         for name, value in scalars.items():
             self.board.add_scalar(name, value, row.steps)
