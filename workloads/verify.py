@@ -1,0 +1,274 @@
+"""What the compiler made of orders: compile again, read its allocations back, and judge them.
+
+The judge's time of the mapping that the compiler really chose is what counts. XLA's own estimate and the sum of
+``estimated_cycles`` stand beside it: either can fall while the program gets slower (docs/compiler_loop.md).
+"""
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from mallocgame.errors import InputError, TraceError
+from mallocgame.mapping import HOME, Mapping, serving_layers
+from mallocgame.program import Program
+from mallocgame.simulate import simulate
+from mallocgame.validate import validate
+from workloads.capture import capture, trace_from_compilation
+from workloads.compiler import Compilation, Options
+from workloads.overrides import Action, Decision, options_of
+from workloads.program_reference import ProgramReference
+from workloads.trace import Trace
+
+
+class CompilesPrograms(Protocol):
+    """What is needed of ``workloads.compiler.Compiler``; tests bring their own."""
+
+    def compile(
+        self,
+        reference: ProgramReference,
+        chip: str,
+        options: Options | None = None,
+        *,
+        full: bool = False,
+        hlo: bool = True,
+        timeout_seconds: float = 600.0,
+    ) -> Compilation:
+        """Compile once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One compilation with orders. ``mapping`` is the compiler's, in the tensors of the default compilation."""
+
+    options: Options
+    error: str = ""  # why there is no mapping
+    mapping: Mapping | None = None
+    judged_seconds: float = float("inf")
+    xla_seconds: float = float("inf")
+    compile_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A program as the compiler compiles it by default, ready to be compiled again with orders.
+
+    Raises (``of``, ``evaluate``):
+        InputError, TraceError: the program cannot be compiled or read; ``evaluate`` reports a refusal instead.
+    """
+
+    reference: ProgramReference
+    chip: str
+    compiler: CompilesPrograms
+    trace: Trace  # of the default compilation: names are those of now
+    hlo: str
+    timeout_seconds: float = 300.0
+
+    @classmethod
+    def of(
+        cls, reference: ProgramReference, chip: str, compiler: CompilesPrograms, *, timeout_seconds: float = 300.0
+    ) -> "Target":
+        """Compile by default."""
+        trace = capture(reference, chip=chip, compiler=compiler)  # type: ignore[arg-type]
+        compilation = compiler.compile(reference, chip, {}, timeout_seconds=timeout_seconds).check(reference)
+        return cls(
+            reference=reference,
+            chip=chip,
+            compiler=compiler,
+            trace=trace,
+            hlo=compilation.hlo,
+            timeout_seconds=timeout_seconds,
+        )
+
+    @property
+    def default_seconds(self) -> float:
+        """The judged time of the compiler's own mapping."""
+        assert self.trace.mapping is not None
+        return simulate(self.trace.program, self.trace.hierarchy, self.trace.mapping).total_seconds
+
+    def default(self) -> Evaluation:
+        """Return the default compilation as an evaluation."""
+        estimate = self.trace.estimates.get("xla_seconds")
+        return Evaluation(
+            options={},
+            mapping=self.trace.mapping,
+            judged_seconds=self.default_seconds,
+            xla_seconds=float(estimate) if isinstance(estimate, (int, float)) else float("inf"),
+        )
+
+    def evaluate(self, decisions: Sequence[Decision], flags: Options | None = None) -> Evaluation:
+        """Compile with orders until memory-space assignment is done, and judge what it did."""
+        options = options_of(decisions, flags)
+        done = self.compiler.compile(
+            self.reference, self.chip, options, hlo=False, timeout_seconds=self.timeout_seconds
+        )
+        if done.error:
+            return Evaluation(options=options, error=last_words(done), compile_seconds=done.seconds)
+        try:
+            trace = trace_from_compilation(replace(done, hlo=self.hlo), self.chip, name=self.trace.name)
+        except TraceError as error:
+            return Evaluation(options=options, error=f"not readable: {error}", compile_seconds=done.seconds)
+        mapping = translate(trace, self.trace.program)
+        if mapping is None or validate(self.trace.program, self.trace.hierarchy, mapping):
+            return Evaluation(
+                options=options,
+                error="the compiler scheduled another program than by default",
+                compile_seconds=done.seconds,
+            )
+        estimate = trace.estimates["xla_seconds"]
+        assert isinstance(estimate, float)
+        return Evaluation(
+            options=options,
+            mapping=mapping,
+            judged_seconds=simulate(self.trace.program, self.trace.hierarchy, mapping).total_seconds,
+            xla_seconds=estimate,
+            compile_seconds=done.seconds,
+        )
+
+    def compile_fully(self, options: Options) -> "FullCompile":
+        """Let the compiler finish, which finds what is illegal only later, and sum its cycle estimates."""
+        with tempfile.TemporaryDirectory(prefix="mallocgame-full-") as folder:
+            dump: Options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+            done = self.compiler.compile(
+                self.reference, self.chip, options | dump, full=True, hlo=False, timeout_seconds=self.timeout_seconds
+            )
+            if done.error:
+                return FullCompile(error=last_words(done), compile_seconds=done.seconds)
+            texts = [p.read_text("utf-8", "replace") for p in sorted(Path(folder).glob("*after_optimizations.txt"))]
+        trips = {i.computation: i.trip_count for i in self.trace.program.instructions}
+        cycles = estimated_cycles(max(texts, key=len), trips) if texts else None
+        return FullCompile(cycles=cycles, compile_seconds=done.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullCompile:
+    """A compilation to its end; ``cycles`` is None where the compiler's dump holds no estimates."""
+
+    cycles: int | None = None
+    error: str = ""
+    compile_seconds: float = 0.0
+
+
+def last_words(compilation: Compilation) -> str:
+    """Return why a compilation failed, in one line; of a child that died or hung the end of its log."""
+    if "FAILED_PRECONDITION" in compilation.error or "Error" in compilation.error:
+        return compilation.error
+    tail = " | ".join(line.strip()[-160:] for line in compilation.log.splitlines()[-3:] if line.strip())
+    return f"{compilation.error}; its log ends: {tail or '(empty)'}"
+
+
+def estimated_cycles(module: str, trips: dict[str, int]) -> int | None:
+    """Return the sum of ``estimated_cycles`` over a module's text, each times its computation's trip count.
+
+    >>> text = 'ENTRY %main (p: f32[]) -> f32[] {\\n  %a = f32[] fusion(), "estimated_cycles":"7"\\n}\\n'
+    >>> estimated_cycles(text, {"main": 3})
+    21
+    """
+    total, found, weight = 0, False, 1
+    for line in module.splitlines():
+        if line[:1] not in (" ", "}", "") and line.rstrip().endswith("{"):
+            name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
+            weight = trips.get(name, 1)
+        for cycles in re.findall(r'"estimated_cycles":"(\d+)"', line):
+            total, found = total + int(cycles) * weight, True
+    return total if found else None
+
+
+def translate(trace: Trace, program: Program) -> Mapping | None:
+    """Return a trace's own mapping in the tensors of ``program``; None if it is of another schedule.
+
+    The compiler lists tensors in the order in which it places them, which orders change.
+    """
+    if [i.name for i in trace.program.instructions] != [i.name for i in program.instructions]:
+        return None
+    place = {(u.step, u.operand, u.index): i for i, t in enumerate(program.tensors) for u in t.uses}
+    names = {t.name: i for i, t in enumerate(program.tensors) if not t.uses}
+    to: dict[int, int] = {}
+    for index, tensor in enumerate(trace.program.tensors):
+        found = Counter(place.get((u.step, u.operand, u.index)) for u in tensor.uses)
+        known = [i for i, _ in found.most_common() if i is not None] or [names.get(tensor.name)]
+        if known[0] is not None:
+            to[index] = known[0]
+    assert trace.mapping is not None
+    touched = {r.tensor for r in trace.mapping.residencies} | {x.tensor for x in trace.mapping.transfers}
+    sizes = [t.size_bytes for t in program.tensors]
+    if any(i not in to or trace.program.tensors[i].size_bytes != sizes[to[i]] for i in touched):
+        return None
+    return Mapping(
+        residencies=tuple(replace(r, tensor=to[r.tensor]) for r in trace.mapping.residencies),
+        transfers=tuple(replace(x, tensor=to[x.tensor]) for x in trace.mapping.transfers),
+    )
+
+
+def renamed(made_for: Program, now: Program) -> list[str]:
+    """Check that two compilations of a program agree but for names; return the instructions whose names changed.
+
+    Raises:
+        InputError: they do not: the mapping says nothing about the program as it is compiled now.
+    """
+    if made_for.num_steps != now.num_steps:
+        reason = f"{made_for.num_steps} scheduled instructions then, {now.num_steps} now"
+        raise InputError(f"{made_for.name}: the mapping was made for another program: {reason}")
+    for step, (old, new) in enumerate(zip(made_for.instructions, now.instructions, strict=True)):
+        if (old.opcode, old.trip_count) != (new.opcode, new.trip_count):
+            reason = f"step {step} was {old.opcode} {old.name}, is {new.opcode} {new.name}"
+            raise InputError(f"{made_for.name}: the mapping was made for another program: {reason}")
+    return [old.name for old, new in zip(made_for.instructions, now.instructions, strict=True) if old.name != new.name]
+
+
+def carry_over(mapping: Mapping, made_for: Program, now: Program) -> Mapping:
+    """Return a mapping in the tensors of the program as it is compiled now (``renamed`` has checked the schedule).
+
+    Raises:
+        InputError: a tensor that is another one now.
+    """
+    place = {(u.step, u.operand, u.index): i for i, t in enumerate(now.tensors) for u in t.uses}
+    to = {}
+    for index in {r.tensor for r in mapping.residencies} | {x.tensor for x in mapping.transfers}:
+        tensor = made_for.tensors[index]
+        found = {place.get((u.step, u.operand, u.index)) for u in tensor.uses} - {None}
+        if len(found) != 1 or now.tensors[next(iter(found)) or 0].size_bytes != tensor.size_bytes:
+            raise InputError(f"{made_for.name}: tensor {tensor.name} of the mapping is not in the program of now")
+        to[index] = next(iter(found)) or 0
+    return Mapping(
+        residencies=tuple(replace(r, tensor=to[r.tensor]) for r in mapping.residencies),
+        transfers=tuple(replace(x, tensor=to[x.tensor]) for x in mapping.transfers),
+    )
+
+
+class Fate(StrEnum):
+    """What became of a decision."""
+
+    REALISED = "realised"  # the compiler did exactly that
+    CHANGED = "changed"  # it did something else
+    REFUSED = "refused"  # it would not compile with the order, which was withdrawn
+
+
+def fate_of(decision: Decision, program: Program, got: Mapping | None, refused: bool = False) -> Fate:
+    """Return whether the compiler's mapping carries out a decision."""
+    if got is None:
+        return Fate.REFUSED
+    serving, uses = serving_layers(program, got), program.uses
+    rows = slice(int(uses.first[decision.tensor]), int(uses.first[decision.tensor + 1]))
+    layers = serving[rows]
+    own = program.tensors[decision.tensor].uses
+    if decision.action is Action.KEEP:
+        done = not layers.any()
+    elif decision.action is Action.PREFETCH:
+        done = any(
+            x.tensor == decision.tensor
+            and x.target != HOME
+            and x.start_after == decision.start_after
+            and x.done_before <= decision.step < got.residencies[x.target].end_step
+            for x in got.transfers
+        )
+    else:
+        done = any(u.step == decision.step and u.operand < 0 and k for u, k in zip(own, layers.tolist(), strict=True))
+    if done:
+        return Fate.REALISED
+    return Fate.REFUSED if refused else Fate.CHANGED
