@@ -270,6 +270,9 @@ class LogReader:
         if " in def" in text.split(",")[0] and not text.startswith("Processing: Copy Allocation"):
             return
         if text.startswith(("Processing: Parent Allocation", "Processing: MirroredAllocation")):
+            view = re.search(r"in alt \(off: (\d+).*?start_time:(-?\d+), end_time:(-?\d+)", own)
+            if view:
+                self.log.mirrored.add((int(view[1]), int(view[2]), int(view[3])))
             return
         head, _, source = text.removeprefix("Processing: ").partition(", from ")
         where = re.search(r" defined at (.*?), start_time", source or head)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mallocgame.errors import TraceError
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
-from mallocgame.program import UseKind
+from mallocgame.program import Program, UseKind
 from workloads.xla_program import XlaProgram
 from workloads.xla_records import AllocationRow, Slice, XlaLog
 
@@ -34,8 +34,9 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
     listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
-    if not log.intervals <= listed:
-        raise TraceError(log.path, None, f"no allocation of the interval {min(log.intervals - listed)}")
+    missing = log.intervals - listed - log.mirrored
+    if missing:
+        raise TraceError(log.path, None, f"no allocation of the interval {min(missing)}")
     again = [a.defined_at for a in log.allocations if a.cross_program and a.start_after >= 0]
     reloaded = {built.tensor_of.get(built.aliases.find((place.instruction, place.index))) for place in again}
     for row in log.allocations:
@@ -49,7 +50,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
         else:
             held = row.cross_program and row.start_after == -1 and tensor in reloaded
             pieces.append(_piece(tensor, row, built, held))
-    residencies, copies = _residencies(_join(pieces), built.program.num_steps)
+    residencies, copies = _residencies(_join(pieces), built.program)
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
     issued = sum(row.name.startswith(("copy-start", "slice-start")) for row in log.simulated)
     others = sum(r.start_step == HELD for r in residencies) + sum(bool(row.replaces) for row in log.allocations)
@@ -97,7 +98,7 @@ def _join(pieces: list[_Piece]) -> list[_Piece]:
     return [piece for rows in joined.values() for piece in rows]
 
 
-def _residencies(pieces: list[_Piece], num_steps: int) -> tuple[list[Residency], list[tuple[Transfer, int]]]:
+def _residencies(pieces: list[_Piece], program: Program) -> tuple[list[Residency], list[tuple[Transfer, int]]]:
     residencies: list[Residency] = []
     copies: list[tuple[Transfer, int]] = []
     for piece in pieces:
@@ -119,12 +120,18 @@ def _residencies(pieces: list[_Piece], num_steps: int) -> tuple[list[Residency],
                     source=HOME,
                     target=len(residencies) - 1,
                     start_after=part.start_after,
-                    done_before=min(row.done_before, num_steps),
+                    done_before=_outside_loops(program, part.start_after, min(row.done_before, program.num_steps)),
                     size_bytes=part.size_bytes,
                     slice_offset_bytes=part.offset_bytes - piece.offset_bytes,
                 )
                 copies.append((transfer, row.line))
     return residencies, copies
+
+
+def _outside_loops(program: Program, start_after: int, done_before: int) -> int:
+    """Return when a copy must be complete: of a loop's operand, which XLA times inside of the loop, at its start."""
+    entered = [x.start_step for x in program.loops if start_after < x.start_step and x.contains_boundary(done_before)]
+    return min([done_before, *entered])
 
 
 def _evictions(

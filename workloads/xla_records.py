@@ -86,6 +86,7 @@ class XlaLog:
     buffers: list[BufferRow] = field(default_factory=list)
     allocations: list[AllocationRow] = field(default_factory=list)
     intervals: set[tuple[int, int, int]] = field(default_factory=set)  # offset, start and end time: XLA's own table
+    mirrored: set[tuple[int, int, int]] = field(default_factory=set)  # the same of a loop's view of an allocation
     simulated: list[SimulatedRow] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)  # names of values that may not leave the default memory
     output_values: set[str] = field(default_factory=set)
