@@ -122,8 +122,13 @@ class Program:
 
     @property
     def num_decisions(self) -> int:
-        """The number of uses of movable tensors: the moves of a game."""
-        return sum(len(tensor.uses) for tensor in self.tensors if tensor.movable)
+        """The moves of a game: steps in which a movable tensor is used and may be anywhere, summed over tensors."""
+        decisions = 0
+        for tensor in self.tensors:
+            if tensor.movable:
+                pinned = {use.step for use in tensor.uses if use.home_only}
+                decisions += len({use.step for use in tensor.uses} - pinned)
+        return decisions
 
     @cached_property
     def compute_seconds(self) -> F64:

@@ -257,7 +257,8 @@ def _open(text: str, kind: str, column: str, tile_bytes: int, spill: bool) -> "P
     path = Path(text)
     size = path.stat().st_size if path.is_file() else 0
     with progress(f"reading {path.name}", size or None) as on_progress:
-        return read_trace(path, kind=kind, column=column, spill=spill, on_progress=on_progress)
+        found: PageTrace = read_trace(path, kind=kind, column=column, spill=spill, on_progress=on_progress)
+        return found
 
 
 def _is_program(text: str) -> bool:

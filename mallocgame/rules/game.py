@@ -66,8 +66,13 @@ def make_game(program: Program, hierarchy: Hierarchy) -> Game:
     """Return the game of a program. Slow (milliseconds); ``initial_state`` is fast.
 
     Raises:
-        InputError: the program takes no time at all, so that rewards have no unit.
+        InputError: the program takes no time at all, so that rewards have no unit, or a tensor is larger than layer 0.
     """
+    home = hierarchy.layers[0]
+    for index, tensor in enumerate(program.tensors):
+        if tensor.size_bytes > home.capacity_bytes:
+            where = f"{program.name}: tensor {index} ({tensor.name}), step {max(tensor.definition_step, 0)}"
+            raise InputError(f"{where}: {tensor.size_bytes} bytes do not fit {home.name} ({home.capacity_bytes} bytes)")
     rules = build_rules(program, hierarchy)
     if not rules.home_seconds[0] > 0:
         raise InputError(f"{program.name}: takes no time with everything in layer 0, nothing can be gained")

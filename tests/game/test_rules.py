@@ -1,6 +1,7 @@
 """The rules against the judge: every state is a valid mapping with the time that ``simulate`` gives."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -223,3 +224,16 @@ def test_a_program_that_takes_no_time_is_refused() -> None:
     program = Program(name="idle", instructions=(Instruction(name="i", compute_seconds=0.0),), tensors=(tensor,))
     with pytest.raises(InputError, match="idle: takes no time"):
         make_game(program, small_hierarchy())
+
+
+def test_a_tensor_larger_than_layer_0_is_refused_by_name() -> None:
+    program, memory = one_tensor([(3, UseKind.READ)], 4)
+    home = replace(memory.layers[0], capacity_bytes=program.tensors[0].size_bytes - 1)
+    with pytest.raises(InputError, match=r"tensor 0 .*do not fit home"):
+        make_game(program, replace(memory, layers=(home, *memory.layers[1:])))
+
+
+def test_the_program_knows_how_many_decisions_its_game_has() -> None:
+    for seed in range(40):
+        game = loopy_game(seed)
+        assert game.program.num_decisions == game.num_decisions
