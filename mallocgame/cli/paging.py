@@ -253,12 +253,12 @@ def _open(text: str, kind: str, column: str, tile_bytes: int, spill: bool) -> "P
     if generated is not None:
         return generated
     if kind == "program" or (kind == "auto" and _is_program(text)):
-        return _tiles(text, tile_bytes).pages
+        tiles: PageTrace = _tiles(text, tile_bytes).pages
+        return tiles
     path = Path(text)
     size = path.stat().st_size if path.is_file() else 0
     with progress(f"reading {path.name}", size or None) as on_progress:
-        found: PageTrace = read_trace(path, kind=kind, column=column, spill=spill, on_progress=on_progress)
-        return found
+        return read_trace(path, kind=kind, column=column, spill=spill, on_progress=on_progress)
 
 
 def _is_program(text: str) -> bool:
