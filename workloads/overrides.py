@@ -17,7 +17,7 @@ import numpy as np
 from mallocgame.mapping import HELD, HOME, Mapping, serving_layers
 from mallocgame.program import Program, UseKind
 from workloads.compiler import Options
-from workloads.xla_log import Position
+from workloads.xla_records import Position
 
 TENSOR_OVERRIDES = "xla_tpu_msa_tensor_overrides"
 SORT_ORDER = "xla_tpu_msa_sort_order_overrides"

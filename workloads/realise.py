@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping, serving_layers
 from mallocgame.program import Program
+from mallocgame.simulate import simulate
 from workloads.overrides import Action, Decision, decisions_of, definitions
 from workloads.verify import Evaluation
 
@@ -17,6 +21,8 @@ Evaluate = Callable[[Sequence[Decision]], Evaluation]
 Report = Callable[["Search"], None]
 
 MAX_REFUSALS = 8  # in a row, before a group of orders is given up
+WIDTHS = (24, 6, 1)  # tensors whose orders are changed together
+NUM_CHOICES = 5  # alternative orders for one tensor
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _DEFINER = re.compile(r"defining instruction '([^']+)'")
 
@@ -44,7 +50,6 @@ class Search:
                 self.on_better(self)
         return found
 
-    @property
     def is_over(self) -> bool:
         """Whether the time is spent."""
         return time.monotonic() >= self.deadline
@@ -72,7 +77,7 @@ def _accepted(search: Search, given: list[Decision], group: list[Decision]) -> l
     """
     group, drop = list(group), 1
     for _ in range(MAX_REFUSALS):
-        if not group or search.is_over:
+        if not group or search.is_over():
             return []
         found = search.try_out([*given, *group])
         if not found.error:
@@ -98,50 +103,70 @@ def blamed(error: str, decisions: Iterable[Decision]) -> list[Decision]:
     return [d for d in group if definer and d.place.operand < 0 and d.place.instruction == definer[1]]
 
 
-def improve(search: Search, program: Program, goal: Mapping, costs: Callable[[Mapping], Sequence[float]]) -> None:
-    """Where the compiler still does otherwise than ``goal``, try single orders, the costliest tensors first.
+def improve(search: Search, program: Program, hierarchy: Hierarchy, goal: Mapping) -> None:
+    """Where the compiler still does otherwise than ``goal``, try other orders, for the costliest tensors first.
 
-    ``costs`` gives each tensor's share in the time of a mapping; the search ends when a pass over all tensors brings
-    nothing, or the time is over.
+    Orders are tried for many tensors at a time, then for few, then one by one. The search ends when a pass over all
+    tensors brings nothing, or the time is over.
     """
-    tried: set[tuple[tuple[Decision, ...], tuple[Decision, ...]]] = set()
+    tried: set[frozenset[Decision]] = set()
     better = True
-    while better and not search.is_over:
-        better = False
-        got = search.best.mapping
-        assert got is not None
-        for tensor in deviating(program, goal, got, costs(got)):
-            for extra in _moves(program, goal, tensor):
-                if search.is_over:
-                    return
-                without = tuple(d for d in search.decisions if d.tensor != tensor)
-                key = (without, tuple(extra))
-                if key in tried or set(search.decisions) == {*without, *extra}:
-                    continue
-                tried.add(key)
-                before = search.best.judged_seconds
-                search.try_out([*without, *extra])
-                if search.best.judged_seconds < before:
-                    better = True
-                    break
-            if better:
+    while better:
+        results = [_pass(search, program, hierarchy, goal, width, tried) for width in WIDTHS]
+        better = any(results)
+
+
+def _pass(
+    search: Search, program: Program, hierarchy: Hierarchy, goal: Mapping, width: int, tried: set[frozenset[Decision]]
+) -> bool:
+    """Try orders for the deviating tensors, ``width`` at a time; return whether anything helped."""
+    got = search.best.mapping
+    assert got is not None
+    begun_with = search.best.judged_seconds
+    tensors = deviating(program, hierarchy, goal, got)
+    if width > 1 and len(tensors) < width // 2:
+        return False
+    for at in range(0, len(tensors), width):
+        group = set(tensors[at : at + width])
+        for choice in range(NUM_CHOICES):
+            if search.is_over():
+                return False
+            kept = [d for d in search.decisions if d.tensor not in group]
+            orders = [*kept, *(d for tensor in sorted(group) for d in _choice(program, goal, tensor, choice))]
+            if frozenset(orders) in tried:
+                continue
+            tried.add(frozenset(orders))
+            before = search.best.judged_seconds
+            found = search.try_out(orders)
+            if found.error and width > 1:  # without those that it refuses
+                named = {d.tensor for d in blamed(found.error, orders)}
+                search.try_out(d for d in orders if d.tensor not in named)
+            if search.best.judged_seconds < before:
                 break
+    return search.best.judged_seconds < begun_with
 
 
-def deviating(program: Program, goal: Mapping, got: Mapping, costs: Sequence[float]) -> list[int]:
-    """Return the tensors that ``got`` treats otherwise than ``goal``, in order of cost."""
+def deviating(program: Program, hierarchy: Hierarchy, goal: Mapping, got: Mapping) -> list[int]:
+    """Return the tensors that ``got`` treats otherwise than ``goal``, in order of what that may cost.
+
+    Their cost is what the program waits for their copies, and the time to read in layer 0 what ``goal`` has elsewhere.
+    """
     want, have = serving_layers(program, goal), serving_layers(program, got)
-    different = set(program.uses.tensor[want != have].tolist())
-    copied = [sorted((x.tensor, x.target < 0) for x in m.transfers) for m in (goal, got)]
-    different |= {t for t, _ in set(copied[0]) ^ set(copied[1])}
-    return sorted(different, key=lambda t: -costs[t])
+    uses, stalls = program.uses, simulate(program, hierarchy, got).stall_seconds
+    seconds = uses.bytes * program.trip_counts[uses.step] / hierarchy.layers[0].bytes_per_second
+    cost = np.zeros(len(program.tensors))
+    np.add.at(cost, uses.tensor, np.where(want != have, seconds, 0.0))
+    different = set(uses.tensor[want != have].tolist())
+    copied = [{(x.tensor, x.target < 0, x.start_after) for x in m.transfers} for m in (goal, got)]
+    different |= {tensor for tensor, _, _ in copied[0] ^ copied[1]}
+    for x in got.transfers:
+        cost[x.tensor] += stalls[x.done_before]
+    return sorted(different, key=lambda tensor: -float(cost[tensor]))
 
 
-def _moves(program: Program, goal: Mapping, tensor: int) -> list[list[Decision]]:
-    """Return alternative sets of orders for one tensor."""
-    keep = definitions(program, tensor, Action.KEEP)
+def _choice(program: Program, goal: Mapping, tensor: int, choice: int) -> list[Decision]:
+    """Return one of the alternative sets of orders for a tensor."""
     first = definitions(program, tensor, Action.FIRST)
     pin = [] if program.tensors[tensor].is_parameter else definitions(program, tensor, Action.PIN)
-    wanted = [d for d in decisions_of(program, goal) if d.tensor == tensor and d.action is Action.PREFETCH]
-    options = [wanted, first + pin, keep, first, first + wanted, []]
-    return [option for i, option in enumerate(options) if (option or i == 5) and option not in options[:i]]
+    wanted = [d for d in decisions_of(program, goal) if d.tensor == tensor]
+    return (wanted, first + pin, definitions(program, tensor, Action.KEEP), first + wanted, [])[choice]

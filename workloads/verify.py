@@ -139,7 +139,7 @@ class Target:
             )
             if done.error:
                 return FullCompile(error=last_words(done), compile_seconds=done.seconds)
-            texts = [p.read_text("utf-8", "replace") for p in sorted(Path(folder).glob("*after_optimizations.txt"))]
+            texts = [p.read_text("utf-8", "replace") for p in sorted(Path(folder).glob("*after_codegen.txt"))]
         trips = {i.computation: i.trip_count for i in self.trace.program.instructions}
         cycles = estimated_cycles(max(texts, key=len), trips) if texts else None
         return FullCompile(cycles=cycles, compile_seconds=done.seconds)
@@ -163,19 +163,21 @@ def last_words(compilation: Compilation) -> str:
 
 
 def estimated_cycles(module: str, trips: dict[str, int]) -> int | None:
-    """Return the sum of ``estimated_cycles`` over a module's text, each times its computation's trip count.
+    """Return the sum of ``estimated_cycles`` over a module's scheduled computations, each times its trip count.
+
+    ``trips`` names the scheduled computations; None: the text holds no estimate for them.
 
     >>> text = 'ENTRY %main (p: f32[]) -> f32[] {\\n  %a = f32[] fusion(), "estimated_cycles":"7"\\n}\\n'
     >>> estimated_cycles(text, {"main": 3})
     21
     """
-    total, found, weight = 0, False, 1
+    total, found, weight = 0, False, 0
     for line in module.splitlines():
         if line[:1] not in (" ", "}", "") and line.rstrip().endswith("{"):
             name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
-            weight = trips.get(name, 1)
+            weight = trips.get(name, 0)
         for cycles in re.findall(r'"estimated_cycles":"(\d+)"', line):
-            total, found = total + int(cycles) * weight, True
+            total, found = total + int(cycles) * weight, found or weight > 0
     return total if found else None
 
 
@@ -191,9 +193,9 @@ def translate(trace: Trace, program: Program) -> Mapping | None:
     to: dict[int, int] = {}
     for index, tensor in enumerate(trace.program.tensors):
         found = Counter(place.get((u.step, u.operand, u.index)) for u in tensor.uses)
-        known = [i for i, _ in found.most_common() if i is not None] or [names.get(tensor.name)]
-        if known[0] is not None:
-            to[index] = known[0]
+        known = next((i for i, _ in found.most_common() if i is not None), names.get(tensor.name))
+        if known is not None:
+            to[index] = known
     assert trace.mapping is not None
     touched = {r.tensor for r in trace.mapping.residencies} | {x.tensor for x in trace.mapping.transfers}
     sizes = [t.size_bytes for t in program.tensors]

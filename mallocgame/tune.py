@@ -1,0 +1,305 @@
+"""The loop with the compiler: capture, solve, give the orders, judge what the compiler makes of them, improve.
+
+What is better is what the judge says of the mapping that the compiler really chose. The best options are written to
+disk as soon as they are found, and a later run goes on from them.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mallocgame.compiler_options import save_compiler_options
+from mallocgame.errors import InputError, TraceError
+from mallocgame.files import write_text
+from mallocgame.program import Program
+
+if TYPE_CHECKING:
+    from workloads.overrides import Decision
+    from workloads.realise import Search
+    from workloads.verify import CompilesPrograms, Target
+
+STATE = "state.json"
+OPTIONS = "options.json"
+STATE_VERSION = 1
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The best that was found. ``options`` is empty iff nothing beats the compiler's default."""
+
+    options: dict[str, str | bool]
+    default_seconds: float  # judged
+    judged_seconds: float
+    default_xla_seconds: float  # the compiler's own estimates
+    xla_seconds: float
+    default_cycles: int | None  # sums of estimated_cycles; None: not asked for, or no estimates
+    cycles: int | None
+    goal_seconds: float  # judged time of the best mapping on paper
+    evaluations: int
+    seconds_per_evaluation: float
+
+
+def tune(
+    function: str,
+    arguments: str = "",
+    *,
+    chip: str,
+    seconds: float = 120.0,
+    solve_seconds: float = 10.0,
+    folder: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    full: bool = True,
+    compiler: "CompilesPrograms | None" = None,
+    note: Note | None = None,
+) -> Tuned:
+    """Search compiler options for a function until the time is over.
+
+    Args:
+        function: ``package.module:function``.
+        arguments: its shapes, as ``workloads.capture.capture`` takes them.
+        chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``.
+        seconds: for everything but the final full compilations.
+        solve_seconds: for each mapping on paper.
+        folder: where the best is kept, and gone on from; None: nowhere.
+        seed: of the solver.
+        full: compile the best to its end, which finds what is illegal only then, and sum the cycle estimates.
+        compiler: a warm ``workloads.compiler.Compiler``; without one, one is started and ended.
+        note: told about each step, one line a time.
+
+    Raises:
+        InputError: no such function or chip, a budget that is not a number > 0, a folder of another program.
+        TraceError: the program does not compile by default, or a trace cannot express it.
+    """
+    from workloads.compiler import Compiler
+    from workloads.program_reference import parse_reference
+    from workloads.verify import Target
+
+    if not 0 < seconds < float("inf") or not 0 <= solve_seconds < float("inf"):
+        raise InputError(f"need a budget > 0 and a solver's time >= 0 in seconds, got {seconds} and {solve_seconds}")
+    reference = parse_reference(function, arguments)
+    deadline = time.monotonic() + seconds
+    if compiler is None:
+        with Compiler() as own:
+            target = Target.of(reference, chip, own)
+            return _Tuning(target, deadline, solve_seconds, folder, seed, note).run(full)
+    target = Target.of(reference, chip, compiler)
+    return _Tuning(target, deadline, solve_seconds, folder, seed, note).run(full)
+
+
+def hoist_limits_kib(program: Program, capacity_bytes: int) -> list[int]:
+    """Return the limits worth trying for copies before loops: what loop-invariant parameters need, and all there is."""
+    need = sum(program.tensors[t].size_bytes for t in invariant_parameters(program))
+    if not need:
+        return []
+    limit = capacity_bytes // 1024
+    return sorted({min(-(-need * 5 // 4) // 1024 + 64, limit), limit})
+
+
+def invariant_parameters(program: Program) -> list[int]:
+    """Return the parameters that a loop reads in every iteration and nothing writes."""
+    from mallocgame.program import UseKind
+
+    loops = [loop for loop in program.loops if loop.trip_count > 1]
+    return [
+        index
+        for index, tensor in enumerate(program.tensors)
+        if tensor.is_parameter
+        and tensor.movable
+        and all(use.kind == UseKind.READ for use in tensor.uses)
+        and any(loop.start_step <= use.step < loop.end_step for use in tensor.uses for loop in loops)
+    ]
+
+
+class _Tuning:
+    def __init__(
+        self,
+        target: "Target",
+        deadline: float,
+        solve_seconds: float,
+        folder: str | os.PathLike[str] | None,
+        seed: int,
+        note: Note | None,
+    ) -> None:
+        self.target, self.deadline, self.solve_seconds, self.seed = target, deadline, solve_seconds, seed
+        self.folder = None if folder is None else Path(folder)
+        self.note: Note = note or (lambda text: None)
+        self.flags: dict[str, str | bool] = {}
+        self.rounds = 0
+        self.goal_seconds = float("inf")
+        self.compile_seconds: list[float] = []
+        self.search = self._new_search()
+        self.program = target.trace.program.without_hoisting()
+
+    def run(self, full: bool) -> Tuned:
+        from workloads.realise import improve, realise
+
+        self._resume()
+        self.note(f"default: judged {1e3 * self.target.default_seconds:.4f} ms")
+        self._try_flags()
+        try:
+            stale = 0
+            while stale < 3 and not self.search.is_over():
+                before = self.search.best.judged_seconds
+                goal = self._solve()
+                if goal is None:
+                    break
+                realise(self.search, self.program, goal)
+                improve(self.search, self.program, self.target.trace.hierarchy, goal)
+                self.rounds += 1
+                stale = 0 if self.search.best.judged_seconds < before else stale + 1
+                self._save()
+        except KeyboardInterrupt:
+            self.note("interrupted: the best so far")
+        return self._finish(full)
+
+    def _new_search(self) -> "Search":
+        from workloads.realise import Search
+
+        return Search(
+            evaluate=self._evaluate, deadline=self.deadline, best=self.target.default(), on_better=self._better
+        )
+
+    def _evaluate(self, decisions: Any) -> Any:
+        found = self.target.evaluate(decisions, self.flags)
+        self.compile_seconds.append(found.compile_seconds)
+        return found
+
+    def _better(self, search: "Search") -> None:
+        gain = self.target.default_seconds / search.best.judged_seconds
+        orders = f"{len(search.decisions)} orders" + "".join(f", {k}={v}" for k, v in self.flags.items())
+        self.note(f"judged {1e3 * search.best.judged_seconds:.4f} ms, {gain:.3f} times faster ({orders})")
+        self._save()
+
+    def _try_flags(self) -> None:
+        """Try the flag that copies loops' operands before them; it stays where it helps."""
+        from workloads.overrides import HOIST_LIMIT
+
+        trace = self.target.trace
+        given = self.flags
+        for limit in hoist_limits_kib(trace.program, trace.hierarchy.layers[1].capacity_bytes):
+            before, kept = self.search.best.judged_seconds, self.flags
+            self.flags = {HOIST_LIMIT: str(limit)}
+            if self.flags != given:
+                self.search.try_out(())
+            if self.search.best.judged_seconds >= before:
+                self.flags = kept
+        if self.flags:
+            self.program = trace.program  # the flag hoists parameters, which orders cannot
+
+    def _solve(self) -> Any:
+        """Return the next mapping to give to the compiler, None if no better one is known than what it does."""
+        from baselines.anneal import anneal
+
+        left = max(self.deadline - time.monotonic(), 0.0)
+        result = anneal(
+            self.program,
+            self.target.trace.hierarchy,
+            seconds=min(self.solve_seconds * 2**self.rounds, left / 2),
+            seed=self.seed + self.rounds,
+            start=self.search.best.mapping,
+        )
+        self.goal_seconds = min(self.goal_seconds, result.seconds)
+        self.note(f"on paper: {1e3 * result.seconds:.4f} ms")
+        return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-6) else None
+
+    def _finish(self, full: bool) -> Tuned:
+        best, default = self.search.best, self.target.default()
+        cycles = default_cycles = None
+        if full:
+            default_cycles = self.target.compile_fully({}).cycles
+            if best.options:
+                done = self.target.compile_fully(best.options)
+                cycles = done.cycles
+                if done.error:
+                    self.note(f"the best options are illegal in a full compilation and are dropped: {done.error[:200]}")
+                    self.search = self._new_search()
+                    best, cycles = default, default_cycles
+            else:
+                cycles = default_cycles
+        self._save()
+        times = self.compile_seconds
+        return Tuned(
+            options=dict(best.options),
+            default_seconds=default.judged_seconds,
+            judged_seconds=best.judged_seconds,
+            default_xla_seconds=default.xla_seconds,
+            xla_seconds=best.xla_seconds,
+            default_cycles=default_cycles,
+            cycles=cycles,
+            goal_seconds=min(self.goal_seconds, best.judged_seconds),
+            evaluations=len(times),
+            seconds_per_evaluation=sum(times) / len(times) if times else 0.0,
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        facts = self.target.trace.provenance
+        keys = ("program", "arguments", "chip", "jax", "jaxlib", "libtpu")
+        return {"version": STATE_VERSION, **{key: facts.get(key) for key in keys}}
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        best = self.search.best
+        about = {
+            **{key: value for key, value in self._identity().items() if key != "version"},
+            "default_judged_seconds": self.target.default_seconds,
+            "judged_seconds": best.judged_seconds,
+        }
+        state = {
+            **self._identity(),
+            "rounds": self.rounds,
+            "judged_seconds": best.judged_seconds,
+            "flags": {k: v for k, v in self.flags.items() if k in best.options},
+            "decisions": [asdict(d) for d in self.search.decisions],
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / STATE, json.dumps(state) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot write: {error.strerror or error}") from None
+        if best.options:
+            save_compiler_options(self.folder / OPTIONS, best.options, about)
+        else:
+            (self.folder / OPTIONS).unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        if self.folder is None or not (self.folder / STATE).exists():
+            return
+        path = self.folder / STATE
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            decisions = tuple(_decision(row) for row in state["decisions"])
+            flags, rounds = dict(state["flags"]), int(state["rounds"])
+            identity = {key: state[key] for key in self._identity()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TraceError(path, None, f"is not the state of a tuning run: {error}") from error
+        different = [f"{k} {identity[k]!r}, not {v!r}" for k, v in self._identity().items() if identity[k] != v]
+        if different:
+            raise InputError(f"{path}: belongs to another run ({'; '.join(different)}); name another folder")
+        self.flags, self.rounds = flags, rounds
+        found = self.search.try_out(decisions)
+        if found.error:
+            self.note(f"what {path} holds is refused now: {found.error[:200]}")
+        else:
+            self.note(f"going on from {path}: judged {1e3 * found.judged_seconds:.4f} ms after {rounds} rounds")
+
+
+def _decision(row: dict[str, Any]) -> "Decision":
+    from workloads.overrides import Action, Decision
+    from workloads.xla_records import Position
+
+    place = row["place"]
+    where = Position(instruction=str(place["instruction"]), operand=int(place["operand"]), index=tuple(place["index"]))
+    return Decision(
+        action=Action(row["action"]),
+        tensor=int(row["tensor"]),
+        place=where,
+        step=int(row["step"]),
+        start_after=int(row["start_after"]),
+    )
