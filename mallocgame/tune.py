@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mallocgame.compiler_options import save_compiler_options
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import write_text
+from mallocgame.invariants import invariant_parameters
+from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class Tuned:
     default_cycles: int | None  # sums of estimated_cycles; None: not asked for, or no estimates
     cycles: int | None
     goal_seconds: float  # judged time of the best mapping on paper
+    realised_share: float  # of that mapping's decisions, those that the compiler carries out exactly
+    full_compile_seconds: float | None  # of the default; None: not asked for
     evaluations: int
     seconds_per_evaluation: float
 
@@ -101,21 +105,6 @@ def hoist_limits_kib(program: Program, capacity_bytes: int) -> list[int]:
     return sorted({min(-(-need * 5 // 4) // 1024 + 64, limit), limit})
 
 
-def invariant_parameters(program: Program) -> list[int]:
-    """Return the parameters that a loop reads in every iteration and nothing writes."""
-    from mallocgame.program import UseKind
-
-    loops = [loop for loop in program.loops if loop.trip_count > 1]
-    return [
-        index
-        for index, tensor in enumerate(program.tensors)
-        if tensor.is_parameter
-        and tensor.movable
-        and all(use.kind == UseKind.READ for use in tensor.uses)
-        and any(loop.start_step <= use.step < loop.end_step for use in tensor.uses for loop in loops)
-    ]
-
-
 class _Tuning:
     def __init__(
         self,
@@ -132,6 +121,7 @@ class _Tuning:
         self.flags: dict[str, str | bool] = {}
         self.rounds = 0
         self.goal_seconds = float("inf")
+        self.goal: Mapping | None = None
         self.compile_seconds: list[float] = []
         self.search = self._new_search()
         self.program = target.trace.program.without_hoisting()
@@ -204,15 +194,17 @@ class _Tuning:
             seed=self.seed + self.rounds,
             start=self.search.best.mapping,
         )
-        self.goal_seconds = min(self.goal_seconds, result.seconds)
+        if result.seconds < self.goal_seconds:
+            self.goal_seconds, self.goal = result.seconds, result.mapping
         self.note(f"on paper: {1e3 * result.seconds:.4f} ms")
         return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-6) else None
 
     def _finish(self, full: bool) -> Tuned:
         best, default = self.search.best, self.target.default()
-        cycles = default_cycles = None
+        cycles = default_cycles = full_seconds = None
         if full:
-            default_cycles = self.target.compile_fully({}).cycles
+            reference = self.target.compile_fully({})
+            default_cycles, full_seconds = reference.cycles, reference.compile_seconds
             if best.options:
                 done = self.target.compile_fully(best.options)
                 cycles = done.cycles
@@ -233,9 +225,20 @@ class _Tuning:
             default_cycles=default_cycles,
             cycles=cycles,
             goal_seconds=min(self.goal_seconds, best.judged_seconds),
+            realised_share=self._realised_share(),
+            full_compile_seconds=full_seconds,
             evaluations=len(times),
             seconds_per_evaluation=sum(times) / len(times) if times else 0.0,
         )
+
+    def _realised_share(self) -> float:
+        from workloads.overrides import decisions_of
+        from workloads.verify import Fate, fate_of
+
+        if self.goal is None:
+            return 1.0
+        fates = [fate_of(d, self.program, self.search.best.mapping) for d in decisions_of(self.program, self.goal)]
+        return sum(fate is Fate.REALISED for fate in fates) / max(len(fates), 1)
 
     def _identity(self) -> dict[str, Any]:
         facts = self.target.trace.provenance

@@ -9,12 +9,15 @@ from mallocgame.cli.compare import compare
 from mallocgame.cli.convert import convert
 from mallocgame.cli.demo import demo
 from mallocgame.cli.evaluate import evaluate
+from mallocgame.cli.explain import explain
+from mallocgame.cli.inject import inject
 from mallocgame.cli.pack import pack
 from mallocgame.cli.paging import app as paging
 from mallocgame.cli.robust import app as robust
 from mallocgame.cli.show import show
 from mallocgame.cli.suite import suite
 from mallocgame.cli.train import train
+from mallocgame.cli.tune import tune
 from mallocgame.cli.validate import validate
 from mallocgame.errors import InputError
 
@@ -27,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for _command in (demo, suite, show, capture, evaluate, compare, train, validate, convert, pack):
+for _command in (demo, suite, show, capture, evaluate, compare, explain, inject, tune, train, validate, convert, pack):
     app.command()(_command)
 app.add_typer(paging, name="paging")
 app.add_typer(robust, name="robust")
