@@ -4,6 +4,8 @@ XLA:TPU copies a program *parameter* into its fast memory again in every iterati
 makes one copy before the loop, where it fits. ``hoist`` makes one of the other; a plain copy would be optimised away.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 Tree = TypeVar("Tree")
@@ -15,7 +17,7 @@ def hoist(tree: Tree, *, force: bool = False) -> Tree:
     Call it inside of the jitted function, on the weights, before the loop that reads them. Every array keeps its bits,
     NaNs included: they are combined by exclusive or with a zero that the compiler cannot see through. Where the
     program is not lowered for a TPU, and for leaves that are not arrays of 1, 2 or 4 bytes an element, the argument
-    is returned.
+    is returned. Derivatives are those of the identity.
 
     Args:
         tree: a pytree of arrays.
@@ -27,25 +29,30 @@ def hoist(tree: Tree, *, force: bool = False) -> Tree:
     """
     import jax
 
-    result: Tree = jax.tree.map(_rewritten if force else _on_tpu, tree)
+    rewrite = _differentiable(force)
+    result: Tree = jax.tree.map(lambda leaf: rewrite(leaf) if _can_be_rewritten(leaf) else leaf, tree)
     return result
 
 
-def _on_tpu(leaf: Any) -> Any:
+@cache
+def _differentiable(force: bool) -> Callable[[Any], Any]:
+    """Return the rewrite of one array as the identity that it is; through its integers no derivative would flow."""
     import jax
 
-    if not _can_be_rewritten(leaf):
-        return leaf
     lax: Any = jax.lax
-    return lax.platform_dependent(leaf, tpu=_rewritten, default=lambda same: same)
+
+    def forward(leaf: Any) -> Any:
+        return _rewritten(leaf) if force else lax.platform_dependent(leaf, tpu=_rewritten, default=lambda same: same)
+
+    identity: Any = jax.custom_jvp(forward)
+    identity.defjvp(lambda primals, tangents: (identity(*primals), *tangents))
+    return lambda leaf: identity(leaf)
 
 
 def _rewritten(leaf: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    if not _can_be_rewritten(leaf):
-        return leaf
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     lax: Any = jax.lax
     zero = lax.optimization_barrier(jnp.zeros((), unsigned))

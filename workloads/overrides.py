@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from mallocgame.errors import InputError
 from mallocgame.mapping import HELD, HOME, Mapping, serving_layers
 from mallocgame.program import Program, UseKind
 from workloads.compiler import Options
@@ -113,12 +114,15 @@ def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence
 def escape(name: str) -> str:
     r"""Return a regular expression of RE2 that matches exactly ``name``, without backslashes (shells eat them).
 
+    Raises:
+        InputError: not a name that XLA gives to instructions.
+
     >>> escape("fusion.12"), escape("bitcast_dynamic-update-slice_fusion.2")
     ('fusion[.]12', 'bitcast_dynamic-update-slice_fusion[.]2')
     """
-    return re.sub(
-        r"[.+*?()|{}$\[]", lambda found: f"[{found[0]}]", name.replace("\\", "\\\\\\\\").replace("^", "\\\\^")
-    )
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise InputError(f"{name!r} is not the name of an instruction of XLA (is the trace anonymised, or not of XLA?)")
+    return name.replace(".", "[.]")
 
 
 def matcher(place: Position) -> str:

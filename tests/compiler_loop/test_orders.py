@@ -1,0 +1,183 @@
+"""Orders: what they say, how they are spelt, and how refusals are met."""
+
+import re
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mallocgame.errors import InputError
+from mallocgame.mapping import Mapping
+from mallocgame.validate import validate
+from tests.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, pinned, program
+from workloads.overrides import (
+    SORT_ORDER,
+    TENSOR_OVERRIDES,
+    Action,
+    Decision,
+    decisions_of,
+    definitions,
+    environment_line,
+    escape,
+    options_of,
+)
+from workloads.realise import MAX_REFUSALS, blamed, improve, realise
+from workloads.verify import Fate, fate_of
+from workloads.xla_records import Position
+
+REFUSAL = "MSA strict override failed for instruction '{}' operand {}, shape f32[9], defining instruction '{}': Out of"
+
+
+def test_toy_goal_is_valid() -> None:
+    assert validate(program(), HIERARCHY, goal()) == []
+
+
+def test_orders_of_a_mapping() -> None:
+    told = {(d.action, d.place, d.step, d.start_after) for d in decisions_of(program(), goal())}
+    assert told == {
+        (Action.PREFETCH, Position(instruction="use_b", operand=1), 3, 0),
+        (Action.PIN, Position(instruction="make.1", index=(1,)), 0, -1),
+        (Action.KEEP, Position(instruction="use_a.2"), 2, -1),
+    }
+
+
+def test_empty_mapping_keeps_everything_by_its_definition() -> None:
+    told = decisions_of(program(), Mapping())
+    assert {d.action for d in told} == {Action.KEEP}
+    assert {d.place.instruction for d in told} == {"weight.0", "make.1", "use_a.2"}
+    assert [d.tensor for d in told] == [1, 0, 2]  # by the bytes that they move
+
+
+def test_nothing_is_said_of_a_value_that_leaves_fast_memory() -> None:
+    early = pinned(1, 50, 3)
+    assert 1 not in {d.tensor for d in decisions_of(program(), Mapping(residencies=(early,)))}
+
+
+def test_spelling() -> None:
+    options = options_of([*decisions_of(program(), goal()), *definitions(program(), 1, Action.FIRST)], {"x": "1"})
+    assert options == {
+        "x": "1",
+        TENSOR_OVERRIDES: (
+            "overrides{hlo_position_matcher{instruction_name_regex:'make[.]1',tuple_index{index:1}},"
+            "pin_in_alternate_memory{}}"
+            "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
+            "prefetch{logical_time:0,strict_timing:true}}"
+            "overrides{hlo_position_matcher{instruction_name_regex:'use_a[.]2'},keep_in_default_memory{}}"
+        ),
+        SORT_ORDER: (
+            "overrides{hlo_position_matcher{instruction_name_regex:'make[.]1',tuple_index{index:1}},"
+            "override_options{assign_first:true}}"
+        ),
+    }
+    assert options_of([]) == {}
+
+
+def test_a_shell_hands_the_line_on_unchanged() -> None:
+    options = options_of(decisions_of(program(), goal()))
+    (word,) = shlex.split(environment_line(options))
+    assert word == f"LIBTPU_INIT_ARGS=--{TENSOR_OVERRIDES}={options[TENSOR_OVERRIDES]}"
+    assert not set(str(options[TENSOR_OVERRIDES])) & set(' \\"\n')
+
+
+NAMES = st.text(alphabet="abz019_.-", min_size=1)
+
+
+@given(NAMES, NAMES)
+def test_escaped_names_match_themselves_alone(name: str, other: str) -> None:
+    assert re.fullmatch(escape(name), name)
+    assert bool(re.fullmatch(escape(name), other)) == (name == other)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x'", "(.*)", "a\\b", "é"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="not the name of an instruction"):
+        escape(name)
+
+
+def test_obedient_compiler_gets_all_orders_and_reaches_the_goal() -> None:
+    fake = FakeCompiler()
+    search = fake.search()
+    default = search.best.judged_seconds
+    realise(search, program(), goal())
+    assert set(search.decisions) == set(decisions_of(program(), goal()))
+    assert search.best.mapping is not None
+    assert search.best.judged_seconds < default
+    assert {fate_of(d, program(), search.best.mapping) for d in search.decisions} == {Fate.REALISED}
+
+
+def test_refused_order_is_withdrawn_and_the_rest_kept() -> None:
+    def refuse(orders: set[Decision]) -> str:
+        pins = any(d.action is Action.PIN for d in orders)
+        return REFUSAL.format("use_b", 0, "make.1") if pins else ""
+
+    search = FakeCompiler(refuse).search()
+    realise(search, program(), goal())
+    assert {d.action for d in search.refused} == {Action.PIN}
+    assert {d.action for d in search.decisions} == {Action.PREFETCH, Action.KEEP}
+    pin = next(iter(search.refused))
+    assert fate_of(pin, program(), search.best.mapping, refused=True) is Fate.REFUSED
+    assert fate_of(pin, program(), search.best.mapping) is Fate.CHANGED
+
+
+@pytest.mark.parametrize("reason", ["the compiler ended without a word", REFUSAL.format("other", 3, "other")])
+def test_compiler_that_refuses_everything_leaves_the_default(reason: str) -> None:
+    fake = FakeCompiler(lambda orders: reason if orders else "")
+    search = fake.search()
+    default = search.best
+    realise(search, program(), goal())
+    improve(search, program(), HIERARCHY, goal())
+    assert search.best is default
+    assert search.decisions == ()
+    assert len(fake.asked) < 60
+
+
+def test_refusals_are_met_in_few_compilations() -> None:
+    many = [Decision(action=Action.PIN, tensor=1, place=Position(instruction=f"x.{i}"), step=0) for i in range(100)]
+    fake = FakeCompiler(lambda orders: "no" if len(orders) > 3 else "")
+    from workloads.realise import _accepted
+
+    assert len(_accepted(fake.search(), [], many)) <= 3
+    assert len(fake.asked) <= MAX_REFUSALS
+
+
+def test_a_disobedient_compiler_never_makes_it_worse() -> None:
+    class Contrary(FakeCompiler):
+        def mapping(self, orders: set[Decision]) -> Mapping:
+            return Mapping() if orders else super().mapping(orders)
+
+    search = Contrary().search()
+    default = search.best
+    realise(search, program(), goal())
+    improve(search, program(), HIERARCHY, goal())
+    assert search.best is default
+
+
+def test_improve_finds_what_the_first_round_missed() -> None:
+    def refuse(orders: set[Decision]) -> str:  # the pin is taken only with the order to place it first
+        actions = {d.action for d in orders}
+        return REFUSAL.format("use_b", 0, "make.1") if Action.PIN in actions and Action.FIRST not in actions else ""
+
+    search = FakeCompiler(refuse).search()
+    realise(search, program(), goal())
+    missed = search.best.judged_seconds
+    improve(search, program(), HIERARCHY, goal())
+    assert search.best.judged_seconds < missed
+    assert {Action.PIN, Action.FIRST} <= {d.action for d in search.decisions}
+
+
+def test_no_time_means_no_search() -> None:
+    fake = FakeCompiler()
+    search = fake.search(seconds=0.0)
+    realise(search, program(), goal())
+    improve(search, program(), HIERARCHY, goal())
+    assert len(fake.asked) == 1
+
+
+def test_blame_falls_on_the_operand_else_on_the_definition() -> None:
+    orders = decisions_of(program(), goal())
+    prefetch = [d for d in orders if d.action is Action.PREFETCH]
+    pin = [d for d in orders if d.action is Action.PIN]
+    assert blamed(REFUSAL.format("use_b", 1, "weight.0"), orders) == prefetch
+    assert blamed(REFUSAL.format("use_b", 0, "make.1"), orders) == pin
+    assert blamed("something else", orders) == []
