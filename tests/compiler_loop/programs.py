@@ -1,0 +1,24 @@
+"""Programs that the tests compile: a loop that reads the same weights in every iteration."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import mallocgame
+
+
+def example_args() -> tuple[Any, ...]:
+    struct: Any = jax.ShapeDtypeStruct
+    return struct((2048, 2048), jnp.bfloat16), struct((32, 2048), jnp.bfloat16)
+
+
+def loop(weight: jax.Array, state: jax.Array) -> jax.Array:
+    def body(carry: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return jnp.tanh(carry @ weight).astype(carry.dtype), None
+
+    return jax.lax.scan(body, state, None, length=32)[0]
+
+
+def hoisted(weight: jax.Array, state: jax.Array) -> jax.Array:
+    return loop(mallocgame.hoist(weight), state)
