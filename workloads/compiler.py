@@ -31,6 +31,8 @@ FULL_LOG = "memory_space_assignment=3,simulator=3,algorithm=5"
 TOTALS_ONLY = "memory_space_assignment=2"
 HLO_PASSES = "plumb-vmem-info|rename-tensor-core-fusion-ops"  # the last module that they dump is what the pass sees
 
+MAX_LOG_BYTES = 2**30  # the largest program of the suite logs 60 MB
+
 Options = dict[str, str | bool]
 
 
@@ -211,6 +213,9 @@ def _follow(
                 break
             parts.append(chunk)
             size += len(chunk)
+            if size > MAX_LOG_BYTES:
+                error = f"the compiler was ended after {size} bytes of log, expected at most {MAX_LOG_BYTES}"
+                break
             if on_bytes:
                 on_bytes(size)
             tail = (tail + chunk)[-len(chunk) - 4096 :]
