@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
-from mallocgame.rules import kernel
 from mallocgame.rules.game import Game
+from mallocgame.rules.moves import do_step, write_mask
 from mallocgame.rules.tables import DECISIONS, pack_rules, rules_views, state_views
 
 Bool = npt.NDArray[np.bool_]
@@ -81,7 +81,7 @@ def batch_mask(batch: BatchState, masks: Bool) -> None:
     for b in range(masks.shape[0]):
         game = batch.which[b]
         r = rules_views(batch.rule_ints[game], batch.rule_floats[game])
-        kernel.write_mask(r, state_views(r.dims, batch.ints[b], batch.floats[b]), masks[b])
+        write_mask(r, state_views(r.dims, batch.ints[b], batch.floats[b]), masks[b])
 
 
 @jit
@@ -102,9 +102,9 @@ def batch_step(batch: BatchState, actions: I64, rewards: F64, done: Bool, illega
         rewards[b] = 0.0
         illegal[b] = False
         if s.turn[0] < r.dims[DECISIONS]:
-            reward = kernel.do_step(r, s, actions[b])
+            reward = do_step(r, s, actions[b])
             illegal[b] = np.isnan(reward)
             if not illegal[b]:
                 rewards[b] = reward
         done[b] = s.turn[0] >= r.dims[DECISIONS]
-        kernel.write_mask(r, s, masks[b])
+        write_mask(r, s, masks[b])

@@ -10,8 +10,8 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
 from mallocgame.program import Program
-from mallocgame.rules import kernel
 from mallocgame.rules.build import build_rules, build_start
+from mallocgame.rules.moves import do_step, play, write_mask
 from mallocgame.rules.tables import (
     BEGIN,
     DUE,
@@ -102,7 +102,7 @@ def is_terminal(game: Game, state: State) -> bool:
 def legal_actions(game: Game, state: State) -> Bool:
     """Return bool[A], True for a legal action; Drop (0) always is. All False in a terminal state."""
     mask = np.empty(game.num_actions, dtype=np.bool_)
-    kernel.write_mask(game.rules, state, mask)
+    write_mask(game.rules, state, mask)
     return mask
 
 
@@ -122,7 +122,7 @@ def step(game: Game, state: State, action: int) -> float:
     Raises:
         InputError: as ``apply``; ``state`` is unchanged.
     """
-    reward = kernel.do_step(game.rules, state, action)
+    reward = do_step(game.rules, state, action)
     if reward != reward:
         what = "the game is over" if is_terminal(game, state) else f"action {action} is illegal"
         raise InputError(f"{game.program.name}: decision {int(state.turn[0])}: {what}")
@@ -151,7 +151,7 @@ def decode(game: Game, wanted: I64) -> tuple[float, I64]:
 
 @jit
 def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64) -> float:
-    return kernel.play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken)
+    return play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken)
 
 
 def to_mapping(game: Game, state: State) -> Mapping:

@@ -17,7 +17,7 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.rules import Game, initial_state, make_batch, make_game, to_mapping
 from mallocgame.rules.batch import BatchState, batch_mask, batch_reset, batch_step
-from mallocgame.rules.kernel import do_step, write_mask
+from mallocgame.rules.moves import do_step, write_mask
 from mallocgame.rules.tables import F64, I64, Bool, Rules, State
 from mallocgame.simulate import simulate
 

@@ -1,0 +1,172 @@
+"""Copies on the links: queues, and from which boundary free supply covers a copy. Numba kernels."""
+
+import numpy as np
+
+from mallocgame.jit import jit
+from mallocgame.rules.tables import (
+    CAPACITY,
+    CONTEXT,
+    CONTEXT_TRIPS,
+    DUE,
+    ISSUE,
+    LIMIT,
+    NEXT,
+    POSITION,
+    PREVIOUS,
+    QUEUE,
+    SIZE,
+    STEPS,
+    TENSOR,
+    Rules,
+    State,
+)
+
+
+@jit
+def back_queue(r: Rules, layer: int) -> int:
+    """Return the queue of write-backs from ``layer``."""
+    return int(2 * r.link_of[layer, 0] + 1)
+
+
+@jit
+def fits_flights(r: Rules, s: State, queue: int, issue: int, due: int) -> bool:
+    """Whether a further copy under way over [issue, due) stays within the link's limit."""
+    most = np.int64(0)
+    for b in range(issue, due):
+        most = max(most, s.flights[queue, b])
+    return bool(most < r.links[queue // 2, LIMIT])
+
+
+@jit
+def last_outside(r: Rules) -> int:
+    """Return the last boundary before the end of the program at which no loop is under way, -1: none."""
+    num_steps = r.dims[STEPS]
+    b = num_steps - 1
+    while b >= 0 and r.boundaries[b, CONTEXT] != r.boundaries[num_steps, CONTEXT]:
+        b -= 1
+    return int(b)
+
+
+@jit
+def later_in_context(r: Rules, boundary: int, due: int) -> int:
+    """Return the first boundary from ``boundary`` on that lies in the same loops as ``due``."""
+    while r.boundaries[boundary, CONTEXT] != r.boundaries[due, CONTEXT]:
+        boundary += 1
+    return boundary
+
+
+@jit
+def link_seconds(r: Rules, link: int, size: int, boundary: int) -> float:
+    """Return the work of a copy whose ends lie in the loops around ``boundary``."""
+    once = size / r.link_speed[link] + r.latency[link]
+    return float(once * r.boundaries[boundary, CONTEXT_TRIPS])
+
+
+@jit
+def latest_issue(r: Rules, s: State, queue: int, layer: int, size: int, due: int, earliest: int) -> int:
+    """Return the latest boundary from which free supply covers a copy due at ``due``, else the earliest possible."""
+    link = queue // 2
+    need = link_seconds(r, link, size, due)
+    best = due
+    b = due
+    while b > earliest and need > 0.0:
+        b -= 1
+        if s.flights[queue, b] >= r.links[link, LIMIT] or s.occupied[b, layer] + size > r.layers[layer, CAPACITY]:
+            break
+        need -= s.idle[b, link] - s.busy[b, link]
+        if r.boundaries[b, CONTEXT] == r.boundaries[due, CONTEXT]:
+            best = b
+    return best
+
+
+@jit
+def earliest_done(r: Rules, s: State, queue: int, size: int, issue: int, latest: int) -> int:
+    """Return the first boundary up to which free supply covers a copy issued at ``issue``, else the latest possible."""
+    link = queue // 2
+    need = link_seconds(r, link, size, issue)
+    best = issue
+    b = issue
+    while b < latest and need > 0.0:
+        if s.flights[queue, b] >= r.links[link, LIMIT]:
+            break
+        need -= s.idle[b, link] - s.busy[b, link]
+        b += 1
+        if r.boundaries[b, CONTEXT] == r.boundaries[issue, CONTEXT]:
+            best = b
+    return best
+
+
+@jit
+def touch(s: State, boundary: int) -> None:
+    """Note that the timeline changes at ``boundary``."""
+    s.scratch[-2] = min(s.scratch[-2], boundary)
+    s.scratch[-1] = max(s.scratch[-1], boundary)
+
+
+@jit
+def first_position(s: State, queue: int, copy: int, issue: int) -> int:
+    """Return the place in ``queue`` of a copy that is issued at ``issue`` and has number ``copy``."""
+    low = np.int64(0)
+    high = s.counts[queue]
+    while low < high:
+        middle = (low + high) // 2
+        x = s.order[queue, middle]
+        if s.copies[x, ISSUE] < issue or (s.copies[x, ISSUE] == issue and x < copy):
+            low = middle + 1
+        else:
+            high = middle
+    return int(low)
+
+
+@jit
+def add_copy(r: Rules, s: State, copy: int, queue: int, issue: int, due: int) -> None:
+    """Put a copy into its queue."""
+    size = r.tensors[r.groups[copy // 2, TENSOR], SIZE]
+    s.work[copy] = link_seconds(r, queue // 2, size, issue)
+    at = first_position(s, queue, copy, issue)
+    for i in range(s.counts[queue], at, -1):
+        x = s.order[queue, i - 1]
+        s.order[queue, i] = x
+        s.copies[x, POSITION] = i
+    s.order[queue, at] = copy
+    s.counts[queue] += 1
+    s.copies[copy, QUEUE] = queue
+    s.copies[copy, ISSUE] = issue
+    s.copies[copy, DUE] = due
+    s.copies[copy, POSITION] = at
+    after = s.due_first[due]
+    s.copies[copy, NEXT] = after
+    s.copies[copy, PREVIOUS] = -1
+    if after >= 0:
+        s.copies[after, PREVIOUS] = copy
+    s.due_first[due] = copy
+    for b in range(issue, due):
+        s.flights[queue, b] += 1
+    touch(s, issue)
+    touch(s, due)
+
+
+@jit
+def drop_copy(s: State, copy: int) -> None:
+    """Undo ``add_copy``; nothing happens if there is no such copy."""
+    queue = s.copies[copy, QUEUE]
+    if queue < 0:
+        return
+    for i in range(s.copies[copy, POSITION], s.counts[queue] - 1):
+        x = s.order[queue, i + 1]
+        s.order[queue, i] = x
+        s.copies[x, POSITION] = i
+    s.counts[queue] -= 1
+    before = s.copies[copy, PREVIOUS]
+    after = s.copies[copy, NEXT]
+    if before >= 0:
+        s.copies[before, NEXT] = after
+    else:
+        s.due_first[s.copies[copy, DUE]] = after
+    if after >= 0:
+        s.copies[after, PREVIOUS] = before
+    for b in range(s.copies[copy, ISSUE], s.copies[copy, DUE]):
+        s.flights[queue, b] -= 1
+    s.copies[copy, QUEUE] = -1
+    touch(s, s.copies[copy, ISSUE])
+    touch(s, s.copies[copy, DUE])
