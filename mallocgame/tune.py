@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STATE = "state.json"
 OPTIONS = "options.json"
 STATE_VERSION = 1
+NUM_ROUNDS = 4  # at least: mappings on paper differ in how well the compiler takes them
+MAX_STALE = 4  # rounds without improvement
 
 Note = Callable[[str], None]
 
@@ -120,6 +122,7 @@ class _Tuning:
         self.note: Note = note or (lambda text: None)
         self.flags: dict[str, str | bool] = {}
         self.rounds = 0
+        self.round_seconds = max((deadline - time.monotonic()) / NUM_ROUNDS, 5.0)
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.compile_seconds: list[float] = []
@@ -134,11 +137,12 @@ class _Tuning:
         self._try_flags()
         try:
             stale = 0
-            while stale < 3 and not self.search.is_over():
+            while stale < MAX_STALE and time.monotonic() < self.deadline:
                 before = self.search.best.judged_seconds
                 goal = self._solve()
                 if goal is None:
                     break
+                self.search.deadline = min(self.deadline, time.monotonic() + self.round_seconds)
                 realise(self.search, self.program, goal)
                 improve(self.search, self.program, self.target.trace.hierarchy, goal)
                 self.rounds += 1
@@ -190,7 +194,7 @@ class _Tuning:
         result = anneal(
             self.program,
             self.target.trace.hierarchy,
-            seconds=min(self.solve_seconds * 2**self.rounds, left / 2),
+            seconds=min(self.solve_seconds, left / 3),
             seed=self.seed + self.rounds,
             start=self.search.best.mapping,
         )

@@ -21,6 +21,7 @@ Evaluate = Callable[[Sequence[Decision]], Evaluation]
 Report = Callable[["Search"], None]
 
 MAX_REFUSALS = 8  # in a row, before a group of orders is given up
+NUM_FIRST = 12  # pinned values that are placed before all others
 WIDTHS = (24, 6, 1)  # tensors whose orders are changed together
 NUM_CHOICES = 5  # alternative orders for one tensor
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
@@ -58,14 +59,21 @@ class Search:
 def realise(search: Search, program: Program, goal: Mapping) -> None:
     """Give the compiler a mapping, order by order, and keep the best of what it accepts.
 
-    What is to stay in the default memory is never refused and comes first; then copies, then what is to be pinned.
+    What is to stay in the default memory is never refused and comes first; then copies, then what is to be pinned: the
+    values with the most traffic with the order to place them before all others, without which there is seldom room
+    left for them. (To the compiler each such order costs a match per comparison while it sorts: only a few get one.)
     """
     wanted = decisions_of(program, goal)
     given: list[Decision] = [d for d in wanted if d.action is Action.KEEP]
     if given:
         search.try_out(given)
-    for action in (Action.PREFETCH, Action.PIN):
-        group = [d for d in wanted if d.action is action]
+    pins = [d for d in wanted if d.action is Action.PIN]
+    ahead = {
+        tensor: definitions(program, tensor, Action.FIRST) for tensor in list({d.tensor: 0 for d in pins})[:NUM_FIRST]
+    }
+    leading = [d for tensor, first in ahead.items() for d in (*first, *(p for p in pins if p.tensor == tensor))]
+    copies = [d for d in wanted if d.action is Action.PREFETCH]
+    for group in (leading, copies, [d for d in pins if d.tensor not in ahead]):
         if group:
             given += _accepted(search, given, group)
 
