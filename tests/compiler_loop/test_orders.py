@@ -22,7 +22,7 @@ from workloads.overrides import (
     escape,
     options_of,
 )
-from workloads.realise import MAX_REFUSALS, blamed, improve, realise
+from workloads.realise import MAX_REFUSALS, _accepted, blamed, improve, realise
 from workloads.verify import Fate, fate_of
 from workloads.xla_records import Position
 
@@ -136,10 +136,8 @@ def test_compiler_that_refuses_everything_leaves_the_default(reason: str) -> Non
 
 def test_refusals_are_met_in_few_compilations() -> None:
     many = [Decision(action=Action.PIN, tensor=1, place=Position(instruction=f"x.{i}"), step=0) for i in range(100)]
-    fake = FakeCompiler(lambda orders: "no" if len(orders) > 3 else "")
-    from workloads.realise import _accepted
-
-    assert len(_accepted(fake.search(), [], many)) <= 3
+    fake = FakeCompiler(lambda orders: "no" if len(orders) > 40 else "")
+    assert 20 < len(_accepted(fake.search(), [], many)) <= 40
     assert len(fake.asked) <= MAX_REFUSALS
 
 
