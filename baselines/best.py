@@ -140,9 +140,11 @@ class _Race:
         )
 
     def _lane(self) -> Iterator[Callable[[], SolveResult]]:
-        yield lambda: self._anneal(0.3 * self.left, self.seed)
         if self.program.num_decisions <= FEW_DECISIONS:
+            yield lambda: self._anneal(0.3 * self.left, self.seed)
             yield self._evolve
+        elif self.start is not None and self.start.residencies:  # large: a good start first, hot chains if time is left
+            yield lambda: self._anneal(0.5 * self.left, self.seed, refine=True)
         yield lambda: self._anneal(self.left, self.seed + 1)
 
     def _anneal(self, seconds: float, seed: int, *, workers: int = 1, refine: bool = False) -> SolveResult:

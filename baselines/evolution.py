@@ -27,7 +27,7 @@ from mallocgame.jit import jit
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.rules import Game, actions_of, decode, initial_state, make_game, step, to_mapping
-from mallocgame.rules.tables import INDEX, STEP, TENSOR
+from mallocgame.rules.tables import INDEX, READS, STEP, TENSOR
 from mallocgame.simulate import home_seconds
 from mallocgame.solver import Progress, SolveResult
 
@@ -39,6 +39,7 @@ ISLANDS = 4
 POPULATION = 24  # genomes an island
 EPOCH = 8  # generations between migrations
 PATIENCE = 40  # epochs without a better mapping after which the search ends
+SAME = 1e-9  # relative difference below which the rules' and the judge's sums may differ by rounding
 ELITE = 2  # genomes that survive as they are
 TRIVIAL = 1e-3  # share of the traffic whose tensors stay in layer 0
 PAYS_FOR_PROCESSES = 5.0  # seconds of search below which starting processes takes longer than it saves
@@ -60,10 +61,11 @@ class Problem:
     game: Game
     tensor: I64  # int64[D], row of the tensor
     step: I64  # int64[D]
+    reads: I64  # int64[D], 0 where the step only defines the tensor, so that a stay begins there
     by_tensor: I64  # int64[D], decisions ordered by tensor, then step
     first: I64  # int64[M + 1], tensor m's are by_tensor[first[m]:first[m + 1]]
     size_bytes: I64  # int64[L, M], rounded up to the layer's alignment
-    capacity_bytes: I64  # int64[L]
+    capacity_bytes: I64  # int64[L], rounded up: the last tensor need not fill its last unit
     density: F64  # float64[M], bytes moved per byte and step of life, scaled to a maximum of 1
 
     @property
@@ -122,7 +124,7 @@ def _evolve(
         grown, rngs = [genomes for genomes, _ in results], [rng for _, rng in results]
         best = min(grown, key=lambda genomes: float(genomes.seconds[0]))
         stale += 1
-        if best.seconds[0] < search.best_seconds:
+        if best.seconds[0] < search.best_seconds * (1.0 - SAME):
             search.offer(mapping_of(problem, best.priority[0], best.action[0]))
             stale = 0
         islands = [_with_guest(home, grown[i - 1]) for i, home in enumerate(grown)]
@@ -142,6 +144,7 @@ def make_problem(program: Program, hierarchy: Hierarchy) -> Problem:
     index = rules.tensors[:, INDEX]
     size = program.sizes_bytes[index]
     unit = np.array([layer.alignment_bytes for layer in hierarchy.layers], dtype=np.int64)[:, None]
+    capacity = np.array([layer.capacity_bytes for layer in hierarchy.layers], dtype=np.int64)
     moved = np.zeros(len(program.tensors))
     np.add.at(moved, uses.tensor, uses.bytes * program.trip_counts[uses.step])
     life = [tensor.uses[-1].step - tensor.uses[0].step + 2 for tensor in (program.tensors[i] for i in index.tolist())]
@@ -150,10 +153,11 @@ def make_problem(program: Program, hierarchy: Hierarchy) -> Problem:
         game=game,
         tensor=tensor,
         step=step_,
+        reads=rules.groups[rules.decisions, READS],
         by_tensor=by_tensor,
         first=first,
         size_bytes=(size + unit - 1) // unit * unit,
-        capacity_bytes=np.array([layer.capacity_bytes for layer in hierarchy.layers], dtype=np.int64),
+        capacity_bytes=(capacity + unit[:, 0] - 1) // unit[:, 0] * unit[:, 0],
         density=density / max(float(density.max(initial=0.0)), 1e-300),
     )
 
@@ -165,14 +169,15 @@ def claim(
     by_tensor: I64,
     first: I64,
     step_of: I64,
+    reads: I64,
     size: I64,
     free: I64,
     wanted: I64,
 ) -> None:
     """Let tensors claim space in ``order``; a use that finds none is dropped.
 
-    A use that stays in a layer claims the steps since the tensor's previous use there, one that is copied in the step
-    before it as well, one that stays without a previous use (held from the run before) everything from step 0.
+    A use claims its own step, and one that stays where the previous use was the steps between as well. That is the
+    least that the rules need, so actions that are all legal are left as they are, whatever the order.
 
     Args:
         order: int64[M], tensors, the first claims first.
@@ -180,6 +185,7 @@ def claim(
         by_tensor: int64[D] and
         first: int64[M + 1], see ``Problem``.
         step_of: int64[D], the step of each decision.
+        reads: int64[D], see ``Problem``.
         size: int64[L, M], bytes.
         free: int64[L, T], bytes left at each step; updated.
         wanted: int64[D], written.
@@ -194,10 +200,8 @@ def claim(
             step = step_of[d]
             if layer > 0:
                 begin = step
-                if layer == previous_layer and a % 2 == 0:
+                if layer == previous_layer and a % 2 == 0 and reads[d]:
                     begin = previous_step + 1
-                elif a % 2 == 1:
-                    begin = max(step - 1, 0)
                 if free[layer, begin : step + 1].min() >= size[layer, m]:
                     free[layer, begin : step + 1] -= size[layer, m]
                 else:
@@ -212,7 +216,9 @@ def claimed(problem: Problem, priority: F64, action: I64) -> I64:
     free = np.repeat(problem.capacity_bytes[:, None], problem.game.program.num_steps, axis=1)
     wanted = np.zeros(len(action), dtype=np.int64)
     order = np.argsort(-priority, kind="stable")
-    claim(order, action, problem.by_tensor, problem.first, problem.step, problem.size_bytes, free, wanted)
+    claim(
+        order, action, problem.by_tensor, problem.first, problem.step, problem.reads, problem.size_bytes, free, wanted
+    )
     return wanted
 
 

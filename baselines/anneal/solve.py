@@ -16,10 +16,11 @@ from mallocgame.program import Program
 from mallocgame.simulate import home_seconds, lower_bound, simulate
 from mallocgame.solver import Progress, SolveResult
 
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 MOVES_PER_CALL = 2000  # between looks at the clock
-WEIGHT_POWER = 0.75  # of what a candidate could save, which says how often it is tried
+HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
 HOT = ((3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0))  # chains: from, to, when the chain ends
 COOL = ((4e-4, 4e-6, 0.6), (1e-4, 1e-6, 1.0))  # temperatures are shares of the time with everything in layer 0
 
@@ -161,8 +162,6 @@ def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]
     context = boundary_contexts(program)
     trips = [program.boundary_trip_count(b, b) for b in range(program.num_steps + 1)]
     uses = program.uses
-    gain = np.concatenate([[0.0], np.cumsum((uses.bytes * program.trip_counts[uses.step]).astype(np.float64))])
-    weight = (gain[columns["last_use"] + 1] - gain[columns["first_use"]] + 1.0) ** WEIGHT_POWER
     return kernel.Problem(
         **columns,
         size=(size + aligned - 1) // aligned * aligned,
@@ -178,8 +177,26 @@ def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]
         capacity=capacity,
         link_layer=np.array(shared, dtype=np.int64),
         max_in_flight=np.array([x.max_in_flight for x in hierarchy.links], dtype=np.int64),
-        cumulative=np.cumsum(weight),
+        cumulative=np.cumsum(_weights(program, hierarchy, columns)),
     )
+
+
+def _weights(program: Program, hierarchy: Hierarchy, columns: dict[str, I64]) -> F64:
+    """Return float64[C], how often each candidate is tried: by the seconds of layer 0's traffic it could save.
+
+    That is shared out among a tensor's many candidates (by the square root of their number).
+    """
+    uses, speeds = program.uses, np.array([layer.bytes_per_second for layer in hierarchy.layers])
+    seconds = uses.bytes / speeds[0]
+    memory = (program.fixed_bytes(hierarchy.num_layers) / speeds).sum(axis=1)
+    np.add.at(memory, uses.step, seconds)
+    waited = np.maximum(memory - program.compute_seconds, 0.0)[uses.step]
+    saved = program.trip_counts[uses.step] * (np.minimum(seconds, waited) + HIDDEN * seconds)
+    until = np.concatenate([[0.0], np.cumsum(saved)])
+    could_save = until[columns["last_use"] + 1] - until[columns["first_use"]]
+    rivals = np.bincount(columns["tensor"], minlength=len(program.tensors))[columns["tensor"]]
+    weights: F64 = (could_save + 1e-9 * max(until[-1], 1e-300)) / np.sqrt(rivals)
+    return weights
 
 
 def _empty_state(program: Program, hierarchy: Hierarchy, problem: kernel.Problem) -> kernel.State:

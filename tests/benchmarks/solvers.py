@@ -1,0 +1,222 @@
+"""Solvers on the shipped suite: ``python -m tests.benchmarks.solvers [--seconds S] [--solvers A,B] [TRACE...]``.
+
+One JSON row per trace, solver and set of rules (with and without copies hoisted out of loops) is appended to ``--out``;
+rows that are there already are not computed again, so a stopped run goes on where it was. ``--shard I/N`` takes every
+N-th trace, for several processes on one file. ``--summary`` only prints the tables of the file
+(of rows that differ in the time limit alone, the longest), ``--figure FILE`` draws
+speed-ups by trace, ``--scaling FILE`` solver time against decisions. ``--synthetic N,...`` adds generated programs of
+about N decisions, which have no compiler mapping.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mallocgame.cli.judging import Case, judge, open_case, prove_bound
+from mallocgame.cli.solvers import make_solver
+from mallocgame.compare_figure import PALETTE, save_comparison
+from mallocgame.hierarchy import preset
+from workloads import suite
+from workloads.synthetic import Recipe, generate
+from workloads.trace import Trace
+
+Row = dict[str, Any]
+NEAR = 1.01  # a mapping this close to the final one counts as found
+TIGHT = 0.02  # proved gap that counts as closed
+SAME = 1 + 1e-9  # below this ratio two judged times are the same
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    """Return what makes a row unique."""
+    return row["trace"], row["solver"], row["hoist"], row["seconds"], row["seed"]
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a file, none if there is none."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def measure(case: Case, solver: str, seconds: float, seed: int) -> Row:
+    """Run one solver on one case and return its row."""
+    solve = make_solver(solver, case.trace)
+    cpu, begun = time.process_time(), time.perf_counter()
+    result = solve(case.program, case.hierarchy, seconds=seconds, seed=seed)
+    spent, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    judged = judge(case, result.mapping, solver=solver, solve_seconds=spent, bound=result.lower_bound_seconds)
+    assert judged.judged_seconds is not None, f"{solver} on {case.trace.name}: {judged.violations[0]}"
+    near = next((when for when, found in result.history if found <= NEAR * result.seconds), spent)
+    return {
+        **judged.row(),
+        "cpu_seconds": round(cpu, 3),
+        "near_seconds": round(near, 3),
+        "num_decisions": case.program.num_decisions,
+        "seed": seed,
+        "seconds": seconds,
+    }
+
+
+def synthetic_case(size: int, bound_seconds: float) -> Case:
+    """Return a generated training program of about ``size`` decisions on v5e."""
+    hierarchy = preset("v5e")
+    program = generate(Recipe(family="training", decisions=size), seed=size, hierarchy=hierarchy).program
+    trace = Trace(name=program.name, program=program, hierarchy=hierarchy, mapping=None, provenance={"chip": "v5e"})
+    bound = prove_bound(program, hierarchy, bound_seconds)
+    return Case(trace=trace, program=program, chip="v5e", xla_judged_seconds=None, lower_bound_seconds=bound)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure what is missing and append it."""
+    done = {key(row) for row in read(arguments.out)}
+    names = arguments.traces or list(suite.names())
+    names += [f"synthetic-{size}" for size in arguments.synthetic.split(",") if size]
+    index, of = (int(part) for part in arguments.shard.split("/"))
+    for name in names[index::of]:
+        for hoist in (True, False):
+            wanted = [(s, (name, s, hoist, arguments.seconds, arguments.seed)) for s in arguments.solvers.split(",")]
+            missing = [solver for solver, which in wanted if which not in done]
+            if not missing:
+                continue
+            begun = time.perf_counter()
+            if name.startswith("synthetic-"):
+                case = synthetic_case(int(name.partition("-")[2]), arguments.bound_seconds)
+            else:
+                case = open_case(name, hoist=hoist, bound_seconds=arguments.bound_seconds)
+            if not hoist and not any(loop.trip_count > 1 for loop in case.program.loops):
+                continue  # the same as with hoisting
+            bound_seconds = time.perf_counter() - begun
+            for solver in missing:
+                row = measure(case, solver, arguments.seconds, arguments.seed)
+                row |= {"trace": name, "hoist": hoist, "bound_seconds": round(bound_seconds, 2)}
+                with arguments.out.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+                ratio = "" if row["speedup_over_xla"] is None else f", {row['speedup_over_xla']:.3f}x XLA"
+                milliseconds, gap = 1e3 * row["judged_seconds"], 100 * row["gap"]
+                print(f"{name} {solver} hoist={hoist}: {milliseconds:.4f} ms{ratio}, gap {gap:.2f} %", flush=True)
+
+
+def longest(rows: Iterable[Row]) -> list[Row]:
+    """Return one row a trace, solver and set of rules: the one with the longest time limit."""
+    last = {(r["trace"], r["solver"], r["hoist"]): r for r in sorted(rows, key=lambda r: float(r["seconds"]))}
+    return list(last.values())
+
+
+def sharpened(rows: Iterable[Row]) -> list[Row]:
+    """Give every row the best bound that any solver proved for its program; what holds with hoisting holds without."""
+    bounds: dict[tuple[str, bool], float] = {}
+    rows = list(rows)
+    for row in rows:
+        for hoist in {row["hoist"], False}:
+            at = row["trace"], hoist
+            bounds[at] = max(bounds.get(at, 0.0), row["lower_bound_seconds"])
+    found = []
+    for row in rows:
+        bound = min(bounds[row["trace"], row["hoist"]], row["judged_seconds"])
+        found.append({**row, "lower_bound_seconds": bound, "gap": 1 - bound / row["judged_seconds"]})
+    return found
+
+
+def without_hoisting(rows: Sequence[Row]) -> list[Row]:
+    """Return one row a trace and solver: the one without hoisting where there are two."""
+    last = {(row["trace"], row["solver"]): row for row in sorted(rows, key=lambda row: not row["hoist"])}
+    return list(last.values())
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean."""
+    return exp(sum(log(value) for value in values) / len(values))
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return the tables of the docs."""
+    known = [row for row in rows if row["speedup_over_xla"] is not None]
+    lines = []
+    for title, chosen in (
+        ("loop hoisting allowed", [row for row in known if row["hoist"]]),
+        ("without loop hoisting", without_hoisting(known)),
+    ):
+        lines += [f"\n{title}:\n", "| solver | traces | geometric mean | median | slower than XLA | gap <= 2 % |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for solver in dict.fromkeys(row["solver"] for row in chosen):
+            own = [row for row in chosen if row["solver"] == solver]
+            gains = [row["speedup_over_xla"] for row in own]
+            slower = sum(gain * SAME < 1 for gain in gains)
+            closed = sum(row["gap"] <= TIGHT for row in own)
+            cells = f"{geometric_mean(gains):.3f} | {statistics.median(gains):.3f} | {slower}"
+            lines.append(f"| {solver} | {len(own)} | {cells} | {closed} ({100 * closed / len(own):.0f} %) |")
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return one line a trace: XLA's time, each solver's speed-up, the best gap; ``*`` marks rows without hoisting."""
+    solvers = list(dict.fromkeys(row["solver"] for row in rows))
+    lines = [f"| trace | decisions | limit s | XLA ms | bound ms | {' | '.join(solvers)} | gap |"]
+    lines.append("|---" * (len(solvers) + 6) + "|")
+    for name, hoist in dict.fromkeys((row["trace"], row["hoist"]) for row in rows):
+        own = {row["solver"]: row for row in rows if (row["trace"], row["hoist"]) == (name, hoist)}
+        first = next(iter(own.values()))
+        if first["xla_judged_seconds"] is None:
+            continue
+        cells = [f"{own[s]['speedup_over_xla']:.3f}" if s in own else "" for s in solvers]
+        times = f"{1e3 * first['xla_judged_seconds']:.4f} | {1e3 * first['lower_bound_seconds']:.4f}"
+        gap = min(row["gap"] for row in own.values())
+        mark = "" if hoist else "*"
+        size = f"{first['num_decisions']} | {max(row['seconds'] for row in own.values()):g}"
+        lines.append(f"| {name}{mark} | {size} | {times} | {' | '.join(cells)} | {100 * gap:.1f} % |")
+    return "\n".join(lines)
+
+
+def scaling(path: Path, rows: Sequence[Row]) -> None:
+    """Draw seconds until within 1 % of the final mapping against the number of decisions, by solver."""
+    figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for i, solver in enumerate(dict.fromkeys(row["solver"] for row in rows)):
+        own = [row for row in rows if row["solver"] == solver and row["hoist"]]
+        sizes = np.array([row["num_decisions"] for row in own])
+        spent = np.array([max(row["near_seconds"], 1e-3) for row in own])
+        axis.loglog(sizes, spent, "o", markersize=4, alpha=0.7, color=PALETTE[i % len(PALETTE)], label=solver)
+    axis.set_xlabel("decisions (uses of movable tensors)")
+    axis.set_ylabel("seconds until within 1 % of its final mapping")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Run, or print what a file holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("traces", nargs="*", metavar="TRACE")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--bound-seconds", type=float, default=5.0)
+    parser.add_argument("--solvers", default="xla-heuristic,anneal,best")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard", default="0/1", metavar="I/N")
+    parser.add_argument("--synthetic", default="", metavar="N,...")
+    parser.add_argument("--out", type=Path, default=Path("docs/solvers.jsonl"))
+    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--scaling", type=Path)
+    arguments = parser.parse_args()
+    if not (arguments.summary or arguments.figure or arguments.scaling):
+        run(arguments)
+    rows = longest(sharpened(read(arguments.out)))
+    if arguments.summary:
+        print(table(rows), summary(rows), sep="\n")
+    if arguments.figure:
+        shown = [row for row in without_hoisting(rows) if row["xla_judged_seconds"] is not None]
+        save_comparison(arguments.figure, shown, list(dict.fromkeys(row["solver"] for row in shown)))
+    if arguments.scaling:
+        scaling(arguments.scaling, rows)
+
+
+if __name__ == "__main__":
+    main()
