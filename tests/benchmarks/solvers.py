@@ -9,10 +9,12 @@ about N decisions, which have no compiler mapping.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,16 @@ def key(row: Row) -> tuple[Any, ...]:
     return row["trace"], row["solver"], row["hoist"], row["seconds"], row["seed"]
 
 
+@cache
+def digest(name: str) -> str:
+    """Return a digest of a shipped trace's file (empty: a file of the user's, or generated)."""
+    return hashlib.sha256(suite.path(name).read_bytes()).hexdigest()[:12] if name in suite.names() else ""
+
+
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file, none if there is none."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    """Return the rows of a file that were measured on the traces as they are now; none if there is no file."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row["digest"] == digest(row["trace"])]
 
 
 def measure(case: Case, solver: str, seconds: float, seed: int) -> Row:
@@ -95,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
             bound_seconds = time.perf_counter() - begun
             for solver in missing:
                 row = measure(case, solver, arguments.seconds, arguments.seed)
-                row |= {"trace": name, "hoist": hoist, "bound_seconds": round(bound_seconds, 2)}
+                row |= {"trace": name, "hoist": hoist, "bound_seconds": round(bound_seconds, 2), "digest": digest(name)}
                 with arguments.out.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
                 ratio = "" if row["speedup_over_xla"] is None else f", {row['speedup_over_xla']:.3f}x XLA"

@@ -74,7 +74,7 @@ def test_space_is_claimed_by_priority_and_never_twice(game: Game, seed: int) -> 
         assert not fits or wanted[d] == action[d]
 
 
-@pytest.mark.parametrize("seed", (0, 4, 12, 24, 28, 36))
+@pytest.mark.parametrize("seed", [0, 4, 12, 24, 28, 36])
 def test_the_best_of_all_action_sequences_is_found(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 10)
     program, memory = tiny_program(seed, num_steps=5, num_tensors=3), tiny_hierarchy(7 * seed + 1)
