@@ -2,8 +2,8 @@
 
 What the compiler obeys was found by experiment (docs/compiler_loop.md). It takes an order for a whole value
 (``keep_in_default_memory``, ``pin_in_alternate_memory``, by the position that defines it) or for the copy that serves
-one use (``prefetch``). It takes no order for the offset, and none that keeps single uses of a value in the default
-memory: an operand's matcher also matches the result of the same instruction.
+one use (``prefetch``). It takes no order for the offset. To keep a single use in the default memory is only safe
+where the instruction's results are to stay there too: an operand's matcher also matches those.
 """
 
 import re
@@ -61,6 +61,9 @@ def decisions_of(program: Program, mapping: Mapping) -> tuple[Decision, ...]:
     """
     serving, uses = serving_layers(program, mapping), program.uses
     found: list[Decision] = []
+    flat = [use for tensor in program.tensors for use in tensor.uses]
+    served_fast = [use for use, layer in zip(flat, serving.tolist(), strict=True) if layer]
+    fast_results = {use.step for use in served_fast if use.operand <= 0}  # results, and what writes in place has first
     for index, tensor in enumerate(program.tensors):
         if not tensor.movable:
             continue
@@ -71,6 +74,7 @@ def decisions_of(program: Program, mapping: Mapping) -> tuple[Decision, ...]:
             found += definitions(program, index, Action.PIN)
         else:
             found += _prefetches(program, mapping, index, serving[rows].tolist())
+            found += _kept_uses(program, index, serving[rows].tolist(), fast_results)
     weight = traffic_bytes(program)
     return tuple(sorted(found, key=lambda d: -int(weight[d.tensor])))
 
@@ -109,6 +113,19 @@ def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence
                     action=Action.PREFETCH, tensor=index, place=place, step=use.step, start_after=min(starts)
                 )
                 break
+
+
+def _kept_uses(program: Program, index: int, layers: Sequence[int], fast_results: set[int]) -> Iterator[Decision]:
+    """Keep single uses in slow memory where the instruction's results, which the matcher hits too, stay there.
+
+    An update in place is kept by the instruction's first operand, which is what dynamic-update-slice writes to.
+    """
+    for use, layer in zip(program.tensors[index].uses, layers, strict=True):
+        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and use.step not in fast_results:
+            index_in = use.index if use.operand >= 0 else ()
+            name = program.instructions[use.step].name
+            place = Position(instruction=name, operand=max(use.operand, 0), index=index_in)
+            yield Decision(action=Action.KEEP, tensor=index, place=place, step=use.step)
 
 
 def escape(name: str) -> str:

@@ -259,7 +259,9 @@ def fate_of(decision: Decision, program: Program, got: Mapping | None, refused: 
     rows = slice(int(uses.first[decision.tensor]), int(uses.first[decision.tensor + 1]))
     layers = serving[rows]
     own = program.tensors[decision.tensor].uses
-    if decision.action is Action.KEEP:
+    if decision.action is Action.KEEP and decision.place.operand >= 0:
+        done = not any(k for u, k in zip(own, layers.tolist(), strict=True) if u.step == decision.step)
+    elif decision.action is Action.KEEP:
         done = not layers.any()
     elif decision.action is Action.PREFETCH:
         done = any(

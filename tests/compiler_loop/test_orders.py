@@ -49,9 +49,18 @@ def test_empty_mapping_keeps_everything_by_its_definition() -> None:
     assert [d.tensor for d in told] == [1, 0, 2]  # by the bytes that they move
 
 
-def test_nothing_is_said_of_a_value_that_leaves_fast_memory() -> None:
-    early = pinned(1, 50, 3)
-    assert 1 not in {d.tensor for d in decisions_of(program(), Mapping(residencies=(early,)))}
+def test_value_that_leaves_fast_memory_is_kept_at_its_later_use() -> None:
+    early = Mapping(residencies=(pinned(1, 50, 3),))
+    (order,) = [d for d in decisions_of(program(), early) if d.tensor == 1]
+    assert (order.action, order.place) == (Action.KEEP, Position(instruction="use_b", operand=0, index=(2, 0)))
+    assert fate_of(order, program(), early) is Fate.REALISED
+    assert fate_of(order, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.CHANGED
+
+
+def test_use_is_not_kept_where_that_would_hit_a_fast_result() -> None:
+    both = Mapping(residencies=(pinned(2, 0, 4), pinned(1, 50, 1)))  # use_a.2 reads slow and writes fast
+    told = [d.place for d in decisions_of(program(), both) if d.tensor == 1]
+    assert told == [Position(instruction="use_b", operand=0, index=(2, 0))]
 
 
 def test_spelling() -> None:
