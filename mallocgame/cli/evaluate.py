@@ -36,6 +36,9 @@ def evaluate(
     ] = None,
     seconds: SecondsOption = 10.0,
     seed: SeedOption = 0,
+    simulations: Annotated[
+        int | None, typer.Option("--simulations", min=0, help="Search simulations a move (solver muzero[:RUN]).")
+    ] = None,
     bound_seconds: BoundSecondsOption = 10.0,
     no_hoist: NoHoistOption = False,
     json: JsonOption = False,
@@ -53,7 +56,7 @@ def evaluate(
     _check_suffixes(report, perfetto)
     with progress(f"proving a bound for {trace}"):
         case = open_case(trace, hoist=not no_hoist, bound_seconds=bound_seconds)
-    judged = _judged(case, solver, mapping, seconds, seed)
+    judged = _judged(case, solver, mapping, seconds, seed, simulations)
     if json:
         print_json([judged.row()])
     elif judged.timeline is not None:
@@ -73,7 +76,9 @@ def _check_suffixes(report: Path | None, perfetto: Path | None) -> None:
         raise InputError(f"--perfetto {perfetto}: expected a name that ends in .json or .json.gz")
 
 
-def _judged(case: "Case", solver: str | None, mapping: Path | None, seconds: float, seed: int) -> "Judged":
+def _judged(
+    case: "Case", solver: str | None, mapping: Path | None, seconds: float, seed: int, simulations: int | None
+) -> "Judged":
     from mallocgame.cli.judging import judge, solve
 
     if mapping is not None:
@@ -82,7 +87,7 @@ def _judged(case: "Case", solver: str | None, mapping: Path | None, seconds: flo
         return judge(case, load_mapping(mapping, case.program, case.hierarchy), solver=mapping.name)
     assert solver is not None
     with progress(f"{solver} on {case.trace.name}", total=1.0) as advance:
-        return solve(case, solver, seconds=seconds, seed=seed, advance=advance)
+        return solve(case, solver, seconds=seconds, seed=seed, advance=advance, simulations=simulations)
 
 
 def _figures(judged: "Judged") -> list[tuple[str, str]]:

@@ -128,11 +128,20 @@ def judge(
     )
 
 
-def solve(case: Case, name: str, *, seconds: float, seed: int, advance: Callable[[float], None]) -> Judged:
+def solve(
+    case: Case,
+    name: str,
+    *,
+    seconds: float,
+    seed: int,
+    advance: Callable[[float], None],
+    simulations: int | None = None,
+) -> Judged:
     """Run a solver by name and judge its mapping.
 
     Args:
         advance: called with the fraction of the time limit that is spent.
+        simulations: per move, of a trained agent; None: as trained.
 
     Raises:
         InputError: no such solver, or a time limit that is not a number >= 0.
@@ -141,7 +150,7 @@ def solve(case: Case, name: str, *, seconds: float, seed: int, advance: Callable
 
     if not 0 <= seconds < float("inf"):
         raise InputError(f"--seconds must be a number >= 0, got {seconds}")
-    solver = make_solver(name, case.trace)
+    solver = make_solver(name, case.trace, simulations=simulations)
     begin = time.perf_counter()
     result = solver(case.program, case.hierarchy, seconds=seconds, seed=seed, progress=advance)
     spent = time.perf_counter() - begin

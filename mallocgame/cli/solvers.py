@@ -45,7 +45,7 @@ def known_solvers() -> dict[str, str]:
     return {name: entry.about for name, entry in _ENTRIES.items() if _exists(entry.module)}
 
 
-def make_solver(text: str, trace: "Trace") -> "Solver":
+def make_solver(text: str, trace: "Trace", *, simulations: int | None = None) -> "Solver":
     """Return the solver called ``text`` (``NAME`` or ``NAME:ARGUMENT``) for a trace.
 
     Raises:
@@ -58,7 +58,10 @@ def make_solver(text: str, trace: "Trace") -> "Solver":
     entry = _ENTRIES[name]
     found: Any = getattr(import_module(entry.module), entry.attribute)
     if entry.maker == "folder":
-        return cast("Solver", found(Path(argument)) if argument else found())
+        settings = {"simulations": simulations}
+        return cast("Solver", found(Path(argument), **settings) if argument else found(**settings))
+    if simulations is not None:
+        raise InputError(f"--simulations is for trained agents (muzero), not for solver {name!r}")
     if colon:
         raise InputError(f"solver {name} takes no argument, got {argument!r}")
     if entry.maker == "start":
