@@ -131,6 +131,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_actors_play_and_may_die(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     from agents.muzero.distributed import RayTrainer
