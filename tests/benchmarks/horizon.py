@@ -29,7 +29,8 @@ def main() -> None:
             for family in (*FAMILIES, PLANTED)
         ]
     print(
-        "game                   decisions  horizon  k  rollouts  best saves   k=1 reaches  k=2 reaches  k=3 reaches      s"
+        "game                   decisions  horizon  k  rollouts  best saves "
+        "  k=1 reaches  k=2 reaches  k=3 reaches      s"
     )
     for name, (program, hierarchy) in games:
         begun = time.process_time()
