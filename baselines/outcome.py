@@ -9,6 +9,7 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.simulate import simulate
 from mallocgame.solver import Progress, SolveResult
+from mallocgame.validate import validate
 
 
 @dataclass(slots=True)
@@ -30,11 +31,11 @@ class Search:
         return simulate(self.program, self.hierarchy, mapping).total_seconds
 
     def offer(self, mapping: Mapping | None, seconds: float | None = None) -> None:
-        """Keep a valid mapping if it is the best so far; None is ignored."""
+        """Keep a mapping if it is valid and the best so far; None is ignored."""
         if mapping is None:
             return
         seconds = self.judged(mapping) if seconds is None else seconds
-        if self.best is None or seconds < self.best_seconds:
+        if self.best is None or (seconds < self.best_seconds and not validate(self.program, self.hierarchy, mapping)):
             self.best, self.best_seconds = mapping, seconds
             self._history.append((self.spent_seconds, seconds))
 

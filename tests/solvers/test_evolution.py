@@ -15,7 +15,7 @@ from mallocgame.program import Program
 from mallocgame.rules import Game, actions_of, decode
 from mallocgame.simulate import home_seconds, simulate
 from mallocgame.validate import validate
-from tests.game.cases import games, play
+from tests.game.cases import games
 from tests.solvers.tiny import tiny_hierarchy, tiny_program
 from tests.strategies import likely_mappings, programs, small_hierarchy
 from tests.toy import toy_program
@@ -42,16 +42,6 @@ def test_every_answer_is_valid_and_no_worse_than_its_start(data: st.DataObject, 
     result = evolution(program, memory, seconds=0.03, start=start)
     assert validate(program, memory, result.mapping) == []
     assert result.seconds <= simulate(program, memory, start).total_seconds + 1e-9
-
-
-@settings(max_examples=200, deadline=None)
-@given(games(), st.integers(0, 2**31))
-def test_legal_actions_survive_any_priorities(game: Game, seed: int) -> None:
-    problem = make_problem(game.program, game.hierarchy)
-    assume(problem.game.num_decisions == game.num_decisions > 0)
-    _, actions, _ = play(game, seed, eager=0.8)
-    priority = np.random.default_rng(seed).random(problem.num_tensors)
-    assert claimed(problem, priority, np.array(actions, dtype=np.int64)).tolist() == actions
 
 
 @settings(max_examples=200, deadline=None)
