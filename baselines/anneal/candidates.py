@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.coherence import stale_uses
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
@@ -20,7 +21,6 @@ from mallocgame.program import Program, Tensor, UseKind
 
 I64 = npt.NDArray[np.int64]
 
-BORN, COPIED, HELD_OVER = 0, 1, 2
 MAX_RUN = 12  # uses in a run, beyond which only whole suffixes of the tensor's life are tried
 
 

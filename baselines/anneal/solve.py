@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.anneal import kernel
-from baselines.anneal.candidates import BORN, COPIED, HELD_OVER, Candidate, assemble, boundary_contexts, candidates
+from baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
+from baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from baselines.outcome import merged_history
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping
