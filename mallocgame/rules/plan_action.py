@@ -48,7 +48,7 @@ def plan_born(r: Rules, s: State, group: int, layer: int) -> Plan:
     span = reach(r, group, t + 1, -1)
     if not span.ok:
         return no_plan()
-    offset = best_fit(r, s, layer, size, t, span.end, -1)
+    offset = best_fit(r, s, layer, group, span.last, t, span.end, -1)
     if offset < 0:
         return no_plan()
     return finish_new(r, s, group, layer, BORN, offset, t, t + 1, -1, -1, -1, span)
@@ -71,7 +71,7 @@ def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
     issue = min(latest_issue(r, s, queue, layer, size, num_steps, span.end), latest)
     while True:
         if fits_flights(r, s, queue, issue, num_steps):
-            offset = best_fit(r, s, layer, size, 0, span.end, issue)
+            offset = best_fit(r, s, layer, group, span.last, 0, span.end, issue)
             if offset >= 0:
                 return Plan(
                     NEW, group, layer, HELD_OVER, offset, -1, span.end, 0, -1, span.last, issue, num_steps, -1, -1, -1,

@@ -111,7 +111,7 @@ def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
     final = due - 1 if source >= 0 else due
     issue = min(latest_issue(r, s, queue, layer, size, due, earliest), final)
     while True:
-        offset = best_fit(r, s, layer, size, issue, span.end, -1)
+        offset = best_fit(r, s, layer, group, span.last, issue, span.end, -1)
         if offset >= 0:
             return finish_new(r, s, group, layer, COPIED, offset, issue, due, source, issue, due, span)
         if issue == final:

@@ -46,8 +46,11 @@ def put_sorted(offsets: I64, tops: I64, count: int, offset: int, top: int) -> No
 
 
 @jit
-def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity: int) -> int:
-    """Return the aligned offset in the tightest gap between ``count`` intervals that holds ``size``, -1: none."""
+def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity: int, high: bool) -> int:
+    """Return an aligned offset in the tightest gap between ``count`` intervals that holds ``size``, -1: none.
+
+    The lowest in that gap, or with ``high`` the highest.
+    """
     free = np.int64(0)
     answer = np.int64(-1)
     slack = np.int64(1) << 62
@@ -55,48 +58,71 @@ def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity
         until = offsets[i] if i < count else capacity
         if until - free - size >= 0 and until - free - size < slack:
             slack = until - free - size
-            answer = free
+            answer = (until - size) // unit * unit if high else free
         if i < count:
             free = max(free, (tops[i] + unit - 1) // unit * unit)
     return int(answer)
 
 
 @jit
-def best_fit(r: Rules, s: State, layer: int, size: int, begin: int, end: int, again: int) -> int:
-    """Return the aligned offset in the tightest gap that is free over [begin, end) and from ``again`` on (if >= 0).
+def find_taken(r: Rules, s: State, layer: int, begin: int, end: int, again: int, num_wishes: int) -> int:
+    """Write what is taken over [begin, end) and from ``again`` on (if >= 0) to ``scratch``, sorted; return how many.
 
-    Space that a residency would need to go on to its tensor's next use is taken only if nothing else fits.
+    The first ``num_wishes`` of the layer's wishes count as taken.
     """
     limit = 3 * r.dims[GROUPS]
     offsets = s.scratch[:limit]
     tops = s.scratch[limit : 2 * limit]
-    unit, capacity = r.layers[layer, ALIGNMENT], r.layers[layer, CAPACITY]
     earliest = begin if again < 0 else min(begin, again)
-    for politely in range(2):
-        n = 0
-        for i in range(s.rect_counts[layer] - 1, -1, -1):
-            finish = s.rect_ends[layer, i]
-            if finish <= earliest:
-                break
-            rect = s.rects[layer, i]
-            if (finish > begin and rect_begin(s, rect) < end) or (again >= 0 and finish > again):
-                offset = s.places[rect // 2, OFFSET]
-                put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[rect // 2, TENSOR], SIZE])
-                n += 1
-        hard = n
-        if politely == 0:
-            for i in range(s.wish_counts[layer] - 1, -1, -1):
-                if s.wish_ends[layer, i] <= begin:
-                    break
-                place = s.wishes[layer, i]
-                if begin <= s.places[place, FINISH] < end:
-                    offset = s.places[place, OFFSET]
-                    put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[place, TENSOR], SIZE])
-                    n += 1
-        answer = tightest(offsets, tops, n, size, unit, capacity)
-        if answer >= 0 or n == hard:
-            return answer
-    return -1
+    n = 0
+    for i in range(s.rect_counts[layer] - 1, -1, -1):
+        finish = s.rect_ends[layer, i]
+        if finish <= earliest:
+            break
+        rect = s.rects[layer, i]
+        if (finish > begin and rect_begin(s, rect) < end) or (again >= 0 and finish > again):
+            offset = s.places[rect // 2, OFFSET]
+            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[rect // 2, TENSOR], SIZE])
+            n += 1
+    for i in range(num_wishes - 1, -1, -1):
+        if s.wish_ends[layer, i] <= begin:
+            break
+        place = s.wishes[layer, i]
+        if s.places[place, FINISH] < end:
+            offset = s.places[place, OFFSET]
+            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[place, TENSOR], SIZE])
+            n += 1
+    return n
+
+
+@jit
+def best_fit(r: Rules, s: State, layer: int, group: int, last: int, begin: int, end: int, again: int) -> int:
+    """Return an offset for the tensor of ``group`` in the tightest gap that is free over [begin, end), -1: none.
+
+    With ``again`` >= 0 the gap must be free from there on too. Space that residencies would need to go on to their
+    tensors' next uses (wishes) is taken only if nothing else fits, that for the furthest uses first. A tensor that has
+    no group after ``last`` goes to the upper end of the gap, away from those that may go on.
+    """
+    limit = 3 * r.dims[GROUPS]
+    offsets = s.scratch[:limit]
+    tops = s.scratch[limit : 2 * limit]
+    tensor = r.groups[group, TENSOR]
+    size, high = r.tensors[tensor, SIZE], last + 1 >= r.tensors[tensor, END]
+    unit, capacity = r.layers[layer, ALIGNMENT], r.layers[layer, CAPACITY]
+    answer = -1
+    enough, too_many = 0, s.wish_counts[layer] + 1  # bisection over the nearest wishes that are kept
+    kept = s.wish_counts[layer]
+    while enough < too_many - 1 or answer < 0:
+        n = find_taken(r, s, layer, begin, end, again, kept)
+        offset = tightest(offsets, tops, n, size, unit, capacity, high)
+        if offset >= 0:
+            answer, enough = offset, kept
+        elif kept == 0:
+            return -1
+        else:
+            too_many = kept
+        kept = (enough + too_many) // 2 if answer >= 0 else 0
+    return answer
 
 
 @jit

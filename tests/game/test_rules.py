@@ -166,6 +166,47 @@ def test_a_definition_is_written_back_only_if_layer_0_needs_it() -> None:
     assert [x.target for x in output.transfers] == [HOME]
 
 
+def several(*uses: list[int]) -> Game:
+    """Tensors of 4 bytes, each defined at its first step and read at the others, and 8 fast bytes."""
+    tensors = tuple(
+        Tensor(
+            name=f"t{i}",
+            size_bytes=4,
+            uses=tuple(Use(step=t, bytes=8, kind=UseKind.READ if n else UseKind.DEFINE) for n, t in enumerate(steps)),
+        )
+        for i, steps in enumerate(uses)
+    )
+    last = max(max(steps) for steps in uses)
+    instructions = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(last + 1))
+    return make_game(Program(name="several", instructions=instructions, tensors=tensors), small_hierarchy(8))
+
+
+def offsets_of(game: Game, actions: list[int]) -> dict[int, list[int]]:
+    """Return the offsets of each tensor's residencies after a whole episode."""
+    state = replay(game, actions)
+    assert is_terminal(game, state)
+    check(game, state, actions)
+    found: dict[int, list[int]] = {}
+    for residency in to_mapping(game, state).residencies:
+        found.setdefault(residency.tensor, []).append(residency.offset_bytes)
+    return found
+
+
+def test_space_for_a_tensors_next_use_is_left_alone_while_there_is_other() -> None:
+    game = several([0, 1, 16], [12, 13, 18])
+    assert offsets_of(game, [2] * 6) == {0: [0], 1: [4]}
+
+
+def test_space_for_the_furthest_next_use_is_taken_first() -> None:
+    game = several([0, 1, 16], [2, 3, 20], [12, 13, 18])
+    found = offsets_of(game, [2, 2, 2, 2, 2, 2, 2, 2, 0])
+    assert found == {0: [0], 1: [4], 2: [4]}
+
+
+def test_a_tensor_without_further_use_goes_to_the_upper_end_of_the_gap() -> None:
+    assert offsets_of(several([0, 1]), [2, 2]) == {0: [4]}
+
+
 def test_a_loop_invariant_tensor_is_copied_once_before_the_loop_if_it_may() -> None:
     loops = (Loop(start_step=2, end_step=8, trip_count=5),)
     uses = [(4, UseKind.READ), (6, UseKind.READ)]
