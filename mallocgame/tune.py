@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 STATE = "state.json"
 OPTIONS = "options.json"
 STATE_VERSION = 1
-NUM_ROUNDS = 4  # at least: mappings on paper differ in how well the compiler takes them
-MAX_STALE = 4  # rounds without improvement
+MAX_STALE = 3  # rounds without improvement
+LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
 Note = Callable[[str], None]
 
@@ -122,10 +122,9 @@ class _Tuning:
         self.note: Note = note or (lambda text: None)
         self.flags: dict[str, str | bool] = {}
         self.rounds = 0
-        self.round_seconds = max((deadline - time.monotonic()) / NUM_ROUNDS, 5.0)
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
-        self.compile_seconds: list[float] = []
+        self.evaluation_seconds: list[float] = []
         self.search = self._new_search()
         self.program = target.trace.program.without_hoisting()
 
@@ -142,7 +141,7 @@ class _Tuning:
                 goal = self._solve()
                 if goal is None:
                     break
-                self.search.deadline = min(self.deadline, time.monotonic() + self.round_seconds)
+                improve(self.search, self.program, self.target.trace.hierarchy, goal)
                 realise(self.search, self.program, goal)
                 improve(self.search, self.program, self.target.trace.hierarchy, goal)
                 self.rounds += 1
@@ -161,7 +160,7 @@ class _Tuning:
 
     def _evaluate(self, decisions: Any) -> Any:
         found = self.target.evaluate(decisions, self.flags)
-        self.compile_seconds.append(found.compile_seconds)
+        self.evaluation_seconds.append(found.seconds)
         return found
 
     def _better(self, search: "Search") -> None:
@@ -194,14 +193,18 @@ class _Tuning:
         result = anneal(
             self.program,
             self.target.trace.hierarchy,
-            seconds=min(self.solve_seconds, left / 3),
+            seconds=min(self.solve_seconds, left / 4),
             seed=self.seed + self.rounds,
             start=self.search.best.mapping,
         )
         if result.seconds < self.goal_seconds:
             self.goal_seconds, self.goal = result.seconds, result.mapping
         self.note(f"on paper: {1e3 * result.seconds:.4f} ms")
-        return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-6) else None
+        best = self.search.best.judged_seconds
+        if best - result.seconds < LEAST_HEADROOM * self.target.default_seconds:
+            self.note(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
+            return None
+        return result.mapping
 
     def _finish(self, full: bool) -> Tuned:
         best, default = self.search.best, self.target.default()
@@ -219,7 +222,7 @@ class _Tuning:
             else:
                 cycles = default_cycles
         self._save()
-        times = self.compile_seconds
+        times = self.evaluation_seconds
         return Tuned(
             options=dict(best.options),
             default_seconds=default.judged_seconds,

@@ -68,6 +68,24 @@ def capture(
             )
     reference = _reference(function, arguments)
     options = dict(compiler_options or {})
+    return capture_program(
+        reference, chip, compiler, options=options, full=full, name=name, refine=refine, on_bytes=on_bytes
+    )[0]
+
+
+def capture_program(
+    reference: ProgramReference,
+    chip: str,
+    compiler: Compiler,
+    *,
+    options: Options | None = None,
+    full: bool = False,
+    name: str = "",
+    refine: int = 2,
+    on_bytes: Callable[[int], None] | None = None,
+) -> tuple[Trace, XlaProgram]:
+    """Do what ``capture`` does; also return how the program's parts correspond to the compiler's."""
+    options = options or {}
     compilation = compiler.compile(reference, chip, options, full=full, on_bytes=on_bytes).check(reference)
     trace_name = name or f"{reference.name}-{chip}"
     reading = _Reading.of(compilation.log.splitlines(), compilation.hlo, chip, trace_name)
@@ -84,7 +102,7 @@ def capture(
         "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted(options.items())),
         **_versions(),
     }
-    return _relative(reading.trace(provenance), reference)
+    return _relative(reading.trace(provenance), reference), reading.built
 
 
 def _assign_first(options: Options, instructions: list[str]) -> Options:

@@ -29,6 +29,7 @@ from workloads.xla_log import DONE
 CHIPS = tuple(TOPOLOGIES)
 FULL_LOG = "memory_space_assignment=3,simulator=3,algorithm=5"
 TOTALS_ONLY = "memory_space_assignment=2"
+MAPPING_LOG = "memory_space_assignment=3,simulator=3,algorithm=3"  # enough to read the mapping of a known program
 HLO_PASSES = "plumb-vmem-info|rename-tensor-core-fusion-ops"  # the last module that they dump is what the pass sees
 
 MAX_LOG_BYTES = 2**30  # the largest program of the suite logs 60 MB
@@ -105,6 +106,7 @@ class Compiler:
         *,
         full: bool = False,
         hlo: bool = True,
+        again: bool = False,
         keep: str | os.PathLike[str] | None = None,
         timeout_seconds: float = 600.0,
         on_bytes: Callable[[int], None] | None = None,
@@ -117,6 +119,7 @@ class Compiler:
             options: libtpu's compiler options, such as ``xla_tpu_msa_tensor_overrides``.
             full: let the compiler finish, which finds errors that come after memory-space assignment.
             hlo: also return the module before the pass.
+            again: the same program will be compiled again: have it lowered meanwhile; log only what a mapping needs.
             keep: folder to leave the dump in.
             timeout_seconds: then the compilation is ended and reported as an error.
             on_bytes: told how many bytes of log have been read.
@@ -134,12 +137,12 @@ class Compiler:
             if hlo or keep:
                 passes = ".*" if keep and full else HLO_PASSES
                 flags |= {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": passes}
-            request = {"reference": asdict(reference), "chip": chip, "options": flags, "log": str(fifo)}
+            request: dict[str, Any] = {"reference": asdict(reference), "chip": chip, "options": flags, "log": str(fifo)}
+            request |= {"again": again, "vmodule": MAPPING_LOG if again else self._vmodule}
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-            writer = os.open(fifo, os.O_WRONLY)  # no end of file before the child has opened it
             try:
                 child = self._request(request)
-                text, error, finished = _follow(reader, writer, child, full, timeout_seconds, on_bytes)
+                text, error, finished = _follow(reader, child, full, timeout_seconds, on_bytes)
             finally:
                 os.close(reader)
             module = "" if error and not full else newest_module(dump)
@@ -177,7 +180,6 @@ class Compiler:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             "TPU_MIN_LOG_LEVEL": "0",
             "TPU_STDERR_LOG_LEVEL": "0",
-            "TPU_VMODULE": self._vmodule,
         }
         command = [sys.executable, "-m", "workloads.compiler_child"]
         return subprocess.Popen(
@@ -191,9 +193,12 @@ class Compiler:
 
 
 def _follow(
-    reader: int, writer: int, child: int, full: bool, timeout_seconds: float, on_bytes: Callable[[int], None] | None
+    reader: int, child: int, full: bool, timeout_seconds: float, on_bytes: Callable[[int], None] | None
 ) -> tuple[str, str, bool]:
-    """Read the log until it says enough; return it, an error, and whether the compiler finished. Closes ``writer``."""
+    """Read the log until it says enough; return it, an error, and whether the compiler finished.
+
+    The warm process has the pipe open until the child has ended.
+    """
     parts: list[bytes] = []
     tail, size = b"", 0
     deadline = time.monotonic() + timeout_seconds
@@ -206,9 +211,6 @@ def _follow(
                 error = f"the compiler did not finish within {timeout_seconds:g} s"
                 break
             chunk = os.read(reader, 1 << 20)
-            if writer >= 0 and chunk:
-                os.close(writer)  # the child has the pipe open by now
-                writer = -1
             if not chunk:
                 break
             parts.append(chunk)
@@ -223,8 +225,6 @@ def _follow(
             if not full and at >= 0 and b"\n" in tail[at:]:
                 break
     finally:
-        if writer >= 0:
-            os.close(writer)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     text = b"".join(parts).decode("utf-8", errors="replace")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import Mapping, serving_layers
+from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.simulate import simulate
+from workloads.moves import Move, Outlook, Parts, Wishes, moves, take_apart
 from workloads.overrides import Action, Decision, decisions_of, definitions
 from workloads.verify import Evaluation
 
@@ -22,8 +22,8 @@ Report = Callable[["Search"], None]
 
 MAX_REFUSALS = 8  # in a row, before a group of orders is given up
 NUM_FIRST = 12  # pinned values that are placed before all others
-WIDTHS = (24, 6, 1)  # tensors whose orders are changed together
-NUM_CHOICES = 5  # alternative orders for one tensor
+FIRST_WIDTH = 64  # moves that are tried together at first
+LEAST_GAIN = 1e-6  # of the whole time, for a move to be worth a compilation
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _DEFINER = re.compile(r"defining instruction '([^']+)'")
 
@@ -112,69 +112,86 @@ def blamed(error: str, decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def improve(search: Search, program: Program, hierarchy: Hierarchy, goal: Mapping) -> None:
-    """Where the compiler still does otherwise than ``goal``, try other orders, for the costliest tensors first.
+    """Change what the compiler did for the tensors where the judge expects most of it, and look what it makes of that.
 
-    Orders are tried for many tensors at a time, then for few, then one by one. The search ends when a pass over all
-    tensors brings nothing, or the time is over.
+    Moves (``workloads.moves``) are combined greedily, as long as the judge's time of the compiler's mapping with all
+    of them falls, and tried together. Where that does not help fewer are, down to one; where it does, more.
+    The search ends when no move promises anything, or the time is over.
     """
-    tried: set[frozenset[Decision]] = set()
-    better = True
-    while better:
-        results = [_pass(search, program, hierarchy, goal, width, tried) for width in WIDTHS]
-        better = any(results)
+    outlook = Outlook(program=program, hierarchy=hierarchy)
+    wishes = Wishes.of(program, goal)
+    given_up: set[tuple[Decision, ...]] = set()
+    width = FIRST_WIDTH
+    while not search.is_over():
+        assert search.best.mapping is not None
+        before = search.best.judged_seconds
+        chosen = _choose(outlook, take_apart(search.best.mapping), search.decisions, wishes, given_up, width)
+        if not chosen:
+            return
+        left = _try_moves(search, chosen, given_up)
+        if search.best.judged_seconds < before:
+            width *= 2
+        elif len(left) > 1:
+            width = max(len(left) // 3, 1)
+        else:
+            given_up.update(move.orders for move in left)
 
 
-def _pass(
-    search: Search, program: Program, hierarchy: Hierarchy, goal: Mapping, width: int, tried: set[frozenset[Decision]]
-) -> bool:
-    """Try orders for the deviating tensors, ``width`` at a time; return whether anything helped."""
-    got = search.best.mapping
-    assert got is not None
-    begun_with = search.best.judged_seconds
-    tensors = deviating(program, hierarchy, goal, got)
-    if width > 1 and len(tensors) < width // 2:
-        return False
-    for at in range(0, len(tensors), width):
-        group = set(tensors[at : at + width])
-        for choice in range(NUM_CHOICES):
-            if search.is_over():
-                return False
-            kept = [d for d in search.decisions if d.tensor not in group]
-            orders = [*kept, *(d for tensor in sorted(group) for d in _choice(program, goal, tensor, choice))]
-            if frozenset(orders) in tried:
-                continue
-            tried.add(frozenset(orders))
-            before = search.best.judged_seconds
-            found = search.try_out(orders)
-            if found.error and width > 1:  # without those that it refuses
-                named = {d.tensor for d in blamed(found.error, orders)}
-                search.try_out(d for d in orders if d.tensor not in named)
-            if search.best.judged_seconds < before:
-                break
-    return search.best.judged_seconds < begun_with
+def _choose(
+    outlook: Outlook,
+    parts: Parts,
+    decisions: Sequence[Decision],
+    wishes: Wishes,
+    given_up: set[tuple[Decision, ...]],
+    width: int,
+) -> list[Move]:
+    """Return at most ``width`` moves of different tensors that together promise the most, greedily."""
+    now = outlook.timeline(parts)
+    known = set(decisions)
+    found = [m for m in moves(outlook.program, parts, now.stall_seconds, wishes) if m.orders not in given_up]
+    found = [m for m in found if not known.issuperset(m.orders)]
+    seconds = [outlook.seconds(parts | {m.tensor: m.part}) for m in found]
+    best = now.total_seconds
+    chosen: list[Move] = []
+    used: set[int] = set()
+    for at in np.argsort(seconds, kind="stable").tolist():
+        move = found[at]
+        if seconds[at] >= now.total_seconds * (1 - LEAST_GAIN) or len(chosen) >= width:
+            break
+        if move.tensor in used:
+            continue
+        then = outlook.seconds(parts | {move.tensor: move.part})
+        if then < best * (1 - LEAST_GAIN):
+            best, parts = then, parts | {move.tensor: move.part}
+            chosen.append(move)
+            used.add(move.tensor)
+    return chosen
 
 
-def deviating(program: Program, hierarchy: Hierarchy, goal: Mapping, got: Mapping) -> list[int]:
-    """Return the tensors that ``got`` treats otherwise than ``goal``, in order of what that may cost.
+def _try_moves(search: Search, chosen: list[Move], given_up: set[tuple[Decision, ...]]) -> list[Move]:
+    """Try moves (best first) together, without those that are refused; return those that were not refused.
 
-    Their cost is what the program waits for their copies, and the time to read in layer 0 what ``goal`` has elsewhere.
+    A refusal stands for more that would follow: with the move that it names go some of the last of its kind, twice as
+    many each time, which may come back later.
     """
-    want, have = serving_layers(program, goal), serving_layers(program, got)
-    uses, stalls = program.uses, simulate(program, hierarchy, got).stall_seconds
-    seconds = uses.bytes * program.trip_counts[uses.step] / hierarchy.layers[0].bytes_per_second
-    cost = np.zeros(len(program.tensors))
-    np.add.at(cost, uses.tensor, np.where(want != have, seconds, 0.0))
-    different = set(uses.tensor[want != have].tolist())
-    copied = [{(x.tensor, x.target < 0, x.start_after) for x in m.transfers} for m in (goal, got)]
-    different |= {tensor for tensor, _, _ in copied[0] ^ copied[1]}
-    for x in got.transfers:
-        cost[x.tensor] += stalls[x.done_before]
-    return sorted(different, key=lambda tensor: -float(cost[tensor]))
-
-
-def _choice(program: Program, goal: Mapping, tensor: int, choice: int) -> list[Decision]:
-    """Return one of the alternative sets of orders for a tensor."""
-    first = definitions(program, tensor, Action.FIRST)
-    pin = [] if program.tensors[tensor].is_parameter else definitions(program, tensor, Action.PIN)
-    wanted = [d for d in decisions_of(program, goal) if d.tensor == tensor]
-    return (wanted, first + pin, definitions(program, tensor, Action.KEEP), first + wanted, [])[choice]
+    kept, drop = search.decisions, 1
+    for _ in range(MAX_REFUSALS):
+        orders = kept
+        for move in chosen:
+            orders = move.apply(orders)
+        found = search.try_out(orders)
+        if not found.error or not chosen or search.is_over():
+            break
+        named = set(blamed(found.error, orders))
+        bad = [m for m in chosen if named & set(m.orders)]
+        if not bad and named:  # an earlier order cannot be met any more
+            kept = tuple(d for d in kept if d not in named)
+            continue
+        given_up.update(m.orders for m in bad)
+        search.refused.update(dict.fromkeys((d for m in bad for d in m.orders), found.error))
+        like = {m.orders[-1].action for m in bad}
+        rest = [m for m in chosen if m not in bad]
+        doubtful = [m for m in rest if m.orders[-1].action in like][-(drop - 1) :] if drop > 1 else []
+        chosen = [m for m in rest if m not in doubtful] if bad else chosen[: len(chosen) // 2]
+        drop *= 2
+    return chosen

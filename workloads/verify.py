@@ -6,8 +6,8 @@ The judge's time of the mapping that the compiler really chose is what counts. X
 
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +18,14 @@ from mallocgame.mapping import HOME, Mapping, serving_layers
 from mallocgame.program import Program
 from mallocgame.simulate import simulate
 from mallocgame.validate import validate
-from workloads.capture import capture, trace_from_compilation
+from workloads.capture import capture_program
 from workloads.compiler import Compilation, Options
 from workloads.overrides import Action, Decision, options_of
 from workloads.program_reference import ProgramReference
 from workloads.trace import Trace
+from workloads.xla_log import parse_mapping_log
+from workloads.xla_mapping import build_mapping
+from workloads.xla_program import XlaProgram
 
 
 class CompilesPrograms(Protocol):
@@ -36,6 +39,7 @@ class CompilesPrograms(Protocol):
         *,
         full: bool = False,
         hlo: bool = True,
+        again: bool = False,
         timeout_seconds: float = 600.0,
     ) -> Compilation:
         """Compile once."""
@@ -51,7 +55,7 @@ class Evaluation:
     mapping: Mapping | None = None
     judged_seconds: float = float("inf")
     xla_seconds: float = float("inf")
-    compile_seconds: float = 0.0
+    seconds: float = 0.0  # that it took, with reading and judging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class Target:
     chip: str
     compiler: CompilesPrograms
     trace: Trace  # of the default compilation: names are those of now
-    hlo: str
+    built: XlaProgram  # its program, and what the compiler calls its parts
     timeout_seconds: float = 300.0
 
     @classmethod
@@ -74,14 +78,13 @@ class Target:
         cls, reference: ProgramReference, chip: str, compiler: CompilesPrograms, *, timeout_seconds: float = 300.0
     ) -> "Target":
         """Compile by default."""
-        trace = capture(reference, chip=chip, compiler=compiler)  # type: ignore[arg-type]
-        compilation = compiler.compile(reference, chip, {}, timeout_seconds=timeout_seconds).check(reference)
+        trace, built = capture_program(reference, chip, compiler)  # type: ignore[arg-type]
         return cls(
             reference=reference,
             chip=chip,
             compiler=compiler,
             trace=trace,
-            hlo=compilation.hlo,
+            built=built,
             timeout_seconds=timeout_seconds,
         )
 
@@ -103,31 +106,30 @@ class Target:
 
     def evaluate(self, decisions: Sequence[Decision], flags: Options | None = None) -> Evaluation:
         """Compile with orders until memory-space assignment is done, and judge what it did."""
+        start = time.perf_counter()
         options = options_of(decisions, flags)
         done = self.compiler.compile(
-            self.reference, self.chip, options, hlo=False, timeout_seconds=self.timeout_seconds
+            self.reference, self.chip, options, hlo=False, again=True, timeout_seconds=self.timeout_seconds
         )
         if done.error:
-            return Evaluation(options=options, error=last_words(done), compile_seconds=done.seconds)
+            return Evaluation(options=options, error=last_words(done), seconds=time.perf_counter() - start)
         try:
-            trace = trace_from_compilation(replace(done, hlo=self.hlo), self.chip, name=self.trace.name)
+            mapping, estimate = read_mapping(done.log.splitlines(), self.built)
         except TraceError as error:
-            return Evaluation(options=options, error=f"not readable: {error}", compile_seconds=done.seconds)
-        mapping = translate(trace, self.trace.program)
-        if mapping is None or validate(self.trace.program, self.trace.hierarchy, mapping):
+            return Evaluation(options=options, error=f"not readable: {error}", seconds=time.perf_counter() - start)
+        broken = validate(self.trace.program, self.trace.hierarchy, mapping)
+        if broken:
             return Evaluation(
                 options=options,
-                error="the compiler scheduled another program than by default",
-                compile_seconds=done.seconds,
+                error=f"what the compiler did breaks a rule of ours: {broken[0].message}",
+                seconds=time.perf_counter() - start,
             )
-        estimate = trace.estimates["xla_seconds"]
-        assert isinstance(estimate, float)
         return Evaluation(
             options=options,
             mapping=mapping,
             judged_seconds=simulate(self.trace.program, self.trace.hierarchy, mapping).total_seconds,
             xla_seconds=estimate,
-            compile_seconds=done.seconds,
+            seconds=time.perf_counter() - start,
         )
 
     def compile_fully(self, options: Options) -> "FullCompile":
@@ -181,30 +183,17 @@ def estimated_cycles(module: str, trips: dict[str, int]) -> int | None:
     return total if found else None
 
 
-def translate(trace: Trace, program: Program) -> Mapping | None:
-    """Return a trace's own mapping in the tensors of ``program``; None if it is of another schedule.
+def read_mapping(lines: Iterable[str], built: XlaProgram) -> tuple[Mapping, float]:
+    """Return what the compiler did with a program that it has compiled before, and its own estimate in seconds.
 
-    The compiler lists tensors in the order in which it places them, which orders change.
+    Raises:
+        TraceError: the log is incomplete, or of another schedule.
     """
-    if [i.name for i in trace.program.instructions] != [i.name for i in program.instructions]:
-        return None
-    place = {(u.step, u.operand, u.index): i for i, t in enumerate(program.tensors) for u in t.uses}
-    names = {t.name: i for i, t in enumerate(program.tensors) if not t.uses}
-    to: dict[int, int] = {}
-    for index, tensor in enumerate(trace.program.tensors):
-        found = Counter(place.get((u.step, u.operand, u.index)) for u in tensor.uses)
-        known = next((i for i, _ in found.most_common() if i is not None), names.get(tensor.name))
-        if known is not None:
-            to[index] = known
-    assert trace.mapping is not None
-    touched = {r.tensor for r in trace.mapping.residencies} | {x.tensor for x in trace.mapping.transfers}
-    sizes = [t.size_bytes for t in program.tensors]
-    if any(i not in to or trace.program.tensors[i].size_bytes != sizes[to[i]] for i in touched):
-        return None
-    return Mapping(
-        residencies=tuple(replace(r, tensor=to[r.tensor]) for r in trace.mapping.residencies),
-        transfers=tuple(replace(x, tensor=to[x.tensor]) for x in trace.mapping.transfers),
-    )
+    log = parse_mapping_log(lines)
+    if [name for _, name in log.schedule] != [i.name for i in built.program.instructions]:
+        raise TraceError(log.path, None, "the compiler scheduled another program than by default")
+    assert log.seconds_with_copies is not None
+    return build_mapping(log, built), log.seconds_with_copies
 
 
 def renamed(made_for: Program, now: Program) -> list[str]:

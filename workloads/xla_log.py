@@ -45,6 +45,40 @@ def parse_log(lines: Iterable[str], path: object = "log") -> XlaLog:
     return reader.finish()
 
 
+_OF_MAPPINGS = (
+    "Flattened instruction sequence",
+    "Debug allocation info",
+    "Finding allocation for ",
+    "Moving buffer to alternate memory in slices. ",
+    "Sliced copy to alternate memory. ",
+    "Repacking move. ",
+    "Processing: ",
+    DONE,
+)
+
+
+def parse_mapping_log(lines: Iterable[str], path: object = "log") -> XlaLog:
+    """Parse the schedule, the allocations and the estimate only: what tells mappings of one program apart.
+
+    Raises:
+        TraceError: as ``parse_log``, of these parts.
+    """
+    reader = LogReader(path)
+    for number, line in enumerate(lines, start=1):
+        at = line.find("] ") + 2
+        if reader.section or line.startswith(_OF_MAPPINGS, at) or not at:
+            reader.read(number, line)
+        elif line.startswith("memory_space_assignment_options::Options", at):  # the pass starts again
+            reader.log = XlaLog(path=str(path))
+        elif ": instruction: copy-start" in line or ": instruction: slice-start" in line:
+            reader.read(number, line)
+    if reader.log.error:
+        raise TraceError(path, None, f"the compilation failed: {reader.log.error}")
+    if reader.log.seconds_with_copies is None:
+        raise TraceError(path, reader.number, f"ends before {DONE!r}: the log is cut short")
+    return reader.log
+
+
 class LogReader:
     """Line by line; ``log`` is what has been read since the last start of the pass."""
 
