@@ -41,7 +41,6 @@ def plan_born(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a definition that writes straight into ``layer``."""
     tensor = r.groups[group, TENSOR]
     t = r.groups[group, STEP]
-    size = r.tensors[tensor, SIZE]
     old = s.latest[tensor, layer]
     if old >= 0 and s.places[old, FINISH] > t:
         return no_plan()

@@ -58,7 +58,7 @@ def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity
         until = offsets[i] if i < count else capacity
         if until - free - size >= 0 and until - free - size < slack:
             slack = until - free - size
-            answer = (until - size) // unit * unit if high else free
+            answer = free + (slack // unit * unit if high else 0)
         if i < count:
             free = max(free, (tops[i] + unit - 1) // unit * unit)
     return int(answer)
@@ -109,7 +109,7 @@ def best_fit(r: Rules, s: State, layer: int, group: int, last: int, begin: int, 
     tensor = r.groups[group, TENSOR]
     size, high = r.tensors[tensor, SIZE], last + 1 >= r.tensors[tensor, END]
     unit, capacity = r.layers[layer, ALIGNMENT], r.layers[layer, CAPACITY]
-    answer = -1
+    answer, offset = -1, -1
     enough, too_many = 0, s.wish_counts[layer] + 1  # bisection over the nearest wishes that are kept
     kept = s.wish_counts[layer]
     while enough < too_many - 1 or answer < 0:
