@@ -20,7 +20,9 @@ from workloads.overrides import Action, Decision, decisions_of, definitions
 from workloads.xla_records import Position
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
+MAX_DISPLACED = 40
 EARLIER = (2, 4)  # a copy that is waited for is tried to begin so many times as far ahead
 
 
@@ -37,12 +39,20 @@ Parts = dict[int, Part]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """Orders for one tensor and what they should make of it. ``whole``: they replace all orders that it has."""
+    """Orders for one tensor and what they should make of it. ``whole``: they replace all orders that it has.
+
+    ``displaced`` are other tensors that have to give way, without an order.
+    """
 
     tensor: int
     part: Part
     orders: tuple[Decision, ...]
     whole: bool = True
+    displaced: tuple[tuple[int, Part], ...] = ()
+
+    def expected(self, parts: Parts) -> Parts:
+        """Return ``parts`` with what this move should make of them."""
+        return parts | dict(self.displaced) | {self.tensor: self.part}
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
         """Return ``decisions`` with this move's orders, without those that they replace."""
@@ -84,7 +94,7 @@ def put_together(parts: Table[int, Part]) -> Mapping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """Judges parts: seconds, infinite where the fast memory would overflow."""
+    """Judges parts."""
 
     program: Program
     hierarchy: Hierarchy
@@ -96,10 +106,48 @@ class Outlook:
     def seconds(self, parts: Table[int, Part]) -> float:
         """Return the time of parts, infinite where they do not fit."""
         found = self.timeline(parts)
-        for layer in range(1, self.hierarchy.num_layers):
-            if found.occupancy_bytes[:, layer].max(initial=0) > self.hierarchy.layers[layer].capacity_bytes:
-                return float("inf")
-        return found.total_seconds
+        return found.total_seconds if self._excess(found).max(initial=0) <= 0 else float("inf")
+
+    def _excess(self, found: Timeline) -> I64:
+        capacities = [layer.capacity_bytes for layer in self.hierarchy.layers]
+        above: I64 = (found.occupancy_bytes - np.array(capacities, dtype=np.int64))[:, 1:].max(axis=1)
+        return above
+
+    def make_room(self, parts: Parts, move: Move) -> Move | None:
+        """Let what moves the fewest bytes give way to a move that does not fit; None if that does not succeed."""
+        displaced: Parts = {}
+        for _ in range(MAX_DISPLACED):
+            excess = self._excess(self.timeline(move.expected(parts) | displaced))
+            step = int(np.argmax(excess))
+            if excess[step] <= 0:
+                return replace(move, displaced=tuple(displaced.items()))
+            there = [
+                (tensor, number)
+                for tensor, part in (parts | displaced).items()
+                for number, r in enumerate(part.residencies)
+                if tensor != move.tensor and r.start_step <= step < r.end_step
+            ]
+            large = [(t, n) for t, n in there if 16 * self.program.tensors[t].size_bytes >= excess[step]]
+            if not large:
+                return None
+            tensor, number = min(large, key=lambda place: self._traffic(parts | displaced, *place))
+            displaced[tensor] = without(displaced.get(tensor, parts[tensor]), number)
+        return None
+
+    def _traffic(self, parts: Parts, tensor: int, number: int) -> int:
+        r, trips = parts[tensor].residencies[number], self.program.trip_counts
+        uses = self.program.tensors[tensor].uses
+        return sum(u.bytes * int(trips[u.step]) for u in uses if r.start_step <= u.step < r.end_step)
+
+
+def without(part: Part, number: int) -> Part:
+    """Return a part without one residency, the copies into it and out of it."""
+    to = {i: i - (i > number) for i in range(len(part.residencies))} | {HOME: HOME}
+    kept = [x for x in part.transfers if number not in (x.source, x.target)]
+    return Part(
+        residencies=(*part.residencies[:number], *part.residencies[number + 1 :]),
+        transfers=tuple(replace(x, source=to[x.source], target=to[x.target]) for x in kept),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +162,8 @@ class Wishes:
         """Take a mapping apart."""
         orders: dict[int, list[Decision]] = {}
         for decision in decisions_of(program, mapping):
-            orders.setdefault(decision.tensor, []).append(decision)
+            action = Action.PREFER if decision.action is Action.PREFETCH else decision.action
+            orders.setdefault(decision.tensor, []).append(replace(decision, action=action))
         return cls(parts=take_apart(mapping), orders={tensor: tuple(found) for tensor, found in orders.items()})
 
 
@@ -163,14 +212,9 @@ def _without_one(program: Program, tensor: int, part: Part, places: set[int]) ->
         served = _served(program, residency, max(x.done_before for x in inward))
         if any(use.operand < 0 or use.step in places for use in served):
             continue
-        to = {i: i - (i > number) for i in range(len(part.residencies))} | {HOME: HOME}
-        kept = [x for x in part.transfers if x.target != number]
         yield Move(
             tensor=tensor,
-            part=Part(
-                residencies=(*part.residencies[:number], *part.residencies[number + 1 :]),
-                transfers=tuple(replace(x, source=to[x.source], target=to[x.target]) for x in kept),
-            ),
+            part=without(part, number),
             orders=tuple(
                 Decision(action=Action.KEEP, tensor=tensor, place=_operand(program, use), step=use.step)
                 for use in served
@@ -202,7 +246,7 @@ def _earlier(program: Program, tensor: int, part: Part, stalls: F64) -> Iterator
                 slice_offset_bytes=0,
             )
             order = Decision(
-                action=Action.PREFETCH,
+                action=Action.PREFER,
                 tensor=tensor,
                 place=_operand(program, served[0]),
                 step=served[0].step,

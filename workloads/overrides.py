@@ -22,6 +22,7 @@ from workloads.xla_records import Position
 
 TENSOR_OVERRIDES = "xla_tpu_msa_tensor_overrides"
 SORT_ORDER = "xla_tpu_msa_sort_order_overrides"
+PREFERRED = "xla_tpu_preferred_prefetch_overrides"
 HOIST_LIMIT = "xla_msa_explicit_prefetch_memory_limit_kib"  # up to so much of loops' operands is copied before them
 
 
@@ -30,7 +31,8 @@ class Action(StrEnum):
 
     KEEP = "keep_in_default_memory"
     PIN = "pin_in_alternate_memory"
-    PREFETCH = "prefetch"
+    PREFETCH = "prefetch"  # then and not otherwise: else the compilation fails
+    PREFER = "prefer_prefetch"  # if there is to be a copy, then about then: never refused
     FIRST = "assign_first"  # place this value before all others
 
 
@@ -48,7 +50,7 @@ class Decision:
         """Return it in words, for reports."""
         where = self.place.instruction + (f" operand {self.place.operand}" if self.place.operand >= 0 else "")
         where += f" {{{','.join(map(str, self.place.index))}}}" if self.place.index else ""
-        when = f" after step {self.start_after}" if self.action is Action.PREFETCH else ""
+        when = f" after step {self.start_after}" if self.action in (Action.PREFETCH, Action.PREFER) else ""
         return f"{self.action.value} {where}{when}"
 
 
@@ -155,10 +157,13 @@ def options_of(decisions: Iterable[Decision], flags: Options | None = None) -> O
     """Return the compiler options that give ``decisions`` to the compiler, on top of ``flags``."""
     orders: list[str] = []
     order_of: list[str] = []
+    preferred: list[str] = []
     for decision in dict.fromkeys(decisions):
         where = matcher(decision.place)
         if decision.action is Action.FIRST:
             order_of.append(f"overrides{{{where},override_options{{assign_first:true}}}}")
+        elif decision.action is Action.PREFER:
+            preferred.append(f"overrides{{{where},override_options{{logical_time:{decision.start_after}}}}}")
         elif decision.action is Action.PREFETCH:
             when = f"prefetch{{logical_time:{decision.start_after},strict_timing:true}}"
             orders.append(f"overrides{{{where},{when}}}")
@@ -169,6 +174,8 @@ def options_of(decisions: Iterable[Decision], flags: Options | None = None) -> O
         options[TENSOR_OVERRIDES] = "".join(orders)
     if order_of:
         options[SORT_ORDER] = "".join(order_of)
+    if preferred:
+        options[PREFERRED] = "".join(preferred)
     return options
 
 

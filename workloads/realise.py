@@ -6,14 +6,15 @@ Pure search over an ``evaluate`` function: compile with these orders, judge what
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from workloads.moves import Move, Outlook, Parts, Wishes, moves, take_apart
+from mallocgame.simulate import Timeline
+from workloads.moves import Move, Outlook, Part, Parts, Wishes, moves, take_apart
 from workloads.overrides import Action, Decision, decisions_of, definitions
 from workloads.verify import Evaluation
 
@@ -23,6 +24,7 @@ Report = Callable[["Search"], None]
 MAX_REFUSALS = 8  # in a row, before a group of orders is given up
 NUM_FIRST = 12  # pinned values that are placed before all others
 FIRST_WIDTH = 64  # moves that are tried together at first
+MAX_ROOM = 12  # moves that others give way to, that are thought through each time
 LEAST_GAIN = 1e-6  # of the whole time, for a move to be worth a compilation
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _DEFINER = re.compile(r"defining instruction '([^']+)'")
@@ -101,14 +103,14 @@ def _accepted(search: Search, given: list[Decision], group: list[Decision]) -> l
 
 
 def blamed(error: str, decisions: Iterable[Decision]) -> list[Decision]:
-    """Return the orders that a refusal names: by operand, else by the instruction that defines the value."""
+    """Return the strict orders that a refusal names: by operand, else by the instruction that defines the value."""
     operand, definer = _OPERAND.search(error), _DEFINER.search(error)
-    group = list(decisions)
+    strict = [d for d in decisions if d.action in (Action.PREFETCH, Action.PIN, Action.FIRST)]
     if operand:
-        named = [d for d in group if (d.place.instruction, d.place.operand) == (operand[1], int(operand[2]))]
+        named = [d for d in strict if (d.place.instruction, d.place.operand) == (operand[1], int(operand[2]))]
         if named:
             return named
-    return [d for d in group if definer and d.place.operand < 0 and d.place.instruction == definer[1]]
+    return [d for d in strict if definer and d.place.operand < 0 and d.place.instruction == definer[1]]
 
 
 def improve(search: Search, program: Program, hierarchy: Hierarchy, goal: Mapping) -> None:
@@ -150,7 +152,11 @@ def _choose(
     known = set(decisions)
     found = [m for m in moves(outlook.program, parts, now.stall_seconds, wishes) if m.orders not in given_up]
     found = [m for m in found if not known.issuperset(m.orders)]
-    seconds = [outlook.seconds(parts | {m.tensor: m.part}) for m in found]
+    seconds = [outlook.seconds(m.expected(parts)) for m in found]
+    for at in _worth_room(found, seconds, parts, now):
+        roomy = outlook.make_room(parts, found[at])
+        if roomy is not None:
+            found[at], seconds[at] = roomy, outlook.seconds(roomy.expected(parts))
     best = now.total_seconds
     chosen: list[Move] = []
     used: set[int] = set()
@@ -158,23 +164,35 @@ def _choose(
         move = found[at]
         if seconds[at] >= now.total_seconds * (1 - LEAST_GAIN) or len(chosen) >= width:
             break
-        if move.tensor in used:
+        touched = {move.tensor, *(tensor for tensor, _ in move.displaced)}
+        if touched & used:
             continue
-        then = outlook.seconds(parts | {move.tensor: move.part})
+        then = outlook.seconds(move.expected(parts))
         if then < best * (1 - LEAST_GAIN):
-            best, parts = then, parts | {move.tensor: move.part}
+            best, parts = then, move.expected(parts)
             chosen.append(move)
-            used.add(move.tensor)
+            used |= touched
     return chosen
 
 
-def _try_moves(search: Search, chosen: list[Move], given_up: set[tuple[Decision, ...]]) -> list[Move]:
-    """Try moves (best first) together, without those that are refused; return those that were not refused.
+def _worth_room(found: list[Move], seconds: list[float], parts: Parts, now: Timeline) -> list[int]:
+    """Return the moves that do not fit, of those tensors whose copies are waited for longest."""
 
-    A refusal stands for more that would follow: with the move that it names go some of the last of its kind, twice as
-    many each time, which may come back later.
+    def waits(move: Move) -> float:
+        steps = {x.done_before for x in parts.get(move.tensor, Part()).transfers}
+        return float(now.stall_seconds[sorted(steps)].sum())
+
+    large = [i for i, m in enumerate(found) if seconds[i] == float("inf") and waits(m) > 1e-3 * now.total_seconds]
+    return sorted(large, key=lambda i: -waits(found[i]))[:MAX_ROOM]
+
+
+def _try_moves(search: Search, chosen: list[Move], given_up: set[tuple[Decision, ...]]) -> list[Move]:
+    """Try moves (best first) together; return those that were not refused.
+
+    A refusal names a pinned value. It, and of the other pinned ones the last, twice as many each time, are only asked
+    to be placed first, which is never refused.
     """
-    kept, drop = search.decisions, 1
+    kept, soften = search.decisions, 0
     for _ in range(MAX_REFUSALS):
         orders = kept
         for move in chosen:
@@ -184,14 +202,20 @@ def _try_moves(search: Search, chosen: list[Move], given_up: set[tuple[Decision,
             break
         named = set(blamed(found.error, orders))
         bad = [m for m in chosen if named & set(m.orders)]
-        if not bad and named:  # an earlier order cannot be met any more
-            kept = tuple(d for d in kept if d not in named)
-            continue
         given_up.update(m.orders for m in bad)
         search.refused.update(dict.fromkeys((d for m in bad for d in m.orders), found.error))
-        like = {m.orders[-1].action for m in bad}
-        rest = [m for m in chosen if m not in bad]
-        doubtful = [m for m in rest if m.orders[-1].action in like][-(drop - 1) :] if drop > 1 else []
-        chosen = [m for m in rest if m not in doubtful] if bad else chosen[: len(chosen) // 2]
-        drop *= 2
+        if not bad:
+            if not named:
+                chosen = chosen[: len(chosen) // 2]
+            kept = tuple(d for d in kept if d not in named)  # an earlier order that cannot be met any more
+            continue
+        pinned = [m for m in chosen if m not in bad and any(d.action is Action.PIN for d in m.orders)]
+        soft = [*bad, *pinned[max(len(pinned) - soften, 0) :]]
+        chosen = [replace(m, orders=_softened(m.orders)) if m in soft else m for m in chosen]
+        chosen = [m for m in chosen if m.orders]
+        soften = 2 * soften + 2
     return chosen
+
+
+def _softened(orders: tuple[Decision, ...]) -> tuple[Decision, ...]:
+    return tuple(d for d in orders if d.action not in (Action.PIN, Action.PREFETCH))

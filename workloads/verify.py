@@ -252,7 +252,7 @@ def fate_of(decision: Decision, program: Program, got: Mapping | None, refused: 
         done = not any(k for u, k in zip(own, layers.tolist(), strict=True) if u.step == decision.step)
     elif decision.action is Action.KEEP:
         done = not layers.any()
-    elif decision.action is Action.PREFETCH:
+    elif decision.action in (Action.PREFETCH, Action.PREFER):
         done = any(
             x.tensor == decision.tensor
             and x.target != HOME
@@ -260,6 +260,8 @@ def fate_of(decision: Decision, program: Program, got: Mapping | None, refused: 
             and x.done_before <= decision.step < got.residencies[x.target].end_step
             for x in got.transfers
         )
+    elif decision.action is Action.PIN:  # from the definition to the last use, without leaving
+        done = bool(layers.all()) and not any(x.tensor == decision.tensor for x in got.transfers)
     else:
         done = any(u.step == decision.step and u.operand < 0 and k for u, k in zip(own, layers.tolist(), strict=True))
     if done:
