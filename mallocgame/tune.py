@@ -7,8 +7,8 @@ disk as soon as they are found, and a later run goes on from them.
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mallocgame.files import write_text
 from mallocgame.invariants import invariant_parameters
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from workloads.overrides import HOIST_LIMIT
 
 if TYPE_CHECKING:
     from workloads.overrides import Decision
@@ -30,7 +31,19 @@ STATE_VERSION = 1
 MAX_STALE = 3  # rounds without improvement
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
+FLAGS_SHARE = 0.2  # of the time
+
 Note = Callable[[str], None]
+Flags = dict[str, str | bool]
+
+# What helps with one program harms another; the first is also searched with orders that fit it.
+FLAGS: tuple[Flags, ...] = (
+    {"xla_msa_max_cross_program_prefetches": "0"},  # nothing is held in fast memory for the next run
+    {"xla_msa_max_repacks": "0"},
+    {"xla_tpu_enforce_prefetch_fifo_order": "true"},
+    {"xla_msa_max_retries": "10"},
+    {"xla_msa_max_overlap_to_mem_size_async_copy_ratio": "20"},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +121,8 @@ def hoist_limits_kib(program: Program, capacity_bytes: int) -> list[int]:
 
 
 class _Tuning:
+    """One search over orders for each set of flags; the best of all is kept."""
+
     def __init__(
         self,
         target: "Target",
@@ -120,72 +135,95 @@ class _Tuning:
         self.target, self.deadline, self.solve_seconds, self.seed = target, deadline, solve_seconds, seed
         self.folder = None if folder is None else Path(folder)
         self.note: Note = note or (lambda text: None)
-        self.flags: dict[str, str | bool] = {}
+        self.begun = time.monotonic()
         self.rounds = 0
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
-        self.search = self._new_search()
+        self.default = target.default()
         self.program = target.trace.program.without_hoisting()
+        self.flags: Flags = {}
+        self.search = self._new_search({})  # the best
 
     def run(self, full: bool) -> Tuned:
-        from workloads.realise import improve, realise
-
         self._resume()
-        self.note(f"default: judged {1e3 * self.target.default_seconds:.4f} ms")
-        self._try_flags()
+        self.note(f"default: judged {1e3 * self.default.judged_seconds:.4f} ms")
         try:
-            stale = 0
-            while stale < MAX_STALE and time.monotonic() < self.deadline:
-                before = self.search.best.judged_seconds
-                goal = self._solve()
-                if goal is None:
-                    break
-                improve(self.search, self.program, self.target.trace.hierarchy, goal)
-                realise(self.search, self.program, goal)
-                improve(self.search, self.program, self.target.trace.hierarchy, goal)
-                self.rounds += 1
-                stale = 0 if self.search.best.judged_seconds < before else stale + 1
-                self._save()
+            self._rounds()
         except KeyboardInterrupt:
             self.note("interrupted: the best so far")
         return self._finish(full)
 
-    def _new_search(self) -> "Search":
+    def _rounds(self) -> None:
+        """Solve and give orders in turn, first with the best flags, then with others, then where it helped most."""
+        from workloads.realise import improve, realise
+
+        self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
+        if any(HOIST_LIMIT in flags for flags in (self.flags, self.search.best.options)):
+            self.program = self.target.trace.program  # the flag hoists parameters, which orders cannot
+        goal = self._solve()
+        if goal is not None:
+            self._try_flags(FLAGS, seconds=FLAGS_SHARE * (self.deadline - self.begun))
+        others = [{**self.flags, **flag} for flag in FLAGS[:1] if not flag.items() <= self.flags.items()]
+        stale = 0
+        while goal is not None and stale < MAX_STALE and time.monotonic() < self.deadline:
+            before = self.search.best.judged_seconds
+            search = self.search
+            if self.rounds and others:
+                search = self._new_search(others.pop())
+                search.deadline = (time.monotonic() + self.deadline) / 2
+                search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
+                search.try_out(())
+            if search.best.mapping is not None:
+                improve(search, self.program, self.target.trace.hierarchy, goal)
+                realise(search, self.program, goal)
+                improve(search, self.program, self.target.trace.hierarchy, goal)
+            self.rounds += 1
+            if search.best.judged_seconds < self.search.best.judged_seconds:
+                self._take(search)
+            stale = 0 if self.search.best.judged_seconds < before else stale + 1
+            self._save()
+            goal = self._solve() if stale < MAX_STALE else None
+
+    def _new_search(self, flags: Flags) -> "Search":
         from workloads.realise import Search
 
-        return Search(
-            evaluate=self._evaluate, deadline=self.deadline, best=self.target.default(), on_better=self._better
-        )
+        def evaluate(decisions: Any) -> Any:
+            found = self.target.evaluate(decisions, flags)
+            self.evaluation_seconds.append(found.seconds)
+            return found
 
-    def _evaluate(self, decisions: Any) -> Any:
-        found = self.target.evaluate(decisions, self.flags)
-        self.evaluation_seconds.append(found.seconds)
-        return found
+        def better(search: "Search") -> None:
+            if search.best.judged_seconds < min(self.default.judged_seconds, self.search.best.judged_seconds) or (
+                search is self.search
+            ):
+                self._take(search)
 
-    def _better(self, search: "Search") -> None:
-        gain = self.target.default_seconds / search.best.judged_seconds
+        return Search(evaluate=evaluate, deadline=self.deadline, best=self.default, flags=flags, on_better=better)
+
+    def _take(self, search: "Search") -> None:
+        self.search, self.flags = search, search.flags
+        gain = self.default.judged_seconds / search.best.judged_seconds
         orders = f"{len(search.decisions)} orders" + "".join(f", {k}={v}" for k, v in self.flags.items())
         self.note(f"judged {1e3 * search.best.judged_seconds:.4f} ms, {gain:.3f} times faster ({orders})")
         self._save()
 
-    def _try_flags(self) -> None:
-        """Try the flag that copies loops' operands before them; it stays where it helps."""
-        from workloads.overrides import HOIST_LIMIT
-
+    def _hoist_limits(self) -> list[int]:
         trace = self.target.trace
-        given = self.flags
-        for limit in hoist_limits_kib(trace.program, trace.hierarchy.layers[1].capacity_bytes):
-            before, kept = self.search.best.judged_seconds, self.flags
-            self.flags = {HOIST_LIMIT: str(limit)}
-            if self.flags != given:
-                self.search.try_out(())
-            if self.search.best.judged_seconds >= before:
-                self.flags = kept
-        if self.flags:
-            self.program = trace.program  # the flag hoists parameters, which orders cannot
+        return hoist_limits_kib(trace.program, trace.hierarchy.layers[1].capacity_bytes)
 
-    def _solve(self) -> Any:
+    def _try_flags(self, candidates: Iterable[Flags], seconds: float = float("inf")) -> None:
+        """Try flags with the orders that there are, one after the other; what helps stays."""
+        until = min(time.monotonic() + seconds, self.deadline)
+        for flag in candidates:
+            if time.monotonic() >= until:
+                return
+            if not flag.items() <= self.flags.items():
+                other = self._new_search({**self.flags, **flag})
+                other.best = replace(self.search.best, judged_seconds=self.search.best.judged_seconds * (1 - 1e-4))
+                other.try_out(self.search.decisions)
+
+    def _solve(self) -> Mapping | None:
         """Return the next mapping to give to the compiler, None if no better one is known than what it does."""
         from baselines.anneal import anneal
 
@@ -200,14 +238,13 @@ class _Tuning:
         if result.seconds < self.goal_seconds:
             self.goal_seconds, self.goal = result.seconds, result.mapping
         self.note(f"on paper: {1e3 * result.seconds:.4f} ms")
-        best = self.search.best.judged_seconds
-        if best - result.seconds < LEAST_HEADROOM * self.target.default_seconds:
+        if self.search.best.judged_seconds - self.goal_seconds < LEAST_HEADROOM * self.default.judged_seconds:
             self.note(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
             return None
-        return result.mapping
+        return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-4) else self.goal
 
     def _finish(self, full: bool) -> Tuned:
-        best, default = self.search.best, self.target.default()
+        best, default = self.search.best, self.default
         cycles = default_cycles = full_seconds = None
         if full:
             reference = self.target.compile_fully({})
@@ -217,7 +254,7 @@ class _Tuning:
                 cycles = done.cycles
                 if done.error:
                     self.note(f"the best options are illegal in a full compilation and are dropped: {done.error[:200]}")
-                    self.search = self._new_search()
+                    self.search = self._new_search({})
                     best, cycles = default, default_cycles
             else:
                 cycles = default_cycles
@@ -258,7 +295,7 @@ class _Tuning:
         best = self.search.best
         about = {
             **{key: value for key, value in self._identity().items() if key != "version"},
-            "default_judged_seconds": self.target.default_seconds,
+            "default_judged_seconds": self.default.judged_seconds,
             "judged_seconds": best.judged_seconds,
         }
         state = {
@@ -292,8 +329,8 @@ class _Tuning:
         different = [f"{k} {identity[k]!r}, not {v!r}" for k, v in self._identity().items() if identity[k] != v]
         if different:
             raise InputError(f"{path}: belongs to another run ({'; '.join(different)}); name another folder")
-        self.flags, self.rounds = flags, rounds
-        found = self.search.try_out(decisions)
+        self.rounds = rounds
+        found = self._new_search(flags).try_out(decisions)
         if found.error:
             self.note(f"what {path} holds is refused now: {found.error[:200]}")
         else:

@@ -14,6 +14,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.simulate import Timeline
+from workloads.compiler import Options
 from workloads.moves import Move, Outlook, Part, Parts, Wishes, moves, take_apart
 from workloads.overrides import Action, Decision, decisions_of, definitions
 from workloads.verify import Evaluation
@@ -40,6 +41,7 @@ class Search:
     decisions: tuple[Decision, ...] = ()
     refused: dict[Decision, str] = field(default_factory=dict)
     evaluations: int = 0
+    flags: Options = field(default_factory=dict)  # that ``evaluate`` gives with all orders
     on_better: Report | None = None
 
     def try_out(self, decisions: Iterable[Decision]) -> Evaluation:
