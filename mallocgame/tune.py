@@ -31,17 +31,15 @@ STATE_VERSION = 1
 MAX_STALE = 3  # rounds without improvement
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
-FLAGS_SHARE = 0.2  # of the time
-
 Note = Callable[[str], None]
 Flags = dict[str, str | bool]
 
-# What helps with one program harms another; the first is also searched with orders that fit it.
+# What helps with one program harms another. Without the first, a parameter may be held for the next run.
+NOTHING_HELD: Flags = {"xla_msa_max_cross_program_prefetches": "0"}
 FLAGS: tuple[Flags, ...] = (
-    {"xla_msa_max_cross_program_prefetches": "0"},  # nothing is held in fast memory for the next run
-    {"xla_msa_max_repacks": "0"},
     {"xla_tpu_enforce_prefetch_fifo_order": "true"},
     {"xla_msa_max_retries": "10"},
+    {"xla_msa_max_repacks": "0"},
     {"xla_msa_max_overlap_to_mem_size_async_copy_ratio": "20"},
 )
 
@@ -135,7 +133,6 @@ class _Tuning:
         self.target, self.deadline, self.solve_seconds, self.seed = target, deadline, solve_seconds, seed
         self.folder = None if folder is None else Path(folder)
         self.note: Note = note or (lambda text: None)
-        self.begun = time.monotonic()
         self.rounds = 0
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
@@ -155,7 +152,7 @@ class _Tuning:
         return self._finish(full)
 
     def _rounds(self) -> None:
-        """Solve and give orders in turn, first with the best flags, then with others, then where it helped most."""
+        """Solve and give orders in turn, first with the best flags, then with others, then where it helped."""
         from workloads.realise import improve, realise
 
         self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
@@ -163,8 +160,8 @@ class _Tuning:
             self.program = self.target.trace.program  # the flag hoists parameters, which orders cannot
         goal = self._solve()
         if goal is not None:
-            self._try_flags(FLAGS, seconds=FLAGS_SHARE * (self.deadline - self.begun))
-        others = [{**self.flags, **flag} for flag in FLAGS[:1] if not flag.items() <= self.flags.items()]
+            self._try_flags([NOTHING_HELD])
+        others = [] if NOTHING_HELD.items() <= self.flags.items() else [{**self.flags, **NOTHING_HELD}]
         stale = 0
         while goal is not None and stale < MAX_STALE and time.monotonic() < self.deadline:
             before = self.search.best.judged_seconds
@@ -181,6 +178,8 @@ class _Tuning:
             self.rounds += 1
             if search.best.judged_seconds < self.search.best.judged_seconds:
                 self._take(search)
+            if not others:
+                self._try_flags(FLAGS)
             stale = 0 if self.search.best.judged_seconds < before else stale + 1
             self._save()
             goal = self._solve() if stale < MAX_STALE else None
@@ -212,11 +211,10 @@ class _Tuning:
         trace = self.target.trace
         return hoist_limits_kib(trace.program, trace.hierarchy.layers[1].capacity_bytes)
 
-    def _try_flags(self, candidates: Iterable[Flags], seconds: float = float("inf")) -> None:
+    def _try_flags(self, candidates: Iterable[Flags]) -> None:
         """Try flags with the orders that there are, one after the other; what helps stays."""
-        until = min(time.monotonic() + seconds, self.deadline)
         for flag in candidates:
-            if time.monotonic() >= until:
+            if time.monotonic() >= self.deadline:
                 return
             if not flag.items() <= self.flags.items():
                 other = self._new_search({**self.flags, **flag})

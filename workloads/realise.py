@@ -138,7 +138,7 @@ def improve(search: Search, program: Program, hierarchy: Hierarchy, goal: Mappin
         elif len(left) > 1:
             width = max(len(left) // 3, 1)
         else:
-            given_up.update(move.orders for move in left)
+            given_up.update(move.orders for move in left or chosen[:1])
 
 
 def _choose(

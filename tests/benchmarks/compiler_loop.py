@@ -1,92 +1,104 @@
-"""The loop with the compiler, over programs and chips: ``python -m tests.benchmarks.compiler_loop [--programs …]``.
+"""The loop with the compiler, over programs and chips: ``python -m tests.benchmarks.compiler_loop --out FILE``.
 
-One row each: decisions of the best known mapping that the compiler carries out exactly, judged time before, after and
-of that mapping, the compiler's own estimate and sum of cycles before and after, seconds per evaluation beside those of
-a full compilation.
+Each case is one run of ``mallocgame tune``; its row is added to FILE (JSON lines) as soon as it is done, and a case
+that is in FILE already is not run again. ``--report`` prints table and summary of what FILE holds.
 """
 
 import argparse
-import statistics
+import json
 import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from mallocgame.errors import InputError
-from mallocgame.tune import Tuned, tune
+from mallocgame.errors import InputError, TraceError
+from mallocgame.tune import tune
+from tests.benchmarks.compiler_loop_table import report
+from workloads import suite
 from workloads.compiler import Compiler
+from workloads.models import MODELS
 
-PROGRAMS = "lstm,tied_loop,strassen,moe_decode,resnet50,gpt2_training"
+SOLVERS = (
+    Path(__file__).parents[2] / "docs" / "solvers.jsonl"
+)  # best mappings known, by python -m tests.benchmarks.solvers
 
 
 def main() -> None:
-    """Run and print a Markdown table and the medians."""
+    """Run what is missing, and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", default=PROGRAMS)
+    parser.add_argument("--out", type=Path, default=Path("compiler_loop.jsonl"))
+    parser.add_argument("--programs", default=",".join(MODELS))
     parser.add_argument("--chips", default="v5e,v4,v6e")
-    parser.add_argument("--seconds", type=float, default=120.0, help="search budget a program")
-    parser.add_argument("--no-full", action="store_true", help="leave out full compilations")
+    parser.add_argument("--seconds", type=float, default=40.0, help="search budget a program")
+    parser.add_argument("--large-seconds", type=float, default=60.0, help="the same for 500 instructions or more")
+    parser.add_argument("--solve-seconds", type=float, default=6.0, help="of the solver, each time")
+    parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
+    parser.add_argument("--report", action="store_true", help="only print what there is")
     options = parser.parse_args()
-    columns = (
-        "program|realised %|default µs|after µs|times|paper µs|of headroom %|XLA est. µs|cycles, M|s / eval|full s"
-    )
-    _line(f"|{columns}|")
-    _line("|" + "---|" * (columns.count("|") + 1))
-    done: list[Tuned] = []
-    with Compiler() as compiler:
-        for program in options.programs.split(","):
+    rows = read(options.out)
+    if not options.report:
+        known = best_known(SOLVERS)
+        with Compiler() as compiler:
             for chip in options.chips.split(","):
-                try:
-                    found = tune(
-                        f"workloads.models:{program}",
-                        chip=chip,
-                        seconds=options.seconds,
-                        full=not options.no_full,
-                        compiler=compiler,
-                    )
-                except InputError as error:
-                    _line(f"|{program} {chip}|{str(error)[:80]}|" + "|" * (columns.count("|") - 1))
-                    continue
-                done.append(found)
-                _row(f"{program} {chip}", found)
-    ahead = [t for t in done if t.goal_seconds < 0.97 * t.default_seconds]
-    if ahead:
-        middle = statistics.median(headroom(t) for t in ahead)
-        _line(f"\nheadroom realised, median of the {len(ahead)} with 3 % or more: {100 * middle:.0f} %")
-    if any(t.full_compile_seconds for t in done):
-        ratios = [t.full_compile_seconds / t.seconds_per_evaluation for t in done if t.full_compile_seconds]
-        _line(f"full compilation over evaluation, median: {statistics.median(ratios):.1f} times")
-    worse = sum(t.judged_seconds > t.default_seconds for t in done)
-    _line(f"programs worse in judged time: {worse} of {len(done)}")
+                for program in options.programs.split(","):
+                    if f"{program}-{chip}" not in {row["case"] for row in rows}:
+                        row = run(program, chip, options, known, compiler)
+                        rows.append(row)
+                        with options.out.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(row) + "\n")
+    report(rows, sys.stdout)
 
 
-def headroom(tuned: Tuned) -> float:
-    """Return the part of (default - best on paper) that the compiler realised."""
-    return (tuned.default_seconds - tuned.judged_seconds) / (tuned.default_seconds - tuned.goal_seconds)
-
-
-def _row(name: str, t: Tuned) -> None:
-    part = f"{100 * headroom(t):.0f}" if t.goal_seconds < t.default_seconds else "–"
-    cycles = (
-        "–" if t.cycles is None or t.default_cycles is None else f"{t.default_cycles / 1e6:.2f} → {t.cycles / 1e6:.2f}"
+def run(
+    program: str, chip: str, options: argparse.Namespace, known: dict[str, float], compiler: Compiler
+) -> dict[str, Any]:
+    """Tune one program for one chip."""
+    case = f"{program}-{chip}"
+    full = chip in options.full_chips.split(",")
+    start = time.perf_counter()
+    try:
+        steps = suite.load(case).program.num_steps
+        found = tune(
+            f"workloads.models:{program}",
+            chip=chip,
+            seconds=options.large_seconds if steps >= 500 else options.seconds,
+            solve_seconds=options.solve_seconds,
+            full=full,
+            compiler=compiler,
+        )
+    except (InputError, TraceError) as error:
+        return {"case": case, "error": str(error)[:300]}
+    row = asdict(found) | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
+    row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
+    row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}
+    row["run_seconds"] = time.perf_counter() - start
+    del row["options"]
+    sys.stderr.write(
+        f"{case}: {found.default_seconds / found.judged_seconds:.3f} times in {row['run_seconds']:.0f} s\n"
     )
-    full = "–" if t.full_compile_seconds is None else f"{t.full_compile_seconds:.1f}"
-    cells = (
-        name,
-        f"{100 * t.realised_share:.0f}",
-        f"{1e6 * t.default_seconds:.1f}",
-        f"{1e6 * t.judged_seconds:.1f}",
-        f"{t.default_seconds / t.judged_seconds:.2f}",
-        f"{1e6 * t.goal_seconds:.1f}",
-        part,
-        f"{1e6 * t.default_xla_seconds:.1f} → {1e6 * t.xla_seconds:.1f}",
-        cycles,
-        f"{t.seconds_per_evaluation:.2f}",
-        full,
-    )
-    _line("|" + "|".join(cells) + "|")
+    return row
 
 
-def _line(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def best_known(path: Path) -> dict[str, float]:
+    """Return the judged seconds of the best mapping that the solvers' benchmark has found for each trace."""
+    found: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        row = json.loads(line)
+        if row["valid"]:
+            found[row["trace"]] = min(found.get(row["trace"], float("inf")), row["judged_seconds"])
+    return found
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file, of which the last may have been cut off."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
 
 
 if __name__ == "__main__":

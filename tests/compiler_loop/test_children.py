@@ -14,8 +14,9 @@ from workloads.verify import last_words
 def follow(code: str, seconds: float) -> tuple[Compilation, subprocess.Popen[bytes]]:
     reader, writer = os.pipe()
     child = subprocess.Popen([sys.executable, "-c", code], stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
     try:
-        text, error, finished = _follow(reader, writer, child.pid, False, seconds, None)
+        text, error, finished = _follow(reader, child.pid, False, seconds, None)
     finally:
         os.close(reader)
     child.wait(timeout=20)

@@ -21,7 +21,7 @@ from workloads.inject import inject
 from workloads.overrides import HOIST_LIMIT
 from workloads.program_reference import ProgramReference
 from workloads.trace import Trace
-from workloads.verify import Target, carry_over, estimated_cycles, last_words, renamed, translate
+from workloads.verify import Target, carry_over, estimated_cycles, last_words, read_mapping, renamed
 
 DATA = Path(__file__).parents[1] / "data"
 LSTM = ProgramReference(module="workloads.models", name="lstm")
@@ -53,6 +53,7 @@ class Recorded:
         *,
         full: bool = False,
         hlo: bool = True,
+        again: bool = False,
         timeout_seconds: float = 600.0,
         **others: object,
     ) -> Compilation:
@@ -86,7 +87,8 @@ def test_evaluation_reads_the_default_back() -> None:
     whole = target(Recorded())
     found = whole.evaluate(())
     assert found.mapping is not None
-    assert set(found.mapping.residencies) == set(whole.trace.mapping.residencies if whole.trace.mapping else ())
+    assert found.mapping == whole.trace.mapping
+    assert found.xla_seconds == whole.trace.estimates["xla_seconds"]
     assert found.judged_seconds == pytest.approx(1.5604e-3, rel=1e-3)
 
 
@@ -110,13 +112,20 @@ def test_tensors_are_found_again_in_another_order() -> None:
     assert trace.mapping is not None
     last = len(trace.program.tensors) - 1
     turned = replace(trace.program, tensors=tuple(reversed(trace.program.tensors)))
-    moved = translate(trace, turned)
-    assert moved is not None
+    moved = carry_over(trace.mapping, trace.program, turned)
     assert [r.tensor for r in moved.residencies] == [last - r.tensor for r in trace.mapping.residencies]
-    same = carry_over(trace.mapping, trace.program, turned)
-    assert same == moved
     first = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
     assert simulate(turned, trace.hierarchy, moved).total_seconds == first
+
+
+def test_log_of_another_schedule_or_cut_short_is_refused() -> None:
+    built = target(Recorded()).built
+    lines = recorded().log.splitlines()
+    name = built.program.instructions[3].name
+    with pytest.raises(TraceError, match="scheduled another program"):
+        read_mapping([line.replace(name, f"{name}9") for line in lines], built)
+    with pytest.raises(TraceError, match="cut short"):
+        read_mapping(lines[: len(lines) // 2], built)
 
 
 def test_other_names_are_listed_and_other_programs_refused() -> None:

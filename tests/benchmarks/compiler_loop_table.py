@@ -1,0 +1,87 @@
+"""Table and summary of the compiler loop's benchmark."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+COLUMNS = (
+    "program",
+    "orders",
+    "realised %",
+    "default µs",
+    "after µs",
+    "times",
+    "best known µs",
+    "of headroom %",
+    "XLA est. µs",
+    "cycles, M",
+    "s / eval",
+    "full s",
+)
+AHEAD = 0.03  # of the time: the best known mapping is so far ahead
+
+
+def report(rows: Sequence[dict[str, Any]], out: TextIO) -> None:
+    """Print a Markdown table and the summary."""
+    out.write(f"|{'|'.join(COLUMNS)}|\n|{'---|' * len(COLUMNS)}\n")
+    for row in rows:
+        cells = (row["case"], row["error"], *[""] * (len(COLUMNS) - 2)) if "error" in row else _cells(row)
+        out.write(f"|{'|'.join(cells)}|\n")
+    done = [row for row in rows if "error" not in row]
+    for chip in ("", *dict.fromkeys(row["chip"] for row in done)):
+        _summary([row for row in done if chip in ("", row["chip"])], chip or "all", out)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    cycles = row["default_cycles"], row["cycles"]
+    flags = " + flag" if row["flags"] else ""
+    return (
+        row["case"],
+        f"{row['orders']}{flags}",
+        f"{100 * row['realised_share']:.0f}",
+        f"{1e6 * row['default_seconds']:.1f}",
+        f"{1e6 * row['judged_seconds']:.1f}",
+        f"{row['default_seconds'] / row['judged_seconds']:.3f}",
+        f"{1e6 * best_seconds(row):.1f}",
+        f"{100 * share(row):.0f}" if ahead(row) > 0.001 else "–",
+        f"{1e6 * row['default_xla_seconds']:.1f} → {1e6 * row['xla_seconds']:.1f}",
+        "–" if None in cycles else f"{cycles[0] / 1e6:.2f} → {cycles[1] / 1e6:.2f}",
+        f"{row['seconds_per_evaluation']:.2f}",
+        "–" if row["full_compile_seconds"] is None else f"{row['full_compile_seconds']:.1f}",
+    )
+
+
+def best_seconds(row: dict[str, Any]) -> float:
+    """Return the judged time of the best mapping known: of the run's solver, or of the solvers' benchmark."""
+    return float(min(row["goal_seconds"], row["known_seconds"] or float("inf"), row["judged_seconds"]))
+
+
+def ahead(row: dict[str, Any]) -> float:
+    """Return how far the best known mapping is ahead of the compiler's, as a part of its time."""
+    return 1.0 - best_seconds(row) / float(row["default_seconds"])
+
+
+def share(row: dict[str, Any]) -> float:
+    """Return the part of that headroom that the compiler realised."""
+    default = float(row["default_seconds"])
+    headroom = default - best_seconds(row)
+    return (default - float(row["judged_seconds"])) / headroom if headroom > 0 else 1.0
+
+
+def _summary(rows: Sequence[dict[str, Any]], name: str, out: TextIO) -> None:
+    far = [share(row) for row in rows if ahead(row) >= AHEAD]
+    worse = sum(row["judged_seconds"] > row["default_seconds"] for row in rows)
+    out.write(f"\n{name}: {len(rows)} cases, {worse} worse in judged time")
+    gain = statistics.geometric_mean(row["default_seconds"] / row["judged_seconds"] for row in rows) - 1
+    out.write(f", faster by {100 * gain:.1f} % (geometric mean)\n")
+    if far:
+        out.write(
+            f"- headroom realised, median of the {len(far)} with 3 % or more: {100 * statistics.median(far):.0f} %\n"
+        )
+    exact = statistics.median(row["realised_share"] for row in rows)
+    out.write(f"- decisions of the mapping on paper carried out exactly, median: {100 * exact:.0f} %\n")
+    ratios = [r["full_compile_seconds"] / r["seconds_per_evaluation"] for r in rows if r["full_compile_seconds"]]
+    if ratios:
+        out.write(
+            f"- full compilation over evaluation, median of {len(ratios)}: {statistics.median(ratios):.1f} times\n"
+        )
