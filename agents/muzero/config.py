@@ -22,14 +22,15 @@ class Config:
     num_blocks: int = 2  # residual blocks in dynamics and prediction
     conv_channels: int = 16
     support_size: int = 20  # atoms either side of zero, half a unit of the transformed value apart
-    value_scale: float = 100.0  # returns are fractions of the home time; multiplied by this before the transform
+    value_scale: float = 30.0  # returns are logs of speed-ups; multiplied by this before the transform
     # search
     num_simulations: int = 16
     policy: str = "gumbel"  # or "muzero"
     temperature: float = 1.0  # of the "muzero" policy's visit counts during self-play
+    value_unit: float = 0.01  # "gumbel": gain in return that makes an action e times as likely; 0: relative
     # games
     num_games: int = 64  # played side by side
-    focus_fraction: float = 1e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
+    focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets
     replay_steps: int = 60_000
     bootstrap_steps: int = 30  # n of the n-step return
@@ -48,7 +49,9 @@ class Config:
     reward_weight: float = 1.0
     consistency_weight: float = 0.0
     target_decay: float = 0.99  # of the slow copy of the weights that searches during self-play and reanalyse
-    imitation_share: float = 0.9  # hybrid: what a demonstrated action gets of the policy target
+    records_share: float = 0.25  # of each batch: from the best episode of each program, whose actions are imitated
+    imitation_share: float = 0.9  # what such an action gets of the policy target
+    imitation_updates: int = 0  # on demonstrations (hybrid) alone, before the first game
     # bookkeeping
     checkpoint_seconds: float = 60.0
 

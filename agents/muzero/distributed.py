@@ -93,9 +93,6 @@ class RayTrainer(Trainer):
                 self.deaths += 1
                 self._hire()
                 continue
-            for episode, _, _ in finished:  # Ray hands out read-only arrays; these change as training goes on
-                for name in ("policies", "root_values", "priorities"):
-                    setattr(episode, name, getattr(episode, name).copy())
             improved |= self._keep(finished, MOVES_PER_CALL * self.config.num_games)
             self._call(actor)
         return improved

@@ -55,12 +55,10 @@ class Representation(nn.Module):
         return jnp.asarray(nn.LayerNorm()(x))
 
     def _grid(self, x: jax.Array) -> jax.Array:
+        """Patches of 2 x 4 cells, then one residual convolution over them."""
         channels = self.config.conv_channels
-        x = jnp.moveaxis(x, 1, -1)  # to [B, H, W, C]
-        x = nn.Conv(channels, (3, 3), strides=(2, 2))(x)
-        y = nn.Conv(channels, (3, 3))(nn.relu(x))
-        x = nn.relu(x + y)
-        x = nn.relu(nn.Conv(channels, (3, 3), strides=(2, 2))(x))
+        x = nn.Conv(channels, (2, 4), strides=(2, 4))(jnp.moveaxis(x, 1, -1))  # to [B, H / 2, W / 4, channels]
+        x = nn.relu(x + nn.Conv(channels, (3, 3))(nn.relu(x)))
         return nn.Dense(self.config.latent_size)(x.reshape(x.shape[0], -1))
 
     def _rows(self, rows: jax.Array, focus: jax.Array) -> jax.Array:

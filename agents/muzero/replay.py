@@ -1,32 +1,35 @@
-"""Finished episodes, kept within a bound of steps and sampled by priority."""
+"""Played moves, kept in flat arrays within a bound, and sampled by priority."""
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from agents.muzero.targets import n_step_returns, window
+from agents.muzero.targets import n_step_returns
 
+Array = npt.NDArray[np.generic]
 Bool = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+SMALLEST_PRIORITY = 1e-3
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One finished game of T moves; the policy and root values may be renewed by reanalyse."""
+    """One finished game of T moves."""
 
-    observations: dict[str, npt.NDArray[np.generic]]  # [T, ...] each
+    observations: dict[str, Array]  # [T, ...] each
     legal: Bool  # bool[T, A]
     actions: I32  # int32[T]
     rewards: F32  # float32[T]
-    policies: F32  # float32[T, A]
-    root_values: F32  # float32[T]
-    priorities: F32  # float32[T], |value prediction - target|
+    policies: F32  # float32[T, A], what the search wanted
+    root_values: F32  # float32[T], what the search expected
     program: str = ""  # which program was played
 
     @property
@@ -34,13 +37,20 @@ class Episode:
         """T."""
         return len(self.actions)
 
+    def imitated(self, share: float) -> "Episode":
+        """Return the episode with policies that give ``share`` to the action taken, and with its returns as values."""
+        taken = np.eye(self.policies.shape[1], dtype=np.float32)[self.actions]
+        returns = n_step_returns(self.rewards, np.zeros_like(self.rewards), self.length)
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("policies", "root_values")}
+        return Episode(policies=share * taken + (1.0 - share) * self.policies, root_values=returns, **rest)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """B windows of K + 1 positions; past an episode's end the mask is 0 and the targets are 0."""
 
-    observations: dict[str, npt.NDArray[np.generic]]  # [B, ...], the first position's
-    next_observations: dict[str, npt.NDArray[np.generic]]  # [B, ...], the position after the first action's
+    observations: dict[str, Array]  # [B, ...], the first position's
+    next_observations: dict[str, Array]  # [B, ...], the position after the first action's
     legal: Bool  # bool[B, A], the first position's
     actions: I32  # int32[B, K]
     rewards: F32  # float32[B, K]
@@ -48,70 +58,169 @@ class Batch:
     policies: F32  # float32[B, K + 1, A]
     mask: F32  # float32[B, K + 1], 1 where the position exists
     weights: F32  # float32[B], importance weights
-    where: tuple[tuple[Episode, int], ...]  # episode and position of each row, for new priorities
 
 
-class Replay:
-    """A bounded first-in-first-out store of episodes with proportional prioritised sampling.
+class Store:
+    """N positions in flat arrays; what holds no episode has no chance to be drawn.
 
-    Source: prioritised experience replay, arXiv 1511.05952, with beta = 1 as in MuZero.
+    Source of the sampling: prioritised experience replay, arXiv 1511.05952, with beta = 1 as in MuZero.
     """
 
-    def __init__(self, capacity_steps: int, *, priority_exponent: float, seed: int) -> None:
+    def __init__(self, capacity_steps: int, *, priority_exponent: float, bootstrap_steps: int) -> None:
         self.capacity_steps = capacity_steps
-        self.exponent = priority_exponent
-        self.episodes: deque[Episode] = deque()
+        self.exponent, self.bootstrap_steps = priority_exponent, bootstrap_steps
         self.num_steps = 0
-        self.random = np.random.default_rng(seed)
+        self._mass = np.zeros(capacity_steps)  # priority ** exponent
+        self._first, self._end = np.zeros((2, capacity_steps), dtype=np.int64)  # of the position's episode
+        self._returns = np.zeros(capacity_steps, dtype=np.float32)
+        self._arrays: dict[str, Array] = {}
+        self._observations: dict[str, Array] = {}
 
-    def add(self, episode: Episode) -> None:
-        """Store an episode; the oldest leave while the bound is exceeded (the newest always stays)."""
-        self.episodes.append(episode)
-        self.num_steps += episode.length
-        while self.num_steps > self.capacity_steps and len(self.episodes) > 1:
-            self.num_steps -= self.episodes.popleft().length
+    def put(self, start: int, episode: Episode) -> None:
+        """Write an episode to the positions from ``start`` on, which are free or hold one of the same length."""
+        stop = start + episode.length
+        if not self._arrays:
+            self._observations = {k: self._room(a) for k, a in episode.observations.items()}
+            names = ("legal", "actions", "rewards", "policies", "root_values")
+            self._arrays = {name: self._room(getattr(episode, name)) for name in names}
+        for name, array in self._observations.items():
+            array[start:stop] = episode.observations[name]
+        for name, array in self._arrays.items():
+            array[start:stop] = getattr(episode, name)
+        self.num_steps += episode.length - int((self._mass[start:stop] > 0).sum())
+        self._first[start:stop], self._end[start:stop] = start, stop
+        self._renew(start)
+        self.prioritise(np.arange(start, stop), self._returns[start:stop] - episode.root_values)
 
-    def sample(self, batch_size: int, unroll_steps: int, bootstrap_steps: int) -> Batch:
-        """Draw a batch; the chance of a position is proportional to priority ** exponent."""
-        episodes = list(self.episodes)
-        masses = [np.maximum(e.priorities, 1e-6).astype(np.float64) ** self.exponent for e in episodes]
-        totals = np.array([mass.sum() for mass in masses])
-        owners = self.random.choice(len(episodes), size=batch_size, p=totals / totals.sum())
-        rows, chances = [], np.empty(batch_size)
-        for i, owner in enumerate(owners):
-            chance = masses[owner] / totals[owner]
-            at = int(self.random.choice(len(chance), p=chance))
-            rows.append((episodes[owner], at))
-            chances[i] = masses[owner][at] / totals.sum()
-        weights = 1.0 / (chances * self.num_steps)
-        return _stack(rows, unroll_steps, bootstrap_steps, (weights / weights.max()).astype(np.float32))
+    def clear(self, start: int) -> None:
+        """Forget the episode that begins at ``start``."""
+        stop = int(self._end[start])
+        self.num_steps -= stop - start
+        self._mass[start:stop] = 0.0
+
+    def episode(self, start: int, program: str) -> Episode:
+        """Return the episode that begins at ``start`` (views)."""
+        part = slice(start, int(self._end[start]))
+        arrays = {name: array[part] for name, array in self._arrays.items()}
+        return Episode(observations={k: a[part] for k, a in self._observations.items()}, program=program, **arrays)  # type: ignore[arg-type]
+
+    def prioritise(self, positions: I64, errors: npt.NDArray[np.floating]) -> None:
+        """Set the priorities of positions from the errors of their value predictions."""
+        self._mass[positions] = (np.abs(errors) + SMALLEST_PRIORITY) ** self.exponent
+
+    def reanalyse(self, positions: I64, policies: F32, root_values: F32) -> None:
+        """Replace what the search said of these positions, and the returns that follow from it."""
+        self._arrays["policies"][positions] = policies
+        self._arrays["root_values"][positions] = root_values
+        for start in np.unique(self._first[positions]):
+            self._renew(int(start))
+
+    def draw(self, random: np.random.Generator, count: int) -> tuple[I64, F64]:
+        """Return ``count`` positions, drawn in proportion to priority ** exponent, and their chances times N."""
+        total = np.cumsum(self._mass)
+        positions = np.searchsorted(total, random.random(count) * total[-1], side="right")
+        positions = np.minimum(positions, np.flatnonzero(self._mass)[-1])
+        return positions, self._mass[positions] / total[-1] * self.num_steps
+
+    def gather(self, positions: I64, unroll_steps: int, weights: F32) -> Batch:
+        """Return the windows that begin at these positions."""
+        at = positions[:, None] + np.arange(unroll_steps + 1)
+        inside = at < self._end[positions][:, None]
+        at = np.minimum(at, self.capacity_steps - 1)
+        a = self._arrays
+        following = np.minimum(positions + 1, self._end[positions] - 1)
+        return Batch(
+            observations={k: array[positions] for k, array in self._observations.items()},
+            next_observations={k: array[following] for k, array in self._observations.items()},
+            legal=np.asarray(a["legal"][positions], dtype=np.bool_),
+            actions=np.where(inside, a["actions"][at], 0)[:, :-1].astype(np.int32),
+            rewards=np.where(inside, a["rewards"][at], 0.0)[:, :-1].astype(np.float32),
+            values=np.where(inside, self._returns[at], 0.0).astype(np.float32),
+            policies=np.where(inside[..., None], a["policies"][at], 0.0).astype(np.float32),
+            mask=inside.astype(np.float32),
+            weights=weights,
+        )
+
+    def _room(self, like: Array) -> Array:
+        return np.zeros((self.capacity_steps, *like.shape[1:]), dtype=like.dtype)
+
+    def _renew(self, start: int) -> None:
+        part = slice(start, int(self._end[start]))
+        rewards, values = self._arrays["rewards"][part], self._arrays["root_values"][part]
+        self._returns[part] = n_step_returns(rewards, values, self.bootstrap_steps)  # type: ignore[arg-type]
 
 
-def _stack(rows: list[tuple[Episode, int]], unroll_steps: int, bootstrap_steps: int, weights: F32) -> Batch:
-    columns: dict[str, list[npt.NDArray[np.generic]]] = {
-        k: [] for k in ("actions", "rewards", "values", "policies", "mask")
-    }
-    returns: dict[int, F32] = {}
-    for episode, at in rows:
-        if id(episode) not in returns:
-            returns[id(episode)] = n_step_returns(episode.rewards, episode.root_values, bootstrap_steps)
-        start = np.array([at])
-        ones = np.ones(episode.length, dtype=np.float32)
-        columns["actions"].append(window(episode.actions.astype(np.float32), start, unroll_steps)[0].astype(np.int32))
-        columns["rewards"].append(window(episode.rewards, start, unroll_steps)[0])
-        columns["values"].append(window(returns[id(episode)], start, unroll_steps + 1)[0])
-        columns["policies"].append(window(episode.policies, start, unroll_steps + 1)[0])
-        columns["mask"].append(window(ones, start, unroll_steps + 1)[0])
-    names = rows[0][0].observations.keys()
-    return Batch(
-        observations={k: np.stack([e.observations[k][t] for e, t in rows]) for k in names},
-        next_observations={k: np.stack([e.observations[k][min(t + 1, e.length - 1)] for e, t in rows]) for k in names},
-        legal=np.stack([e.legal[t] for e, t in rows]),
-        actions=np.stack(columns["actions"]).astype(np.int32),
-        rewards=np.stack(columns["rewards"]).astype(np.float32),
-        values=np.stack(columns["values"]).astype(np.float32),
-        policies=np.stack(columns["policies"]).astype(np.float32),
-        mask=np.stack(columns["mask"]).astype(np.float32),
-        weights=weights,
-        where=tuple(rows),
-    )
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An episode in the replay."""
+
+    start: int
+    length: int
+    number: int  # counted from the first of the run
+    program: str
+
+
+class Replay(Store):
+    """The newest episodes, first in, first out."""
+
+    def __init__(self, capacity_steps: int, *, priority_exponent: float, bootstrap_steps: int) -> None:
+        super().__init__(capacity_steps, priority_exponent=priority_exponent, bootstrap_steps=bootstrap_steps)
+        self.kept: deque[Kept] = deque()
+        self._cursor = 0
+
+    def add(self, episode: Episode, number: int) -> None:
+        """Keep an episode (at most ``capacity_steps`` long); the oldest make room for it."""
+        if self._cursor + episode.length > self.capacity_steps:
+            self._drop_until(lambda oldest: oldest.start < self._cursor)
+            self._cursor = 0
+        start, stop = self._cursor, self._cursor + episode.length
+        self._drop_until(lambda oldest: oldest.start >= stop or oldest.start + oldest.length <= start)
+        self.put(start, episode)
+        self.kept.append(Kept(start, episode.length, number, episode.program))
+        self._cursor = stop
+
+    def _drop_until(self, clear_of: Callable[[Kept], bool]) -> None:
+        while self.kept and not clear_of(self.kept[0]):
+            self.clear(self.kept.popleft().start)
+
+
+class Records(Store):
+    """The best episode of each program, to imitate; each program has its own place."""
+
+    def __init__(self, lengths: Mapping[str, int], *, priority_exponent: float) -> None:
+        longest = max(lengths.values())
+        super().__init__(sum(lengths.values()), priority_exponent=priority_exponent, bootstrap_steps=longest)
+        starts = np.cumsum([0, *lengths.values()])
+        self._starts = dict(zip(lengths, starts.tolist(), strict=False))
+        self.returns: dict[str, float] = {}
+
+    def episodes(self) -> list[Episode]:
+        """Return the episodes, one of each program that has any."""
+        return [self.episode(self._starts[name], name) for name in self.returns]
+
+    def offer(self, episode: Episode, imitation_share: float) -> bool:
+        """Keep an episode that ends better than all before it of its program; return whether it does."""
+        total = float(episode.rewards.sum())
+        if total <= self.returns.get(episode.program, -np.inf):
+            return False
+        self.keep(episode.imitated(imitation_share))
+        return True
+
+    def keep(self, episode: Episode) -> None:
+        """Keep an episode as it is."""
+        self.returns[episode.program] = float(episode.rewards.sum())
+        self.put(self._starts[episode.program], episode)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Return the rows of all batches in one."""
+    if len(batches) == 1:
+        return batches[0]
+    rest: dict[str, Any] = {}
+    for name in (field.name for field in fields(Batch)):
+        parts = [getattr(batch, name) for batch in batches]
+        if name.endswith("observations"):
+            rest[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        else:
+            rest[name] = np.concatenate(parts)
+    return Batch(**rest)

@@ -1,7 +1,8 @@
 """A run's folder: configuration, checkpoints, episodes, metrics. No pickle anywhere.
 
 ``run.json`` (what the network needs to load), ``checkpoints/N`` (orbax; the newest complete one counts),
-``state-N.json`` (counters, random state), ``replay/*.npz`` (episodes), ``metrics.jsonl``.
+``state-N.json`` (counters, random state), ``replay/*.npz`` (episodes), ``records/*.npz`` (the best of each program),
+``metrics.jsonl``.
 """
 
 import json
@@ -16,11 +17,11 @@ import orbax.checkpoint as ocp
 
 from agents.muzero.config import Config
 from agents.muzero.learner import Learner
-from agents.muzero.replay import Episode
+from agents.muzero.replay import Episode, Records, Replay
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, write_text
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class RunFolder:
         """
         if (self.path / "run.json").exists():
             raise InputError(f"{self.path} holds a run already; give --resume to continue it, or another --out")
-        for part in ("checkpoints", "replay"):
+        for part in ("checkpoints", "replay", "records"):
             (self.path / part).mkdir(parents=True, exist_ok=True)
         about = {
             "format": FORMAT,
@@ -80,7 +81,7 @@ class RunFolder:
                 raise TraceError(self.path / "run.json", None, f"{name} has shape {shape}, the network wants {trained}")
         return self.config()
 
-    def save(self, learner: Learner, state: dict[str, Any], episodes: list[tuple[int, Episode]]) -> None:
+    def save(self, learner: Learner, state: dict[str, Any], replay: Replay, records: Records) -> None:
         """Write a checkpoint; it counts once its ``state-N.json`` is there. Older ones go afterwards."""
         number = int(state["steps"])
         target = (self.path / "checkpoints" / str(number)).absolute()
@@ -88,13 +89,14 @@ class RunFolder:
             shutil.rmtree(target)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target, learner._asdict())
-        kept = set()
-        for index, episode in episodes:
-            kept.add(f"{index}.npz")
-            file = self.path / "replay" / f"{index}.npz"
+        names = {f"{kept.number}.npz" for kept in replay.kept}
+        for kept in replay.kept:
+            file = self.path / "replay" / f"{kept.number}.npz"
             if not file.exists():
-                _write_episode(file, episode)
-        state = {**state, "episodes": [index for index, _ in episodes]}
+                _write_episode(file, replay.episode(kept.start, kept.program))
+        for index, episode in enumerate(records.episodes()):
+            _write_episode(self.path / "records" / f"{index}.npz", episode)
+        state = {**state, "episodes": [kept.number for kept in replay.kept]}
         write_text(self.path / f"state-{number}.json", json.dumps(state) + "\n")
         for old in self.path.glob("state-*.json"):
             if old.name != f"state-{number}.json":
@@ -103,7 +105,7 @@ class RunFolder:
             if folder.name != str(number):
                 shutil.rmtree(folder, ignore_errors=True)
         for file in (self.path / "replay").glob("*.npz"):
-            if file.name not in kept:
+            if file.name not in names:
                 file.unlink()
 
     def newest(self) -> dict[str, Any] | None:
@@ -169,6 +171,10 @@ class RunFolder:
         """Return the episodes of a state's replay, oldest first."""
         return [(index, _read_episode(self.path / "replay" / f"{index}.npz")) for index in state["episodes"]]
 
+    def load_records(self) -> list[Episode]:
+        """Return the best episode of each program."""
+        return [_read_episode(file) for file in sorted((self.path / "records").glob("*.npz"))]
+
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -177,7 +183,7 @@ class RunFolder:
 
 def _write_episode(path: Path, episode: Episode) -> None:
     arrays = {f"observation.{name}": array for name, array in episode.observations.items()}
-    for name in ("legal", "actions", "rewards", "policies", "root_values", "priorities"):
+    for name in ("legal", "actions", "rewards", "policies", "root_values"):
         arrays[name] = getattr(episode, name)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, program=np.array(episode.program), **arrays)  # type: ignore[arg-type]

@@ -59,6 +59,7 @@ def _search(
             recurrent,
             num_simulations,
             invalid_actions=invalid,
+            qtransform=_qtransform(model.config.value_unit, num_simulations),
             max_num_considered_actions=model.num_actions,
             gumbel_scale=1.0 if explore else 0.0,
         )
@@ -75,6 +76,18 @@ def _search(
         )
     summary = output.search_tree.summary()
     return SearchResult(output.action.astype(jnp.int32), output.action_weights, summary.value)
+
+
+def _qtransform(value_unit: float, num_simulations: int) -> Callable[..., jax.Array]:
+    """Return mctx's completed Q-values in units of ``value_unit``; with 0 stretched to the same range at every node.
+
+    Stretching makes the least difference between two actions count as the largest does, noise of the model too.
+    """
+    if value_unit <= 0:
+        found: Callable[..., jax.Array] = mctx.qtransform_completed_by_mix_value
+        return found
+    scale = 1.0 / (value_unit * (50.0 + num_simulations))  # mctx multiplies by 50 + the visits of the most visited
+    return partial(mctx.qtransform_completed_by_mix_value, value_scale=scale, rescale_values=False)
 
 
 def _recurrent(

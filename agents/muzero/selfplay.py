@@ -8,17 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.muzero.config import Config
+from agents.muzero.history import History
 from agents.muzero.networks import Parameters
 from agents.muzero.replay import Episode
 from agents.muzero.search import Search
-from agents.muzero.targets import n_step_returns
 from mallocgame import rules
 from mallocgame.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
-F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 Pair = tuple[Program, Hierarchy]
 Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
 
@@ -31,83 +31,49 @@ class SelfPlay:
         self.config, self.search, self.pairs = config, search, list(pairs)
         self.batch = MallocGameBatch(self.pairs, config.num_games)
         self.random = np.random.default_rng(seed)
-        self._history: list[list[dict[str, Any]]] = [[] for _ in range(config.num_games)]
+        longest = max(game.num_decisions for game in self.batch.games)
+        self._history = History(observations_of(self.batch), self.batch.num_actions, longest)
 
     def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
         """Make one move in every game; return finished episodes with their mappings and simulated seconds."""
         batch = self.batch
-        seen = {name: array.copy() for name, array in observations_of(batch).items()}
-        legal = batch.action_masks.copy()
-        found = self.search(parameters, seen, legal, key)
+        self._history.see(observations_of(batch), batch.action_masks)
+        found = self.search(parameters, batch.observations, batch.action_masks, key)
         actions, policy, value = (np.asarray(part) for part in (found.action, found.policy, found.value))
+        before = batch.all_seconds()
         batch.step(actions)
+        self._history.move(actions, log_rewards(before, batch.all_seconds()), policy, value)
         finished = []
-        for row, history in enumerate(self._history):
-            history.append(
-                {
-                    "observation": {name: _compact(array[row]) for name, array in seen.items()},
-                    "legal": legal[row],
-                    "action": actions[row],
-                    "reward": batch.rewards[row],
-                    "policy": policy[row],
-                    "value": value[row],
-                }
-            )
-            if batch.done[row]:
-                name = self.pairs[int(batch.which[row])][0].name
-                episode = make_episode(history, name, self.config.bootstrap_steps)
-                finished.append((episode, batch.to_mapping(row), batch.seconds(row)))
-                self._history[row] = []
-        if batch.done.any():
-            over = batch.done.copy()
-            batch.reset(over, which=self.random.integers(0, len(self.pairs), size=int(over.sum())))
+        for row in np.flatnonzero(batch.done).tolist():
+            episode = self._history.take(row, self.pairs[int(batch.which[row])][0].name)
+            finished.append((episode, batch.to_mapping(row), batch.seconds(row)))
+        if finished:
+            batch.reset(batch.done.copy(), which=self.random.integers(0, len(self.pairs), size=len(finished)))
         return finished
 
 
-def make_episode(history: list[dict[str, Any]], program: str, bootstrap_steps: int) -> Episode:
-    """Return the episode of a finished game; priorities are the errors of the searched values."""
-    rewards = np.array([move["reward"] for move in history], dtype=np.float32)
-    values = np.array([move["value"] for move in history], dtype=np.float32)
-    names = history[0]["observation"].keys()
-    return Episode(
-        observations={name: np.stack([move["observation"][name] for move in history]) for name in names},
-        legal=np.stack([move["legal"] for move in history]),
-        actions=np.array([move["action"] for move in history], dtype=np.int32),
-        rewards=rewards,
-        policies=np.stack([move["policy"] for move in history]).astype(np.float32),
-        root_values=values,
-        priorities=np.abs(n_step_returns(rewards, values, bootstrap_steps) - values) + np.float32(1e-3),
-        program=program,
-    )
+def log_rewards(before: F64, after: F64) -> F64:
+    """Return the agent's rewards: log(seconds before / seconds after), so that returns are logs of speed-ups.
+
+    One percent is then worth the same wherever a program stands; the game's own reward measures in seconds with
+    everything in layer 0, of which the last percents may be a thousandth.
+    """
+    return np.asarray(np.log(before / after))
 
 
-def demonstrate(pair: Pair, mapping: Mapping, config: Config) -> Episode:
+def demonstrate(pair: Pair, mapping: Mapping) -> Episode:
     """Return the episode in which the game is played as ``mapping`` does it, as far as the rules can."""
     batch = MallocGameBatch([pair], 1)
     game = batch.games[0]
     _, actions = rules.decode(game, rules.actions_of(game, mapping))
-    history: list[dict[str, Any]] = []
+    history = History(observations_of(batch), batch.num_actions, len(actions))
     for action in actions:
-        legal = batch.action_masks[0].copy()
-        others = max(int(legal.sum()) - 1, 1)
-        policy = np.where(legal, (1.0 - config.imitation_share) / others, 0.0)
-        policy[action] = 0.0
-        policy[action] = 1.0 - policy.sum()
-        seen = {name: _compact(array[0]) for name, array in observations_of(batch).items()}
+        history.see(observations_of(batch), batch.action_masks)
+        policy = batch.action_masks / batch.action_masks.sum()
+        before = batch.all_seconds()
         batch.step(np.array([action]))
-        history.append(
-            {
-                "observation": seen,
-                "legal": legal,
-                "action": action,
-                "reward": batch.rewards[0],
-                "policy": policy,
-                "value": 0.0,
-            }
-        )
-    episode = make_episode(history, pair[0].name, len(history))
-    episode.root_values = n_step_returns(episode.rewards, episode.root_values, len(history))
-    return episode
+        history.move(np.array([action]), log_rewards(before, batch.all_seconds()), policy, np.zeros(1))
+    return history.take(0, pair[0].name)
 
 
 def play(
@@ -131,7 +97,3 @@ def observations_of(batch: MallocGameBatch) -> dict[str, npt.NDArray[Any]]:
 def shapes_of(batch: MallocGameBatch) -> dict[str, list[int]]:
     """Return the shape of each array of one game's observation."""
     return {name: list(array.shape[1:]) for name, array in observations_of(batch).items()}
-
-
-def _compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return array.astype(np.float16 if array.dtype == np.float32 else np.int16)

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 
 
 def n_step_returns(rewards: F32, root_values: F32, bootstrap_steps: int) -> F32:
@@ -28,10 +27,3 @@ def n_step_returns(rewards: F32, root_values: F32, bootstrap_steps: int) -> F32:
     end = np.minimum(np.arange(length) + bootstrap_steps, length)
     value = np.concatenate([root_values.astype(np.float64), [0.0]])
     return np.asarray(total[end] - total[:length] + value[end], dtype=np.float32)
-
-
-def window(values: F32, start: I64, count: int) -> F32:
-    """Return float32[B, count, ...]: ``values[start : start + count]`` for each start, zeros past the end."""
-    index = start[:, None] + np.arange(count)
-    padded = np.concatenate([values, np.zeros((1, *values.shape[1:]), dtype=values.dtype)])
-    return np.asarray(padded[np.minimum(index, len(values))])

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from agents.muzero.config import Config
-from agents.muzero.learner import Learner, batch_arrays, learning_rate, make_learner, shard
+from agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
 from agents.muzero.networks import Model
-from agents.muzero.replay import Batch, Episode, Replay
+from agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
 from agents.muzero.run import RunFolder
 from agents.muzero.search import Search, make_search
 from agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, shapes_of
@@ -22,6 +23,8 @@ from mallocgame.errors import InputError
 from mallocgame.mapping import Mapping
 from mallocgame.simulate import simulate
 from mallocgame.validate import validate
+
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +66,7 @@ class Trainer:
         seed: int = 0,
         starts: Sequence[Mapping | None] = (),
         resume: bool = False,
+        weights: Path | None = None,
     ) -> None:
         """Prepare games, network and folder.
 
@@ -70,6 +74,7 @@ class Trainer:
             pairs: the programs to play, whole; they are focused here.
             starts: hybrid mode: a valid mapping for each program (or None), demonstrated, and never made worse.
             resume: continue the run in ``folder``; ``config`` is then the run's own.
+            weights: start from the weights of this run or exported agent, whose network must have the same sizes.
 
         Raises:
             InputError: a folder that holds a run (without ``resume``) or none (with it), or one that does not fit.
@@ -86,13 +91,24 @@ class Trainer:
         self.config, self.seed = config, seed
         self.model = Model(config, probe.num_actions)
         self.learner, self._update = make_learner(self.model, probe.observations, seed)
+        if weights is not None and not resume:
+            fitting = RunFolder(weights)
+            fitting.check(shapes, probe.num_actions)
+            parameters = fitting.load_parameters(self.learner)
+            self.learner = self.learner._replace(parameters=parameters, target=parameters)
         self.play = SelfPlay(focused, config, self._search(config.num_simulations), seed)
-        self.replay = Replay(config.replay_steps, priority_exponent=config.priority_exponent, seed=seed)
+        lengths = {game.program.name: game.num_decisions for game in self.play.batch.games}
+        self.replay = Replay(
+            max(config.replay_steps, 2 * max(lengths.values())),
+            priority_exponent=config.priority_exponent,
+            bootstrap_steps=config.bootstrap_steps,
+        )
+        self.records = Records(lengths, priority_exponent=config.priority_exponent)
+        self.random = np.random.default_rng(seed)
         self._reanalyse = self._search(config.num_simulations) if config.reanalyse_fraction > 0 else None
         self.key = jax.random.key(seed)
         self.steps = self.episodes = 0
         self.spent_seconds = 0.0
-        self._numbered: list[tuple[int, Episode]] = []
         self._returns: list[float] = []
         self._debt = 0.0
         self.best: dict[str, Best] = {}
@@ -102,10 +118,9 @@ class Trainer:
             judged = simulate(program, hierarchy, mapping).total_seconds
             self.best[program.name] = Best(mapping=mapping, seconds=judged, home_seconds=home)
         self._starts = {p[0].name: s for p, s in zip(self.pairs, starts, strict=False) if s is not None}
+        self._demonstrate()
         if resume:
             self._restore()
-        else:
-            self._demonstrate()
 
     def train(
         self,
@@ -127,6 +142,7 @@ class Trainer:
         last_report = last_save = begun
         first_steps, losses, improved = self.steps, dict[str, float](), set[str]()
         try:
+            self._imitate()
             while (done := self._progress(seconds, steps)) < 1.0:
                 improved |= self._advance()
                 losses = self._learn(done) or losses
@@ -152,26 +168,26 @@ class Trainer:
             "episodes_played": self.episodes,
             "spent_seconds": self.spent_seconds,
             "key": jax.random.key_data(self.key).tolist(),
-            "numpy": self.replay.random.bit_generator.state,
+            "numpy": self.random.bit_generator.state,
             "games": self.play.random.bit_generator.state,
             "debt": self._debt,
         }
-        self.folder.save(self.learner, state, self._numbered)
+        self.folder.save(self.learner, state, self.replay, self.records)
 
     def _restore(self) -> None:
         state = self.folder.newest()
         if state is None:
-            self._demonstrate()  # killed before its first checkpoint: nothing but the start is known
-            return
+            return  # killed before its first checkpoint: nothing but the start is known
         self.learner = self.folder.load(self.learner, state)
         self.steps, self.episodes = int(state["steps"]), int(state["episodes_played"])
         self.spent_seconds, self._debt = float(state["spent_seconds"]), float(state["debt"])
         self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
-        self.replay.random.bit_generator.state = state["numpy"]
+        self.random.bit_generator.state = state["numpy"]
         self.play.random.bit_generator.state = state["games"]
-        self._numbered = self.folder.load_episodes(state)
-        for _, episode in self._numbered:
-            self.replay.add(episode)
+        for number, episode in self.folder.load_episodes(state):
+            self.replay.add(episode, number)
+        for episode in self.folder.load_records():
+            self.records.keep(episode)
 
     def _search(self, num_simulations: int) -> Search:
         return make_search(self.model, num_simulations=num_simulations, explore=True)
@@ -185,13 +201,17 @@ class Trainer:
         for program, hierarchy in self.play.pairs:
             start = self._starts.get(program.name)
             if start is not None:
-                self._store(demonstrate((program, hierarchy), start, self.config))
+                self.records.offer(demonstrate((program, hierarchy), start), self.config.imitation_share)
+
+    def _imitate(self) -> None:
+        """Learn from the demonstrations alone, once, before the first game."""
+        while self.records.num_steps and not self.steps and int(self.learner.updates) < self.config.imitation_updates:
+            self._update_from([(self.records, self.config.batch_size)], self.config.learning_rate)
 
     def _store(self, episode: Episode) -> None:
-        self.replay.add(episode)
-        self._numbered.append((self.episodes, episode))
+        self.replay.add(episode, self.episodes)
+        self.records.offer(episode, self.config.imitation_share)
         self.episodes += 1
-        self._numbered = self._numbered[-len(self.replay.episodes) :]
 
     def _advance(self) -> set[str]:
         self.key, now = jax.random.split(self.key)
@@ -221,34 +241,53 @@ class Trainer:
         return True
 
     def _learn(self, progress: float) -> dict[str, float] | None:
-        if self.replay.num_steps < 2 * self.config.batch_size:
+        config = self.config
+        if self.replay.num_steps < 2 * config.batch_size:
             self._debt = min(self._debt, 1.0)
             return None
         losses = None
-        rate = learning_rate(self.config, progress)
+        rate = learning_rate(config, progress)
+        from_records = int(config.records_share * config.batch_size) if self.records.num_steps else 0
         while self._debt >= 1.0:
             self._debt -= 1.0
-            batch = self._sample()
-            self.learner, losses = self._update(self.learner, shard(batch_arrays(batch)), rate)
-            for (episode, at), error in zip(batch.where, np.asarray(losses.errors), strict=True):
-                episode.priorities[at] = error + 1e-3
+            shares = [(self.replay, config.batch_size - from_records), (self.records, from_records)]
+            losses = self._update_from([(store, count) for store, count in shares if count], rate)
         if losses is None:
             return None
         names = ("total", "policy", "value", "reward", "consistency")
         return {name: float(getattr(losses, name)) for name in names} | {"learning_rate": rate}
 
-    def _sample(self) -> Batch:
-        config = self.config
-        batch = self.replay.sample(config.batch_size, config.unroll_steps, config.bootstrap_steps)
-        count = int(config.reanalyse_fraction * config.batch_size)
-        if self._reanalyse is not None and count:
-            self.key, now = jax.random.split(self.key)
-            found = self._reanalyse(self.learner.target, batch.observations, batch.legal, now)
-            for row in range(count):
-                episode, at = batch.where[row]
-                episode.policies[at], episode.root_values[at] = found.policy[row], found.value[row]
-                batch.policies[row, 0] = found.policy[row]
-        return batch
+    def _update_from(self, shares: Sequence[tuple[Store, int]], rate: float) -> Losses:
+        """Make one update from so many positions of each store, and renew their priorities."""
+        drawn, batches = [], []
+        for store, count in shares:
+            positions, chances = store.draw(self.random, count)
+            weights = (1.0 / chances).astype(np.float32)
+            batch = store.gather(positions, self.config.unroll_steps, weights / weights.max())
+            if store is self.replay:
+                batch = self._renew(batch, positions)
+            drawn.append(positions)
+            batches.append(batch)
+        self.learner, losses = self._update(self.learner, shard(batch_arrays(join(batches))), rate)
+        errors, begin = np.asarray(losses.errors), 0
+        for (store, count), positions in zip(shares, drawn, strict=True):
+            store.prioritise(positions, errors[begin : begin + count])
+            begin += count
+        return losses
+
+    def _renew(self, batch: Batch, positions: I64) -> Batch:
+        """Search the first positions of a batch again with the newest target network."""
+        count = int(self.config.reanalyse_fraction * len(positions))
+        if self._reanalyse is None or not count:
+            return batch
+        self.key, now = jax.random.split(self.key)
+        observations = {name: array[:count] for name, array in batch.observations.items()}
+        found = self._reanalyse(self.learner.target, observations, batch.legal[:count], now)
+        policies, values = np.asarray(found.policy), np.asarray(found.value)
+        self.replay.reanalyse(positions[:count], policies, values)
+        fresh = batch.policies.copy()
+        fresh[:count, 0] = policies
+        return replace(batch, policies=fresh)
 
     def _report(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> Report:
         row = Report(

@@ -77,7 +77,7 @@ def test_a_hybrid_run_never_returns_worse_than_its_start(tmp_path: Path) -> None
     program, hierarchy = pairs[0]
     start = anneal(program, hierarchy, seconds=0.5)
     trainer = Trainer(pairs, TINY, tmp_path / "run", starts=[start.mapping])
-    assert trainer.replay.num_steps > 0
+    assert trainer.records.num_steps > 0
     trainer.train(steps=300)
     assert trainer.best[program.name].seconds <= start.seconds + 1e-15
 
@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert state is not None
     resumed = Trainer(find_programs(family="chain", decisions=20), TINY, run, resume=True)
     assert resumed.steps == state["steps"] > 0
-    assert len(resumed.replay.episodes) == len(state["episodes"])
+    assert len(resumed.replay.kept) == len(state["episodes"])
     resumed.train(steps=resumed.steps + 64)
     assert resumed.steps >= state["steps"] + 64
 
