@@ -173,7 +173,8 @@ class _Tuning:
                 search.try_out(())
             if search.best.mapping is not None:
                 improve(search, self.program, self.target.trace.hierarchy, goal)
-                realise(search, self.program, goal)
+                if not search.is_over():
+                    realise(search, self.program, goal)
                 improve(search, self.program, self.target.trace.hierarchy, goal)
             self.rounds += 1
             if search.best.judged_seconds < self.search.best.judged_seconds:

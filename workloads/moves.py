@@ -7,6 +7,7 @@ bring if the compiler did nothing else. Space is only checked by its sum: the co
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Self
 
 import numpy as np
@@ -84,12 +85,20 @@ def put_together(parts: Table[int, Part]) -> Mapping:
     for part in parts.values():
         first = len(residencies)
         residencies += part.residencies
-        for x in part.transfers:
-            source = x.source if x.source < 0 else first + x.source
-            target = x.target if x.target < 0 else first + x.target
-            transfers.append(replace(x, source=source, target=target))
-    order = sorted(transfers, key=lambda x: (x.start_after, x.done_before))
-    return Mapping(residencies=tuple(residencies), transfers=tuple(order))
+        transfers += [
+            Transfer(  # much faster than dataclasses.replace
+                tensor=x.tensor,
+                source=x.source if x.source < 0 else first + x.source,
+                target=x.target if x.target < 0 else first + x.target,
+                start_after=x.start_after,
+                done_before=x.done_before,
+                size_bytes=x.size_bytes,
+                slice_offset_bytes=x.slice_offset_bytes,
+            )
+            for x in part.transfers
+        ]
+    transfers.sort(key=attrgetter("start_after", "done_before"))
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

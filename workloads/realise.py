@@ -26,6 +26,7 @@ MAX_REFUSALS = 8  # in a row, before a group of orders is given up
 NUM_FIRST = 12  # pinned values that are placed before all others
 FIRST_WIDTH = 64  # moves that are tried together at first
 MAX_ROOM = 12  # moves that others give way to, that are thought through each time
+LEAST_THINKING_SECONDS = 2.0  # about moves, or twice as long as an evaluation takes
 LEAST_GAIN = 1e-6  # of the whole time, for a move to be worth a compilation
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _DEFINER = re.compile(r"defining instruction '([^']+)'")
@@ -41,6 +42,7 @@ class Search:
     decisions: tuple[Decision, ...] = ()
     refused: dict[Decision, str] = field(default_factory=dict)
     evaluations: int = 0
+    last_seconds: float = 0.0  # that an evaluation took
     flags: Options = field(default_factory=dict)  # that ``evaluate`` gives with all orders
     on_better: Report | None = None
 
@@ -49,6 +51,7 @@ class Search:
         chosen = tuple(dict.fromkeys(decisions))
         found = self.evaluate(chosen)
         self.evaluations += 1
+        self.last_seconds = found.seconds
         if found.mapping is not None and found.judged_seconds < self.best.judged_seconds * (1 - 1e-9):
             self.best, self.decisions = found, chosen
             if self.on_better is not None:
@@ -129,7 +132,9 @@ def improve(search: Search, program: Program, hierarchy: Hierarchy, goal: Mappin
     while not search.is_over():
         assert search.best.mapping is not None
         before = search.best.judged_seconds
-        chosen = _choose(outlook, take_apart(search.best.mapping), search.decisions, wishes, given_up, width)
+        think = max(2 * search.last_seconds, LEAST_THINKING_SECONDS)
+        parts = take_apart(search.best.mapping)
+        chosen = _choose(outlook, parts, search.decisions, wishes, given_up, width, think)
         if not chosen:
             return
         left = _try_moves(search, chosen, given_up)
@@ -148,13 +153,25 @@ def _choose(
     wishes: Wishes,
     given_up: set[tuple[Decision, ...]],
     width: int,
+    seconds_to_think: float = float("inf"),
 ) -> list[Move]:
-    """Return at most ``width`` moves of different tensors that together promise the most, greedily."""
+    """Return at most ``width`` moves of different tensors that together promise the most, greedily.
+
+    Where time is short, the tensors are thought about whose copies are waited for longest, then the largest.
+    """
+    until = time.monotonic() + seconds_to_think
     now = outlook.timeline(parts)
     known = set(decisions)
     found = [m for m in moves(outlook.program, parts, now.stall_seconds, wishes) if m.orders not in given_up]
     found = [m for m in found if not known.issuperset(m.orders)]
-    seconds = [outlook.seconds(m.expected(parts)) for m in found]
+    sizes = outlook.program.sizes_bytes
+    found.sort(key=lambda m: (-_waits(m, parts, now), -int(sizes[m.tensor])))
+    seconds = []
+    for move in found:
+        if time.monotonic() > until:
+            break
+        seconds.append(outlook.seconds(move.expected(parts)))
+    found = found[: len(seconds)]
     for at in _worth_room(found, seconds, parts, now):
         roomy = outlook.make_room(parts, found[at])
         if roomy is not None:
@@ -180,12 +197,14 @@ def _choose(
 def _worth_room(found: list[Move], seconds: list[float], parts: Parts, now: Timeline) -> list[int]:
     """Return the moves that do not fit, of those tensors whose copies are waited for longest."""
 
-    def waits(move: Move) -> float:
-        steps = {x.done_before for x in parts.get(move.tensor, Part()).transfers}
-        return float(now.stall_seconds[sorted(steps)].sum())
+    far = 1e-3 * now.total_seconds
+    large = [i for i, m in enumerate(found) if seconds[i] == float("inf") and _waits(m, parts, now) > far]
+    return sorted(large, key=lambda i: -_waits(found[i], parts, now))[:MAX_ROOM]
 
-    large = [i for i, m in enumerate(found) if seconds[i] == float("inf") and waits(m) > 1e-3 * now.total_seconds]
-    return sorted(large, key=lambda i: -waits(found[i]))[:MAX_ROOM]
+
+def _waits(move: Move, parts: Parts, now: Timeline) -> float:
+    steps = {x.done_before for x in parts.get(move.tensor, Part()).transfers}
+    return float(now.stall_seconds[sorted(steps)].sum())
 
 
 def _try_moves(search: Search, chosen: list[Move], given_up: set[tuple[Decision, ...]]) -> list[Move]:
