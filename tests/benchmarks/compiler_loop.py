@@ -19,6 +19,7 @@ from workloads import suite
 from workloads.compiler import Compiler
 from workloads.models import MODELS
 
+LARGE = 600  # instructions
 SOLVERS = (
     Path(__file__).parents[2] / "docs" / "solvers.jsonl"
 )  # best mappings known, by python -m tests.benchmarks.solvers
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--programs", default=",".join(MODELS))
     parser.add_argument("--chips", default="v5e,v4,v6e")
     parser.add_argument("--seconds", type=float, default=40.0, help="search budget a program")
-    parser.add_argument("--large-seconds", type=float, default=60.0, help="the same for 500 instructions or more")
+    parser.add_argument("--large-seconds", type=float, default=60.0, help=f"the same for {LARGE} instructions or more")
     parser.add_argument("--solve-seconds", type=float, default=6.0, help="of the solver, each time")
     parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
     parser.add_argument("--report", action="store_true", help="only print what there is")
@@ -62,7 +63,7 @@ def run(
         found = tune(
             f"workloads.models:{program}",
             chip=chip,
-            seconds=options.large_seconds if steps >= 500 else options.seconds,
+            seconds=options.large_seconds if steps >= LARGE else options.seconds,
             solve_seconds=options.solve_seconds,
             full=full,
             compiler=compiler,
