@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from mallocgame.compiler_options import save_compiler_options
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import write_text
-from mallocgame.invariants import invariant_parameters
 from mallocgame.mapping import Mapping
-from mallocgame.program import Program
+from workloads.flags import NOTHING_HELD, OTHERS, hoist_limits_kib
 from workloads.overrides import HOIST_LIMIT
 
 if TYPE_CHECKING:
+    from workloads.compiler import Options
     from workloads.overrides import Decision
     from workloads.realise import Search
     from workloads.verify import CompilesPrograms, Target
@@ -32,16 +32,6 @@ MAX_STALE = 3  # rounds without improvement
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
 Note = Callable[[str], None]
-Flags = dict[str, str | bool]
-
-# What helps with one program harms another. Without the first, a parameter may be held for the next run.
-NOTHING_HELD: Flags = {"xla_msa_max_cross_program_prefetches": "0"}
-FLAGS: tuple[Flags, ...] = (
-    {"xla_tpu_enforce_prefetch_fifo_order": "true"},
-    {"xla_msa_max_retries": "10"},
-    {"xla_msa_max_repacks": "0"},
-    {"xla_msa_max_overlap_to_mem_size_async_copy_ratio": "20"},
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +99,6 @@ def tune(
     return _Tuning(target, deadline, solve_seconds, folder, seed, note).run(full)
 
 
-def hoist_limits_kib(program: Program, capacity_bytes: int) -> list[int]:
-    """Return the limits worth trying for copies before loops: what loop-invariant parameters need, and all there is."""
-    need = sum(program.tensors[t].size_bytes for t in invariant_parameters(program))
-    if not need:
-        return []
-    limit = capacity_bytes // 1024
-    return sorted({min(-(-need * 5 // 4) // 1024 + 64, limit), limit})
-
-
 class _Tuning:
     """One search over orders for each set of flags; the best of all is kept."""
 
@@ -139,7 +120,7 @@ class _Tuning:
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
         self.program = target.trace.program.without_hoisting()
-        self.flags: Flags = {}
+        self.flags: Options = {}
         self.search = self._new_search({})  # the best
 
     def run(self, full: bool) -> Tuned:
@@ -180,12 +161,12 @@ class _Tuning:
             if search.best.judged_seconds < self.search.best.judged_seconds:
                 self._take(search)
             if not others:
-                self._try_flags(FLAGS)
+                self._try_flags(OTHERS)
             stale = 0 if self.search.best.judged_seconds < before else stale + 1
             self._save()
             goal = self._solve() if stale < MAX_STALE else None
 
-    def _new_search(self, flags: Flags) -> "Search":
+    def _new_search(self, flags: "Options") -> "Search":
         from workloads.realise import Search
 
         def evaluate(decisions: Any) -> Any:
@@ -212,7 +193,7 @@ class _Tuning:
         trace = self.target.trace
         return hoist_limits_kib(trace.program, trace.hierarchy.layers[1].capacity_bytes)
 
-    def _try_flags(self, candidates: Iterable[Flags]) -> None:
+    def _try_flags(self, candidates: "Iterable[Options]") -> None:
         """Try flags with the orders that there are, one after the other; what helps stays."""
         for flag in candidates:
             if time.monotonic() >= self.deadline:

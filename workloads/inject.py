@@ -2,11 +2,13 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mallocgame.mapping import Mapping
 from mallocgame.simulate import simulate
 from workloads.compiler import Options
+from workloads.flags import flags_for
 from workloads.overrides import Decision, decisions_of
 from workloads.realise import Report, Search, improve, realise
 from workloads.verify import Fate, FullCompile, Target, fate_of
@@ -56,23 +58,39 @@ def inject(
         mapping: what is wanted; ``carry_over`` brings it from an older trace of the program.
         seconds: for the search over orders; the first compilation is always made.
         full: also compile default and result to their end. An illegal result is dropped.
-        flags: further compiler options, given with all orders.
+        flags: further compiler options, given with all orders. Flags that ``mapping`` needs are tried besides.
         on_better: told about each improvement.
     """
-    program, default = target.trace.program, target.default()
-    search = Search(
-        evaluate=lambda decisions: target.evaluate(decisions, flags),
-        deadline=time.monotonic() + seconds,
-        best=default,
-        on_better=on_better,
-    )
-    realise(search, program, mapping)
-    improve(search, program, target.trace.hierarchy, mapping)
-    best, refused = search.best, search.refused
+    program, hierarchy, default = target.trace.program, target.trace.hierarchy, target.default()
+    until = time.monotonic() + seconds
+    sets = [{**(flags or {}), **more} for more in flags_for(program, hierarchy.layers[1].capacity_bytes, mapping)]
+    searches: list[Search] = []
+    for number, given in enumerate(sets):
+        left = max(until - time.monotonic(), 0.0)
+        if searches and not left:
+            break
+        search = Search(
+            evaluate=partial(target.evaluate, flags=given),
+            deadline=time.monotonic() + left / (len(sets) - number),
+            best=default,
+            flags=given,
+            on_better=on_better,
+        )
+        if given:
+            search.best = replace(default, mapping=None, judged_seconds=float("inf"))
+            search.try_out(())
+        if search.best.mapping is not None:
+            realise(search, program, mapping)
+            improve(search, program, hierarchy, mapping)
+        searches.append(search)
+    chosen = min(searches, key=lambda s: s.best.judged_seconds)
+    best = chosen.best if chosen.best.judged_seconds < default.judged_seconds else default
+    refused = {d: why for s in searches for d, why in s.refused.items()}
     default_full = target.compile_fully({}) if full else None
     done = target.compile_fully(best.options) if full and best.options else default_full
     if done is not None and done.error:
-        best, refused = default, dict.fromkeys(search.decisions, done.error)
+        refused |= dict.fromkeys(chosen.decisions, done.error)
+        best = default
     wanted = decisions_of(program, mapping)
     return Verdict(
         options=best.options,
@@ -84,6 +102,6 @@ def inject(
         xla_seconds=best.xla_seconds,
         default_full=default_full,
         full=done,
-        evaluations=search.evaluations,
+        evaluations=sum(s.evaluations for s in searches),
         refusals=len(refused),
     )

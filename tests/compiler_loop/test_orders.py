@@ -2,16 +2,21 @@
 
 import re
 import shlex
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mallocgame.errors import InputError
-from mallocgame.mapping import Mapping
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer
+from mallocgame.program import Instruction, Program, Tensor, Use
 from mallocgame.validate import validate
 from tests.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, pinned, program
+from workloads.moves import Outlook, Part, Wishes, moves, put_together, take_apart
 from workloads.overrides import (
+    PREFERRED,
     SORT_ORDER,
     TENSOR_OVERRIDES,
     Action,
@@ -27,6 +32,10 @@ from workloads.verify import Fate, fate_of
 from workloads.xla_records import Position
 
 REFUSAL = "MSA strict override failed for instruction '{}' operand {}, shape f32[9], defining instruction '{}': Out of"
+
+
+def pinned_part(tensor: int) -> Part:
+    return Part(residencies=(pinned(tensor, 0, 4),))
 
 
 def test_toy_goal_is_valid() -> None:
@@ -180,6 +189,77 @@ def test_no_time_means_no_search() -> None:
     realise(search, program(), goal())
     improve(search, program(), HIERARCHY, goal())
     assert len(fake.asked) == 1
+
+
+def test_large_value_is_pinned_though_others_must_give_way() -> None:
+    """Space is short: the move says who goes, and is expected to pay for that."""
+    own = Mapping(
+        residencies=(
+            Residency(tensor=0, layer=1, offset_bytes=0, start_step=1, end_step=4),
+            pinned(2, 60, 4),
+        ),
+        transfers=(Transfer(tensor=0, source=HOME, target=0, start_after=0, done_before=3, size_bytes=50),),
+    )
+    tight = replace(HIERARCHY, layers=(HIERARCHY.layers[0], replace(HIERARCHY.layers[1], capacity_bytes=70)))
+    outlook = Outlook(program=program(), hierarchy=tight)
+    parts = take_apart(own)
+    assert put_together(parts) == own
+    no_stalls = np.zeros(program().num_steps + 1)
+    (pin,) = [m for m in moves(program(), parts, no_stalls, Wishes.of(program(), goal())) if m.part == pinned_part(1)]
+    assert outlook.seconds(pin.expected(parts)) == float("inf")
+    roomy = outlook.make_room(parts, pin)
+    assert roomy is not None
+    assert outlook.seconds(roomy.expected(parts)) < float("inf")
+    assert {tensor for tensor, _ in roomy.displaced} == {0, 2}
+
+
+def test_late_copy_is_asked_for_earlier_but_not_before_its_last_use() -> None:
+    weight = Residency(tensor=0, layer=1, offset_bytes=0, start_step=3, end_step=4)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=2, done_before=3, size_bytes=50)
+    late = take_apart(Mapping(residencies=(weight,), transfers=(copy,)))
+    stalls = np.array([0.0, 0.0, 0.0, 1.0, 0.0])
+    found = [m for m in moves(program(), late, stalls, Wishes.of(program(), Mapping())) if m.tensor == 0]
+    orders = {(d.action, d.start_after) for m in found for d in m.orders}
+    assert orders == {(Action.KEEP, -1), (Action.PREFER, 1), (Action.PREFER, -1)}
+    outlook = Outlook(program=program(), hierarchy=HIERARCHY)
+    early = min(found, key=lambda m: outlook.seconds(m.expected(late)))
+    assert outlook.seconds(early.expected(late)) < outlook.seconds(late)
+    assert options_of([d for m in found for d in m.orders if d.action is Action.PREFER])[PREFERRED] == (
+        "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
+        "override_options{logical_time:1}}"
+        "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
+        "override_options{logical_time:-1}}"
+    )
+
+
+def test_one_of_two_copies_is_left_out_where_the_reader_writes_to_slow_memory() -> None:
+    twice = Program(
+        name="twice",
+        instructions=tuple(Instruction(name=n, compute_seconds=1.0) for n in ("a", "b", "c")),
+        tensors=(
+            Tensor(
+                name="w",
+                size_bytes=50,
+                is_parameter=True,
+                uses=(Use(step=0, bytes=50, operand=0), Use(step=2, bytes=50, operand=3)),
+            ),
+        ),
+    )
+    stays = tuple(Residency(tensor=0, layer=1, offset_bytes=0, start_step=s, end_step=e) for s, e in ((0, 1), (2, 3)))
+    copies = tuple(
+        Transfer(tensor=0, source=HOME, target=i, start_after=2 * i - 1, done_before=2 * i, size_bytes=50)
+        for i in (0, 1)
+    )
+    parts = take_apart(Mapping(residencies=stays, transfers=copies))
+    found = [m for m in moves(twice, parts, np.ones(4), Wishes.of(twice, Mapping())) if not m.whole]
+    kept = {d.place for m in found for d in m.orders if d.action is Action.KEEP}
+    assert kept == set()  # something may be born in fast memory where they begin: not safe
+    apart = take_apart(Mapping(residencies=(stays[0], replace(stays[1], start_step=1)), transfers=copies))
+    found = [m for m in moves(twice, apart, np.ones(4), Wishes.of(twice, Mapping())) if not m.whole]
+    (move,) = [m for m in found if m.orders[0].action is Action.KEEP]
+    assert move.orders[0].place == Position(instruction="c", operand=3)
+    assert move.part == Part(residencies=stays[:1], transfers=copies[:1])
+    assert move.apply([move.orders[0]]) == move.orders
 
 
 def test_blame_falls_on_the_operand_else_on_the_definition() -> None:

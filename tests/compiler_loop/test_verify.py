@@ -11,12 +11,14 @@ import pytest
 import mallocgame
 from mallocgame.compiler_options import differing_versions, save_compiler_options, versions_that_differ
 from mallocgame.errors import InputError, TraceError
-from mallocgame.mapping import Mapping
+from mallocgame.invariants import invariant_parameters
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program
 from mallocgame.simulate import simulate
-from mallocgame.tune import OPTIONS, STATE, hoist_limits_kib, tune
+from mallocgame.tune import OPTIONS, STATE, tune
 from workloads.capture import trace_from_compilation
 from workloads.compiler import Compilation, Options
+from workloads.flags import NOTHING_HELD, hoist_limits_kib
 from workloads.inject import inject
 from workloads.overrides import HOIST_LIMIT
 from workloads.program_reference import ProgramReference
@@ -81,6 +83,22 @@ def test_compiler_that_changes_nothing_gives_the_default_and_no_options() -> Non
     assert verdict.counts["changed"] > 0
     assert sum(verdict.counts.values()) == len(verdict.fates)
     assert any("overrides{" in str(options) for options in compiler.asked)
+
+
+def test_inject_tries_the_flags_that_the_mapping_needs() -> None:
+    compiler = Recorded()
+    whole = target(compiler)
+    inject(whole, faster(), seconds=5.0, full=False)
+    assert any(options.items() >= NOTHING_HELD.items() for options in compiler.asked)
+    assert not any(HOIST_LIMIT in options for options in compiler.asked)
+    program = whole.trace.program
+    weight = next(i for i in invariant_parameters(program))
+    (loop,) = program.loops
+    size = program.tensors[weight].size_bytes
+    stay = Residency(tensor=weight, layer=1, offset_bytes=0, start_step=0, end_step=loop.end_step)
+    copy = Transfer(tensor=weight, source=HOME, target=0, start_after=-1, done_before=loop.start_step, size_bytes=size)
+    inject(whole, Mapping(residencies=(stay,), transfers=(copy,)), seconds=5.0, full=False)
+    assert any(HOIST_LIMIT in options for options in compiler.asked)
 
 
 def test_evaluation_reads_the_default_back() -> None:
