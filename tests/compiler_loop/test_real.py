@@ -1,6 +1,9 @@
 """With the real compiler: orders that it obeys, the flag and the rewrite that mend a loop, the commands."""
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +58,33 @@ def test_impossible_order_is_refused_by_name(loop: Target) -> None:
     assert found.error == "" or name in found.error  # exact or refused, never silently moved
     if not found.error:
         assert fate_of(late, loop.trace.program, found.mapping) is Fate.REALISED
+
+
+def test_evaluations_of_lowered_programs_agree_with_the_first(loop: Target) -> None:
+    program = loop.trace.program
+    keep = [d for i in range(len(program.tensors)) for d in definitions(program, i, Action.KEEP)]
+    found = [loop.evaluate(orders) for orders in ((), keep, (), keep)]
+    assert found[0].mapping == found[2].mapping == loop.trace.mapping
+    assert found[1].mapping == found[3].mapping != found[0].mapping
+    assert found[0].xla_seconds == found[2].xla_seconds == loop.default().xla_seconds
+
+
+def test_child_that_dies_while_it_waits_is_reported_and_replaced(compiler: Compiler, loop: Target) -> None:
+    loop.evaluate(())
+    assert compiler._parent is not None
+    parent = compiler._parent.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    while len(children.read_text().split()) > 1:  # the one that has compiled is being ended
+        time.sleep(0.01)
+    os.kill(int(children.read_text()), signal.SIGKILL)
+    assert "ended without a word" in loop.evaluate(()).error
+    assert loop.evaluate(()).error == ""
+
+
+def test_program_that_cannot_be_lowered_is_told_as_such(compiler: Compiler) -> None:
+    missing = ProgramReference(module=MODULE, name="missing", folder=FOLDER)
+    for _ in range(2):
+        assert "has no function missing" in compiler.compile(missing, "v5e", again=True, hlo=False).error
 
 
 def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_path: Path) -> None:
