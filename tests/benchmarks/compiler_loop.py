@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--large-seconds", type=float, default=60.0, help=f"the same for {LARGE} instructions or more")
     parser.add_argument("--solve-seconds", type=float, default=6.0, help="of the solver, each time")
     parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
+    parser.add_argument("--full-steps", type=int, default=400, help="and of programs of at most so many instructions")
     parser.add_argument("--report", action="store_true", help="only print what there is")
     options = parser.parse_args()
     rows = read(options.out)
@@ -56,10 +57,10 @@ def run(
 ) -> dict[str, Any]:
     """Tune one program for one chip."""
     case = f"{program}-{chip}"
-    full = chip in options.full_chips.split(",")
     start = time.perf_counter()
     try:
         steps = suite.load(case).program.num_steps
+        full = chip in options.full_chips.split(",") and steps <= options.full_steps
         found = tune(
             f"workloads.models:{program}",
             chip=chip,
