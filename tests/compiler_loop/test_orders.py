@@ -66,6 +66,32 @@ def test_value_that_leaves_fast_memory_is_kept_at_its_later_use() -> None:
     assert fate_of(order, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.CHANGED
 
 
+def test_pin_is_realised_only_to_the_last_use() -> None:
+    (pin,) = [d for d in decisions_of(program(), goal()) if d.action is Action.PIN]
+    assert fate_of(pin, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.REALISED
+    assert fate_of(pin, program(), Mapping(residencies=(pinned(1, 50, 3),))) is Fate.CHANGED
+
+
+def test_copy_that_is_asked_for_earlier_begins_after_the_use_before() -> None:
+    longer = Program(
+        name="longer",
+        instructions=tuple(Instruction(name=n, compute_seconds=1.0) for n in "abcdef"),
+        tensors=(
+            Tensor(
+                name="w",
+                size_bytes=50,
+                is_parameter=True,
+                uses=(Use(step=2, bytes=50, operand=0), Use(step=5, bytes=50, operand=3)),
+            ),
+        ),
+    )
+    stay = Residency(tensor=0, layer=1, offset_bytes=0, start_step=5, end_step=6)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=4, done_before=5, size_bytes=50)
+    parts = take_apart(Mapping(residencies=(stay,), transfers=(copy,)))
+    found = list(moves(longer, parts, np.ones(7), Wishes.of(longer, Mapping())))
+    assert {d.start_after for m in found for d in m.orders if d.action is Action.PREFER} == {3, 2}
+
+
 def test_use_is_not_kept_where_that_would_hit_a_fast_result() -> None:
     both = Mapping(residencies=(pinned(2, 0, 4), pinned(1, 50, 1)))  # use_a.2 reads slow and writes fast
     told = [d.place for d in decisions_of(program(), both) if d.tensor == 1]

@@ -20,10 +20,10 @@ from workloads.capture import trace_from_compilation
 from workloads.compiler import Compilation, Options
 from workloads.flags import NOTHING_HELD, hoist_limits_kib
 from workloads.inject import inject
-from workloads.overrides import HOIST_LIMIT
+from workloads.overrides import HOIST_LIMIT, TENSOR_OVERRIDES
 from workloads.program_reference import ProgramReference
 from workloads.trace import Trace
-from workloads.verify import Target, carry_over, estimated_cycles, last_words, read_mapping, renamed
+from workloads.verify import Evaluation, Target, carry_over, estimated_cycles, last_words, read_mapping, renamed
 
 DATA = Path(__file__).parents[1] / "data"
 LSTM = ProgramReference(module="workloads.models", name="lstm")
@@ -180,11 +180,38 @@ def test_cycles_are_weighted_by_trips_and_fused_computations_left_out() -> None:
     assert estimated_cycles("ENTRY %main () -> f32[] {\n}\n", {"main": 1}) is None
 
 
-def test_illegal_in_the_full_compilation_is_dropped(tmp_path: Path) -> None:
-    compiler = Recorded(lambda options, full: "JaxRuntimeError: late" if full and HOIST_LIMIT in options else "")
-    found = tune("workloads.models:lstm", chip="v5e", seconds=3, solve_seconds=0.2, folder=tmp_path, compiler=compiler)
-    assert found.options == {}
-    assert not (tmp_path / OPTIONS).exists()
+@pytest.mark.parametrize("late", ["", "JaxRuntimeError: late"])
+def test_illegal_in_the_full_compilation_is_dropped(late: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(self: Target, decisions: object, flags: Options | None = None) -> Evaluation:
+        better: Options = {"better": "yes"}
+        return replace(self.default(), options=better, judged_seconds=self.default_seconds / 2)
+
+    monkeypatch.setattr(Target, "evaluate", evaluate)
+    compiler = Recorded(lambda options, full: late if full and "better" in options else "")
+    kept = {} if late else {"better": "yes"}
+    found = tune("workloads.models:lstm", chip="v5e", seconds=2, solve_seconds=0.2, folder=tmp_path, compiler=compiler)
+    assert found.options == kept
+    assert (tmp_path / OPTIONS).exists() == bool(kept)
+    assert found.judged_seconds == (found.default_seconds if late else found.default_seconds / 2)
+    verdict = inject(target(compiler), faster(), seconds=1.0)
+    assert verdict.options == kept
+    assert verdict.judged_seconds == (verdict.default_seconds if late else verdict.default_seconds / 2)
+
+
+def test_nothing_to_win_on_paper_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mallocgame.tune.LEAST_HEADROOM", 1.0)
+    compiler, said = Recorded(), list[str]()
+    tune(
+        "workloads.models:lstm",
+        chip="v5e",
+        seconds=60,
+        solve_seconds=0.2,
+        full=False,
+        compiler=compiler,
+        note=said.append,
+    )
+    assert any("the search ends" in line for line in said)
+    assert not any(TENSOR_OVERRIDES in options for options in compiler.asked)
 
 
 def test_tuning_is_resumed_and_refuses_what_is_not_its_own(tmp_path: Path) -> None:
