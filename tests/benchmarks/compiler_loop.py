@@ -47,8 +47,7 @@ def main() -> None:
                     if f"{program}-{chip}" not in {row["case"] for row in rows}:
                         row = run(program, chip, options, known, compiler)
                         rows.append(row)
-                        with options.out.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
+                        append(options.out, row)
     report(rows, sys.stdout)
 
 
@@ -60,11 +59,12 @@ def run(
     start = time.perf_counter()
     try:
         steps = suite.load(case).program.num_steps
+        seconds = options.large_seconds if steps >= LARGE else options.seconds
         full = chip in options.full_chips.split(",") and steps <= options.full_steps
         found = tune(
             f"workloads.models:{program}",
             chip=chip,
-            seconds=options.large_seconds if steps >= LARGE else options.seconds,
+            seconds=seconds,
             solve_seconds=options.solve_seconds,
             full=full,
             compiler=compiler,
@@ -74,6 +74,7 @@ def run(
     row = asdict(found) | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
     row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
     row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}
+    row["seconds"] = seconds
     row["run_seconds"] = time.perf_counter() - start
     del row["options"]
     sys.stderr.write(
@@ -90,6 +91,13 @@ def best_known(path: Path) -> dict[str, float]:
         if row["valid"]:
             found[row["trace"]] = min(found.get(row["trace"], float("inf")), row["judged_seconds"])
     return found
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add a row, on a line of its own even if the last one was cut off."""
+    cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut + json.dumps(row) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

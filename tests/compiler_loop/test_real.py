@@ -94,6 +94,19 @@ def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_pa
     assert found.default_cycles is not None
     assert found.cycles < found.default_cycles
     assert mallocgame.load_compiler_options(tmp_path / "options.json") == found.options
+    said: list[str] = []
+    again = tune(
+        f"{MODULE}:loop",
+        chip="v5e",
+        seconds=1,
+        solve_seconds=0,
+        folder=tmp_path,
+        compiler=compiler,
+        full=False,
+        note=said.append,
+    )
+    assert any(line.startswith("going on from") for line in said)
+    assert again.judged_seconds <= found.judged_seconds
     rewritten = Target.of(ProgramReference(module=MODULE, name="hoisted", folder=FOLDER), "v5e", compiler)
     assert rewritten.default_seconds < loop.default_seconds / 3
     assert rewritten.compile_fully({}).error == ""

@@ -1,0 +1,70 @@
+"""The benchmark's bookkeeping: what an interrupted run has left, and what the summary says."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.compiler_loop import append, best_known, read
+from tests.benchmarks.compiler_loop_table import ahead, report, share
+
+
+def row(case: str, default: float, after: float, paper: float, known: float | None = None) -> dict[str, Any]:
+    return {
+        "case": case,
+        "chip": case.rpartition("-")[2],
+        "default_seconds": default,
+        "judged_seconds": after,
+        "goal_seconds": paper,
+        "known_seconds": known,
+        "default_xla_seconds": default,
+        "xla_seconds": after,
+        "default_cycles": None,
+        "cycles": None,
+        "realised_share": 0.5,
+        "full_compile_seconds": 6.0,
+        "seconds_per_evaluation": 1.0,
+        "orders": 3,
+        "flags": {},
+    }
+
+
+def test_share_is_of_the_best_mapping_known() -> None:
+    half = row("a-v5e", 1.0, 0.9, 0.85, 0.8)
+    assert ahead(half) == 1 - 0.8
+    assert abs(share(half) - 0.5) < 1e-12
+    assert share(row("b-v5e", 1.0, 1.0, 1.0)) == 1.0
+
+
+def test_summary() -> None:
+    rows = [
+        row("a-v5e", 1.0, 0.9, 0.8),
+        row("b-v5e", 1.0, 0.999, 0.99),
+        row("c-v4", 1.0, 1.1, 0.5),
+        {"case": "d-v4", "error": "no"},
+    ]
+    out = io.StringIO()
+    report(rows, out)
+    text = out.getvalue()
+    assert "all: 3 cases, 1 worse in judged time" in text
+    assert "headroom realised, median of the 2 with 3 % or more: 15 %" in text
+    assert "v5e: 2 cases, 0 worse" in text
+    assert "full compilation over evaluation, median of 3: 6.0 times" in text
+    assert "|d-v4|no|" in text
+
+
+def test_cut_off_row_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"case": "a"}) + '\n{"case": "b", "defau')
+    assert [found["case"] for found in read(path)] == ["a"]
+    assert read(tmp_path / "none.jsonl") == []
+    append(path, {"case": "c"})
+    append(path, {"case": "d"})
+    assert [found["case"] for found in read(path)] == ["a", "c", "d"]
+
+
+def test_best_known_is_the_least_valid(tmp_path: Path) -> None:
+    path = tmp_path / "solvers.jsonl"
+    found = [("a", 3.0, True), ("a", 1.0, False), ("a", 2.0, True), ("b", 5.0, True)]
+    path.write_text("".join(json.dumps({"trace": t, "judged_seconds": s, "valid": v}) + "\n" for t, s, v in found))
+    assert best_known(path) == {"a": 2.0, "b": 5.0}
