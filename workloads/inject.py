@@ -10,7 +10,7 @@ from mallocgame.simulate import simulate
 from workloads.compiler import Options
 from workloads.flags import flags_for
 from workloads.overrides import Decision, decisions_of
-from workloads.realise import Report, Search, improve, realise
+from workloads.realise import Report, Search, complete, improve, realise
 from workloads.verify import Fate, FullCompile, Target, fate_of
 
 
@@ -84,6 +84,7 @@ def inject(
             improve(search, program, hierarchy, mapping)
         searches.append(search)
     chosen = min(searches, key=lambda s: s.best.judged_seconds)
+    complete(chosen, program, mapping)
     best = chosen.best if chosen.best.judged_seconds < default.judged_seconds else default
     refused = {d: why for s in searches for d, why in s.refused.items()}
     default_full = target.compile_fully({}) if full else None

@@ -17,7 +17,7 @@ from mallocgame.simulate import Timeline
 from workloads.compiler import Options
 from workloads.moves import Move, Outlook, Part, Parts, Wishes, moves, take_apart
 from workloads.overrides import Action, Decision, decisions_of, definitions
-from workloads.verify import Evaluation
+from workloads.verify import Evaluation, Fate, fate_of
 
 Evaluate = Callable[[Sequence[Decision]], Evaluation]
 Report = Callable[["Search"], None]
@@ -27,6 +27,7 @@ NUM_FIRST = 12  # pinned values that are placed before all others
 FIRST_WIDTH = 64  # moves that are tried together at first
 MAX_ROOM = 12  # moves that others give way to, that are thought through each time
 LEAST_THINKING_SECONDS = 2.0  # about moves, or twice as long as an evaluation takes
+NEXT_TO_NOTHING = 1e-5  # of the time
 LEAST_GAIN = 1e-6  # of the whole time, for a move to be worth a compilation
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _DEFINER = re.compile(r"defining instruction '([^']+)'")
@@ -83,6 +84,18 @@ def realise(search: Search, program: Program, goal: Mapping) -> None:
     for group in (leading, copies, [d for d in pins if d.tensor not in ahead]):
         if group:
             given += _accepted(search, given, group)
+
+
+def complete(search: Search, program: Program, goal: Mapping) -> None:
+    """Bring the best nearer to ``goal`` where that costs next to nothing: keep in slow memory what is to stay there."""
+    ordered = {d.tensor for d in search.decisions}
+    wanted = [d for d in decisions_of(program, goal) if d.action is Action.KEEP and d.tensor not in ordered]
+    if len(wanted) == sum(fate_of(d, program, search.best.mapping) is Fate.REALISED for d in wanted):
+        return
+    orders = (*search.decisions, *wanted)
+    found = search.try_out(orders)
+    if found.mapping is not None and found.judged_seconds <= search.best.judged_seconds * (1 + NEXT_TO_NOTHING):
+        search.best, search.decisions = found, orders
 
 
 def _accepted(search: Search, given: list[Decision], group: list[Decision]) -> list[Decision]:

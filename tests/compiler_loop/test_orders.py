@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,8 +29,8 @@ from workloads.overrides import (
     escape,
     options_of,
 )
-from workloads.realise import MAX_REFUSALS, _accepted, blamed, improve, realise
-from workloads.verify import Fate, fate_of
+from workloads.realise import MAX_REFUSALS, Search, _accepted, blamed, complete, improve, realise
+from workloads.verify import Evaluation, Fate, fate_of
 from workloads.xla_records import Position
 
 REFUSAL = "MSA strict override failed for instruction '{}' operand {}, shape f32[9], defining instruction '{}': Out of"
@@ -207,6 +209,24 @@ def test_improve_finds_what_the_first_round_missed() -> None:
     improve(search, program(), HIERARCHY, goal())
     assert search.best.judged_seconds < missed
     assert Action.PIN in {d.action for d in search.decisions}
+
+
+@pytest.mark.parametrize(("judged", "taken"), [(10.0, True), (10.00001, True), (10.1, False), (float("inf"), False)])
+def test_mapping_is_completed_where_that_costs_nothing(judged: float, taken: bool) -> None:
+    own = Mapping(residencies=(pinned(2, 60, 4),))  # which is to be in slow memory
+
+    def evaluate(orders: Sequence[Decision]) -> Evaluation:
+        assert {d.action for d in orders} == {Action.KEEP}
+        return Evaluation(options={"a": "b"}, mapping=None if judged > 1e9 else Mapping(), judged_seconds=judged)
+
+    best = Evaluation(options={}, mapping=own, judged_seconds=10.0)
+    search = Search(evaluate=evaluate, deadline=time.monotonic() + 10, best=best)
+    complete(search, program(), Mapping())
+    assert (search.best.mapping == Mapping()) == taken
+    assert (len(search.decisions) == 3) == taken
+    evaluations = search.evaluations
+    complete(search, program(), own)  # nothing is missing where it is as wished
+    assert search.evaluations == evaluations
 
 
 def test_no_time_means_no_search() -> None:
