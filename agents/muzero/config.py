@@ -50,7 +50,7 @@ class Config:
     consistency_weight: float = 0.0
     target_decay: float = 0.99  # of the slow copy of the weights that searches during self-play and reanalyse
     records_share: float = 0.25  # of each batch: from the best episode of each program, whose actions are imitated
-    imitation_share: float = 0.9  # what such an action gets of the policy target
+    imitation_share: float = 1.0  # what such an action gets of the policy target
     imitation_updates: int = 0  # on demonstrations (hybrid) alone, before the first game
     # bookkeeping
     checkpoint_seconds: float = 60.0

@@ -1,6 +1,8 @@
 """``mallocgame train``: train a MuZero agent on traces, watch it, stop and resume it."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ from mallocgame.cli.traces import chip_of, open_trace
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
+    from agents.muzero.config import Config
     from agents.muzero.trainer import Report, Trainer
     from mallocgame.mapping import Mapping
     from workloads.trace import Trace
@@ -25,6 +28,10 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Training budget in moves.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings as TOML; see agents/muzero/config.py.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN, with its settings.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="RUN|pretrained", help="Start from this run's network (and settings, without --config)."),
+    ] = None,
     hybrid: Annotated[
         str | None, typer.Option(metavar="SOLVER", help="Start from this solver's mapping and never return worse.")
     ] = None,
@@ -47,16 +54,18 @@ def train(
     if seconds is None and steps is None:
         raise InputError("give a budget: --seconds or --steps")
     os.environ.setdefault("JAX_PLATFORMS", "cpu" if device == "cpu" else "cuda")
-    from agents.muzero.config import Config
+    from agents.muzero.config import Config as Settings
 
     traces = [open_trace(name) for name in workload]
     if len({trace.program.name for trace in traces}) < len(traces):
         traces = [_renamed(trace) for trace in traces]
     programs = [t.program if hoist else t.program.without_hoisting() for t in traces]
-    settings = Config.from_toml(config) if config is not None else Config()
+    first = _weights_folder(weights)
+    settings = Settings.from_toml(config) if config is not None else _settings_of(first)
     starts = [_start(t, hybrid, hoist, hybrid_seconds, seed) if hybrid else None for t in traces]
     pairs = [(program, t.hierarchy) for program, t in zip(programs, traces, strict=True)]
-    trainer = _make_trainer(pairs, settings, out, seed, starts, resume, ray, actors)
+    make_trainer = _trainer_of(ray, actors)
+    trainer = make_trainer(pairs, settings, out, seed=seed, starts=starts, resume=resume, weights=first)
     watch = _Watch(trainer, traces, out, quiet=as_json)
     try:
         with watch:
@@ -72,23 +81,29 @@ def train(
         _print(rows, out)
 
 
-def _make_trainer(
-    pairs: list[Any],
-    settings: Any,
-    out: Path,
-    seed: int,
-    starts: list[Any],
-    resume: bool,
-    ray: str | None,
-    actors: int,
-) -> "Trainer":
+def _weights_folder(weights: str | None) -> Path | None:
+    if weights != "pretrained":
+        return None if weights is None else Path(weights)
+    from agents.muzero.solver import PRETRAINED
+
+    return PRETRAINED
+
+
+def _settings_of(weights: Path | None) -> "Config":
+    from agents.muzero.config import Config
+    from agents.muzero.run import RunFolder
+
+    return Config() if weights is None else RunFolder(weights).config()
+
+
+def _trainer_of(ray: str | None, actors: int) -> "Callable[..., Trainer]":
     if ray is None:
         from agents.muzero.trainer import Trainer
 
-        return Trainer(pairs, settings, out, seed=seed, starts=starts, resume=resume)
+        return Trainer
     from agents.muzero.distributed import RayTrainer
 
-    return RayTrainer(pairs, settings, out, seed=seed, starts=starts, resume=resume, address=ray, num_actors=actors)
+    return partial(RayTrainer, address=ray, num_actors=actors)
 
 
 def _renamed(trace: "Trace") -> "Trace":

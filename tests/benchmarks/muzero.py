@@ -3,15 +3,21 @@
 ``python -m tests.benchmarks.muzero train TRACE... --seconds 60 --seeds 1``: per trace an agent from scratch, beside
 XLA's own mapping, masked random play in as many episodes, and annealing in the same time. No loops hoisted.
 ``python -m tests.benchmarks.muzero play RUN TRACE... --simulations 0,16,64``: a trained agent on traces, greedy play.
+``python -m tests.benchmarks.muzero pretrain RUN --seconds 1200``: the generalist that ships, from nothing: annealed
+mappings of all shipped traces but those of ``HELD_OUT`` programs are demonstrated, then it plays.
 ``python -m tests.benchmarks.muzero throughput``: moves and simulations a second, and where the time goes.
 Rows are printed as a table and appended to ``--out`` as JSON lines; rows already there are not run again.
 """
 
 import argparse
 import json
+import math
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +30,39 @@ from agents.muzero.networks import Model
 from agents.muzero.run import RunFolder
 from agents.muzero.search import make_search
 from agents.muzero.selfplay import play, shapes_of
-from agents.muzero.trainer import Trainer
+from agents.muzero.trainer import Report, Trainer
 from baselines.anneal import anneal
+from baselines.greedy import greedy
 from mallocgame.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
-from mallocgame.simulate import home_seconds, simulate
+from mallocgame.simulate import simulate
 from workloads import suite
 
 Row = dict[str, Any]
+HELD_OUT = ("vit", "mobilenet", "graph_network", "winograd", "llama_decode_batch16", "decode_loop", "bert_training")
+PRETRAINING = Path("agents/muzero/generalist.toml")
+DEMONSTRATION_SECONDS = 2.0
+ANNEAL_SECONDS = 10.0
 
 
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("train", "play", "throughput"))
+    parser.add_argument("part", choices=("train", "play", "pretrain", "throughput"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--simulations", default="0,16,64")
+    parser.add_argument("--simulations", help="train: a row for each; play: a column for each")
+    parser.add_argument("--weights", type=Path, help="train: start from this agent")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     if chosen.part == "throughput":
         _print(_throughput())
+        return
+    if chosen.part == "pretrain":
+        _pretrain(Path(chosen.names[0]), chosen.seconds)
         return
     done = _read(chosen.out)
     rows = []
@@ -79,35 +94,66 @@ def _open(name: str) -> tuple[Program, Hierarchy, float]:
     return trace.program.without_hoisting(), trace.hierarchy, xla
 
 
-def _train(chosen: argparse.Namespace, done: list[Row]) -> Any:
+def _train(chosen: argparse.Namespace, done: list[Row]) -> Iterator[Row]:
     config = Config.from_toml(chosen.config) if chosen.config else Config()
+    if chosen.weights is not None and not chosen.config:
+        config = RunFolder(chosen.weights).config()
+    counts = [int(text) for text in (chosen.simulations or str(config.num_simulations)).split(",")]
     for name in chosen.names:
-        program, hierarchy, xla = _open(name)
-        key = {"trace": name, "seconds": chosen.seconds, "seeds": chosen.seeds}
-        old = [row for row in done if all(row.get(k) == v for k, v in key.items())]
-        if old:
-            yield old[0]
-            continue
-        found, episodes = [], []
-        for seed in range(chosen.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                trainer = Trainer([(program, hierarchy)], config, Path(folder) / "run", seed=seed)
-                trainer.train(seconds=chosen.seconds)
-                found.append(trainer.best[program.name].seconds)
-                episodes.append(trainer.episodes)
-        focused = program.focused(config.focus_fraction)
-        rough = _random(focused, hierarchy, int(statistics.median(episodes)))
-        annealed = anneal(program, hierarchy, seconds=chosen.seconds).seconds
-        yield key | {
-            "decisions": focused.num_decisions,
-            "episodes": int(statistics.median(episodes)),
-            "home_ms": home_seconds(program, hierarchy) * 1e3,
-            "xla_ms": xla * 1e3,
-            "random_ms": rough * 1e3,
-            "anneal_ms": annealed * 1e3,
-            "muzero_ms": statistics.median(found) * 1e3,
-            "speedup_over_xla": xla / statistics.median(found),
-        }
+        for count in counts:
+            key = {"trace": name, "simulations": count, "seconds": chosen.seconds, "seeds": chosen.seeds}
+            old = [row for row in done if all(row.get(k) == v for k, v in key.items())]
+            settings = replace(config, num_simulations=count, imitation_updates=0)
+            yield old[0] if old else key | _train_one(name, settings, chosen)
+
+
+def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
+    program, hierarchy, xla = _open(name)
+    found, means, episodes = [], [], []
+    for seed in range(chosen.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            trainer = Trainer([(program, hierarchy)], config, run, seed=seed, weights=chosen.weights)
+            reports: list[Report] = []
+            trainer.train(seconds=chosen.seconds, report=reports.append, report_seconds=chosen.seconds)
+            best = trainer.best[program.name]
+            found.append(best.seconds)
+            means.append(best.home_seconds / math.exp(reports[-1].mean_return))
+            episodes.append(trainer.episodes)
+    focused = program.focused(config.focus_fraction)
+    rough = _random(focused, hierarchy, int(statistics.median(episodes)))
+    annealed = anneal(program, hierarchy, seconds=ANNEAL_SECONDS).seconds
+    best_seconds = statistics.median(found)
+    return {
+        "decisions": focused.num_decisions,
+        "games": int(statistics.median(episodes)),
+        "xla_ms": xla * 1e3,
+        "x XLA": xla / best_seconds,
+        "worst seed": xla / max(found),
+        "mean game": xla / statistics.median(means),
+        "random": xla / rough,
+        "greedy": xla / greedy(program, hierarchy).seconds,
+        f"anneal {ANNEAL_SECONDS:.0f} s": xla / annealed,
+    }
+
+
+def _pretrain(folder: Path, seconds: float) -> None:
+    names = [name for name in suite.names() if name.rsplit("-", 1)[0] not in HELD_OUT]
+    pairs, starts = [], []
+    for name in names:
+        program, hierarchy, _ = _open(name)
+        pairs.append((replace(program, name=name), hierarchy))
+        starts.append(anneal(program, hierarchy, seconds=DEMONSTRATION_SECONDS).mapping)
+    trainer = Trainer(pairs, Config.from_toml(PRETRAINING), folder, starts=starts)
+    trainer.train(seconds=seconds, report=_tell, report_seconds=30.0)
+
+
+def _tell(report: Report) -> None:
+    sys.stdout.write(
+        f"{report.elapsed_seconds:.0f} s: {report.updates} updates, {report.steps} moves, {report.episodes} games, "
+        f"mean return {report.mean_return:.3f}, losses {report.losses}\n"
+    )
+    sys.stdout.flush()
 
 
 def _random(program: Program, hierarchy: Hierarchy, episodes: int) -> float:
@@ -123,7 +169,7 @@ def _random(program: Program, hierarchy: Hierarchy, episodes: int) -> float:
     return best
 
 
-def _play(chosen: argparse.Namespace) -> Any:
+def _play(chosen: argparse.Namespace) -> Iterator[Row]:
     folder = RunFolder(Path(chosen.names[0]))
     for name in chosen.names[1:]:
         program, hierarchy, xla = _open(name)
@@ -134,7 +180,7 @@ def _play(chosen: argparse.Namespace) -> Any:
         learner, _ = make_learner(model, probe.observations, 0)
         weights = folder.load_parameters(learner)
         row: Row = {"trace": name, "decisions": pair[0].num_decisions, "xla_ms": xla * 1e3}
-        for count in (int(text) for text in chosen.simulations.split(",")):
+        for count in (int(text) for text in (chosen.simulations or "0,16,64").split(",")):
             search = make_search(model, num_simulations=count, explore=False)
             (_, seconds) = next(play(pair, search, weights, jax.random.key(0), 1))
             row[f"x XLA, {count} simulations"] = xla / seconds
@@ -152,7 +198,8 @@ def _throughput() -> list[Row]:
         model = Model(config, batch.num_actions)
         learner, _ = make_learner(model, batch.observations, 0)
         search = make_search(model, num_simulations=count, explore=True)
-        key, spent = jax.random.key(0), {"search": [], "environment": []}
+        key = jax.random.key(0)
+        spent: dict[str, list[float]] = {"search": [], "environment": []}
         for move in range(60):
             begun = time.perf_counter()
             action = np.asarray(search(learner.target, batch.observations, batch.action_masks, key).action)
