@@ -9,14 +9,20 @@ from baselines.bounds.flow import Flow, Move, PerLayer
 from baselines.bounds.linear import Expression
 from baselines.bounds.relaxation import Relaxation
 from baselines.bounds.route import Leg, StopKind
+from baselines.exact.bodies import I64, copy_window, loop_bodies
 
 F64 = npt.NDArray[np.float64]
 
 
 @dataclass(slots=True, kw_only=True)
 class Back:
-    """A copy out of a stay: issued at ``issue`` or later, complete by ``due`` at the latest."""
+    """A copy out of a stay: issued at ``issue`` or later, complete by ``due`` at the latest, in one loop body.
 
+    ``written`` tells which contents it saves: the boundary after their last write, or after the entry of a loop in
+    which copies are made in every iteration.
+    """
+
+    written: int
     issue: int
     due: int
     trip_count: int
@@ -44,7 +50,8 @@ class Stay:
 
 def stays(relaxation: Relaxation, point: F64) -> list[Stay]:
     """Return the stays of a point whose shares are 0 or 1 (anything above one half counts as 1); two layers only."""
-    return [stay for flow in relaxation.flows for stay in _of_flow(relaxation, flow, point)]
+    bodies = loop_bodies(relaxation.program)
+    return [stay for flow in relaxation.flows for stay in _of_flow(relaxation, bodies, flow, point)]
 
 
 def _is_on(expressions: PerLayer | None, at: int, point: F64) -> bool:
@@ -55,7 +62,7 @@ def _value(expression: Expression, point: F64) -> float:
     return expression.constant + sum(coefficient * float(point[column]) for column, coefficient in expression.terms)
 
 
-def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:
+def _of_flow(relaxation: Relaxation, bodies: I64, flow: Flow, point: F64) -> list[Stay]:
     path, tensor = flow.route, flow.route.tensor
     program = relaxation.program
     chosen = [move for move in flow.moves if point[move.column] > 0.5]
@@ -70,14 +77,19 @@ def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:
         stop = path.stops[k + 1]
         stays_on = _is_on(flow.kept.get(k), 1, point) and open_stay is not None
         if k in backs and open_stay is not None:
-            _write_back(open_stay, leg, backs[k], stays_on)
+            issue, due = copy_window(program, bodies, leg)
+            back = Back(written=leg.first_issue, issue=issue, due=due, trip_count=leg.trip_count, column=backs[k])
+            open_stay.back.append(back)
+            if not stays_on:  # the source must outlast the boundary of issue
+                open_stay.end = max(open_stay.end, issue + 1)
         if open_stay is not None and stays_on:
             open_stay.end = max(open_stay.end, stop.boundary)
         elif open_stay is not None:
             found.append(open_stay)
             open_stay = None
         if k in fills and open_stay is None:
-            open_stay = Stay(tensor=tensor, layer=fills[k].target, start=leg.last_due, end=stop.boundary, fill=leg)
+            _, due = copy_window(program, bodies, leg)
+            open_stay = Stay(tensor=tensor, layer=fills[k].target, start=due, end=stop.boundary, fill=leg)
             open_stay.fill_column = fills[k].column
         if stop.kind is not StopKind.USE:
             continue
@@ -100,13 +112,6 @@ def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:
     if reload is not None:
         found.append(_reload(relaxation, reload))
     return found
-
-
-def _write_back(stay: Stay, leg: Leg, column: int, stays_on: bool) -> None:
-    """Copy out between the last write and the end of the leg; the source must outlast the boundary of issue."""
-    stay.back.append(Back(issue=leg.first_issue, due=leg.last_due, trip_count=leg.trip_count, column=column))
-    if not stays_on:
-        stay.end = max(stay.end, leg.first_issue + 1)
 
 
 def _reload(relaxation: Relaxation, move: Move) -> Stay:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from baselines.exact.bodies import I64, loop_bodies
 from baselines.exact.stays import Back, Stay
 from mallocgame import timeline
 from mallocgame.hierarchy import Hierarchy
@@ -17,7 +18,6 @@ from mallocgame.program import Program
 from mallocgame.simulate import bytes_by_layer, simulate
 
 F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +54,7 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> l
     grain, capacity = hierarchy.layers[1].alignment_bytes, hierarchy.layers[1].capacity_bytes
     sizes = [-(-program.tensors[stay.tensor].size_bytes // grain) * grain for stay in chosen]
     room = np.full(program.num_steps + 1, capacity, dtype=np.int64)
+    bodies = loop_bodies(program)
     timed = []
     for stay, size in zip(chosen, sizes, strict=True):
         start = stay.start if not stay.is_reload else program.num_steps - 1
@@ -67,28 +68,18 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> l
         stay, leg = chosen[i], chosen[i].fill
         if leg is None:
             continue
-        due = stay.start
-        step, left = due, work(stay, leg.trip_count)
-        while left > 0.0 and step > leg.first_issue and (step - 1 >= timed[i].start or room[step - 1] >= sizes[i]):
-            step -= 1
-            taken = min(left, float(idle[step]))
-            idle[step] -= taken
-            left -= taken
+        due, is_open = stay.start, room >= sizes[i]
+        is_open[timed[i].start :] = True
+        _, step = _take(bodies, idle, is_open, due, leg.first_issue, work(stay, leg.trip_count))
         room[step : timed[i].start] -= sizes[i]
         timed[i].fill = (step, due)
         timed[i].start = min(timed[i].start, step)
     urgent = sorted((back.due, back.issue, i) for i, stay in enumerate(chosen) for back in _needed(stay))
     for last, earliest, i in urgent:
         for back in [b for b in _needed(chosen[i]) if (b.due, b.issue) == (last, earliest)]:
-            step, left = back.issue, work(chosen[i], back.trip_count)
-            first = -1
-            while left > 0.0 and step < back.due and (step < timed[i].end or room[step] >= sizes[i]):
-                taken = min(left, float(idle[step]))
-                first = step if first < 0 and taken > 0.0 else first
-                idle[step] -= taken
-                left -= taken
-                step += 1
-            issue = max(first, back.issue)
+            is_open = room >= sizes[i]
+            is_open[: timed[i].end] = True
+            issue, step = _take(bodies, idle, is_open, back.issue, back.due, work(chosen[i], back.trip_count))
             end = max(timed[i].end, step, min(issue + 1, program.num_steps))
             room[timed[i].end : end] -= sizes[i]
             timed[i].end = end
@@ -96,11 +87,40 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> l
     return timed
 
 
+def _take(
+    bodies: I64, idle: F64, is_open: npt.NDArray[np.bool_], begin: int, limit: int, work_seconds: float
+) -> tuple[int, int]:
+    """Walk from boundary ``begin`` toward ``limit``, take ``work_seconds`` of the idle time of the open steps crossed.
+
+    A loop on the way is gone around or not entered. Returns the boundary, still in ``begin``'s body, from which on idle
+    time was taken (``begin`` if none was), and the one that ends the walk.
+    """
+    ahead, at, reached, left = (1 if limit > begin else -1), begin, begin, work_seconds
+    first: int | None = None
+    unsettled: list[tuple[int, float]] = []  # taken in a loop not yet gone around
+    while at != limit and (left > 0.0 or at != reached):
+        crossed = at if ahead > 0 else at - 1
+        if not is_open[crossed]:
+            break
+        taken = min(left, float(idle[crossed]))
+        first = reached if first is None and taken > 0.0 else first
+        idle[crossed] -= taken
+        left -= taken
+        unsettled.append((crossed, taken))
+        at += ahead
+        if bodies[at] == bodies[begin]:
+            reached = at
+            unsettled.clear()
+    for step, taken in unsettled:
+        idle[step] += taken
+    return begin if first is None else first, reached
+
+
 def _needed(stay: Stay) -> list[Back]:
     """Return one write-back per write: a second copy of the same contents would be idle work."""
     first: dict[int, Back] = {}
     for back in stay.back:
-        first.setdefault(back.issue, back)
+        first.setdefault(back.written, back)
     return list(first.values())
 
 
@@ -129,13 +149,14 @@ def _stretched(program: Program, hierarchy: Hierarchy, timed: list[Timed], waits
     sizes = [-(-program.tensors[item.stay.tensor].size_bytes // grain) * grain for item in timed]
     for item, size in zip(timed, sizes, strict=True):
         room[max(item.start, 0) : item.end] -= size
+    bodies = loop_bodies(program)
     result = []
     for item, size in zip(timed, sizes, strict=True):
         fill, backs, start, end = item.fill, [], item.start, item.end
         leg = item.stay.fill
         if fill is not None and leg is not None and waits[fill[1]]:
             issue = max(leg.first_issue, fill[0] - max(2, (fill[1] - fill[0]) // 2))
-            while issue < fill[0] and issue < start and (room[issue:start] < size).any():
+            while issue < fill[0] and (bodies[issue] != bodies[fill[1]] or (room[issue:start] < size).any()):
                 issue += 1
             if issue < start:
                 room[issue:start] -= size
@@ -145,7 +166,7 @@ def _stretched(program: Program, hierarchy: Hierarchy, timed: list[Timed], waits
             limit = _needed(item.stay)[at].due
             if waits[due] and due < limit:
                 later = min(limit, due + max(2, (due - issue) // 2))
-                while later > due and later > end and (room[end:later] < size).any():
+                while later > due and (bodies[later] != bodies[due] or (room[end:later] < size).any()):
                     later -= 1
                 if later > end:
                     room[end:later] -= size
