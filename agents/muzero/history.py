@@ -1,11 +1,14 @@
 """The moves of the games in flight, in arrays, until they become episodes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from agents.muzero.replay import Episode
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 def compact(array: Array) -> npt.DTypeLike:
@@ -16,7 +19,7 @@ def compact(array: Array) -> npt.DTypeLike:
 class History:
     """Up to ``longest`` moves of each of B games."""
 
-    def __init__(self, observations: dict[str, Array], num_actions: int, longest: int) -> None:
+    def __init__(self, observations: Mapping[str, Array], num_actions: int, longest: int) -> None:
         """Make room for games with such a batch of observations, [B, ...] each."""
         rows = len(next(iter(observations.values())))
         self.length = np.zeros(rows, dtype=np.int64)
@@ -27,7 +30,7 @@ class History:
         self._actions = np.zeros((rows, longest), dtype=np.int32)
         self._rewards, self._values = np.zeros((2, rows, longest), dtype=np.float32)
 
-    def see(self, observations: dict[str, Array], legal: npt.NDArray[np.bool_]) -> None:
+    def see(self, observations: Mapping[str, Array], legal: npt.NDArray[np.bool_]) -> None:
         """Note what every game shows before its move."""
         at = (self._rows, self.length)
         for name, array in self._observations.items():

@@ -1,7 +1,6 @@
-"""A trained agent as a solver: it plays the program, once greedily and then with noise, and keeps the best mapping."""
+"""A trained agent as a solver: it plays the program, first greedily and then with noise, and keeps the best mapping."""
 
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def make_solver(folder: Path = PRETRAINED, *, simulations: int | None = None, ga
     """Return the solver that plays with the network of a run (by default the one that ships with the package).
 
     Args:
-        simulations: per move; None: as trained; 0: the network alone.
+        simulations: per move; 0: the network alone; None: in turn the network alone and the search as trained.
         games: noisy games played side by side in each round.
 
     Raises:
@@ -62,23 +61,24 @@ def _solve(
         model = Model(config, probe.num_actions)
         learner, _ = make_learner(model, probe.observations, seed)
         parameters = run.load_parameters(learner)
-        count = config.num_simulations if simulations is None else simulations
-        greedy, noisy = (make_search(model, num_simulations=count, explore=explore) for explore in (False, True))
-        key = jax.random.key(seed)
-        rounds: Sequence[int] = (1,)
+        counts = sorted({0, config.num_simulations}) if simulations is None else [simulations]
+        searches = [make_search(model, num_simulations=count, explore=False) for count in counts]
+        searches += [make_search(model, num_simulations=count, explore=True) for count in counts]
+        key, rounds = jax.random.key(seed), 0
         try:
             while True:
                 key, now = jax.random.split(key)
-                search = greedy if len(rounds) == 1 else noisy
-                for mapping, judged in play(pair, search, parameters, now, rounds[-1]):
+                first = rounds < len(counts)  # greedy; after that only the noisy ones take turns
+                search = searches[rounds if first else len(counts) + rounds % len(counts)]
+                for mapping, judged in play(pair, search, parameters, now, 1 if first else games):
                     if judged < best_seconds:
                         best, best_seconds = mapping, simulate(program, hierarchy, mapping).total_seconds
                         history.append((time.monotonic() - begun, best_seconds))
-                rounds = (*rounds, games)
+                rounds += 1
                 spent = time.monotonic() - begun
                 if progress is not None:
                     progress(min(spent / seconds, 1.0))
-                if spent * (len(rounds) + 1) / len(rounds) > seconds:
+                if spent * (rounds + 1) / rounds > seconds:
                     break
         except KeyboardInterrupt:
             status = "interrupted"

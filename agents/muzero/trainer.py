@@ -205,8 +205,10 @@ class Trainer:
 
     def _imitate(self) -> None:
         """Learn from the demonstrations alone, once, before the first game."""
-        while self.records.num_steps and not self.steps and int(self.learner.updates) < self.config.imitation_updates:
-            self._update_from([(self.records, self.config.batch_size)], self.config.learning_rate)
+        total = self.config.imitation_updates
+        while self.records.num_steps and not self.steps and (done := int(self.learner.updates)) < total:
+            rate = learning_rate(self.config, done / total)
+            self._update_from([(self.records, self.config.batch_size)], rate)
 
     def _store(self, episode: Episode) -> None:
         self.replay.add(episode, self.episodes)

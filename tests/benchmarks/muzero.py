@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks.muzero train TRACE... --seconds 60 --seeds 1``: per trace an agent from scratch, beside
 XLA's own mapping, masked random play in as many episodes, and annealing in the same time. No loops hoisted.
 ``python -m tests.benchmarks.muzero play RUN TRACE... --simulations 0,16,64``: a trained agent on traces, greedy play.
-``python -m tests.benchmarks.muzero pretrain RUN --seconds 1200``: the generalist that ships, from nothing: annealed
-mappings of all shipped traces but those of ``HELD_OUT`` programs are demonstrated, then it plays.
+``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
+all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
 ``python -m tests.benchmarks.muzero throughput``: moves and simulations a second, and where the time goes.
 Rows are printed as a table and appended to ``--out`` as JSON lines; rows already there are not run again.
 """

@@ -58,3 +58,16 @@ def test_illegal_moves_are_never_played(simulations: int, policy: str) -> None:
         assert legal[np.arange(64), np.asarray(found.action)].all()
         assert float(jnp.where(legal, 0.0, found.policy).max()) < 1e-6
         assert found.policy.sum(axis=-1) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("simulations", [0, 4])
+def test_the_first_row_is_played_without_noise(simulations: int) -> None:
+    model = Model(Config(latent_size=16, hidden_size=16), 3)
+    observation = {"rows": jnp.ones((16, 4, 5)), "vector": jnp.ones((16, 3))}
+    parameters = model.init(jax.random.key(0), observation)
+    legal = np.ones((16, 3), dtype=np.bool_)
+    greedy, noisy = (make_search(model, num_simulations=simulations, explore=explore) for explore in (False, True))
+    best = int(greedy(parameters, observation, legal, jax.random.key(0)).action[0])
+    played = np.stack([noisy(parameters, observation, legal, jax.random.key(k)).action for k in range(8)])
+    assert (played[:, 0] == best).all()
+    assert len(set(played[:, -1].tolist())) > 1

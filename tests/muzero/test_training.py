@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,6 +15,8 @@ import pytest
 
 from agents.muzero.config import Config
 from agents.muzero.run import RunFolder
+from agents.muzero.search import make_search
+from agents.muzero.selfplay import Finished, play
 from agents.muzero.solver import make_solver
 from agents.muzero.trainer import Report, Trainer
 from mallocgame.errors import InputError, TraceError
@@ -80,6 +83,44 @@ def test_a_hybrid_run_never_returns_worse_than_its_start(tmp_path: Path) -> None
     assert trainer.records.num_steps > 0
     trainer.train(steps=300)
     assert trainer.best[program.name].seconds <= start.seconds + 1e-15
+
+
+def test_demonstrations_are_learned_before_the_first_game(tmp_path: Path) -> None:
+    from baselines.anneal import anneal
+
+    pairs = find_programs(family="residual", decisions=20)
+    start = anneal(*pairs[0], seconds=0.5).mapping
+    config = replace(TINY, imitation_updates=150)
+    trainer = Trainer(pairs, config, tmp_path / "run", starts=[start])
+    trainer.train(steps=1)
+    search = make_search(trainer.model, num_simulations=0, explore=False)
+    ((_, seconds),) = play(pairs[0], search, trainer.learner.parameters, jax.random.key(0), 1)
+    shown = trainer.best[pairs[0][0].name].home_seconds / np.exp(next(iter(trainer.records.returns.values())))
+    assert seconds == pytest.approx(shown, rel=1e-6)
+
+
+def test_a_return_is_the_log_of_the_speed_up(tmp_path: Path) -> None:
+    pairs = find_programs(family="chain", decisions=12)
+    trainer = Trainer(pairs, TINY, tmp_path / "run")
+    home = trainer.best[pairs[0][0].name].home_seconds
+    finished: list[Finished] = []
+    while not finished:
+        finished = trainer.play.advance(trainer.learner.target, jax.random.key(len(finished)))
+    for episode, mapping, seconds in finished:
+        assert validate(*pairs[0], mapping) == []
+        assert float(episode.rewards.sum()) == pytest.approx(np.log(home / seconds), abs=1e-5)
+
+
+def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
+    pairs = find_programs(family="chain", decisions=12)
+    first = Trainer(pairs, TINY, tmp_path / "first", seed=1)
+    first.train(steps=200)
+    second = Trainer(find_programs(family="loop", decisions=12), TINY, tmp_path / "second", weights=tmp_path / "first")
+    same = jax.tree.map(np.array_equal, first.learner.target, second.learner.parameters)
+    assert all(jax.tree.leaves(same))
+    small = replace(TINY, hidden_size=16)
+    with pytest.raises(TraceError, match="not a checkpoint of this network"):
+        Trainer(pairs, small, tmp_path / "third", weights=tmp_path / "first")
 
 
 def test_a_run_that_does_not_fit_is_refused_by_what_differs(tmp_path: Path) -> None:
