@@ -29,6 +29,7 @@ class Config:
     temperature: float = 1.0  # of the "muzero" policy's visit counts during self-play
     value_unit: float = 0.01  # "gumbel": gain in return that makes an action e times as likely; 0: relative
     # games
+    stray_moves: float = 3.0  # uniformly random ones, expected in the game with the most noise
     num_games: int = 64  # played side by side
     focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets

@@ -11,13 +11,14 @@ from agents.muzero.config import Config
 from agents.muzero.history import History
 from agents.muzero.networks import Parameters
 from agents.muzero.replay import Episode
-from agents.muzero.search import Search
+from agents.muzero.search import Search, noise_of
 from mallocgame import rules
 from mallocgame.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
+I32 = npt.NDArray[np.int32]
 F64 = npt.NDArray[np.float64]
 Pair = tuple[Program, Hierarchy]
 Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
@@ -32,6 +33,7 @@ class SelfPlay:
         self.batch = MallocGameBatch(self.pairs, config.num_games)
         self.random = np.random.default_rng(seed)
         longest = max(game.num_decisions for game in self.batch.games)
+        self._noise = np.asarray(noise_of(config.num_games))[:, 0]
         self._history = History(observations_of(self.batch), self.batch.num_actions, longest)
 
     def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
@@ -41,6 +43,7 @@ class SelfPlay:
         found = self.search(parameters, batch.observations, batch.action_masks, key)
         actions, policy, value = (np.asarray(part) for part in (found.action, found.policy, found.value))
         before = batch.all_seconds()
+        actions = self._astray(actions)
         batch.step(actions)
         self._history.move(actions, log_rewards(before, batch.all_seconds()), policy, value)
         finished = []
@@ -50,6 +53,14 @@ class SelfPlay:
         if finished:
             batch.reset(batch.done.copy(), which=self.random.integers(0, len(self.pairs), size=len(finished)))
         return finished
+
+    def _astray(self, actions: I32) -> I32:
+        """Replace a few actions by random legal ones, more in the noisier games; a plan of one mind finds no other."""
+        batch = self.batch
+        lengths = np.array([game.num_decisions for game in batch.games])[batch.which]
+        chance = self.config.stray_moves * self._noise / lengths
+        any_legal = np.where(batch.action_masks, self.random.random(batch.action_masks.shape), -1.0).argmax(axis=1)
+        return np.where(self.random.random(batch.batch_size) < chance, any_legal, actions).astype(np.int32)
 
 
 def log_rewards(before: F64, after: F64) -> F64:

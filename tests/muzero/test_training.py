@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from agents.muzero.config import Config
+from agents.muzero.learner import make_learner
+from agents.muzero.networks import Model
 from agents.muzero.run import RunFolder
 from agents.muzero.search import make_search
-from agents.muzero.selfplay import Finished, play
+from agents.muzero.selfplay import Finished, SelfPlay, play
 from agents.muzero.solver import make_solver
 from agents.muzero.trainer import Report, Trainer
+from mallocgame.batch import MallocGameBatch
 from mallocgame.errors import InputError, TraceError
 from mallocgame.make import find_programs
 from mallocgame.mapping import Mapping
@@ -109,6 +112,25 @@ def test_a_return_is_the_log_of_the_speed_up(tmp_path: Path) -> None:
     for episode, mapping, seconds in finished:
         assert validate(*pairs[0], mapping) == []
         assert float(episode.rewards.sum()) == pytest.approx(np.log(home / seconds), abs=1e-5)
+
+
+def test_strays_are_legal_and_leave_the_first_game_alone() -> None:
+    pairs = find_programs(family="chain", decisions=12)
+    probe = MallocGameBatch(pairs, 1)
+    model = Model(TINY, probe.num_actions)
+    learner, _ = make_learner(model, probe.observations, 0)
+    search = make_search(model, num_simulations=0, explore=False)
+    plans = []
+    for moves in (0.0, 1e9):
+        play = SelfPlay(pairs, replace(TINY, stray_moves=moves), search, seed=0)
+        finished: list[Finished] = []
+        while len(finished) < TINY.num_games:
+            finished += play.advance(learner.target, jax.random.key(0))
+        assert not play.batch.illegal.any()
+        plans.append([episode.actions.tolist() for episode, _, _ in finished])
+    assert plans[0] == [plans[0][0]] * TINY.num_games  # all alike without
+    assert plans[1][0] == plans[0][0]
+    assert len({tuple(plan) for plan in plans[1]}) > TINY.num_games // 2
 
 
 def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
