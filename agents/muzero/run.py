@@ -22,6 +22,7 @@ from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, write_text
 
 FORMAT = 2
+NETWORK_SETTINGS = ("latent_size", "hidden_size", "num_blocks", "conv_channels", "support_size", "value_scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,18 @@ class RunFolder:
             if trained != shape:
                 raise TraceError(self.path / "run.json", None, f"{name} has shape {shape}, the network wants {trained}")
         return self.config()
+
+    def check_network(self, config: Config) -> None:
+        """See that a network of ``config`` can take this run's weights.
+
+        Raises:
+            TraceError: it cannot; the message says which settings differ.
+        """
+        own = self.config()
+        pairs = ((name, getattr(own, name), getattr(config, name)) for name in NETWORK_SETTINGS)
+        different = [f"{name} {ours}, not {theirs}" for name, ours, theirs in pairs if ours != theirs]
+        if different:
+            raise TraceError(self.path / "run.json", None, f"its network has {'; '.join(different)}")
 
     def save(self, learner: Learner, state: dict[str, Any], replay: Replay, records: Records) -> None:
         """Write a checkpoint; it counts once its ``state-N.json`` is there. Older ones go afterwards."""

@@ -94,6 +94,7 @@ class Trainer:
         if weights is not None and not resume:
             fitting = RunFolder(weights)
             fitting.check(shapes, probe.num_actions)
+            fitting.check_network(config)
             parameters = fitting.load_parameters(self.learner)
             self.learner = self.learner._replace(parameters=parameters, target=parameters)
         self.play = SelfPlay(focused, config, self._search(config.num_simulations), seed)

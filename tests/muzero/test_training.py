@@ -141,7 +141,7 @@ def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
     same = jax.tree.map(np.array_equal, first.learner.target, second.learner.parameters)
     assert all(jax.tree.leaves(same))
     small = replace(TINY, hidden_size=16)
-    with pytest.raises(TraceError, match="not a checkpoint of this network"):
+    with pytest.raises(TraceError, match="hidden_size 32, not 16"):
         Trainer(pairs, small, tmp_path / "third", weights=tmp_path / "first")
 
 
