@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from baselines.exact.bodies import loop_bodies
 from baselines.space import Span
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
@@ -86,7 +87,7 @@ class Planner:
         self.home_memory_seconds: F64 = (home / speeds).sum(axis=1)  # float64[T], of one execution
         self._free = np.zeros((num_links, num_steps + 1))  # link seconds free before each boundary, loops unrolled
         np.cumsum(idle.T, axis=1, out=self._free[:, 1:])
-        self._body = self._bodies()
+        self._body: list[int] = loop_bodies(program).tolist()
         self._steps = [sorted({use.step for use in tensor.uses}) for tensor in program.tensors]
 
     def use_steps(self, tensor: int) -> list[int]:
@@ -223,12 +224,3 @@ class Planner:
 
     def _executions(self, boundary: int) -> int:
         return self.program.boundary_trip_count(boundary, boundary)
-
-    def _bodies(self) -> list[int]:
-        """Return, for each boundary, which loop body it lies in: the innermost repeated loop, -1 for none."""
-        body = [-1] * (self.program.num_steps + 1)
-        loops = sorted(enumerate(self.program.loops), key=lambda x: x[1].start_step - x[1].end_step)
-        for index, loop in loops:  # the longest first, so that inner loops overwrite
-            if loop.trip_count > 1:
-                body[loop.start_step + 1 : loop.end_step] = [index] * (loop.end_step - loop.start_step - 1)
-        return body

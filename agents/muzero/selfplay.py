@@ -32,9 +32,9 @@ class SelfPlay:
         self.config, self.search, self.pairs = config, search, list(pairs)
         self.batch = MallocGameBatch(self.pairs, config.num_games)
         self.random = np.random.default_rng(seed)
-        longest = max(game.num_decisions for game in self.batch.games)
+        self._lengths = np.array([game.num_decisions for game in self.batch.games])
         self._noise = np.asarray(noise_of(config.num_games))[:, 0]
-        self._history = History(observations_of(self.batch), self.batch.num_actions, longest)
+        self._history = History(observations_of(self.batch), self.batch.num_actions, int(self._lengths.max()))
 
     def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
         """Make one move in every game; return finished episodes with their mappings and simulated seconds."""
@@ -57,8 +57,7 @@ class SelfPlay:
     def _astray(self, actions: I32) -> I32:
         """Replace a few actions by random legal ones, more in the noisier games; a plan of one mind finds no other."""
         batch = self.batch
-        lengths = np.array([game.num_decisions for game in batch.games])[batch.which]
-        chance = self.config.stray_moves * self._noise / lengths
+        chance = self.config.stray_moves * self._noise / self._lengths[batch.which]
         any_legal = np.where(batch.action_masks, self.random.random(batch.action_masks.shape), -1.0).argmax(axis=1)
         return np.where(self.random.random(batch.batch_size) < chance, any_legal, actions).astype(np.int32)
 
