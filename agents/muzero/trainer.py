@@ -81,11 +81,13 @@ class Trainer:
         """
         self.pairs = list(pairs)
         self.folder = RunFolder(folder)
+        if resume:
+            config = self.folder.config()
         focused = [(program.focused(config.focus_fraction), hierarchy) for program, hierarchy in self.pairs]
         probe = MallocGameBatch(focused[:1], 1)
         shapes = shapes_of(probe)
         if resume:
-            config = self.folder.check(shapes, probe.num_actions)
+            self.folder.check(shapes, probe.num_actions)
         else:
             self.folder.create(config, shapes, probe.num_actions)
         self.config, self.seed = config, seed

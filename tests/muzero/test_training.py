@@ -62,7 +62,7 @@ def test_reports_checkpoints_and_the_solver_agree(tmp_path: Path) -> None:
     assert rows[-1].updates > 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["steps"] for line in lines] == [row.steps for row in rows]
-    again = Trainer(pairs, TINY, tmp_path / "run", seed=9, resume=True)
+    again = Trainer(pairs, replace(TINY, focus_fraction=0.2), tmp_path / "run", seed=9, resume=True)
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), trainer.learner._asdict(), again.learner._asdict())
     assert all(jax.tree.leaves(same))
     assert again.replay.num_steps == trainer.replay.num_steps
