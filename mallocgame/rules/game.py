@@ -184,7 +184,7 @@ def to_mapping(game: Game, state: State) -> Mapping:
                     end_step=game.program.num_steps,
                 )
             )
-    for copy in np.flatnonzero(state.copies[:, QUEUE] >= 0).tolist():
+    for copy in sorted(np.flatnonzero(state.copies[:, QUEUE] >= 0).tolist(), key=lambda x: _rank(state, x)):
         group, is_back = divmod(copy, 2)
         if is_back:
             source, target = index[int(state.served[group])], HOME
@@ -203,6 +203,12 @@ def to_mapping(game: Game, state: State) -> Mapping:
             )
         )
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+def _rank(state: State, copy: int) -> tuple[int, int, int]:
+    """Return what copies are sorted by: ties in a queue go by a transfer's number (see ``goes_before``)."""
+    away = int(state.copies[copy, QUEUE]) % 2
+    return -away, 0 if away else int(state.copies[copy, DUE]), copy
 
 
 def _tensor(rules: Rules, group: int) -> int:

@@ -12,8 +12,9 @@ from mallocgame.jit import jit
 from mallocgame.rules.copies import add_copy, back_queue, drop_copy
 from mallocgame.rules.plan_action import plan
 from mallocgame.rules.plans import ILLEGAL, NEW, NOTHING, Plan
+from mallocgame.rules.release import release
 from mallocgame.rules.rerun import rerun, serve
-from mallocgame.rules.space import add_rect, add_wish, drop_rect, set_current
+from mallocgame.rules.space import add_rect, drop_rect, settle, stretch
 from mallocgame.rules.tables import (
     BEGIN,
     BORN,
@@ -35,6 +36,7 @@ from mallocgame.rules.tables import (
     SINCE,
     SIZE,
     SOURCE,
+    STEP,
     STEPS,
     TENSOR,
     WRITES,
@@ -42,17 +44,7 @@ from mallocgame.rules.tables import (
     Rules,
     State,
 )
-
-
-@jit
-def stretch(r: Rules, s: State, place: int, finish: int) -> None:
-    """Let a residency end at ``finish``."""
-    size = r.tensors[r.groups[place, TENSOR], SIZE]
-    if s.places[place, FINISH] != finish:
-        begin = max(s.places[place, BEGIN], 0)
-        drop_rect(s, s.places[place, LAYER], 2 * place, begin, s.places[place, FINISH], size)
-        s.places[place, FINISH] = finish
-        add_rect(s, s.places[place, LAYER], 2 * place, begin, finish, size)
+from mallocgame.rules.wishes import add_wish, set_current
 
 
 @jit
@@ -61,6 +53,8 @@ def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
     tensor = r.groups[group, TENSOR]
     size = r.tensors[tensor, SIZE]
     num_steps = r.dims[STEPS]
+    s.planned[p.place] = p.offset
+    settle(s, True)
     if p.undo_back >= 0:
         drop_copy(s, 2 * p.undo_back + 1)
     if p.kind == NEW:
@@ -149,6 +143,8 @@ def do_step(r: Rules, s: State, action: int) -> float:
             carry_out(r, s, group, p)
     rerun(r, s)
     s.turn[0] = turn + 1
+    if turn + 1 < r.dims[DECISIONS]:
+        release(r, s, r.groups[group, STEP], r.groups[r.decisions[turn + 1], STEP])
     return float((before - s.total[0]) / r.home_seconds[0])
 
 

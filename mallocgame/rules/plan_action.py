@@ -2,9 +2,10 @@
 
 from mallocgame.jit import jit
 from mallocgame.rules.copies import fits_flights, last_outside, later_in_context, latest_issue
+from mallocgame.rules.fit import best_fit, repack
 from mallocgame.rules.plan_copy import plan_copy
 from mallocgame.rules.plans import LONGER, NEW, NOTHING, Plan, finish_new, no_plan, place_back
-from mallocgame.rules.space import best_fit, free_until
+from mallocgame.rules.space import free_until, has_room, settle
 from mallocgame.rules.spans import may_hoist, reach, read_again
 from mallocgame.rules.tables import (
     BEGIN,
@@ -22,7 +23,6 @@ from mallocgame.rules.tables import (
     ISSUE,
     LAST,
     LAYER,
-    OFFSET,
     QUEUE,
     READS,
     SINCE,
@@ -67,7 +67,7 @@ def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
     queue = 2 * r.link_of[0, layer]
     if not span.ok or latest < span.end:
         return no_plan()
-    issue = min(latest_issue(r, s, queue, layer, size, num_steps, span.end), latest)
+    issue = min(latest_issue(r, s, 2 * group, queue, layer, size, num_steps, span.end), latest)
     while True:
         if fits_flights(r, s, queue, issue, num_steps):
             offset = best_fit(r, s, layer, group, span.last, 0, span.end, issue)
@@ -86,7 +86,7 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
     """Plan that residency ``place`` stays and serves ``group`` too."""
     tensor = r.groups[group, TENSOR]
     size = r.tensors[tensor, SIZE]
-    layer, offset = s.places[place, LAYER], s.places[place, OFFSET]
+    layer, offset = s.places[place, LAYER], s.planned[place]
     since, entry = s.places[place, SINCE], s.places[place, ENTRY]
     for k in range(s.places[place, LAST] + 1, group):
         if r.groups[k, WRITES] == 1 or r.groups[k, HOME_ONLY] == 2:
@@ -103,7 +103,13 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
         return no_plan()
     until = free_until(r, s, layer, size, offset, s.places[place, FINISH], place)
     if until < span.end:
-        return no_plan()
+        again = int(s.copies[2 * place, ISSUE]) if entry == HELD_OVER else -1
+        if not has_room(r, s, layer, size, s.places[place, FINISH], span.end):
+            return no_plan()
+        offset = repack(r, s, layer, place, (int(max(s.places[place, BEGIN], 0)), span.end, again))
+        if offset < 0:
+            return no_plan()
+        until = free_until(r, s, layer, size, offset, span.end, place)
     undo, back, back_issue, back_due, clipped = -1, -1, -1, -1, 0
     finish = span.end
     has_back = before >= 0 and s.copies[2 * before + 1, QUEUE] >= 0
@@ -112,8 +118,9 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
         keep = keep or read_again(r, before, span.writer, since)
         for k in range(before + 1, span.writer):
             keep = keep or r.groups[k, HOME_ONLY] != 0
-    elif has_back and span.needed and s.copies[2 * before + 1, CLIPPED] == 0:
-        keep = True
+    elif has_back and span.needed:
+        in_time = s.copies[2 * before + 1, CLIPPED] == 0 and s.stall[s.copies[2 * before + 1, DUE]] == 0.0
+        keep = keep or in_time
     if keep:
         finish = max(finish, s.copies[2 * before + 1, DUE], min(s.copies[2 * before + 1, ISSUE] + 1, r.dims[STEPS]))
     elif has_back:
@@ -139,6 +146,7 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
 @jit
 def plan(r: Rules, s: State, group: int, action: int) -> Plan:
     """Plan an action other than Drop at ``group``."""
+    settle(s, False)
     layer = (action + 1) // 2
     tensor = r.groups[group, TENSOR]
     reads = r.groups[group, READS] == 1

@@ -4,8 +4,9 @@ import numpy as np
 
 from mallocgame.jit import jit
 from mallocgame.rules.copies import later_in_context, latest_issue
+from mallocgame.rules.fit import best_fit
 from mallocgame.rules.plans import ILLEGAL, Plan, finish_new, no_plan
-from mallocgame.rules.space import best_fit, free_until
+from mallocgame.rules.space import free_until
 from mallocgame.rules.spans import entered_loop, may_hoist, reach
 from mallocgame.rules.tables import (
     BEGIN,
@@ -24,7 +25,6 @@ from mallocgame.rules.tables import (
     LAYERS,
     LIMIT,
     LOOP,
-    OFFSET,
     PARENT,
     QUEUE,
     SINCE,
@@ -72,7 +72,7 @@ def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[i
             ok = False
         if not ok:
             continue
-        if free_until(r, s, other, size, s.places[place, OFFSET], s.places[place, FINISH], place) < due:
+        if free_until(r, s, other, size, s.planned[place], s.places[place, FINISH], place) < due:
             continue
         earliest = max(since, s.places[place, BEGIN] + 1)
         for k in range(place, group):
@@ -109,7 +109,7 @@ def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
     slower = s.places[source, LAYER] if source >= 0 else np.int64(0)
     queue = 2 * r.link_of[slower, layer] + (1 if layer < slower else 0)
     final = due - 1 if source >= 0 else due
-    issue = min(latest_issue(r, s, queue, layer, size, due, earliest), final)
+    issue = min(latest_issue(r, s, 2 * group, queue, layer, size, due, earliest), final)
     while True:
         offset = best_fit(r, s, layer, group, span.last, issue, span.end, -1)
         if offset >= 0:

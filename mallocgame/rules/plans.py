@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     back: int  # group whose write-back is placed
     back_issue: int
     back_due: int
-    clipped: int  # 1: the write-back was cut short by space, not by need
+    clipped: int  # 1: free supply does not cover the write-back by then, as far as is known
 
 
 @jit
@@ -53,9 +53,8 @@ def place_back(r: Rules, s: State, span: Reach, layer: int, size: int, until: in
     spans_nothing = h >= stop or r.groups[h, STEP] >= later
     if spans_nothing and issue < span.back_exit <= span.back_by and later <= until:
         issue = span.back_exit
-    due = earliest_done(r, s, back_queue(r, layer), size, issue, min(span.back_by, max(until, issue)))
-    clipped = 1 if until < span.back_by and due >= until - 1 else 0
-    return issue, due, max(span.end, due, min(issue + 1, num_steps)), clipped
+    due, covered = earliest_done(r, s, back_queue(r, layer), size, issue, min(span.back_by, max(until, issue)))
+    return issue, due, max(span.end, due, min(issue + 1, num_steps)), 0 if covered else 1
 
 
 @jit

@@ -58,7 +58,7 @@ def rerun(r: Rules, s: State) -> None:
     head = s.scratch[6 * num_groups : 6 * num_groups + queues]
     tail = s.scratch[6 * num_groups + queues : 6 * num_groups + 2 * queues]
     for q in range(queues):
-        tail[q] = first_position(s, q, -1, begin)
+        tail[q] = first_position(s, q, -1, begin, -1)
         head[q] = tail[q]
         x = s.heads[begin, q]
         if x >= 0:

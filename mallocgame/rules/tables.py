@@ -84,6 +84,10 @@ class State(NamedTuple):
     wishes: I64  # int64[L, G], residencies that may go on to a later group, by that group's step
     wish_ends: I64  # int64[L, G], that step + 1
     wish_counts: I64  # int64[L]
+    planned: I64  # int64[G], offsets of the residencies as the plan at hand would have them
+    moved: I64  # int64[G], residencies that it would move
+    moved_count: I64  # int64[1]
+    marks: I64  # int64[G], scratch, 0 between calls
     occupied: I64  # int64[T, L], bytes taken in each step
     layer_bytes: I64  # int64[T, L], bytes that one execution moves
     heads: I64  # int64[T + 1, 2K], first unfinished copy on arrival at a boundary (-1: none)
@@ -102,9 +106,9 @@ class State(NamedTuple):
 def state_ints(dims: I64) -> int:
     """Return the length of a state's int64 buffer."""
     t, n_layers, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 6 * n_layers + 6
+    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 6 * n_layers + 9
     per_step = 1 + 2 * k + 2 * n_layers + 2 * k
-    return int(1 + g * per_group + 2 * m * n_layers + 8 * k + 2 * n_layers + 32 + (t + 1) * per_step)
+    return int(1 + g * per_group + 2 * m * n_layers + 8 * k + 2 * n_layers + 33 + (t + 1) * per_step)
 
 
 @jit
@@ -118,7 +122,7 @@ def state_floats(dims: I64) -> int:
 def state_views(dims: I64, ints: I64, floats: F64) -> State:
     """Return the state that lives in two buffers (of ``state_ints`` and ``state_floats`` elements or more)."""
     t, n, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    a = np.empty(21, dtype=np.int64)  # where each int64 array begins
+    a = np.empty(25, dtype=np.int64)  # where each int64 array begins
     sizes = (
         1,
         g,
@@ -136,13 +140,17 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         n * g,
         n * g,
         n,
+        g,
+        g,
+        1,
+        g,
         t * n,
         t * n,
         (t + 1) * 2 * k,
         6 * g + 6 * k + 32,
     )
     a[0] = 0
-    for i in range(20):
+    for i in range(24):
         a[i + 1] = a[i] + sizes[i]
     f = np.empty(9, dtype=np.int64)
     lengths = (1, 2 * g, t + 1, t, t * k, t * k, (t + 1) * 2 * k, 2 * g)
@@ -168,9 +176,13 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         ints[a[13] : a[14]].reshape((n, g)),
         ints[a[14] : a[15]].reshape((n, g)),
         ints[a[15] : a[16]],
-        ints[a[16] : a[17]].reshape((t, n)),
-        ints[a[17] : a[18]].reshape((t, n)),
-        ints[a[18] : a[19]].reshape((t + 1, 2 * k)),
+        ints[a[16] : a[17]],
+        ints[a[17] : a[18]],
+        ints[a[18] : a[19]],
+        ints[a[19] : a[20]],
+        ints[a[20] : a[21]].reshape((t, n)),
+        ints[a[21] : a[22]].reshape((t, n)),
+        ints[a[22] : a[23]].reshape((t + 1, 2 * k)),
         floats[f[0] : f[1]],
         floats[f[1] : f[2]],
         floats[f[2] : f[3]],
@@ -178,7 +190,7 @@ def state_views(dims: I64, ints: I64, floats: F64) -> State:
         floats[f[4] : f[5]].reshape((t, k)),
         floats[f[5] : f[6]].reshape((t, k)),
         floats[f[6] : f[7]].reshape((t + 1, 2 * k)),
-        ints[a[19] : a[20]],
+        ints[a[23] : a[24]],
         floats[f[7] : f[8]],
     )
 
