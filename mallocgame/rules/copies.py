@@ -123,9 +123,14 @@ def head_position(s: State, queue: int, boundary: int) -> int:
 def spare_seconds(s: State, copy: int, enough: float) -> float:
     """Return the link's supply between the end of ``copy`` and its due boundary; it stops counting at ``enough``."""
     queue, due = s.copies[copy, QUEUE], s.copies[copy, DUE]
-    b = s.copies[copy, ISSUE] + 1
-    while b <= due and head_position(s, queue, b) <= s.copies[copy, POSITION]:
-        b += 1
+    b, late = s.copies[copy, ISSUE] + 1, due + 1
+    while b < late:  # bisection: it is done on arrival at b
+        middle = (b + late) // 2
+        head = s.heads[middle, queue]
+        if head >= 0 and s.copies[head, POSITION] <= s.copies[copy, POSITION]:
+            b = middle + 1
+        else:
+            late = middle
     spare = 0.0
     while b < due and spare < enough:
         spare += s.idle[b, queue // 2]
@@ -152,7 +157,8 @@ def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: in
             x = s.order[queue, i]
             if s.copies[x, ISSUE] < b or (s.copies[x, ISSUE] == b and goes_before(s, queue, x, copy, due)):
                 break
-            extra = max(extra, supply - spare_seconds(s, x, supply))
+            if supply > extra:
+                extra = max(extra, supply - spare_seconds(s, x, supply))
             i -= 1
         if r.boundaries[b, CONTEXT] == r.boundaries[due, CONTEXT] and need + extra - supply < least:
             least = need + extra - supply

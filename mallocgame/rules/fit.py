@@ -4,6 +4,8 @@ The offset of a residency is a free choice until the game is over: nothing has r
 but not in one piece, what shares steps with the newcomer is packed anew; ``planned`` has the offsets that this gives.
 """
 
+import numpy as np
+
 from mallocgame.jit import jit
 from mallocgame.rules.space import extent, has_room, meet, put_sorted, rect_begin, settle, tightest
 from mallocgame.rules.tables import (
@@ -12,6 +14,7 @@ from mallocgame.rules.tables import (
     END,
     FINISH,
     GROUPS,
+    I64,
     SIZE,
     STEPS,
     TENSOR,
@@ -22,6 +25,8 @@ from mallocgame.rules.tables import (
 MOST_MOVED = 64  # residencies that are packed anew
 ORDERS = 2  # by size, by duration
 ROUNDS = 2  # of taking in what shares steps with what is moved
+# columns of the table that a packing is made in; before a row is placed its TOP is its size
+_PLACE, _BEGIN, _END, _AGAIN, _OFFSET, _TOP, _KEY, _TIE, _COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @jit
@@ -106,56 +111,62 @@ def gather(s: State, layer: int, own: int, span: tuple[int, int, int], count: in
 
 
 @jit
-def fit_beside(r: Rules, s: State, layer: int, own: int, span: tuple[int, int, int], place: int) -> int:
-    """Return an offset for ``place`` beside what is not marked 1 (``own`` would take ``span``), -1: none."""
-    limit = 3 * r.dims[GROUPS]
-    offsets = s.scratch[:limit]
-    tops = s.scratch[limit : 2 * limit]
-    mine = span if place == own else extent(s, place)
+def list_fixed(r: Rules, s: State, layer: int, earliest: int, table: I64) -> int:
+    """Write the layer's rectangles that stay and end after ``earliest`` to ``table``; return how many."""
     n = 0
-    if place != own and s.marks[own] != 1 and meet(span, mine):
-        put_sorted(offsets, tops, n, s.planned[own], s.planned[own] + r.tensors[r.groups[own, TENSOR], SIZE])
-        n = 1
     for i in range(s.rect_counts[layer] - 1, -1, -1):
-        if s.rect_ends[layer, i] <= mine[0]:
+        if s.rect_ends[layer, i] <= earliest:
             break
-        other = s.rects[layer, i] // 2
-        if other != own and other != place and s.marks[other] != 1 and meet(extent(s, other), mine):
-            offset = s.planned[other]
-            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[other, TENSOR], SIZE])
+        rect = s.rects[layer, i]
+        if s.marks[rect // 2] == 0:
+            row = table[n]
+            row[_PLACE], row[_BEGIN], row[_END], row[_AGAIN] = rect // 2, rect_begin(s, rect), s.rect_ends[layer, i], -1
+            row[_OFFSET] = s.planned[rect // 2]
+            row[_TOP] = row[_OFFSET] + r.tensors[r.groups[rect // 2, TENSOR], SIZE]
             n += 1
-    size = r.tensors[r.groups[place, TENSOR], SIZE]
-    return tightest(offsets, tops, n, size, r.layers[layer, ALIGNMENT], r.layers[layer, CAPACITY], False)
+    return n
 
 
 @jit
-def pack_key(r: Rules, s: State, own: int, span: tuple[int, int, int], place: int, order: int) -> tuple[int, int]:
-    """Return what ``place`` is sorted by: its size, then its steps, or the reverse."""
-    begin, end, again = span if place == own else extent(s, place)
-    size = int(r.tensors[r.groups[place, TENSOR], SIZE])
-    duration = int(end - begin + (r.dims[STEPS] - again if again >= 0 else 0))
-    return (size, duration) if order == 0 else (duration, size)
-
-
-@jit
-def pack(r: Rules, s: State, layer: int, own: int, span: tuple[int, int, int], count: int, order: int) -> bool:
-    """Place the first ``count`` of ``moved`` one after the other, the largest key first; return whether all fit."""
+def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: int, order: int, table: I64) -> None:
+    """Write the first ``count`` of ``moved`` to ``table``, and sort both: the largest, or the longest, first."""
     for i in range(count):
         place = s.moved[i]
-        s.marks[place] = 1
-        key = pack_key(r, s, own, span, place, order)
+        begin, end, again = span if place == own else extent(s, place)
+        size = r.tensors[r.groups[place, TENSOR], SIZE]
+        duration = end - begin + (r.dims[STEPS] - again if again >= 0 else 0)
+        key, tie = (size, duration) if order == 0 else (duration, size)
         j = i
-        while j > 0 and pack_key(r, s, own, span, s.moved[j - 1], order) < key:
+        while j > 0 and (table[j - 1, _KEY] < key or (table[j - 1, _KEY] == key and table[j - 1, _TIE] < tie)):
+            table[j] = table[j - 1]
             s.moved[j] = s.moved[j - 1]
             j -= 1
         s.moved[j] = place
-    for i in range(count):
-        place = s.moved[i]
-        offset = fit_beside(r, s, layer, own, span, place)
+        row = table[j]
+        row[_PLACE], row[_BEGIN], row[_END], row[_AGAIN], row[_OFFSET], row[_TOP] = place, begin, end, again, 0, size
+        row[_KEY], row[_TIE] = key, tie
+
+
+@jit
+def pack(r: Rules, s: State, layer: int, table: I64, first: int, count: int) -> bool:
+    """Place rows [first, first + count) of ``table`` beside the rows before each of them; return whether all fit."""
+    limit = 3 * r.dims[GROUPS]
+    offsets = s.scratch[:limit]
+    tops = s.scratch[limit : 2 * limit]
+    unit, capacity = r.layers[layer, ALIGNMENT], r.layers[layer, CAPACITY]
+    for i in range(first, first + count):
+        begin, end, again = table[i, _BEGIN], table[i, _END], table[i, _AGAIN]
+        n = 0
+        for j in range(i):
+            row = table[j]
+            if meet((row[_BEGIN], row[_END], row[_AGAIN]), (begin, end, again)):
+                put_sorted(offsets, tops, n, row[_OFFSET], row[_TOP])
+                n += 1
+        size = table[i, _TOP]
+        offset = tightest(offsets, tops, n, size, unit, capacity, False)
         if offset < 0:
             return False
-        s.planned[place] = offset
-        s.marks[place] = 2
+        table[i, _OFFSET], table[i, _TOP] = offset, offset + size
     return True
 
 
@@ -163,23 +174,34 @@ def pack(r: Rules, s: State, layer: int, own: int, span: tuple[int, int, int], c
 def repack(r: Rules, s: State, layer: int, own: int, span: tuple[int, int, int]) -> int:
     """Return an offset for residency ``own`` over ``span`` (see ``extent``), moving others; -1: none was found."""
     settle(s, False)
+    table = np.empty((s.rect_counts[layer] + MOST_MOVED, _COLUMNS), dtype=np.int64)
     s.moved[0] = own
     s.marks[own] = 1
     count = gather(s, layer, own, span, 1)
     done = False
-    known = 0
     for rounds in range(ROUNDS):
-        if rounds > 0:
-            known = count
-            for i in range(known):
-                if s.moved[i] != own:
-                    count = gather(s, layer, own, extent(s, s.moved[i]), count)
+        known = count if rounds > 0 else 0
+        for i in range(known):
+            if s.moved[i] != own:
+                count = gather(s, layer, own, extent(s, s.moved[i]), count)
+        if count == known:
+            break
+        earliest = span[0]
+        for i in range(count):
+            if s.moved[i] != own:
+                earliest = min(earliest, extent(s, s.moved[i])[0])
+        fixed = list_fixed(r, s, layer, earliest, table)
         for order in range(ORDERS):
-            done = done or (count > known and pack(r, s, layer, own, span, count, order))
+            if not done:
+                list_moved(r, s, own, span, count, order, table[fixed:])
+                done = pack(r, s, layer, table, fixed, count)
+        if done:
+            for i in range(fixed, fixed + count):
+                s.planned[table[i, _PLACE]] = table[i, _OFFSET]
+            break
     for i in range(count):
         s.marks[s.moved[i]] = 0
-    s.moved_count[0] = count
     if not done:
-        settle(s, False)
         return -1
+    s.moved_count[0] = count
     return int(s.planned[own])

@@ -84,8 +84,8 @@ def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity
         if until - free - size >= 0 and until - free - size < slack:
             slack = until - free - size
             answer = free + (slack // unit * unit if high else 0)
-        if i < count:
-            free = max(free, (tops[i] + unit - 1) // unit * unit)
+        if i < count and tops[i] > free:
+            free = (tops[i] + unit - 1) // unit * unit
     return int(answer)
 
 
