@@ -29,8 +29,8 @@ class Config:
     temperature: float = 1.0  # of the "muzero" policy's visit counts during self-play
     value_unit: float = 0.01  # "gumbel": gain in return that makes an action e times as likely; 0: relative
     # games
-    stray_moves: float = 3.0  # uniformly random ones, expected in the game with the most noise
-    num_games: int = 64  # played side by side
+    stray_moves: float = 8.0  # uniformly random ones, expected in the game with the most noise
+    num_games: int = 64  # played side by side, fewer where games are long (``selfplay.games_for``)
     focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets
     replay_steps: int = 60_000
@@ -40,7 +40,7 @@ class Config:
     reanalyse_fraction: float = 0.0  # of each batch's first positions: searched again with the newest target network
     # learner
     batch_size: int = 128
-    updates_per_step: float = 0.02  # learner updates for each environment step (of one game)
+    updates_per_step: float = 0.01  # learner updates for each environment step (of one game)
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     schedule: str = "linear"  # linear, cosine, rex or constant, over the training budget
@@ -50,7 +50,7 @@ class Config:
     reward_weight: float = 1.0
     consistency_weight: float = 0.0
     target_decay: float = 0.99  # of the slow copy of the weights that searches during self-play and reanalyse
-    records_share: float = 0.25  # of each batch: from the best episode of each program, whose actions are imitated
+    records_share: float = 0.5  # of each batch: from the best episode of each program, whose actions are imitated
     imitation_share: float = 1.0  # what such an action gets of the policy target
     imitation_updates: int = 0  # on demonstrations (hybrid) alone, before the first game
     # bookkeeping

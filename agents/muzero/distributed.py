@@ -94,7 +94,7 @@ class RayTrainer(Trainer):
                 self.deaths += 1
                 self._hire()
                 continue
-            improved |= self._keep(finished, MOVES_PER_CALL * self.config.num_games)
+            improved |= self._keep(finished, MOVES_PER_CALL * self.play.num_games)
             self._call(actor)
         return improved
 

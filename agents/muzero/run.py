@@ -7,7 +7,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, write_text
 
 FORMAT = 2
+FINE_TUNING_RATE = 4e-4
 NETWORK_SETTINGS = ("latent_size", "hidden_size", "num_blocks", "conv_channels", "support_size", "value_scale")
 
 
@@ -149,6 +150,12 @@ class RunFolder:
     def config(self) -> Config:
         """Return the run's configuration."""
         return Config.from_dict(self.about()["config"], self.path / "run.json")
+
+    def fine_tuning(self) -> Config:
+        """Return the settings with which to go on from this run's weights: its network, smaller steps, defaults."""
+        config = self.config()
+        network = {name: getattr(config, name) for name in NETWORK_SETTINGS}
+        return replace(Config(learning_rate=FINE_TUNING_RATE), **network)
 
     def export(self, learner: Learner, target: Path) -> None:
         """Write what playing needs (``run.json`` and the searching weights as one npz) into a folder of its own."""

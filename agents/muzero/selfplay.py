@@ -20,6 +20,7 @@ from mallocgame.program import Program
 
 I32 = npt.NDArray[np.int32]
 F64 = npt.NDArray[np.float64]
+MOVES_IN_FLIGHT = 26_000  # in whole games
 Pair = tuple[Program, Hierarchy]
 Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
 
@@ -28,12 +29,13 @@ class SelfPlay:
     """Games in flight and their histories; ``advance`` makes one move in each."""
 
     def __init__(self, pairs: Sequence[Pair], config: Config, search: Search, seed: int) -> None:
-        """Start ``config.num_games`` games of the programs in turn. Programs are focused by the caller."""
+        """Start ``games_for`` games of the programs in turn. Programs are focused by the caller."""
         self.config, self.search, self.pairs = config, search, list(pairs)
-        self.batch = MallocGameBatch(self.pairs, config.num_games)
+        self.num_games = games_for(config, [program.num_decisions for program, _ in pairs])
+        self.batch = MallocGameBatch(self.pairs, self.num_games)
         self.random = np.random.default_rng(seed)
         self._lengths = np.array([game.num_decisions for game in self.batch.games])
-        self._noise = np.asarray(noise_of(config.num_games))[:, 0]
+        self._noise = np.asarray(noise_of(self.num_games))[:, 0]
         self._history = History(observations_of(self.batch), self.batch.num_actions, int(self._lengths.max()))
 
     def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
@@ -60,6 +62,15 @@ class SelfPlay:
         chance = self.config.stray_moves * self._noise / self._lengths[batch.which]
         any_legal = np.where(batch.action_masks, self.random.random(batch.action_masks.shape), -1.0).argmax(axis=1)
         return np.where(self.random.random(batch.batch_size) < chance, any_legal, actions).astype(np.int32)
+
+
+def games_for(config: Config, lengths: Sequence[int]) -> int:
+    """Return how many games to play side by side: ``config.num_games``, fewer (but 16) if they are long.
+
+    64 games of 2,000 moves each end together after 128,000 moves, most of a minute in which nothing is learned.
+    """
+    typical = int(np.mean(lengths))
+    return min(config.num_games, max(16, MOVES_IN_FLIGHT // max(typical, 1)))
 
 
 def log_rewards(before: F64, after: F64) -> F64:

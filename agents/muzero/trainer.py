@@ -220,7 +220,7 @@ class Trainer:
 
     def _advance(self) -> set[str]:
         self.key, now = jax.random.split(self.key)
-        return self._keep(self.play.advance(self.learner.target, now), self.config.num_games)
+        return self._keep(self.play.advance(self.learner.target, now), self.play.num_games)
 
     def _keep(self, finished: list[Finished], moves: int) -> set[str]:
         """Store finished episodes and account for ``moves``; return the programs whose best mapping changed."""

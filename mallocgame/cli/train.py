@@ -30,7 +30,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN, with its settings.")] = False,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="RUN|pretrained", help="Start from this run's network (and settings, without --config)."),
+        typer.Option(metavar="RUN|pretrained", help="Start from this run's network."),
     ] = None,
     hybrid: Annotated[
         str | None, typer.Option(metavar="SOLVER", help="Start from this solver's mapping and never return worse.")
@@ -93,7 +93,7 @@ def _settings_of(weights: Path | None) -> "Config":
     from agents.muzero.config import Config
     from agents.muzero.run import RunFolder
 
-    return Config() if weights is None else RunFolder(weights).config()
+    return Config() if weights is None else RunFolder(weights).fine_tuning()
 
 
 def _trainer_of(ray: str | None, actors: int) -> "Callable[..., Trainer]":

@@ -6,7 +6,8 @@ XLA's own mapping, masked random play in as many episodes, and annealing in the 
 ``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
 all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
 ``python -m tests.benchmarks.muzero throughput``: moves and simulations a second, and where the time goes.
-``python -m tests.benchmarks.muzero report --out FILE``: the rows of earlier ``train`` runs, and their summary.
+``python -m tests.benchmarks.muzero report --out FILE [--figure IMAGE]``: the rows of earlier ``train`` runs, their
+summary, and their learning curves.
 Rows are printed as a table and appended to ``--out`` as JSON lines; rows already there are not run again.
 """
 
@@ -24,6 +25,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from agents.muzero.config import Config
 from agents.muzero.learner import make_learner
@@ -45,6 +48,7 @@ HELD_OUT = ("vit", "mobilenet", "graph_network", "winograd", "llama_decode_batch
 PRETRAINING = Path("agents/muzero/generalist.toml")
 DEMONSTRATION_SECONDS = 2.0
 ANNEAL_SECONDS = 10.0
+CURVE_POINTS = 30
 
 
 def main() -> None:
@@ -58,12 +62,16 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="train: start from this agent")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--figure", type=Path, help="report: draw the learning curves")
     chosen = parser.parse_args()
     if chosen.part == "throughput":
         _print(_throughput())
         return
     if chosen.part == "report":
-        _report(_read(chosen.out))
+        rows = _read(chosen.out)
+        _report([{name: value for name, value in row.items() if name != "curves"} for row in rows])
+        if chosen.figure is not None:
+            _draw([row for row in rows if "curves" in row], chosen.figure)
         return
     if chosen.part == "pretrain":
         _pretrain(Path(chosen.names[0]), chosen.seconds)
@@ -75,7 +83,7 @@ def main() -> None:
         if chosen.out is not None and row not in done:
             with chosen.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-    _print(rows)
+    _print([{name: value for name, value in row.items() if name != "curves"} for row in rows])
 
 
 def _read(path: Path | None) -> list[Row]:
@@ -104,6 +112,30 @@ def _report(rows: list[Row]) -> None:
     )
 
 
+def _draw(rows: list[Row], path: Path) -> None:
+    """Draw, per trace, the best mapping met and the mean game against time; a line for each seed."""
+    columns = min(len(rows), 4)
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.4 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = np.atleast_1d(np.asarray(figure.subplots(lines, columns))).reshape(-1)
+    for axes in grid[len(rows) :]:
+        axes.set_axis_off()
+    for axes, row in zip(grid, rows, strict=False):
+        for seed, curve in enumerate(row["curves"]):
+            seconds, best, mean = np.array(curve, dtype=float).T
+            axes.plot(seconds, mean, color="0.7", linewidth=0.8, label="" if seed else "mean game")
+            axes.plot(seconds, best, color="C0", linewidth=1.2, label="" if seed else "best game")
+        axes.axhline(1.0, color="C3", linewidth=0.8, linestyle="--", label="XLA")
+        axes.axhline(row["anneal 10 s"], color="C2", linewidth=0.8, linestyle=":", label="annealing, 10 s")
+        axes.set_title(f"{row['trace']}, {row['simulations']} simulations", fontsize=8)
+        axes.tick_params(labelsize=7)
+    grid[0].legend(fontsize=6)
+    figure.supxlabel("seconds of training", fontsize=8)
+    figure.supylabel("times XLA's speed", fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
 def _open(name: str) -> tuple[Program, Hierarchy, float]:
     trace = suite.load(name)
     assert trace.mapping is not None
@@ -114,29 +146,30 @@ def _open(name: str) -> tuple[Program, Hierarchy, float]:
 def _train(chosen: argparse.Namespace, done: list[Row]) -> Iterator[Row]:
     config = Config.from_toml(chosen.config) if chosen.config else Config()
     if chosen.weights is not None and not chosen.config:
-        config = RunFolder(chosen.weights).config()
+        config = RunFolder(chosen.weights).fine_tuning()
     counts = [int(text) for text in (chosen.simulations or str(config.num_simulations)).split(",")]
     for name in chosen.names:
         for count in counts:
             key = {"trace": name, "simulations": count, "seconds": chosen.seconds, "seeds": chosen.seeds}
             old = [row for row in done if all(row.get(k) == v for k, v in key.items())]
-            settings = replace(config, num_simulations=count, imitation_updates=0)
+            settings = replace(config, num_simulations=count)
             yield old[0] if old else key | _train_one(name, settings, chosen)
 
 
 def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
     program, hierarchy, xla = _open(name)
-    found, means, episodes = [], [], []
+    found, means, episodes, curves = [], [], [], []
     for seed in range(chosen.seeds):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             trainer = Trainer([(program, hierarchy)], config, run, seed=seed, weights=chosen.weights)
             reports: list[Report] = []
-            trainer.train(seconds=chosen.seconds, report=reports.append, report_seconds=chosen.seconds)
+            trainer.train(seconds=chosen.seconds, report=reports.append, report_seconds=chosen.seconds / CURVE_POINTS)
             best = trainer.best[program.name]
             found.append(best.seconds)
             means.append(best.home_seconds / math.exp(reports[-1].mean_return))
             episodes.append(trainer.episodes)
+            curves.append([_point(row, program.name, xla, best.home_seconds) for row in reports if row.episodes])
     focused = program.focused(config.focus_fraction)
     rough = _random(focused, hierarchy, int(statistics.median(episodes)))
     annealed = anneal(program, hierarchy, seconds=ANNEAL_SECONDS).seconds
@@ -151,7 +184,14 @@ def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
         "random": xla / rough,
         "greedy": xla / greedy(program, hierarchy).seconds,
         "anneal 10 s": xla / annealed,
+        "curves": curves,
     }
+
+
+def _point(row: Report, name: str, xla: float, home: float) -> list[float]:
+    """Return seconds, and the best and the mean game as multiples of XLA's speed."""
+    values = (row.elapsed_seconds, xla / row.best[name], xla / home * math.exp(row.mean_return))
+    return [round(value, 4) for value in values]
 
 
 def _pretrain(folder: Path, seconds: float) -> None:
