@@ -18,7 +18,7 @@ from agents.muzero.learner import make_learner
 from agents.muzero.networks import Model
 from agents.muzero.run import RunFolder
 from agents.muzero.search import make_search
-from agents.muzero.selfplay import Finished, SelfPlay, play
+from agents.muzero.selfplay import Finished, SelfPlay, games_for, play
 from agents.muzero.solver import make_solver
 from agents.muzero.trainer import Report, Trainer
 from mallocgame.batch import MallocGameBatch
@@ -114,6 +114,14 @@ def test_a_return_is_the_log_of_the_speed_up(tmp_path: Path) -> None:
         assert float(episode.rewards.sum()) == pytest.approx(np.log(home / seconds), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "games"), [([20], 64), ([400], 64), ([800], 32), ([2000], 16), ([50_000], 16), ([100, 300], 64)]
+)
+def test_fewer_games_are_in_flight_where_they_are_long(lengths: list[int], games: int) -> None:
+    assert games_for(Config(), lengths) == pytest.approx(games, abs=1)
+    assert games_for(TINY, lengths) == TINY.num_games
+
+
 def test_strays_are_legal_and_leave_the_first_game_alone() -> None:
     pairs = find_programs(family="chain", decisions=12)
     probe = MallocGameBatch(pairs, 1)
@@ -140,6 +148,9 @@ def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
     second = Trainer(find_programs(family="loop", decisions=12), TINY, tmp_path / "second", weights=tmp_path / "first")
     same = jax.tree.map(np.array_equal, first.learner.target, second.learner.parameters)
     assert all(jax.tree.leaves(same))
+    settings = RunFolder(tmp_path / "first").fine_tuning()
+    assert (settings.latent_size, settings.conv_channels, settings.batch_size) == (32, 4, Config().batch_size)
+    assert settings.learning_rate < Config().learning_rate
     small = replace(TINY, hidden_size=16)
     with pytest.raises(TraceError, match="hidden_size 32, not 16"):
         Trainer(pairs, small, tmp_path / "third", weights=tmp_path / "first")
