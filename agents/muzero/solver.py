@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from agents.muzero.finish import finish
 from agents.muzero.learner import make_learner
 from agents.muzero.networks import Model
 from agents.muzero.run import RunFolder
@@ -19,6 +20,7 @@ from mallocgame.program import Program
 from mallocgame.simulate import lower_bound, simulate
 from mallocgame.solver import Progress, Solver, SolveResult
 
+FINISH_SHARE = 0.1  # of the time: for the tensors that focusing left out
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -78,8 +80,13 @@ def _solve(
                 spent = time.monotonic() - begun
                 if progress is not None:
                     progress(min(spent / seconds, 1.0))
-                if spent * (rounds + 1) / rounds > seconds:
+                if spent * (rounds + 1) / rounds > (1.0 - FINISH_SHARE) * seconds:
                     break
+            mapping = finish(program, pair[0], hierarchy, best, FINISH_SHARE * seconds)
+            judged = simulate(program, hierarchy, mapping).total_seconds
+            if judged < best_seconds:
+                best, best_seconds = mapping, judged
+                history.append((time.monotonic() - begun, best_seconds))
         except KeyboardInterrupt:
             status = "interrupted"
     return SolveResult(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.muzero.config import Config
+from agents.muzero.finish import finish
 from agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
 from agents.muzero.networks import Model
 from agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
@@ -25,6 +26,7 @@ from mallocgame.simulate import simulate
 from mallocgame.validate import validate
 
 I64 = npt.NDArray[np.int64]
+FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,6 +162,7 @@ class Trainer:
                     last_save = time.monotonic()
         finally:
             self.save()
+            improved |= self._finish()
             if report is not None:
                 rate = (self.steps - first_steps) / max(time.monotonic() - begun, 1e-9)
                 report(self._report(self._progress(seconds, steps), losses, rate, tuple(sorted(improved))))
@@ -244,6 +247,17 @@ class Trainer:
             return False
         self.best[name] = replace(self.best[name], mapping=mapping, seconds=judged)
         return True
+
+    def _finish(self) -> set[str]:
+        """Decide what focusing left out, for each program that was played; return those that got faster."""
+        improved = set()
+        for (program, hierarchy), (focused, _) in zip(self.pairs, self.play.pairs, strict=True):
+            if self.best[program.name].mapping.residencies:
+                mapping = self.best[program.name].mapping
+                seconds = FINISH_SECONDS / len(self.pairs)
+                if self._accept(program.name, finish(program, focused, hierarchy, mapping, seconds)):
+                    improved.add(program.name)
+        return improved
 
     def _learn(self, progress: float) -> dict[str, float] | None:
         config = self.config

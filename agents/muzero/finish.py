@@ -1,0 +1,45 @@
+"""Decide what focusing left in layer 0, once a mapping is found: small tensors, one at a time."""
+
+import time
+
+import numpy as np
+
+from mallocgame import rules
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.mapping import Mapping
+from mallocgame.program import Program
+from mallocgame.rules.tables import INDEX, TENSOR
+
+
+def finish(program: Program, focused: Program, hierarchy: Hierarchy, mapping: Mapping, seconds: float) -> Mapping:
+    """Return ``mapping`` with more tensors in fast memory, if the game says that this is faster; else as it is.
+
+    The game of the whole program is played as ``mapping`` plays it. Then each tensor that only ``program`` may move,
+    those that move the most bytes first, asks to stay in the fastest layer, or to be copied there for each use, and
+    keeps what makes the program faster.
+
+    Args:
+        focused: the program that ``mapping`` was made for, see ``Program.focused``.
+        seconds: time limit.
+    """
+    until = time.monotonic() + seconds
+    game = rules.make_game(program, hierarchy)
+    owners = game.rules.tensors[game.rules.groups[game.rules.decisions, TENSOR], INDEX]
+    uses = program.uses
+    traffic = np.bincount(uses.tensor, uses.bytes * program.trip_counts[uses.step], len(program.tensors))
+    left = [i for i in np.unique(owners).tolist() if not focused.tensors[i].movable]
+    wanted = rules.actions_of(game, mapping)
+    best, _ = rules.decode(game, wanted)
+    for tensor in sorted(left, key=lambda i: -traffic[i]):
+        for action in (game.num_actions - 1, game.num_actions - 2):
+            if time.monotonic() > until:
+                break
+            trial = np.where(owners == tensor, action, wanted)
+            found, taken = rules.decode(game, trial)
+            if found < best:
+                best, wanted = found, taken
+                break
+    state = rules.initial_state(game)
+    for action in wanted.tolist():
+        rules.step(game, state, action)
+    return rules.to_mapping(game, state)
