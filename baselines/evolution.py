@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.outcome import Search
+from mallocgame import rules
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.rules import Game, actions_of, decode, initial_state, make_game, step, to_mapping
+from mallocgame.rules import Game, actions_of, decode, make_game
 from mallocgame.rules.tables import INDEX, READS, STEP, TENSOR
 from mallocgame.simulate import home_seconds
 from mallocgame.solver import Progress, SolveResult
@@ -230,10 +231,7 @@ def fitness(problem: Problem, priority: F64, action: I64) -> float:
 def mapping_of(problem: Problem, priority: F64, action: I64) -> Mapping:
     """Return the mapping that a genome stands for."""
     _, taken = decode(problem.game, claimed(problem, priority, action))
-    state = initial_state(problem.game)
-    for each in taken.tolist():
-        step(problem.game, state, each)
-    return to_mapping(problem.game, state)
+    return rules.mapping_of(problem.game, taken)
 
 
 def _sorted(genomes: Genomes) -> Genomes:

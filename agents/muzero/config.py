@@ -31,6 +31,7 @@ class Config:
     # games
     stray_moves: float = 8.0  # uniformly random ones, expected in the game with the most noise
     num_games: int = 64  # played side by side, fewer where games are long (``selfplay.games_for``)
+    variations: int = 32  # of the best game for each game played (``variations.Variations``)
     focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets
     replay_steps: int = 60_000
@@ -61,8 +62,9 @@ class Config:
         for name in positive:
             if getattr(self, name) < 1:
                 raise InputError(f"agent configuration: {name} must be at least 1, got {getattr(self, name)}")
-        if self.num_simulations < 0:
-            raise InputError(f"agent configuration: num_simulations must be at least 0, got {self.num_simulations}")
+        for name in ("num_simulations", "variations"):
+            if getattr(self, name) < 0:
+                raise InputError(f"agent configuration: {name} must be at least 0, got {getattr(self, name)}")
         for name, known in (("policy", ("gumbel", "muzero")), ("schedule", ("linear", "cosine", "rex", "constant"))):
             if getattr(self, name) not in known:
                 raise InputError(f"agent configuration: {name} is {getattr(self, name)!r}, expected one of {known}")

@@ -39,7 +39,4 @@ def finish(program: Program, focused: Program, hierarchy: Hierarchy, mapping: Ma
             if found < best:
                 best, wanted = found, taken
                 break
-    state = rules.initial_state(game)
-    for action in wanted.tolist():
-        rules.step(game, state, action)
-    return rules.to_mapping(game, state)
+    return rules.mapping_of(game, wanted)

@@ -16,6 +16,11 @@ def compact(array: Array) -> npt.DTypeLike:
     return np.float16 if array.dtype == np.float32 else np.int16
 
 
+def expand(array: Array) -> Array:
+    """Return a kept array as the game shows it."""
+    return array.astype(np.float32 if array.dtype == np.float16 else np.int32)
+
+
 class History:
     """Up to ``longest`` moves of each of B games."""
 

@@ -196,7 +196,11 @@ class Records(Store):
 
     def episodes(self) -> list[Episode]:
         """Return the episodes, one of each program that has any."""
-        return [self.episode(self._starts[name], name) for name in self.returns]
+        return [episode for name in self.returns if (episode := self.of(name)) is not None]
+
+    def of(self, program: str) -> Episode | None:
+        """Return the program's episode (views), None before there is one."""
+        return self.episode(self._starts[program], program) if program in self.returns else None
 
     def offer(self, episode: Episode, imitation_share: float) -> bool:
         """Keep an episode that ends better than all before it of its program; return whether it does."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.muzero.config import Config
-from agents.muzero.history import History
+from agents.muzero.history import History, expand
 from agents.muzero.networks import Parameters
 from agents.muzero.replay import Episode
 from agents.muzero.search import Search, noise_of
@@ -19,10 +19,12 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
 I32 = npt.NDArray[np.int32]
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 MOVES_IN_FLIGHT = 26_000  # in whole games
 Pair = tuple[Program, Hierarchy]
 Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
+Played = tuple[I32, Mapping, float]  # int32[D] actions, their mapping, and its simulated seconds
 
 
 class SelfPlay:
@@ -82,11 +84,15 @@ def log_rewards(before: F64, after: F64) -> F64:
     return np.asarray(np.log(before / after))
 
 
-def demonstrate(pair: Pair, mapping: Mapping) -> Episode:
-    """Return the episode in which the game is played as ``mapping`` does it, as far as the rules can."""
+def demonstrate(pair: Pair, mapping: Mapping) -> Finished:
+    """Return the game in which it is played as ``mapping`` does it, as far as the rules can."""
+    game = rules.make_game(*pair)
+    return replayed(pair, rules.decode(game, rules.actions_of(game, mapping))[1])
+
+
+def replayed(pair: Pair, actions: npt.NDArray[np.integer]) -> Finished:
+    """Return the game of these legal actions, int[D]. Its policies say nothing: all legal actions are alike."""
     batch = MallocGameBatch([pair], 1)
-    game = batch.games[0]
-    _, actions = rules.decode(game, rules.actions_of(game, mapping))
     history = History(observations_of(batch), batch.num_actions, len(actions))
     for action in actions:
         history.see(observations_of(batch), batch.action_masks)
@@ -94,20 +100,29 @@ def demonstrate(pair: Pair, mapping: Mapping) -> Episode:
         before = batch.all_seconds()
         batch.step(np.array([action]))
         history.move(np.array([action]), log_rewards(before, batch.all_seconds()), policy, np.zeros(1))
-    return history.take(0, pair[0].name)
+    return history.take(0, pair[0].name), batch.to_mapping(0), batch.seconds(0)
 
 
-def play(
-    pair: Pair, search: Search, parameters: Parameters, key: jax.Array, num_games: int
-) -> Iterator[tuple[Mapping, float]]:
-    """Play ``num_games`` games of one program to the end side by side; yield each mapping and its seconds."""
+def reconsider(episode: Episode, search: Search, parameters: Parameters, key: jax.Array, num_games: int) -> F32:
+    """Return float32[T, A], what the search would now play in an episode; ``num_games`` positions at a time."""
+    found = []
+    for begin in range(0, episode.length, num_games):
+        at = np.minimum(np.arange(begin, begin + num_games), episode.length - 1)
+        seen = {name: expand(array[at]) for name, array in episode.observations.items()}
+        found.append(np.asarray(search(parameters, seen, episode.legal[at], key).policy))
+    return np.concatenate(found)[: episode.length]
+
+
+def play(pair: Pair, search: Search, parameters: Parameters, key: jax.Array, num_games: int) -> Iterator[Played]:
+    """Play ``num_games`` games of one program to the end side by side; yield each."""
     batch = MallocGameBatch([pair], num_games)
+    actions: list[I32] = []
     while not batch.done.all():
         key, now = jax.random.split(key)
-        found = search(parameters, batch.observations, batch.action_masks, now)
-        batch.step(np.asarray(found.action))
-    for row in range(num_games):
-        yield batch.to_mapping(row), batch.seconds(row)
+        actions.append(np.asarray(search(parameters, batch.observations, batch.action_masks, now).action))
+        batch.step(actions[-1])
+    for row, moves in enumerate(np.stack(actions, axis=1)):
+        yield moves, batch.to_mapping(row), batch.seconds(row)
 
 
 def observations_of(batch: MallocGameBatch) -> dict[str, npt.NDArray[Any]]:

@@ -1,26 +1,35 @@
-"""A trained agent as a solver: it plays the program, first greedily and then with noise, and keeps the best mapping."""
+"""A trained agent as a solver: it plays the program, changes its best game, and decides what focusing left out."""
 
-import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
+import numpy.typing as npt
 
 from agents.muzero.finish import finish
 from agents.muzero.learner import make_learner
 from agents.muzero.networks import Model
 from agents.muzero.run import RunFolder
 from agents.muzero.search import make_search
-from agents.muzero.selfplay import play, shapes_of
+from agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
+from agents.muzero.variations import Variations
+from baselines.outcome import Search
+from mallocgame import rules
 from mallocgame.batch import MallocGameBatch
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.simulate import lower_bound, simulate
+from mallocgame.simulate import lower_bound
 from mallocgame.solver import Progress, Solver, SolveResult
 
-FINISH_SHARE = 0.1  # of the time: for the tensors that focusing left out
+I64 = npt.NDArray[np.int64]
+PLAY_SHARE = 0.3  # of the time: whole games
+FINISH_SHARE = 0.1  # of the time: for the tensors that focusing left out; the rest is for variations
+VARIATIONS_AT_ONCE = 8  # between looks at the clock
+VARIATIONS_PER_THOUGHT = 256  # tried before the agent is asked again, if some were better
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -51,49 +60,74 @@ def _solve(
     start: Mapping | None = None,
     progress: Progress | None = None,
 ) -> SolveResult:
-    begun = time.monotonic()
-    best = start if start is not None else Mapping()
-    best_seconds = simulate(program, hierarchy, best).total_seconds
-    history, status = [(0.0, best_seconds)], "feasible"
+    search = Search(program, hierarchy, seconds, progress)
+    search.offer(start if start is not None else Mapping())
     pair = (program.focused(run.config().focus_fraction), hierarchy)
     if seconds > 0 and pair[0].num_decisions:
+        try:
+            agent = _Agent(run, simulations, games, pair, seed)
+            _vary(search, agent, _play(search, agent, start))
+            assert search.best is not None
+            search.offer(finish(program, pair[0], hierarchy, search.best, FINISH_SHARE * seconds))
+        except KeyboardInterrupt:
+            search.status = "interrupted"
+    return search.result(lower_bound(program, hierarchy))
+
+
+class _Agent:
+    """A run's network on one program."""
+
+    def __init__(self, run: RunFolder, simulations: int | None, games: int, pair: Pair, seed: int) -> None:
         probe = MallocGameBatch([pair], 1)
-        shapes = shapes_of(probe)
-        config = run.check(shapes, probe.num_actions)
+        config = run.check(shapes_of(probe), probe.num_actions)
         model = Model(config, probe.num_actions)
         learner, _ = make_learner(model, probe.observations, seed)
-        parameters = run.load_parameters(learner)
         counts = sorted({0, config.num_simulations}) if simulations is None else [simulations]
-        searches = [make_search(model, num_simulations=count, explore=False) for count in counts]
-        searches += [make_search(model, num_simulations=count, explore=True) for count in counts]
-        key, rounds = jax.random.key(seed), 0
-        try:
-            while True:
-                key, now = jax.random.split(key)
-                first = rounds < len(counts)  # greedy; after that only the noisy ones take turns
-                search = searches[rounds if first else len(counts) + rounds % len(counts)]
-                for mapping, judged in play(pair, search, parameters, now, 1 if first else games):
-                    if judged < best_seconds:
-                        best, best_seconds = mapping, simulate(program, hierarchy, mapping).total_seconds
-                        history.append((time.monotonic() - begun, best_seconds))
-                rounds += 1
-                spent = time.monotonic() - begun
-                if progress is not None:
-                    progress(min(spent / seconds, 1.0))
-                if spent * (rounds + 1) / rounds > (1.0 - FINISH_SHARE) * seconds:
-                    break
-            mapping = finish(program, pair[0], hierarchy, best, FINISH_SHARE * seconds)
-            judged = simulate(program, hierarchy, mapping).total_seconds
-            if judged < best_seconds:
-                best, best_seconds = mapping, judged
-                history.append((time.monotonic() - begun, best_seconds))
-        except KeyboardInterrupt:
-            status = "interrupted"
-    return SolveResult(
-        mapping=best,
-        seconds=best_seconds,
-        lower_bound_seconds=lower_bound(program, hierarchy),
-        status=status,
-        solve_seconds=time.monotonic() - begun,
-        history=tuple(history),
-    )
+        self.pair, self.games, self.key = pair, games, jax.random.key(seed)
+        self.game, self.random = rules.make_game(*pair), np.random.default_rng(seed)
+        self.parameters = run.load_parameters(learner)
+        self.greedy = [make_search(model, num_simulations=count, explore=False) for count in counts]
+        self.noisy = [make_search(model, num_simulations=count, explore=True) for count in counts]
+
+    def rounds(self) -> Iterator[list[Played]]:
+        """Yield one greedy game of each number of simulations, and then noisy ones without end, in turn."""
+        for search in self.greedy:
+            yield list(play(self.pair, search, self.parameters, self.key, 1))
+        while True:
+            for search in self.noisy:
+                self.key, now = jax.random.split(self.key)
+                yield list(play(self.pair, search, self.parameters, now, self.games))
+
+    def variations(self, actions: I64) -> Variations:
+        """Return the variations of a game, int64[D], with what the agent would rather have played."""
+        episode, _, _ = replayed(self.pair, actions)
+        policies = reconsider(episode, self.noisy[-1], self.parameters, self.key, self.games)
+        return Variations(self.game, actions, policies)
+
+
+def _play(search: Search, agent: _Agent, start: Mapping | None) -> I64:
+    """Play whole games for ``PLAY_SHARE`` of the time; return the best one's actions, ``start``'s if that is better."""
+    best_seconds, best = float("inf"), np.zeros(agent.game.num_decisions, dtype=np.int64)
+    if start is not None:
+        best_seconds, best = rules.decode(agent.game, rules.actions_of(agent.game, start))
+    for number, round_ in enumerate(agent.rounds(), start=1):
+        for actions, mapping, seconds in round_:
+            if seconds < best_seconds:
+                best_seconds, best = seconds, actions.astype(np.int64)
+                search.offer(mapping)
+        search.out_of_time()  # tells the progress
+        if search.spent_seconds * (number + 1) / number > PLAY_SHARE * search.limit_seconds:
+            break
+    return best
+
+
+def _vary(search: Search, agent: _Agent, actions: I64) -> None:
+    """Search around the best game until it is time to finish."""
+    until = (1.0 - FINISH_SHARE) * search.limit_seconds
+    variations, tried, old = agent.variations(actions), 0, actions
+    while search.spent_seconds < until and not search.out_of_time():
+        if tried >= VARIATIONS_PER_THOUGHT and variations.actions is not old:
+            variations, tried, old = agent.variations(variations.actions), 0, variations.actions
+        if variations.search(VARIATIONS_AT_ONCE, agent.random):
+            search.offer(rules.mapping_of(agent.game, variations.actions))
+        tried += VARIATIONS_AT_ONCE

@@ -18,7 +18,8 @@ from agents.muzero.networks import Model
 from agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
 from agents.muzero.run import RunFolder
 from agents.muzero.search import Search, make_search
-from agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, shapes_of
+from agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
+from agents.muzero.variations import Variations
 from mallocgame.batch import MallocGameBatch
 from mallocgame.errors import InputError
 from mallocgame.mapping import Mapping
@@ -26,6 +27,7 @@ from mallocgame.simulate import simulate
 from mallocgame.validate import validate
 
 I64 = npt.NDArray[np.int64]
+VARIATIONS_AT_ONCE = 64
 FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
 
 
@@ -115,7 +117,9 @@ class Trainer:
         self.steps = self.episodes = 0
         self.spent_seconds = 0.0
         self._returns: list[float] = []
-        self._debt = 0.0
+        self._debt = 0.0  # updates that the moves made so far still ask for
+        self._variations_due = 0.0
+        self._typical_length = float(np.mean(list(lengths.values())))
         self.best: dict[str, Best] = {}
         for (program, hierarchy), start in zip(self.pairs, [*starts, *[None] * len(self.pairs)], strict=False):
             home = simulate(program, hierarchy, Mapping()).total_seconds
@@ -149,7 +153,7 @@ class Trainer:
         try:
             self._imitate()
             while (done := self._progress(seconds, steps)) < 1.0:
-                improved |= self._advance()
+                improved |= self._advance() | self._vary()
                 losses = self._learn(done) or losses
                 now = time.monotonic()
                 self.spent_seconds = before + now - begun
@@ -177,6 +181,7 @@ class Trainer:
             "numpy": self.random.bit_generator.state,
             "games": self.play.random.bit_generator.state,
             "debt": self._debt,
+            "variations_due": self._variations_due,
         }
         self.folder.save(self.learner, state, self.replay, self.records)
 
@@ -188,6 +193,7 @@ class Trainer:
         self.steps, self.episodes = int(state["steps"]), int(state["episodes_played"])
         self.spent_seconds, self._debt = float(state["spent_seconds"]), float(state["debt"])
         self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
+        self._variations_due = float(state.get("variations_due", 0.0))
         self.random.bit_generator.state = state["numpy"]
         self.play.random.bit_generator.state = state["games"]
         for number, episode in self.folder.load_episodes(state):
@@ -207,7 +213,8 @@ class Trainer:
         for program, hierarchy in self.play.pairs:
             start = self._starts.get(program.name)
             if start is not None:
-                self.records.offer(demonstrate((program, hierarchy), start), self.config.imitation_share)
+                episode, _, _ = demonstrate((program, hierarchy), start)
+                self.records.offer(episode, self.config.imitation_share)
 
     def _imitate(self) -> None:
         """Learn from the demonstrations alone, once, before the first game."""
@@ -231,14 +238,39 @@ class Trainer:
         for episode, mapping, seconds in finished:
             self._store(episode)
             self._returns = [*self._returns[-63:], float(episode.rewards.sum())]
-            if seconds < self.best[episode.program].seconds and self._accept(episode.program, mapping):
+            if self._accept(episode.program, mapping, seconds):
                 improved.add(episode.program)
         self.steps += moves
         self._debt += moves * self.config.updates_per_step
+        if self.records.returns:
+            self._variations_due += moves * self.config.variations / self._typical_length
         return improved
 
-    def _accept(self, name: str, mapping: Mapping) -> bool:
-        """Judge a mapping on the whole program with the validator and the simulator, not with the rules."""
+    def _vary(self) -> set[str]:
+        """Try variations of a best game if enough of them are due; return the program if it got faster."""
+        if self._variations_due < VARIATIONS_AT_ONCE:
+            return set()
+        self._variations_due -= VARIATIONS_AT_ONCE
+        records = self.records.episodes()
+        record = records[self.random.integers(len(records))]
+        index = next(i for i, (program, _) in enumerate(self.play.pairs) if program.name == record.program)
+        self.key, now = jax.random.split(self.key)
+        policies = reconsider(record, self.play.search, self.learner.target, now, self.play.num_games)
+        variations = Variations(self.play.batch.games[index], record.actions, policies)
+        if not variations.search(VARIATIONS_AT_ONCE, self.random):
+            return set()
+        episode, mapping, seconds = replayed(self.play.pairs[index], variations.actions)
+        self.records.offer(episode, self.config.imitation_share)
+        return {record.program} if self._accept(record.program, mapping, seconds) else set()
+
+    def _accept(self, name: str, mapping: Mapping, seconds: float = 0.0) -> bool:
+        """Keep a mapping that is faster on the whole program: the validator and the simulator say so, not the rules.
+
+        Args:
+            seconds: what the rules say.
+        """
+        if seconds >= self.best[name].seconds:
+            return False
         program, hierarchy = next(pair for pair in self.pairs if pair[0].name == name)
         if validate(program, hierarchy, mapping):
             return False

@@ -134,24 +134,38 @@ def total_seconds(state: State) -> float:
     return float(state.total[0])
 
 
-def decode(game: Game, wanted: I64) -> tuple[float, I64]:
-    """Play a whole episode in one call: each wanted action if it is legal, else the fallback.
+def decode(game: Game, wanted: I64, state: State | None = None) -> tuple[float, I64]:
+    """Play an episode to its end in one call: each wanted action if it is legal, else the fallback.
 
     Fallback: the other action of the same layer (Copy for NoCopy and the reverse), else Drop.
 
     Args:
         wanted: int64[D].
+        state: where to begin, unchanged; None: before the first decision.
 
     Returns:
-        The simulated seconds at the end, and int64[D], the actions taken.
+        The simulated seconds at the end, and int64[D], the actions taken; those before ``state`` are ``wanted``'s.
     """
-    taken = np.empty(game.num_decisions, dtype=np.int64)
-    return float(_decode(game.rules, game.start.ints, game.start.floats, wanted, taken)), taken
+    state = game.start if state is None else state
+    taken = wanted.copy()
+    return float(_decode(game.rules, state.ints, state.floats, wanted, taken)), taken
 
 
 @jit
 def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64) -> float:
     return play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken)
+
+
+def mapping_of(game: Game, actions: I64) -> Mapping:
+    """Return the mapping that an episode of these actions, int64[D], ends with.
+
+    Raises:
+        InputError: one of them is illegal.
+    """
+    state = initial_state(game)
+    for action in actions.tolist():
+        step(game, state, action)
+    return to_mapping(game, state)
 
 
 def to_mapping(game: Game, state: State) -> Mapping:

@@ -173,6 +173,7 @@ def _train(chosen: argparse.Namespace, done: list[Row]) -> Iterator[Row]:
 
 def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
     program, hierarchy, xla = _open(name)
+    anneal(program, hierarchy, seconds=0.1)  # compiles
     annealed = anneal(program, hierarchy, seconds=ANNEAL_SECONDS)
     starts = [annealed.mapping] if chosen.hybrid else []
     found, means, episodes, curves = [], [], [], []
@@ -256,7 +257,7 @@ def _play(chosen: argparse.Namespace) -> Iterator[Row]:
         row: Row = {"trace": name, "decisions": pair[0].num_decisions, "xla_ms": xla * 1e3}
         for count in (int(text) for text in (chosen.simulations or "0,16,64").split(",")):
             search = make_search(model, num_simulations=count, explore=False)
-            (_, seconds) = next(play(pair, search, weights, jax.random.key(0), 1))
+            _, _, seconds = next(play(pair, search, weights, jax.random.key(0), 1))
             row[f"x XLA, {count} simulations"] = xla / seconds
         row["x XLA, random"] = xla / _random(pair[0], hierarchy, 32)
         yield row

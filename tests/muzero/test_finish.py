@@ -18,10 +18,7 @@ def test_tensors_that_were_left_out_move_where_that_is_faster(family: str) -> No
     assert 0 < focused.num_decisions < program.num_decisions
     game = rules.make_game(focused, hierarchy)
     seconds, actions = rules.decode(game, np.full(game.num_decisions, 2))
-    state = rules.initial_state(game)
-    for action in actions.tolist():
-        rules.step(game, state, action)
-    mapping = rules.to_mapping(game, state)
+    mapping = rules.mapping_of(game, actions)
 
     def judged(found: Mapping) -> float:
         assert validate(program, hierarchy, found) == []

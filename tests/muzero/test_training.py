@@ -97,7 +97,7 @@ def test_demonstrations_are_learned_before_the_first_game(tmp_path: Path) -> Non
     trainer = Trainer(pairs, config, tmp_path / "run", starts=[start])
     trainer.train(steps=1)
     search = make_search(trainer.model, num_simulations=0, explore=False)
-    ((_, seconds),) = play(pairs[0], search, trainer.learner.parameters, jax.random.key(0), 1)
+    ((_, _, seconds),) = play(pairs[0], search, trainer.learner.parameters, jax.random.key(0), 1)
     shown = trainer.best[pairs[0][0].name].home_seconds / np.exp(next(iter(trainer.records.returns.values())))
     assert seconds == pytest.approx(shown, rel=1e-6)
 

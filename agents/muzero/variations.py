@@ -1,0 +1,107 @@
+"""The best game of a program, played again and again with a few moves changed.
+
+A move of self-play costs a search, a move of a changed game only the rules, a hundredth of it. The agent says where its
+best game is doubtful and what it would rather do there; what is found is the next game to imitate.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame import rules
+from mallocgame.rules import Game, State
+from mallocgame.rules.tables import TENSOR
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Generator = np.random.Generator
+
+MARKS = 32  # states kept along the best game, so that a changed one begins at its first change
+SWAP, SINGLE = 0.4, 0.3  # chances of the kinds of change; the rest are runs of uses
+NEAR = 6  # decisions before and after a swap's first that take part in it
+MOST_IN = 3  # tensors that a swap brings in
+LAST = 0.5  # chance that a change is the last of its game
+CURIOSITY = 0.02  # chance of a decision that the agent is sure of, against one that it would not make
+
+
+class Variations:
+    """The best game of one program, and what was tried around it."""
+
+    def __init__(
+        self, game: Game, actions: npt.NDArray[np.integer], policies: npt.NDArray[np.floating] | None = None
+    ) -> None:
+        """Begin at a game.
+
+        Args:
+            actions: int[D], what was played.
+            policies: floating[D, A], what the agent would play; None: all actions alike.
+        """
+        self.game = game
+        owner = game.rules.groups[game.rules.decisions, TENSOR]
+        self._uses = {tensor: np.flatnonzero(owner == tensor) for tensor in np.unique(owner).tolist()}
+        self._owner = owner.tolist()
+        self._stride = max(1, game.num_decisions // MARKS)
+        self._marks: list[State] = [game.start]
+        self.seconds, self.actions = rules.decode(game, np.asarray(actions, dtype=np.int64))
+        shape = (game.num_decisions, game.num_actions)
+        softer = np.ones(shape) if policies is None else np.sqrt(np.asarray(policies, dtype=np.float64))
+        softer /= softer.sum(axis=1, keepdims=True)
+        self._cumulated = np.cumsum(softer, axis=1)
+        doubt = 1.0 - softer[np.arange(len(softer)), self.actions] + CURIOSITY
+        self._doubt = np.cumsum(doubt) / doubt.sum()
+
+    def search(self, count: int, random: Generator) -> bool:
+        """Play ``count`` changed games, each from the best so far; return whether the best became faster."""
+        before = self.seconds
+        for _ in range(count if len(self.actions) else 0):
+            wanted = self._changed(random)
+            differs = np.flatnonzero(wanted != self.actions)
+            if not len(differs):
+                continue
+            mark = int(differs[0]) // self._stride
+            seconds, taken = rules.decode(self.game, wanted, self._state(mark))
+            if seconds <= self.seconds:
+                self.seconds, self.actions = seconds, taken
+                del self._marks[mark + 1 :]
+        return self.seconds < before
+
+    def _state(self, mark: int) -> State:
+        """Return the state of the best game before its decision ``mark * stride``."""
+        while len(self._marks) <= mark:
+            state = rules.copy_state(self.game, self._marks[-1])
+            begin = (len(self._marks) - 1) * self._stride
+            for action in self.actions[begin : begin + self._stride].tolist():
+                rules.step(self.game, state, action)
+            self._marks.append(state)
+        return self._marks[mark]
+
+    def _changed(self, random: Generator) -> I64:
+        wanted = self.actions.copy()
+        num_actions = self.game.num_actions
+        while True:
+            at = int(np.searchsorted(self._doubt, random.random()))
+            action = int(np.searchsorted(self._cumulated[at], random.random()))
+            if action == wanted[at] or action >= num_actions:
+                action = int(random.integers(num_actions))
+            kind = random.random()
+            if kind < SWAP:
+                self._swap(wanted, at, random)
+            elif kind < SWAP + SINGLE:
+                wanted[at] = action
+            else:
+                uses = self._uses[self._owner[at]]
+                begin, end = sorted(random.integers(0, len(uses) + 1, 2).tolist())
+                wanted[uses[begin:end]] = action
+            if random.random() < LAST:
+                return wanted
+
+    def _swap(self, wanted: I64, at: int, random: Generator) -> None:
+        """Leave one tensor that is used about now in layer 0, and let some others of those stay in fast memory."""
+        begin = max(at - NEAR, 0)
+        near = wanted[begin : at + NEAR]
+        inside, outside = np.flatnonzero(near > 0) + begin, np.flatnonzero(near == 0) + begin
+        if not len(inside) or not len(outside):
+            return
+        wanted[self._uses[self._owner[random.choice(inside)]]] = 0
+        for other in random.permutation(outside)[: random.integers(1, MOST_IN + 1)].tolist():
+            uses = self._uses[self._owner[other]]
+            wanted[uses] = np.where(wanted[uses] == 0, self.game.num_actions - 1, wanted[uses])
