@@ -12,9 +12,9 @@ from baselines.anneal import anneal
 from baselines.cpsat import cpsat
 from baselines.evolution import evolution
 from baselines.hybrid import hybrid
-from baselines.outcome import Search, merged_history
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search, merged_history
 from mallocgame.program import Program
 from mallocgame.simulate import lower_bound
 from mallocgame.solver import Progress, Solver, SolveResult

@@ -21,11 +21,11 @@ from multiprocessing.synchronize import Event
 import numpy as np
 import numpy.typing as npt
 
-from baselines.outcome import Search
 from mallocgame import rules
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.rules import Game, actions_of, decode, make_game
 from mallocgame.rules.tables import INDEX, READS, STEP, TENSOR

@@ -3,10 +3,10 @@
 import numpy as np
 
 from baselines.board import Board
-from baselines.outcome import Search
 from baselines.plans import Plan, Planner
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.solver import Progress, SolveResult
 

@@ -17,12 +17,12 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from baselines.outcome import Search
 from mallocgame.batch import MallocGameBatch
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.simulate import home_seconds
 from mallocgame.solver import Progress, SolveResult

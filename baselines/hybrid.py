@@ -8,9 +8,9 @@ from baselines.anneal import anneal
 from baselines.bounds.bound import capacity_bound
 from baselines.bounds.relaxation import relax
 from baselines.exact.planner import Planner, focus
-from baselines.outcome import Search
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.solver import Progress, SolveResult
 

@@ -5,9 +5,9 @@ import numpy as np
 from baselines.bounds.relaxation import relax
 from baselines.exact.encode import encode
 from baselines.exact.planner import Planner
-from baselines.outcome import Search
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.solver import Progress, SolveResult
 

@@ -24,7 +24,7 @@ def replay(mapping: Mapping) -> Solver:
         start: Mapping | None = None,
         progress: Progress | None = None,
     ) -> SolveResult:
-        from baselines.outcome import Search
+        from mallocgame.outcome import Search
 
         search = Search(program, hierarchy, seconds, progress)
         found = validate(program, hierarchy, mapping)

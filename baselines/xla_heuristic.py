@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.board import Board
-from baselines.outcome import Search
 from baselines.plans import Plan, Planner
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HOME, Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.solver import Progress, SolveResult
 

@@ -15,12 +15,12 @@ from agents.muzero.run import RunFolder
 from agents.muzero.search import make_search
 from agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
 from agents.muzero.variations import Variations
-from baselines.outcome import Search
 from mallocgame import rules
 from mallocgame.batch import MallocGameBatch
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.simulate import lower_bound
 from mallocgame.solver import Progress, Solver, SolveResult

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from baselines.anneal import kernel
 from baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
 from baselines.anneal.kernel import BORN, COPIED, HELD_OVER
-from baselines.outcome import merged_history
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.outcome import merged_history
 from mallocgame.program import Program
 from mallocgame.simulate import home_seconds, lower_bound, simulate
 from mallocgame.solver import Progress, SolveResult

@@ -8,8 +8,8 @@ from baselines.exact.engine import highs_point
 from baselines.exact.place import place
 from baselines.exact.spans import column_spans
 from baselines.exact.stays import Stay, stays
-from baselines.outcome import Search
 from mallocgame.mapping import HOME, Mapping
+from mallocgame.outcome import Search
 from mallocgame.program import Program
 from mallocgame.simulate import simulate
 

@@ -1,7 +1,8 @@
 """What the agent reaches, how fast it plays, and what the search adds.
 
-``python -m tests.benchmarks.muzero train TRACE... --seconds 60 --seeds 1``: per trace an agent from scratch, beside
-XLA's own mapping, masked random play in as many episodes, and annealing in the same time. No loops hoisted.
+``python -m tests.benchmarks.muzero train TRACE... --seconds 60 --seeds 1``: per trace an agent from scratch (or from
+``--weights``), beside XLA's own mapping, masked random play in as many games, and 10 s of annealing. No loops hoisted
+unless ``--hoist``; ``--variations 0`` keeps to self-play.
 ``python -m tests.benchmarks.muzero play RUN TRACE... --simulations 0,16,64``: a trained agent on traces, greedy play.
 ``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
 all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
@@ -62,6 +63,8 @@ def main() -> None:
     parser.add_argument("--simulations", help="train: a row for each; play: a column for each")
     parser.add_argument("--weights", type=Path, help="train: start from this agent")
     parser.add_argument("--hybrid", action="store_true", help="train: imitate the annealed mapping, then improve")
+    parser.add_argument("--variations", type=int, help="train: of the best game for each game played; 0: none")
+    parser.add_argument("--hoist", action="store_true", help="train: with copies hoisted out of loops")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path, help="report: draw the learning curves")
@@ -118,10 +121,10 @@ def _report(rows: list[Row]) -> None:
 
 
 def _any_solver(row: Row) -> float:
-    """Return the best speed-up over XLA that a classical solver has reached, here or in ``SOLVERS``; no hoisting."""
+    """Return the best speed-up over XLA that a classical solver has reached, here or in ``SOLVERS``."""
     found = [other for other in _read(SOLVERS) if other["trace"] == row["trace"] and other["valid"]]
-    same = [other for other in found if not other["hoist"]] or found  # a trace without loops has only the others
-    speeds = [other["speedup_over_xla"] for other in same]
+    same = [other for other in found if other["hoist"] == row["hoist"]] or found  # without loops: only with hoisting
+    speeds = [other["speedup_over_xla"] or 0.0 for other in same]
     return max([row["greedy"], row["anneal 10 s"], *speeds])
 
 
@@ -149,30 +152,32 @@ def _draw(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _open(name: str) -> tuple[Program, Hierarchy, float]:
+def _open(name: str, *, hoist: bool = False) -> tuple[Program, Hierarchy, float]:
     trace = suite.load(name)
     assert trace.mapping is not None
     xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
-    return trace.program.without_hoisting(), trace.hierarchy, xla
+    return trace.program if hoist else trace.program.without_hoisting(), trace.hierarchy, xla
 
 
 def _train(chosen: argparse.Namespace, done: list[Row]) -> Iterator[Row]:
     config = Config.from_toml(chosen.config) if chosen.config else Config()
     if chosen.weights is not None and not chosen.config:
         config = RunFolder(chosen.weights).fine_tuning()
+    if chosen.variations is not None:
+        config = replace(config, variations=chosen.variations)
     counts = [int(text) for text in (chosen.simulations or str(config.num_simulations)).split(",")]
     for name in chosen.names:
         for count in counts:
             key = {"trace": name, "simulations": count, "seconds": chosen.seconds, "seeds": chosen.seeds}
-            key |= {"hybrid": True} if chosen.hybrid else {}
-            same = [row for row in done if bool(row.get("hybrid")) == chosen.hybrid]
-            old = [row for row in same if all(row.get(k) == v for k, v in key.items())]
+            key |= {"variations": config.variations, "hybrid": chosen.hybrid, "hoist": chosen.hoist}
+            key |= {"scratch": chosen.weights is None}
+            old = [row for row in done if all(row.get(k) == v for k, v in key.items())]
             settings = replace(config, num_simulations=count)
             yield old[0] if old else key | _train_one(name, settings, chosen)
 
 
 def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
-    program, hierarchy, xla = _open(name)
+    program, hierarchy, xla = _open(name, hoist=chosen.hoist)
     anneal(program, hierarchy, seconds=0.1)  # compiles
     annealed = anneal(program, hierarchy, seconds=ANNEAL_SECONDS)
     starts = [annealed.mapping] if chosen.hybrid else []
