@@ -22,6 +22,7 @@ I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 MOVES_IN_FLIGHT = 26_000  # in whole games
+FEWEST_GAMES = 16
 Pair = tuple[Program, Hierarchy]
 Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
 Played = tuple[I32, Mapping, float]  # int32[D] actions, their mapping, and its simulated seconds
@@ -67,12 +68,15 @@ class SelfPlay:
 
 
 def games_for(config: Config, lengths: Sequence[int]) -> int:
-    """Return how many games to play side by side: ``config.num_games``, fewer (but 16) if they are long.
+    """Return how many games to play side by side: ``config.num_games``, halved (but 16) where they are long.
 
-    64 games of 2,000 moves each end together after 128,000 moves, most of a minute in which nothing is learned.
+    64 games of 2,000 moves each end together after 128,000 moves, most of a minute in which nothing is learned. Halves,
+    so that programs of all lengths share a few compiled searches.
     """
-    typical = int(np.mean(lengths))
-    return min(config.num_games, max(16, MOVES_IN_FLIGHT // max(typical, 1)))
+    games = config.num_games
+    while games >= 2 * FEWEST_GAMES and games * np.mean(lengths) > MOVES_IN_FLIGHT:
+        games //= 2
+    return games
 
 
 def log_rewards(before: F64, after: F64) -> F64:

@@ -29,7 +29,7 @@ I64 = npt.NDArray[np.int64]
 PLAY_SHARE = 0.3  # of the time: whole games
 FINISH_SHARE = 0.1  # of the time: for the tensors that focusing left out; the rest is for variations
 VARIATIONS_AT_ONCE = 8  # between looks at the clock
-VARIATIONS_PER_THOUGHT = 256  # tried before the agent is asked again, if some were better
+VARIATIONS_PER_THOUGHT = 256  # tried before the agent is asked again
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -85,7 +85,7 @@ class _Agent:
         counts = sorted({0, config.num_simulations}) if simulations is None else [simulations]
         self.pair, self.games, self.key = pair, games, jax.random.key(seed)
         self.game, self.random = rules.make_game(*pair), np.random.default_rng(seed)
-        self.parameters = run.load_parameters(learner)
+        self.parameters, self.temperature = run.load_parameters(learner), config.variation_temperature
         self.greedy = [make_search(model, num_simulations=count, explore=False) for count in counts]
         self.noisy = [make_search(model, num_simulations=count, explore=True) for count in counts]
 
@@ -98,11 +98,10 @@ class _Agent:
                 self.key, now = jax.random.split(self.key)
                 yield list(play(self.pair, search, self.parameters, now, self.games))
 
-    def variations(self, actions: I64) -> Variations:
-        """Return the variations of a game, int64[D], with what the agent would rather have played."""
-        episode, _, _ = replayed(self.pair, actions)
-        policies = reconsider(episode, self.noisy[-1], self.parameters, self.key, self.games)
-        return Variations(self.game, actions, policies)
+    def think(self, variations: Variations) -> None:
+        """Say what the agent would rather have played in the current game."""
+        episode, _, _ = replayed(self.pair, variations.current)
+        variations.guide(reconsider(episode, self.noisy[-1], self.parameters, self.key, self.games))
 
 
 def _play(search: Search, agent: _Agent, start: Mapping | None) -> I64:
@@ -124,10 +123,10 @@ def _play(search: Search, agent: _Agent, start: Mapping | None) -> I64:
 def _vary(search: Search, agent: _Agent, actions: I64) -> None:
     """Search around the best game until it is time to finish."""
     until = (1.0 - FINISH_SHARE) * search.limit_seconds
-    variations, tried, old = agent.variations(actions), 0, actions
-    while search.spent_seconds < until and not search.out_of_time():
-        if tried >= VARIATIONS_PER_THOUGHT and variations.actions is not old:
-            variations, tried, old = agent.variations(variations.actions), 0, variations.actions
-        if variations.search(VARIATIONS_AT_ONCE, agent.random):
+    variations, tried = Variations(agent.game, actions), 0
+    while (left := 1.0 - search.spent_seconds / until) > 0.0 and not search.out_of_time():
+        if tried % VARIATIONS_PER_THOUGHT == 0:
+            agent.think(variations)
+        if variations.search(VARIATIONS_AT_ONCE, agent.random, left * agent.temperature):
             search.offer(rules.mapping_of(agent.game, variations.actions))
         tried += VARIATIONS_AT_ONCE

@@ -1,5 +1,6 @@
 """Training: play, learn, keep the best mapping of each program, save, and go on after a crash."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from mallocgame.validate import validate
 
 I64 = npt.NDArray[np.int64]
 VARIATIONS_AT_ONCE = 64
+NOTHING = 1e-5  # what float32 rewards leave uncertain, as a share of the time
 FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
 
 
@@ -103,7 +105,9 @@ class Trainer:
             fitting.check_network(config)
             parameters = fitting.load_parameters(self.learner)
             self.learner = self.learner._replace(parameters=parameters, target=parameters)
-        self.play = SelfPlay(focused, config, self._search(config.num_simulations), seed)
+        self._searching = self._search(config.num_simulations)
+        opening = self._search(0) if config.num_simulations else self._searching
+        self.play = SelfPlay(focused, config, opening, seed)
         lengths = {game.program.name: game.num_decisions for game in self.play.batch.games}
         self.replay = Replay(
             max(config.replay_steps, 2 * max(lengths.values())),
@@ -112,13 +116,13 @@ class Trainer:
         )
         self.records = Records(lengths, priority_exponent=config.priority_exponent)
         self.random = np.random.default_rng(seed)
-        self._reanalyse = self._search(config.num_simulations) if config.reanalyse_fraction > 0 else None
         self.key = jax.random.key(seed)
         self.steps = self.episodes = 0
         self.spent_seconds = 0.0
         self._returns: list[float] = []
         self._debt = 0.0  # updates that the moves made so far still ask for
         self._variations_due = 0.0
+        self._varied: Variations | None = None  # the program that was varied last
         self._typical_length = float(np.mean(list(lengths.values())))
         self.best: dict[str, Best] = {}
         for (program, hierarchy), start in zip(self.pairs, [*starts, *[None] * len(self.pairs)], strict=False):
@@ -153,7 +157,7 @@ class Trainer:
         try:
             self._imitate()
             while (done := self._progress(seconds, steps)) < 1.0:
-                improved |= self._advance() | self._vary()
+                improved |= self._advance() | self._vary(done)
                 losses = self._learn(done) or losses
                 now = time.monotonic()
                 self.spent_seconds = before + now - begun
@@ -229,6 +233,9 @@ class Trainer:
         self.episodes += 1
 
     def _advance(self) -> set[str]:
+        """Make a move in each game; until the first one ends the network plays alone: there is soon a game to vary."""
+        if self.episodes:
+            self.play.search = self._searching
         self.key, now = jax.random.split(self.key)
         return self._keep(self.play.advance(self.learner.target, now), self.play.num_games)
 
@@ -246,7 +253,7 @@ class Trainer:
             self._variations_due += moves * self.config.variations / self._typical_length
         return improved
 
-    def _vary(self) -> set[str]:
+    def _vary(self, progress: float) -> set[str]:
         """Try variations of a best game if enough of them are due; return the program if it got faster."""
         if self._variations_due < VARIATIONS_AT_ONCE:
             return set()
@@ -254,12 +261,17 @@ class Trainer:
         records = self.records.episodes()
         record = records[self.random.integers(len(records))]
         index = next(i for i, (program, _) in enumerate(self.play.pairs) if program.name == record.program)
+        pair, game = self.play.pairs[index], self.play.batch.games[index]
+        best = self.best[record.program].home_seconds / math.exp(float(record.rewards.sum()))
+        if self._varied is None or self._varied.game is not game or best < self._varied.seconds * (1.0 - NOTHING):
+            self._varied = Variations(game, record.actions)
+        episode, _, _ = replayed(pair, self._varied.current)
         self.key, now = jax.random.split(self.key)
-        policies = reconsider(record, self.play.search, self.learner.target, now, self.play.num_games)
-        variations = Variations(self.play.batch.games[index], record.actions, policies)
-        if not variations.search(VARIATIONS_AT_ONCE, self.random):
+        self._varied.guide(reconsider(episode, self._searching, self.learner.target, now, self.play.num_games))
+        temperature = self.config.variation_temperature * (1.0 - progress)
+        if not self._varied.search(VARIATIONS_AT_ONCE, self.random, temperature):
             return set()
-        episode, mapping, seconds = replayed(self.play.pairs[index], variations.actions)
+        episode, mapping, seconds = replayed(pair, self._varied.actions)
         self.records.offer(episode, self.config.imitation_share)
         return {record.program} if self._accept(record.program, mapping, seconds) else set()
 
@@ -329,11 +341,11 @@ class Trainer:
     def _renew(self, batch: Batch, positions: I64) -> Batch:
         """Search the first positions of a batch again with the newest target network."""
         count = int(self.config.reanalyse_fraction * len(positions))
-        if self._reanalyse is None or not count:
+        if not count:
             return batch
         self.key, now = jax.random.split(self.key)
         observations = {name: array[:count] for name, array in batch.observations.items()}
-        found = self._reanalyse(self.learner.target, observations, batch.legal[:count], now)
+        found = self._searching(self.learner.target, observations, batch.legal[:count], now)
         policies, values = np.asarray(found.policy), np.asarray(found.value)
         self.replay.reanalyse(positions[:count], policies, values)
         fresh = batch.policies.copy()

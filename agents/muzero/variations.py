@@ -1,7 +1,8 @@
 """The best game of a program, played again and again with a few moves changed.
 
-A move of self-play costs a search, a move of a changed game only the rules, a hundredth of it. The agent says where its
-best game is doubtful and what it would rather do there; what is found is the next game to imitate.
+A move of self-play costs a search, a move of a changed game only the rules, a hundredth of it. The agent says where the
+game is doubtful and what it would rather do there; what is found is the next game to imitate. A changed game that is a
+little slower may be the next to be changed (simulated annealing), else the first good plan would be the last.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Generator = np.random.Generator
 
-MARKS = 32  # states kept along the best game, so that a changed one begins at its first change
+MARKS = 32  # states kept along the current game, so that a changed one begins at its first change
 SWAP, SINGLE = 0.4, 0.3  # chances of the kinds of change; the rest are runs of uses
 NEAR = 6  # decisions before and after a swap's first that take part in it
 MOST_IN = 3  # tensors that a swap brings in
@@ -24,7 +25,12 @@ CURIOSITY = 0.02  # chance of a decision that the agent is sure of, against one 
 
 
 class Variations:
-    """The best game of one program, and what was tried around it."""
+    """A game of one program, what was tried around it, and the best that was met.
+
+    Attributes:
+        seconds, actions: of the best game, int64[D].
+        current: int64[D], actions of the game that is changed next.
+    """
 
     def __init__(
         self, game: Game, actions: npt.NDArray[np.integer], policies: npt.NDArray[np.floating] | None = None
@@ -33,7 +39,7 @@ class Variations:
 
         Args:
             actions: int[D], what was played.
-            policies: floating[D, A], what the agent would play; None: all actions alike.
+            policies: see ``guide``; None: all actions alike.
         """
         self.game = game
         owner = game.rules.groups[game.rules.decisions, TENSOR]
@@ -42,40 +48,53 @@ class Variations:
         self._stride = max(1, game.num_decisions // MARKS)
         self._marks: list[State] = [game.start]
         self.seconds, self.actions = rules.decode(game, np.asarray(actions, dtype=np.int64))
-        shape = (game.num_decisions, game.num_actions)
-        softer = np.ones(shape) if policies is None else np.sqrt(np.asarray(policies, dtype=np.float64))
+        self._now, self.current = self.seconds, self.actions
+        self.guide(np.ones((game.num_decisions, game.num_actions)) if policies is None else policies)
+
+    def guide(self, policies: npt.NDArray[np.floating]) -> None:
+        """Say what the agent would play in the current game, floating[D, A]: where it doubts, changes are tried."""
+        softer = np.sqrt(np.asarray(policies, dtype=np.float64))
         softer /= softer.sum(axis=1, keepdims=True)
         self._cumulated = np.cumsum(softer, axis=1)
-        doubt = 1.0 - softer[np.arange(len(softer)), self.actions] + CURIOSITY
+        doubt = 1.0 - softer[np.arange(len(softer)), self.current] + CURIOSITY
         self._doubt = np.cumsum(doubt) / doubt.sum()
 
-    def search(self, count: int, random: Generator) -> bool:
-        """Play ``count`` changed games, each from the best so far; return whether the best became faster."""
+    def search(self, count: int, random: Generator, temperature: float = 0.0) -> bool:
+        """Play ``count`` changed games; return whether the best became faster.
+
+        Args:
+            temperature: a game that is slower by this share of its time becomes the current one with chance 1 / e.
+
+        Source of the rule: Metropolis et al., doi:10.1063/1.1699114.
+        """
         before = self.seconds
-        for _ in range(count if len(self.actions) else 0):
+        for _ in range(count if len(self.current) else 0):
             wanted = self._changed(random)
-            differs = np.flatnonzero(wanted != self.actions)
+            differs = np.flatnonzero(wanted != self.current)
             if not len(differs):
                 continue
             mark = int(differs[0]) // self._stride
             seconds, taken = rules.decode(self.game, wanted, self._state(mark))
-            if seconds <= self.seconds:
-                self.seconds, self.actions = seconds, taken
+            loss = seconds / self._now - 1.0
+            if loss <= 0.0 or (temperature > 0.0 and random.random() < np.exp(-loss / temperature)):
+                self._now, self.current = seconds, taken
                 del self._marks[mark + 1 :]
+                if seconds <= self.seconds:
+                    self.seconds, self.actions = seconds, taken
         return self.seconds < before
 
     def _state(self, mark: int) -> State:
-        """Return the state of the best game before its decision ``mark * stride``."""
+        """Return the state of the current game before its decision ``mark * stride``."""
         while len(self._marks) <= mark:
             state = rules.copy_state(self.game, self._marks[-1])
             begin = (len(self._marks) - 1) * self._stride
-            for action in self.actions[begin : begin + self._stride].tolist():
+            for action in self.current[begin : begin + self._stride].tolist():
                 rules.step(self.game, state, action)
             self._marks.append(state)
         return self._marks[mark]
 
     def _changed(self, random: Generator) -> I64:
-        wanted = self.actions.copy()
+        wanted = self.current.copy()
         num_actions = self.game.num_actions
         while True:
             at = int(np.searchsorted(self._doubt, random.random()))
