@@ -7,9 +7,8 @@ unless ``--hoist``; ``--variations 0`` keeps to self-play.
 ``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
 all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
 ``python -m tests.benchmarks.muzero throughput``: moves and simulations a second, and where the time goes.
-``python -m tests.benchmarks.muzero report --out FILE [--figure IMAGE]``: the rows of earlier ``train`` runs, their
-summary, and their learning curves.
 Rows are printed as a table and appended to ``--out`` as JSON lines; rows already there are not run again.
+``tests.benchmarks.muzero_report`` prints them again, with a summary, and draws the learning curves.
 """
 
 import argparse
@@ -26,8 +25,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from agents.muzero.config import Config
 from agents.muzero.learner import make_learner
@@ -42,6 +39,7 @@ from mallocgame.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
 from mallocgame.simulate import simulate
+from tests.benchmarks.muzero_report import read, table
 from workloads import suite
 
 Row = dict[str, Any]
@@ -50,13 +48,12 @@ PRETRAINING = Path("agents/muzero/generalist.toml")
 DEMONSTRATION_SECONDS = 2.0
 ANNEAL_SECONDS = 10.0
 CURVE_POINTS = 30
-SOLVERS = Path("docs/solvers.jsonl")  # made by tests.benchmarks.solvers
 
 
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("train", "play", "pretrain", "throughput", "report"))
+    parser.add_argument("part", choices=("train", "play", "pretrain", "throughput"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seeds", type=int, default=1)
@@ -67,89 +64,21 @@ def main() -> None:
     parser.add_argument("--hoist", action="store_true", help="train: with copies hoisted out of loops")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--figure", type=Path, help="report: draw the learning curves")
     chosen = parser.parse_args()
     if chosen.part == "throughput":
-        _print(_throughput())
-        return
-    if chosen.part == "report":
-        rows = _read(chosen.out)
-        _report([{name: value for name, value in row.items() if name != "curves"} for row in rows])
-        if chosen.figure is not None:
-            _draw([row for row in rows if "curves" in row], chosen.figure)
+        table(_throughput())
         return
     if chosen.part == "pretrain":
         _pretrain(Path(chosen.names[0]), chosen.seconds)
         return
-    done = _read(chosen.out)
+    done = read(chosen.out)
     rows = []
     for row in _train(chosen, done) if chosen.part == "train" else _play(chosen):
         rows.append(row)
         if chosen.out is not None and row not in done:
             with chosen.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-    _print([{name: value for name, value in row.items() if name != "curves"} for row in rows])
-
-
-def _read(path: Path | None) -> list[Row]:
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _print(rows: list[Row]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        values = [row.get(name, "") for name in columns]
-        print("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values) + " |")
-
-
-def _report(rows: list[Row]) -> None:
-    rows = [row | {"any solver": _any_solver(row)} for row in rows]
-    _print(rows)
-    over = [row["x XLA"] for row in rows]
-    lines = [
-        f"{len(rows)} rows: geometric mean {statistics.geometric_mean(over):.3f} times XLA's speed, "
-        f"no slower (to 0.2 %) on {sum(x >= 0.998 for x in over)}"
-    ]
-    for name, column in (("10 s of annealing", "anneal 10 s"), ("the best solver", "any solver")):
-        ratios = [mine / row[column] for mine, row in zip(over, rows, strict=True)]
-        near, ahead = sum(x >= 0.99 for x in ratios), sum(x > 1.0001 for x in ratios)
-        lines.append(f"against {name}: {statistics.geometric_mean(ratios):.3f}, within 1 % on {near}, ahead on {ahead}")
-    sys.stdout.write("\n" + "\n".join(lines) + "\n")
-
-
-def _any_solver(row: Row) -> float:
-    """Return the best speed-up over XLA that a classical solver has reached, here or in ``SOLVERS``."""
-    found = [other for other in _read(SOLVERS) if other["trace"] == row["trace"] and other["valid"]]
-    same = [other for other in found if other["hoist"] == row["hoist"]] or found  # without loops: only with hoisting
-    speeds = [other["speedup_over_xla"] or 0.0 for other in same]
-    return max([row["greedy"], row["anneal 10 s"], *speeds])
-
-
-def _draw(rows: list[Row], path: Path) -> None:
-    """Draw, per trace, the best mapping met and the mean game against time; a line for each seed."""
-    columns = min(len(rows), 4)
-    lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.4 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = np.atleast_1d(np.asarray(figure.subplots(lines, columns))).reshape(-1)
-    for axes in grid[len(rows) :]:
-        axes.set_axis_off()
-    for axes, row in zip(grid, rows, strict=False):
-        for seed, curve in enumerate(row["curves"]):
-            seconds, best, mean = np.array(curve, dtype=float).T
-            axes.plot(seconds, mean, color="0.7", linewidth=0.8, label="" if seed else "mean game")
-            axes.plot(seconds, best, color="C0", linewidth=1.2, label="" if seed else "best game")
-        axes.axhline(1.0, color="C3", linewidth=0.8, linestyle="--", label="XLA")
-        axes.axhline(row["anneal 10 s"], color="C2", linewidth=0.8, linestyle=":", label="annealing, 10 s")
-        axes.set_title(f"{row['trace']}, {row['simulations']} simulations", fontsize=8)
-        axes.tick_params(labelsize=7)
-    grid[0].legend(fontsize=6)
-    figure.supxlabel("seconds of training", fontsize=8)
-    figure.supylabel("times XLA's speed", fontsize=8)
-    figure.savefig(path, dpi=120)
+    table([{name: value for name, value in row.items() if name != "curves"} for row in rows])
 
 
 def _open(name: str, *, hoist: bool = False) -> tuple[Program, Hierarchy, float]:
