@@ -1,5 +1,6 @@
 """``mallocgame train``: train a MuZero agent on traces, watch it, stop and resume it."""
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ from mallocgame.errors import InputError
 if TYPE_CHECKING:
     from agents.muzero.config import Config
     from agents.muzero.trainer import Report, Trainer
-    from mallocgame.mapping import Mapping
+    from mallocgame.solver import SolveResult
     from workloads.trace import Trace
 
 
@@ -35,7 +36,12 @@ def train(
     hybrid: Annotated[
         str | None, typer.Option(metavar="SOLVER", help="Start from this solver's mapping and never return worse.")
     ] = None,
-    hybrid_seconds: Annotated[float, typer.Option(min=0.0, help="Time for the start's solver, per trace.")] = 10.0,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="SOLVER", help="Compare with this solver, too; may be repeated.")
+    ] = None,
+    solver_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Time for each solver of --hybrid and --against, per trace.")
+    ] = 10.0,
     hoist: Annotated[bool, typer.Option(help="Allow copies that stay in fast memory through loops.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the network, the games and the replay.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
@@ -62,11 +68,13 @@ def train(
     programs = [t.program if hoist else t.program.without_hoisting() for t in traces]
     first = _weights_folder(weights)
     settings = Settings.from_toml(config) if config is not None else _settings_of(first)
-    starts = [_start(t, hybrid, hoist, hybrid_seconds, seed) if hybrid else None for t in traces]
+    solved = partial(_solved, traces, hoist=hoist, seconds=solver_seconds, seed=seed)
+    starts = [result.mapping for result in solved(hybrid)] if hybrid else []
+    rivals = {name: [result.seconds for result in solved(name)] for name in against or ()}
     pairs = [(program, t.hierarchy) for program, t in zip(programs, traces, strict=True)]
     make_trainer = _trainer_of(ray, actors)
     trainer = make_trainer(pairs, settings, out, seed=seed, starts=starts, resume=resume, weights=first)
-    watch = _Watch(trainer, traces, out, quiet=as_json)
+    watch = _Watch(trainer, traces, rivals, out, quiet=as_json)
     try:
         with watch:
             trainer.train(seconds=seconds, steps=steps, report=watch.report)
@@ -112,17 +120,23 @@ def _renamed(trace: "Trace") -> "Trace":
     return replace(trace, program=replace(trace.program, name=trace.name))
 
 
-def _start(trace: "Trace", solver: str, hoist: bool, seconds: float, seed: int) -> "Mapping":
+def _solved(traces: "list[Trace]", solver: str, *, hoist: bool, seconds: float, seed: int) -> "list[SolveResult]":
+    """Return what a solver makes of each trace."""
     from mallocgame.cli.solvers import make_solver
 
-    program = trace.program if hoist else trace.program.without_hoisting()
-    return make_solver(solver, trace)(program, trace.hierarchy, seconds=seconds, seed=seed).mapping
+    results = []
+    for trace in traces:
+        program = trace.program if hoist else trace.program.without_hoisting()
+        results.append(make_solver(solver, trace)(program, trace.hierarchy, seconds=seconds, seed=seed))
+    return results
 
 
 class _Watch:
     """The live panel, TensorBoard and the best mappings on disk."""
 
-    def __init__(self, trainer: "Trainer", traces: list["Trace"], out: Path, *, quiet: bool) -> None:
+    def __init__(
+        self, trainer: "Trainer", traces: list["Trace"], rivals: dict[str, list[float]], out: Path, *, quiet: bool
+    ) -> None:
         from mallocgame.simulate import simulate
 
         self.trainer, self.out, self.quiet = trainer, out, quiet
@@ -132,7 +146,7 @@ class _Watch:
             for name, t in self.traces.items()
             if t.mapping is not None
         }
-        self.last: Report | None = None
+        self.rivals = {solver: dict(zip(self.traces, seconds, strict=True)) for solver, seconds in rivals.items()}
 
     def __enter__(self) -> "_Watch":
         from rich.console import Console
@@ -151,12 +165,13 @@ class _Watch:
 
     def report(self, row: "Report") -> None:
         """Show a report, log it, and write what improved."""
-        self.last = row
         scalars = {f"loss/{k}": v for k, v in row.losses.items()}
         scalars["play/moves_per_second"] = row.moves_per_second
         if row.mean_return == row.mean_return:  # not NaN: an episode has ended
             scalars["play/mean_return"] = row.mean_return
-        scalars |= {f"best_ms/{name}": seconds * 1e3 for name, seconds in row.best.items()}
+        for name, seconds in row.best.items():
+            scalars[f"best_ms/{name}"] = seconds * 1e3
+            scalars |= {f"speedup_over_{solver}/{name}": x for solver, x in self._speedups(name, seconds).items()}
         for name, value in scalars.items():
             self.board.add_scalar(name, value, row.steps)
         for name in row.improved:
@@ -178,14 +193,15 @@ class _Watch:
         """Return one row a program."""
         rows = []
         for name, best in self.trainer.best.items():
-            xla = self.xla.get(name)
+            xla, speedups = self.xla.get(name), self._speedups(name, best.seconds)
             rows.append(
                 {
                     "trace": self.traces[name].name,
                     "chip": chip_of(self.traces[name]),
                     "judged_seconds": best.seconds,
                     "xla_judged_seconds": xla,
-                    "speedup_over_xla": xla / best.seconds if xla else None,
+                    "speedup_over_xla": None,
+                    **{f"speedup_over_{solver}": x for solver, x in speedups.items()},
                     "home_seconds": best.home_seconds,
                     "steps": self.trainer.steps,
                     "episodes": self.trainer.episodes,
@@ -193,6 +209,11 @@ class _Watch:
                 }
             )
         return rows
+
+    def _speedups(self, name: str, seconds: float) -> dict[str, float]:
+        """Return how many times faster ``seconds`` are than the compiler's mapping and each rival's."""
+        everyone = {"xla": self.xla, **self.rivals}
+        return {solver: found[name] / seconds for solver, found in everyone.items() if name in found}
 
     def _picture(self, name: str, steps: int) -> None:
         import numpy as np
@@ -213,10 +234,10 @@ class _Watch:
         table.add_row("games", f"{row.episodes:,} finished, replay {row.replay_steps:,} moves")
         losses = "  ".join(f"{k} {v:.4g}" for k, v in row.losses.items())
         table.add_row("learner", f"{row.updates:,} updates  {losses}")
-        table.add_row("mean return", f"{row.mean_return:+.4f} of the home time")
+        table.add_row("mean game", f"{math.exp(row.mean_return):.4f} x everything in layer 0")
         for name, seconds in row.best.items():
-            against = f", {self.xla[name] / seconds:.3f} x XLA" if name in self.xla else ""
-            table.add_row(f"best {name}", f"{seconds * 1e3:.4f} ms{against}")
+            against = [f"{x:.3f} x {solver}" for solver, x in self._speedups(name, seconds).items()]
+            table.add_row(f"best {name}", ", ".join([f"{seconds * 1e3:.4f} ms", *against]))
         return Panel(table, title="mallocgame train", expand=False)
 
 
