@@ -11,13 +11,13 @@ Work is measured in *link seconds*: bytes / bandwidth + latency, times the trans
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.jit import jit
+from mallocgame.jit import jit, kernel
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 
-@jit
+@kernel
 def instruction_times(
     compute: F64, trips: I64, layer_bytes: I64, layer_speed: F64, link_layer: I64, elapsed: F64, idle: F64
 ) -> None:
@@ -44,7 +44,7 @@ def instruction_times(
             idle[t, k] = max(seconds - busy, 0.0) * trips[t]
 
 
-@jit
+@kernel
 def drain(link: int, seconds: float, order: I64, head: I64, tail: I64, work: F64) -> float:
     """Let ``link`` work for ``seconds`` on what its two queues hold; return the seconds it was busy.
 
@@ -90,7 +90,7 @@ def drain(link: int, seconds: float, order: I64, head: I64, tail: I64, work: F64
     return seconds - left
 
 
-@jit
+@kernel
 def seconds_until_done(queue: int, position: int, order: I64, head: I64, tail: I64, work: F64) -> float:
     """Return how long the link, left alone, needs until the transfer at ``position`` of ``queue`` is complete."""
     other = queue ^ 1

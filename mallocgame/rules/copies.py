@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.tables import (
     CAPACITY,
     CONTEXT,
@@ -22,13 +22,13 @@ from mallocgame.rules.tables import (
 )
 
 
-@jit
+@kernel
 def back_queue(r: Rules, layer: int) -> int:
     """Return the queue of write-backs from ``layer``."""
     return int(2 * r.link_of[layer, 0] + 1)
 
 
-@jit
+@kernel
 def fits_flights(r: Rules, s: State, queue: int, issue: int, due: int) -> bool:
     """Whether a further copy under way over [issue, due) stays within the link's limit."""
     most = np.int64(0)
@@ -37,7 +37,7 @@ def fits_flights(r: Rules, s: State, queue: int, issue: int, due: int) -> bool:
     return bool(most < r.links[queue // 2, LIMIT])
 
 
-@jit
+@kernel
 def last_outside(r: Rules) -> int:
     """Return the last boundary before the end of the program at which no loop is under way, -1: none."""
     num_steps = r.dims[STEPS]
@@ -47,7 +47,7 @@ def last_outside(r: Rules) -> int:
     return int(b)
 
 
-@jit
+@kernel
 def later_in_context(r: Rules, boundary: int, due: int) -> int:
     """Return the first boundary from ``boundary`` on that lies in the same loops as ``due``."""
     while r.boundaries[boundary, CONTEXT] != r.boundaries[due, CONTEXT]:
@@ -55,14 +55,14 @@ def later_in_context(r: Rules, boundary: int, due: int) -> int:
     return boundary
 
 
-@jit
+@kernel
 def link_seconds(r: Rules, link: int, size: int, boundary: int) -> float:
     """Return the work of a copy whose ends lie in the loops around ``boundary``."""
     once = size / r.link_speed[link] + r.latency[link]
     return float(once * r.boundaries[boundary, CONTEXT_TRIPS])
 
 
-@jit
+@kernel
 def earliest_done(r: Rules, s: State, queue: int, size: int, issue: int, latest: int) -> tuple[int, bool]:
     """Return the first boundary up to which free supply covers a copy issued at ``issue``, else the latest possible.
 
@@ -82,14 +82,14 @@ def earliest_done(r: Rules, s: State, queue: int, size: int, issue: int, latest:
     return best, need <= 0.0 and best == b
 
 
-@jit
+@kernel
 def touch(s: State, boundary: int) -> None:
     """Note that the timeline changes at ``boundary``."""
     s.scratch[-2] = min(s.scratch[-2], boundary)
     s.scratch[-1] = max(s.scratch[-1], boundary)
 
 
-@jit
+@kernel
 def goes_before(s: State, queue: int, other: int, copy: int, due: int) -> bool:
     """Whether ``other`` goes before ``copy``, both issued at one boundary: first due first, write-backs by number."""
     if queue % 2 == 1 or s.copies[other, DUE] == due:
@@ -97,7 +97,7 @@ def goes_before(s: State, queue: int, other: int, copy: int, due: int) -> bool:
     return bool(s.copies[other, DUE] < due)
 
 
-@jit
+@kernel
 def first_position(s: State, queue: int, copy: int, issue: int, due: int) -> int:
     """Return the place in ``queue`` of a copy that is issued at ``issue``, due at ``due`` and has number ``copy``."""
     low = np.int64(0)
@@ -112,14 +112,14 @@ def first_position(s: State, queue: int, copy: int, issue: int, due: int) -> int
     return int(low)
 
 
-@jit
+@kernel
 def head_position(s: State, queue: int, boundary: int) -> int:
     """Return the place in ``queue`` of the first copy that is unfinished, or not issued, on arrival at ``boundary``."""
     x = s.heads[boundary, queue]
     return int(s.copies[x, POSITION]) if x >= 0 else first_position(s, queue, -1, boundary, -1)
 
 
-@jit
+@kernel
 def spare_seconds(s: State, copy: int, enough: float) -> float:
     """Return the link's supply between the end of ``copy`` and its due boundary; it stops counting at ``enough``."""
     queue, due = s.copies[copy, QUEUE], s.copies[copy, DUE]
@@ -138,7 +138,7 @@ def spare_seconds(s: State, copy: int, enough: float) -> float:
     return spare
 
 
-@jit
+@kernel
 def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: int, due: int, earliest: int) -> int:
     """Return the latest boundary at which ``copy``, due at ``due``, is issued without a wait, else that of least wait.
 
@@ -171,7 +171,7 @@ def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: in
         supply += s.idle[b, link] - s.busy[b, link]
 
 
-@jit
+@kernel
 def link_due(s: State, copy: int, due: int) -> None:
     """Put a copy into the list of those due at ``due``."""
     after = s.due_first[due]
@@ -183,7 +183,7 @@ def link_due(s: State, copy: int, due: int) -> None:
     s.due_first[due] = copy
 
 
-@jit
+@kernel
 def add_copy(r: Rules, s: State, copy: int, queue: int, issue: int, due: int) -> None:
     """Put a copy into its queue."""
     size = r.tensors[r.groups[copy // 2, TENSOR], SIZE]
@@ -205,7 +205,7 @@ def add_copy(r: Rules, s: State, copy: int, queue: int, issue: int, due: int) ->
     touch(s, due)
 
 
-@jit
+@kernel
 def drop_copy(s: State, copy: int) -> None:
     """Undo ``add_copy``; nothing happens if there is no such copy."""
     queue = s.copies[copy, QUEUE]
@@ -231,7 +231,7 @@ def drop_copy(s: State, copy: int) -> None:
     touch(s, s.copies[copy, DUE])
 
 
-@jit
+@kernel
 def set_due(s: State, copy: int, due: int) -> None:
     """Let a write-back that is complete by ``due`` be due then, earlier than before; no time changes."""
     before, after, old = s.copies[copy, PREVIOUS], s.copies[copy, NEXT], s.copies[copy, DUE]

@@ -6,7 +6,7 @@ but not in one piece, what shares steps with the newcomer is packed anew; ``plan
 
 import numpy as np
 
-from mallocgame.jit import jit
+from mallocgame.jit import jit, kernel
 from mallocgame.rules.space import extent, has_room, meet, put_sorted, rect_begin, settle, tightest
 from mallocgame.rules.tables import (
     ALIGNMENT,
@@ -29,7 +29,7 @@ ROUNDS = 2  # of taking in what shares steps with what is moved
 _PLACE, _BEGIN, _END, _AGAIN, _OFFSET, _TOP, _KEY, _TIE, _COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
-@jit
+@kernel
 def find_taken(r: Rules, s: State, layer: int, begin: int, end: int, again: int, num_wishes: int) -> int:
     """Write what is taken over [begin, end) and from ``again`` on (if >= 0) to ``scratch``, sorted; return how many.
 
@@ -60,7 +60,7 @@ def find_taken(r: Rules, s: State, layer: int, begin: int, end: int, again: int,
     return n
 
 
-@jit
+@kernel
 def best_fit(r: Rules, s: State, layer: int, group: int, last: int, begin: int, end: int, again: int) -> int:
     """Return an offset for the tensor of ``group`` in the tightest gap that is free over [begin, end), -1: none.
 
@@ -96,7 +96,7 @@ def best_fit(r: Rules, s: State, layer: int, group: int, last: int, begin: int, 
     return answer
 
 
-@jit
+@kernel
 def gather(s: State, layer: int, own: int, span: tuple[int, int, int], count: int) -> int:
     """Add to the ``count`` residencies in ``moved`` what shares a step with ``span``, and mark it; return how many."""
     for i in range(s.rect_counts[layer] - 1, -1, -1):
@@ -110,7 +110,7 @@ def gather(s: State, layer: int, own: int, span: tuple[int, int, int], count: in
     return count
 
 
-@jit
+@kernel
 def list_fixed(r: Rules, s: State, layer: int, earliest: int, table: I64) -> int:
     """Write the layer's rectangles that stay and end after ``earliest`` to ``table``; return how many."""
     n = 0
@@ -127,7 +127,7 @@ def list_fixed(r: Rules, s: State, layer: int, earliest: int, table: I64) -> int
     return n
 
 
-@jit
+@kernel
 def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: int, order: int, table: I64) -> None:
     """Write the first ``count`` of ``moved`` to ``table``, and sort both: the largest, or the longest, first."""
     for i in range(count):
@@ -138,7 +138,8 @@ def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: 
         key, tie = (size, duration) if order == 0 else (duration, size)
         j = i
         while j > 0 and (table[j - 1, _KEY] < key or (table[j - 1, _KEY] == key and table[j - 1, _TIE] < tie)):
-            table[j] = table[j - 1]
+            for column in range(_COLUMNS):
+                table[j, column] = table[j - 1, column]
             s.moved[j] = s.moved[j - 1]
             j -= 1
         s.moved[j] = place
@@ -147,7 +148,7 @@ def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: 
         row[_KEY], row[_TIE] = key, tie
 
 
-@jit
+@kernel
 def pack(r: Rules, s: State, layer: int, table: I64, first: int, count: int) -> bool:
     """Place rows [first, first + count) of ``table`` beside the rows before each of them; return whether all fit."""
     limit = 3 * r.dims[GROUPS]

@@ -134,7 +134,9 @@ def total_seconds(state: State) -> float:
     return float(state.total[0])
 
 
-def decode(game: Game, wanted: I64, state: State | None = None) -> tuple[float, I64]:
+def decode(
+    game: Game, wanted: I64, state: State | None = None, *, totals: F64 | None = None, limits: F64 | None = None
+) -> tuple[float, I64]:
     """Play an episode to its end in one call: each wanted action if it is legal, else the fallback.
 
     Fallback: the other action of the same layer (Copy for NoCopy and the reverse), else Drop.
@@ -142,18 +144,23 @@ def decode(game: Game, wanted: I64, state: State | None = None) -> tuple[float, 
     Args:
         wanted: int64[D].
         state: where to begin, unchanged; None: before the first decision.
+        totals: float64[D], written from there on: simulated seconds after each decision.
+        limits: float64[D], simulated seconds above which, after that decision, the episode is given up.
 
     Returns:
-        The simulated seconds at the end, and int64[D], the actions taken; those before ``state`` are ``wanted``'s.
+        The simulated seconds at the end (infinity if it was given up), and int64[D], the actions taken; those before
+        ``state`` are ``wanted``'s.
     """
     state = game.start if state is None else state
     taken = wanted.copy()
-    return float(_decode(game.rules, state.ints, state.floats, wanted, taken)), taken
+    totals = np.empty(len(wanted)) if totals is None else totals
+    limits = np.full(len(wanted), np.inf) if limits is None else limits
+    return float(_decode(game.rules, state.ints, state.floats, wanted, taken, totals, limits)), taken
 
 
 @jit
-def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64) -> float:
-    return play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken)
+def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64, totals: F64, limits: F64) -> float:
+    return play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken, totals, limits)
 
 
 def mapping_of(game: Game, actions: I64) -> Mapping:

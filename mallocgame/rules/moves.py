@@ -8,7 +8,7 @@ residency back. docs/rules.md gives the reasons. Boundaries, steps and layers ar
 
 import numpy as np
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.copies import add_copy, back_queue, drop_copy
 from mallocgame.rules.plan_action import plan
 from mallocgame.rules.plans import ILLEGAL, NEW, NOTHING, Plan
@@ -22,6 +22,7 @@ from mallocgame.rules.tables import (
     DECISIONS,
     END,
     ENTRY,
+    F64,
     FINISH,
     FIRST,
     HELD_OVER,
@@ -47,7 +48,7 @@ from mallocgame.rules.tables import (
 from mallocgame.rules.wishes import add_wish, set_current
 
 
-@jit
+@kernel
 def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
     """Do what a legal plan says."""
     tensor = r.groups[group, TENSOR]
@@ -95,7 +96,7 @@ def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
     add_wish(r, s, p.layer, p.place)
 
 
-@jit
+@kernel
 def take_back(r: Rules, s: State, place: int) -> None:
     """Undo a residency and those that were copied from it; layer 0 serves their groups."""
     tensor = r.groups[place, TENSOR]
@@ -121,7 +122,7 @@ def take_back(r: Rules, s: State, place: int) -> None:
             s.latest[tensor, s.places[p, LAYER]] = p
 
 
-@jit
+@kernel
 def do_step(r: Rules, s: State, action: int) -> float:
     """Take ``action`` in place; return the reward, or NaN (and change nothing) if it is illegal."""
     turn = s.turn[0]
@@ -148,7 +149,7 @@ def do_step(r: Rules, s: State, action: int) -> float:
     return float((before - s.total[0]) / r.home_seconds[0])
 
 
-@jit
+@kernel
 def is_legal(r: Rules, s: State, action: int) -> bool:
     """Whether ``action`` may be taken now."""
     turn = s.turn[0]
@@ -157,9 +158,12 @@ def is_legal(r: Rules, s: State, action: int) -> bool:
     return action == 0 or plan(r, s, r.decisions[turn], action).kind != ILLEGAL
 
 
-@jit
-def play(r: Rules, s: State, wanted: I64, taken: I64) -> float:
-    """Take each wanted action, else the other one of its layer, else Drop; return the seconds at the end."""
+@kernel
+def play(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, limits: F64) -> float:
+    """Take each wanted action, else the other one of its layer, else Drop; return the seconds at the end.
+
+    ``totals`` float64[D] gets the seconds after each decision; infinity is returned as soon as they exceed ``limits``.
+    """
     for i in range(s.turn[0], r.dims[DECISIONS]):
         action = wanted[i]
         if np.isnan(do_step(r, s, action)):
@@ -168,10 +172,13 @@ def play(r: Rules, s: State, wanted: I64, taken: I64) -> float:
                 action = 0
                 do_step(r, s, 0)
         taken[i] = action
+        totals[i] = s.total[0]
+        if totals[i] > limits[i]:
+            return np.inf
     return float(s.total[0])
 
 
-@jit
+@kernel
 def write_mask(r: Rules, s: State, mask: Bool) -> None:
     """Fill ``mask`` bool[A] with the actions that are legal now."""
     for action in range(mask.shape[0]):

@@ -1,6 +1,6 @@
 """Plan any action: is it legal, and where and when would things go. Numba kernels, changing nothing."""
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.copies import fits_flights, last_outside, later_in_context, latest_issue
 from mallocgame.rules.fit import best_fit, repack
 from mallocgame.rules.plan_copy import plan_copy
@@ -36,7 +36,7 @@ from mallocgame.rules.tables import (
 )
 
 
-@jit
+@kernel
 def plan_born(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a definition that writes straight into ``layer``."""
     tensor = r.groups[group, TENSOR]
@@ -53,7 +53,7 @@ def plan_born(r: Rules, s: State, group: int, layer: int) -> Plan:
     return finish_new(r, s, group, layer, BORN, offset, t, t + 1, -1, -1, -1, span)
 
 
-@jit
+@kernel
 def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a parameter that is in ``layer`` from the run before; it is loaded into the same place at the end."""
     num_steps = r.dims[STEPS]
@@ -81,7 +81,7 @@ def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
         issue = later_in_context(r, (issue + latest + 1) // 2, latest)
 
 
-@jit
+@kernel
 def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
     """Plan that residency ``place`` stays and serves ``group`` too."""
     tensor = r.groups[group, TENSOR]
@@ -143,7 +143,7 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
     )  # fmt: skip
 
 
-@jit
+@kernel
 def plan(r: Rules, s: State, group: int, action: int) -> Plan:
     """Plan an action other than Drop at ``group``."""
     settle(s, False)

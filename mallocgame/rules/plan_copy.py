@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.copies import later_in_context, latest_issue
 from mallocgame.rules.fit import best_fit
 from mallocgame.rules.plans import ILLEGAL, Plan, finish_new, no_plan
@@ -39,7 +39,7 @@ from mallocgame.rules.tables import (
 )
 
 
-@jit
+@kernel
 def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[int, int]:
     """Return (residency, earliest issue) of the fastest other fast layer that can be copied from; (-1, 0): none.
 
@@ -84,7 +84,7 @@ def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[i
     return -1, 0
 
 
-@jit
+@kernel
 def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
     """Plan a copy into ``layer`` that is complete at boundary ``due``."""
     tensor = r.groups[group, TENSOR]
@@ -119,7 +119,7 @@ def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
         issue = later_in_context(r, (issue + final + 1) // 2, due)
 
 
-@jit
+@kernel
 def plan_copy(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a copy: before the outermost loop that the tensor is first used in here, if it may be; else just before."""
     t = r.groups[group, STEP]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.copies import back_queue, earliest_done
 from mallocgame.rules.space import free_until
 from mallocgame.rules.spans import Reach, may_hoist
@@ -33,13 +33,13 @@ class Plan(NamedTuple):
     clipped: int  # 1: free supply does not cover the write-back by then, as far as is known
 
 
-@jit
+@kernel
 def no_plan() -> Plan:
     """Return the plan of an illegal action."""
     return Plan(ILLEGAL, -1, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0)
 
 
-@jit
+@kernel
 def place_back(r: Rules, s: State, span: Reach, layer: int, size: int, until: int) -> tuple[int, int, int, int]:
     """Return (issue, due, finish, clipped) of a write-back whose source may keep its space until ``until``."""
     num_steps = r.dims[STEPS]
@@ -57,7 +57,7 @@ def place_back(r: Rules, s: State, span: Reach, layer: int, size: int, until: in
     return issue, due, max(span.end, due, min(issue + 1, num_steps)), 0 if covered else 1
 
 
-@jit
+@kernel
 def finish_new(
     r: Rules,
     s: State,

@@ -1,6 +1,6 @@
 """Give back the space that finished write-backs keep. Numba kernels."""
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.copies import head_position, set_due
 from mallocgame.rules.space import stretch
 from mallocgame.rules.spans import reach
@@ -20,7 +20,7 @@ from mallocgame.rules.tables import (
 LOOK_BACK = 64  # finished write-backs that are looked at
 
 
-@jit
+@kernel
 def release(r: Rules, s: State, before: int, now: int) -> None:
     """Let write-backs that are complete by boundary ``now`` be due then; nothing if the game stays at one step.
 

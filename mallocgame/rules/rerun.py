@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.copies import first_position, touch
 from mallocgame.rules.tables import (
     BYTES,
@@ -23,7 +23,7 @@ from mallocgame.rules.tables import (
 from mallocgame.timeline import drain, seconds_until_done
 
 
-@jit
+@kernel
 def serve(r: Rules, s: State, group: int, place: int) -> None:
     """Let ``place`` (-1: layer 0) serve ``group``, and recompute its step's time."""
     t = r.groups[group, STEP]
@@ -46,7 +46,7 @@ def serve(r: Rules, s: State, group: int, place: int) -> None:
     touch(s, t)
 
 
-@jit
+@kernel
 def rerun(r: Rules, s: State) -> None:
     """Walk the timeline from the first boundary that changed until the queues agree with what they were."""
     num_steps, num_links, num_groups = r.dims[STEPS], r.dims[LINKS], r.dims[GROUPS]

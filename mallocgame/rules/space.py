@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.tables import (
     BEGIN,
     CAPACITY,
@@ -21,7 +21,7 @@ from mallocgame.rules.tables import (
 )
 
 
-@jit
+@kernel
 def settle(s: State, keep: bool) -> None:
     """Let the offsets that the last plan would change count (``keep``), or forget them."""
     for i in range(s.moved_count[0]):
@@ -33,14 +33,14 @@ def settle(s: State, keep: bool) -> None:
     s.moved_count[0] = 0
 
 
-@jit
+@kernel
 def extent(s: State, place: int) -> tuple[int, int, int]:
     """Return (begin, end, again) of a residency: it takes space over [begin, end), and from ``again`` on if >= 0."""
     again = s.copies[2 * place, ISSUE] if s.places[place, ENTRY] == HELD_OVER else np.int64(-1)
     return int(max(s.places[place, BEGIN], 0)), int(s.places[place, FINISH]), int(again)
 
 
-@jit
+@kernel
 def meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
     """Whether two extents have a step in common."""
     if a[0] < b[1] and b[0] < a[1]:
@@ -50,7 +50,7 @@ def meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
     return b[2] >= 0 and a[1] > b[2]
 
 
-@jit
+@kernel
 def rect_begin(s: State, rect: int) -> int:
     """Return the first step of a rectangle: residency ``rect // 2``, or its reload if odd."""
     if rect % 2:
@@ -58,7 +58,7 @@ def rect_begin(s: State, rect: int) -> int:
     return int(max(s.places[rect // 2, BEGIN], 0))
 
 
-@jit
+@kernel
 def put_sorted(offsets: I64, tops: I64, count: int, offset: int, top: int) -> None:
     """Insert [offset, top) into ``count`` intervals that are sorted by offset."""
     j = count
@@ -70,7 +70,7 @@ def put_sorted(offsets: I64, tops: I64, count: int, offset: int, top: int) -> No
     tops[j] = top
 
 
-@jit
+@kernel
 def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity: int, high: bool) -> int:
     """Return an aligned offset in the tightest gap between ``count`` intervals that holds ``size``, -1: none.
 
@@ -89,7 +89,7 @@ def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity
     return int(answer)
 
 
-@jit
+@kernel
 def has_room(r: Rules, s: State, layer: int, size: int, begin: int, end: int) -> bool:
     """Whether ``size`` bytes are free in every step of [begin, end), in one piece or not."""
     room = r.layers[layer, CAPACITY] - size
@@ -99,7 +99,7 @@ def has_room(r: Rules, s: State, layer: int, size: int, begin: int, end: int) ->
     return bool(t >= end)
 
 
-@jit
+@kernel
 def free_until(r: Rules, s: State, layer: int, size: int, offset: int, begin: int, own: int) -> int:
     """Return the first step from ``begin`` on at which another residency than ``own`` takes part of the space."""
     until = r.dims[STEPS]
@@ -116,7 +116,7 @@ def free_until(r: Rules, s: State, layer: int, size: int, offset: int, begin: in
     return int(max(until, begin))
 
 
-@jit
+@kernel
 def add_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) -> None:
     """Take space over [begin, end)."""
     n = s.rect_counts[layer]
@@ -131,7 +131,7 @@ def add_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) -
         s.occupied[t, layer] += size
 
 
-@jit
+@kernel
 def drop_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) -> None:
     """Undo ``add_rect``."""
     n = s.rect_counts[layer] - 1
@@ -146,7 +146,7 @@ def drop_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) 
         s.occupied[t, layer] -= size
 
 
-@jit
+@kernel
 def stretch(r: Rules, s: State, place: int, finish: int) -> None:
     """Let a residency end at ``finish``."""
     size = r.tensors[r.groups[place, TENSOR], SIZE]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.tables import (
     END,
     FIRST,
@@ -35,7 +35,7 @@ class Reach(NamedTuple):
     back_exit: int  # boundary after the loops that need no write-back in every iteration
 
 
-@jit
+@kernel
 def entered_loop(r: Rules, step: int, since: int) -> int:
     """Return the outermost loop around ``step`` that contents complete at boundary ``since`` enter; -1: none."""
     found = -1
@@ -46,7 +46,7 @@ def entered_loop(r: Rules, step: int, since: int) -> int:
     return found
 
 
-@jit
+@kernel
 def first_in_loop(r: Rules, tensor: int, group: int, loop: int) -> int:
     """Return the first group of ``tensor`` in ``loop``, which ``group`` is in."""
     while group > r.tensors[tensor, FIRST] and r.groups[group - 1, STEP] >= r.loops[loop, START]:
@@ -54,7 +54,7 @@ def first_in_loop(r: Rules, tensor: int, group: int, loop: int) -> int:
     return group
 
 
-@jit
+@kernel
 def cover(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
     """Return (possible, end, last group) of serving ``group`` from contents that are complete at ``since``.
 
@@ -82,7 +82,7 @@ def cover(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
     return True, r.loops[loop, STOP], last
 
 
-@jit
+@kernel
 def exposure(r: Rules, writer: int, last: int, since: int) -> tuple[bool, int, int, int]:
     """Return (needed, from, by, exit): what layer 0 must get of what ``writer`` writes, if all after ``last`` is there.
 
@@ -122,7 +122,7 @@ def exposure(r: Rules, writer: int, last: int, since: int) -> tuple[bool, int, i
     return needed, begin, by, exit_at
 
 
-@jit
+@kernel
 def read_again(r: Rules, writer: int, next_writer: int, since: int) -> bool:
     """Whether a loop that ends between two writers reads what the first wrote, in its next iteration, in layer 0."""
     tensor = r.groups[writer, TENSOR]
@@ -137,7 +137,7 @@ def read_again(r: Rules, writer: int, next_writer: int, since: int) -> bool:
     return False
 
 
-@jit
+@kernel
 def reach(r: Rules, group: int, since: int, writer: int) -> Reach:
     """Return how a residency that serves ``group`` goes on; ``writer`` is the last group that wrote in it before."""
     bad = Reach(False, 0, 0, -1, False, 0, 0, 0)
@@ -174,7 +174,7 @@ def reach(r: Rules, group: int, since: int, writer: int) -> Reach:
             return bad
 
 
-@jit
+@kernel
 def may_hoist(r: Rules, group: int, since: int, finish: int) -> bool:
     """Whether a copy complete at ``since`` stays out of loops that it may not be copied in before."""
     tensor = r.groups[group, TENSOR]

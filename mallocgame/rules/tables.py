@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.jit import jit
+from mallocgame.jit import jit, kernel
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -102,7 +102,7 @@ class State(NamedTuple):
     remaining: F64  # float64[2G], scratch
 
 
-@jit
+@kernel
 def state_ints(dims: I64) -> int:
     """Return the length of a state's int64 buffer."""
     t, n_layers, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
@@ -111,7 +111,7 @@ def state_ints(dims: I64) -> int:
     return int(1 + g * per_group + 2 * m * n_layers + 8 * k + 2 * n_layers + 33 + (t + 1) * per_step)
 
 
-@jit
+@kernel
 def state_floats(dims: I64) -> int:
     """Return the length of a state's float64 buffer."""
     t, k, g = dims[STEPS], dims[LINKS], dims[GROUPS]

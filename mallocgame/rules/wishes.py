@@ -1,10 +1,10 @@
 """Which residencies may go on to a later group, and so would like to keep their space. Numba kernels."""
 
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.rules.tables import END, FINISH, HOME_ONLY, LAST, READS, STEP, TENSOR, Rules, State
 
 
-@jit
+@kernel
 def drop_wish(s: State, layer: int, place: int) -> None:
     """Forget that ``place`` may go on."""
     n = s.wish_counts[layer]
@@ -18,7 +18,7 @@ def drop_wish(s: State, layer: int, place: int) -> None:
         s.wish_counts[layer] = n - 1
 
 
-@jit
+@kernel
 def add_wish(r: Rules, s: State, layer: int, place: int) -> None:
     """Note that ``place`` may go on to the next group that reads."""
     h = s.places[place, LAST] + 1
@@ -37,7 +37,7 @@ def add_wish(r: Rules, s: State, layer: int, place: int) -> None:
     s.wish_counts[layer] += 1
 
 
-@jit
+@kernel
 def set_current(s: State, tensor: int, layer: int, place: int) -> None:
     """Let ``place`` (-1: none) be the residency in ``layer`` that may go on."""
     if s.current[tensor, layer] >= 0:

@@ -104,9 +104,10 @@ def test_apply_leaves_its_argument_alone_and_equals_step(game: Game, seed: int) 
 @given(games(), st.integers(0, 2**20))
 def test_wanted_actions_are_taken_where_legal_and_mappings_replay(game: Game, seed: int) -> None:
     wanted = np.random.default_rng(seed).integers(0, game.num_actions, game.num_decisions)
-    seconds, taken = decode(game, wanted)
+    totals = np.zeros(game.num_decisions)
+    seconds, taken = decode(game, wanted, totals=totals)
     state = initial_state(game)
-    for want, action in zip(wanted.tolist(), taken.tolist(), strict=True):
+    for want, action, total in zip(wanted.tolist(), taken.tolist(), totals.tolist(), strict=True):
         legal = legal_actions(game, state)
         other = want + 1 if want % 2 else want - 1
         if legal[want]:
@@ -114,7 +115,16 @@ def test_wanted_actions_are_taken_where_legal_and_mappings_replay(game: Game, se
         else:
             assert action == (other if want and legal[other] else 0)
         step(game, state, action)
+        assert total == total_seconds(state)
     assert seconds == total_seconds(state)
+    assert decode(game, wanted, limits=totals)[0] == seconds
+    if game.num_decisions:
+        limits = totals.copy()
+        at = seed % game.num_decisions
+        limits[at] *= 0.999
+        given_up, begun = decode(game, wanted, limits=limits)
+        assert given_up == np.inf
+        assert begun[: at + 1].tolist() == taken[: at + 1].tolist()
     assert len(actions_of(game, to_mapping(game, state))) == game.num_decisions
 
 
