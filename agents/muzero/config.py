@@ -31,7 +31,7 @@ class Config:
     # games
     stray_moves: float = 8.0  # uniformly random ones, expected in the game with the most noise
     num_games: int = 64  # played side by side, fewer where games are long (``selfplay.games_for``)
-    variations: int = 32  # of the best game for each game played (``variations.Variations``)
+    variations: int = 128  # of the best game for each game played (``variations.Variations``)
     variation_temperature: float = 3e-4  # how much slower a changed game may be; falls to 0 over the training budget
     focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets

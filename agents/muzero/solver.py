@@ -29,7 +29,7 @@ I64 = npt.NDArray[np.int64]
 PLAY_SHARE = 0.3  # of the time: whole games
 FINISH_SHARE = 0.1  # of the time: for the tensors that focusing left out; the rest is for variations
 VARIATIONS_AT_ONCE = 8  # between looks at the clock
-VARIATIONS_PER_THOUGHT = 256  # tried before the agent is asked again
+VARIATIONS_PER_THOUGHT = 1024  # tried before the agent is asked again
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 

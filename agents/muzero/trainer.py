@@ -28,7 +28,7 @@ from mallocgame.simulate import simulate
 from mallocgame.validate import validate
 
 I64 = npt.NDArray[np.int64]
-VARIATIONS_AT_ONCE = 64
+VARIATIONS_AT_ONCE = 256
 NOTHING = 1e-5  # what float32 rewards leave uncertain, as a share of the time
 FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
 

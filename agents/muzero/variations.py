@@ -21,6 +21,9 @@ SWAP, SINGLE = 0.4, 0.3  # chances of the kinds of change; the rest are runs of 
 NEAR = 6  # decisions before and after a swap's first that take part in it
 MOST_IN = 3  # tensors that a swap brings in
 LAST = 0.5  # chance that a change is the last of its game
+AROUND = 16  # decisions before and after a change within which the next one begins
+SETTLED = 16  # decisions after the last change in which it may still make up for what it lost, but for
+SLACK = 1e-3  # this share of the time, and ten times the temperature: else the game is not played to its end
 CURIOSITY = 0.02  # chance of a decision that the agent is sure of, against one that it would not make
 
 
@@ -47,7 +50,8 @@ class Variations:
         self._owner = owner.tolist()
         self._stride = max(1, game.num_decisions // MARKS)
         self._marks: list[State] = [game.start]
-        self.seconds, self.actions = rules.decode(game, np.asarray(actions, dtype=np.int64))
+        self._totals = np.empty(game.num_decisions)  # seconds after each decision of the current game
+        self.seconds, self.actions = rules.decode(game, np.asarray(actions, dtype=np.int64), totals=self._totals)
         self._now, self.current = self.seconds, self.actions
         self.guide(np.ones((game.num_decisions, game.num_actions)) if policies is None else policies)
 
@@ -74,10 +78,13 @@ class Variations:
             if not len(differs):
                 continue
             mark = int(differs[0]) // self._stride
-            seconds, taken = rules.decode(self.game, wanted, self._state(mark))
+            totals = self._totals.copy()
+            limits = totals + (SLACK + 10.0 * temperature) * self._now
+            limits[: differs[-1] + SETTLED] = np.inf
+            seconds, taken = rules.decode(self.game, wanted, self._state(mark), totals=totals, limits=limits)
             loss = seconds / self._now - 1.0
             if loss <= 0.0 or (temperature > 0.0 and random.random() < np.exp(-loss / temperature)):
-                self._now, self.current = seconds, taken
+                self._now, self.current, self._totals = seconds, taken, totals
                 del self._marks[mark + 1 :]
                 if seconds <= self.seconds:
                     self.seconds, self.actions = seconds, taken
@@ -96,8 +103,8 @@ class Variations:
     def _changed(self, random: Generator) -> I64:
         wanted = self.current.copy()
         num_actions = self.game.num_actions
+        at = int(np.searchsorted(self._doubt, random.random()))
         while True:
-            at = int(np.searchsorted(self._doubt, random.random()))
             action = int(np.searchsorted(self._cumulated[at], random.random()))
             if action == wanted[at] or action >= num_actions:
                 action = int(random.integers(num_actions))
@@ -112,6 +119,7 @@ class Variations:
                 wanted[uses[begin:end]] = action
             if random.random() < LAST:
                 return wanted
+            at = min(max(at + int(random.integers(-AROUND, AROUND + 1)), 0), len(wanted) - 1)
 
     def _swap(self, wanted: I64, at: int, random: Generator) -> None:
         """Leave one tensor that is used about now in layer 0, and let some others of those stay in fast memory."""

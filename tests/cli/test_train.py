@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mallocgame.mapping import Mapping
 from mallocgame.simulate import simulate
 from mallocgame.validate import validate
 from tests.cli.conftest import Run
@@ -28,7 +29,7 @@ def test_a_run_is_compared_written_resumed_and_played(
     result = cli(*train, *settings, "--hybrid", "greedy", "--steps", "400", "--json")
     assert result.code == 0, result.err
     (row,) = result.rows
-    home = simulate(toy.program, toy.hierarchy).total_seconds
+    home = simulate(toy.program, toy.hierarchy, Mapping()).total_seconds
     assert row["speedup_over_none"] == pytest.approx(home / row["judged_seconds"], rel=1e-12)
     assert row["speedup_over_greedy"] >= 1.0 - 1e-12  # hybrid: never worse than its start
     assert row["speedup_over_xla"] == pytest.approx(row["xla_judged_seconds"] / row["judged_seconds"], rel=1e-12)

@@ -18,7 +18,7 @@ from agents.muzero.learner import make_learner
 from agents.muzero.networks import Model
 from agents.muzero.run import RunFolder
 from agents.muzero.search import make_search
-from agents.muzero.selfplay import Finished, SelfPlay, games_for, play
+from agents.muzero.selfplay import Finished, SelfPlay, games_for, play, reconsider
 from agents.muzero.solver import make_solver
 from agents.muzero.trainer import Report, Trainer
 from mallocgame.batch import MallocGameBatch
@@ -51,6 +51,26 @@ def test_a_planted_game_is_solved_from_scratch(tmp_path: Path) -> None:
     best = trainer.best[case.program.name]
     assert validate(case.program, case.hierarchy, best.mapping) == []
     assert best.seconds == pytest.approx(case.optimum_seconds, rel=1e-9)
+
+
+def test_the_first_games_are_played_without_search(tmp_path: Path) -> None:
+    """A record to vary is worth more than good first moves; from the first finished game on, each move is searched."""
+    pairs = find_programs(family="chain", decisions=20)
+    config = replace(TINY, stray_moves=0.0, variations=0)
+    trainer = Trainer(pairs, config, tmp_path / "run", seed=0)
+    opening = trainer.play.search
+    trainer.train(steps=2 * TINY.num_games * trainer.play.batch.games[0].num_decisions)
+    assert trainer.episodes == 2 * TINY.num_games
+    assert trainer.play.search is not opening
+    prior = make_search(trainer.model, num_simulations=0, explore=True)
+    fresh = Trainer(pairs, config, tmp_path / "again", seed=0)
+    finished = []
+    while not finished:
+        fresh.key, now = jax.random.split(fresh.key)
+        finished = fresh.play.advance(fresh.learner.target, now)
+    first = finished[0][0]
+    alone = reconsider(first, prior, fresh.learner.target, jax.random.key(0), TINY.num_games)
+    assert first.policies == pytest.approx(alone, abs=1e-3)
 
 
 def test_reports_checkpoints_and_the_solver_agree(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ from workloads.synthetic import Recipe, generate
 
 
 @settings(deadline=None, max_examples=60)
-@given(games(), st.integers(0, 2**16), st.booleans())
-def test_the_best_game_is_legal_and_never_slower(game: Game, seed: int, guided: bool) -> None:
+@given(games(), st.integers(0, 2**16), st.booleans(), st.sampled_from([0.0, 1e-3, 1.0]))
+def test_the_best_game_is_legal_and_never_slower(game: Game, seed: int, guided: bool, temperature: float) -> None:
     random = np.random.default_rng(seed)
     state, actions, _ = play_at_random(game, seed, eager=0.5)
     policies = random.random((game.num_decisions, game.num_actions)) if guided else None
@@ -40,7 +40,11 @@ def test_the_best_game_is_legal_and_never_slower(game: Game, seed: int, guided: 
     assert best.seconds == pytest.approx(rules.total_seconds(state), abs=0)
     before = best.seconds
     for _ in range(3):
-        assert best.search(5, random) == (best.seconds < before)
+        assert best.search(5, random, temperature) == (best.seconds < before)
+        current, taken = rules.decode(game, best.current)
+        assert taken.tolist() == best.current.tolist()  # legal as it is
+        assert current >= best.seconds * (1.0 - 1e-12)
+        assert temperature > 0.0 or current == pytest.approx(best.seconds, rel=1e-12)
         mapping = rules.mapping_of(game, best.actions)  # raises where an action is illegal
         assert validate(game.program, game.hierarchy, mapping) == []
         assert simulate(game.program, game.hierarchy, mapping).total_seconds == pytest.approx(best.seconds, rel=1e-9)
@@ -77,6 +81,24 @@ def test_small_games_are_solved(family: str) -> None:
         gained += found.search(1500, np.random.default_rng(seed))
         assert found.seconds == pytest.approx(optimum, rel=1e-12)
     assert gained
+
+
+def test_a_warm_search_leaves_the_best_game_and_may_come_back_with_a_better_one() -> None:
+    """From a game that no single variation improves, only a way through slower games goes on."""
+    ((program, hierarchy),) = find_programs(family="training", decisions=60)
+    game = rules.make_game(program, hierarchy)
+    found, left = {}, {}
+    for temperature in (0.0, 3e-3):
+        runs = []
+        for seed in range(5):
+            best, random = Variations(game, np.zeros(game.num_decisions, dtype=np.int64)), np.random.default_rng(seed)
+            for progress in np.linspace(0.0, 1.0, 40):
+                best.search(100, random, temperature * (1.0 - progress))
+                left[temperature] = left.get(temperature, False) or best.current.tolist() != best.actions.tolist()
+            runs.append(best.seconds)
+        found[temperature] = float(np.mean(runs))
+    assert left[3e-3]
+    assert found[3e-3] < found[0.0]
 
 
 def test_states_kept_on_the_way_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
