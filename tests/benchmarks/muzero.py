@@ -1,8 +1,8 @@
 """What the agent reaches, how fast it plays, and what the search adds.
 
-``python -m tests.benchmarks.muzero train TRACE... --seconds 60 --seeds 1``: per trace an agent from scratch (or from
-``--weights``), beside XLA's own mapping, masked random play in as many games, and 10 s of annealing. No loops hoisted
-unless ``--hoist``; ``--variations 0`` keeps to self-play.
+``python -m tests.benchmarks.muzero train TRACE... --seeds 1``: per trace (none named: all) an agent from scratch (or
+from ``--weights``), for ``--seconds`` or as long as ``BUDGETS`` says, beside XLA's own mapping, masked random play in
+as many games, and 10 s of annealing. No loops hoisted unless ``--hoist``; ``--variations 0`` keeps to self-play.
 ``python -m tests.benchmarks.muzero play RUN TRACE... --simulations 0,16,64``: a trained agent on traces, greedy play.
 ``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
 all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
@@ -48,6 +48,7 @@ PRETRAINING = Path("agents/muzero/generalist.toml")
 DEMONSTRATION_SECONDS = 2.0
 ANNEAL_SECONDS = 10.0
 CURVE_POINTS = 30
+BUDGETS = ((200, 30.0), (900, 60.0), (math.inf, 300.0))  # below so many decisions: seconds of training
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("train", "play", "pretrain", "throughput"))
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, help="train: by the number of decisions if not given")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--simulations", help="train: a row for each; play: a column for each")
     parser.add_argument("--weights", type=Path, help="train: start from this agent")
@@ -69,7 +70,7 @@ def main() -> None:
         table(_throughput())
         return
     if chosen.part == "pretrain":
-        _pretrain(Path(chosen.names[0]), chosen.seconds)
+        _pretrain(Path(chosen.names[0]), chosen.seconds or 1.0)
         return
     done = read(chosen.out)
     rows = []
@@ -95,9 +96,9 @@ def _train(chosen: argparse.Namespace, done: list[Row]) -> Iterator[Row]:
     if chosen.variations is not None:
         config = replace(config, variations=chosen.variations)
     counts = [int(text) for text in (chosen.simulations or str(config.num_simulations)).split(",")]
-    for name in chosen.names:
+    for name in chosen.names or suite.names():
         for count in counts:
-            key = {"trace": name, "simulations": count, "seconds": chosen.seconds, "seeds": chosen.seeds}
+            key = {"trace": name, "simulations": count, "budget": chosen.seconds or "by size", "seeds": chosen.seeds}
             key |= {"variations": config.variations, "hybrid": chosen.hybrid, "hoist": chosen.hoist}
             key |= {"scratch": chosen.weights is None}
             old = [row for row in done if all(row.get(k) == v for k, v in key.items())]
@@ -110,6 +111,8 @@ def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
     anneal(program, hierarchy, seconds=0.1)  # compiles
     annealed = anneal(program, hierarchy, seconds=ANNEAL_SECONDS)
     starts = [annealed.mapping] if chosen.hybrid else []
+    focused = program.focused(config.focus_fraction)
+    seconds = chosen.seconds or next(budget for limit, budget in BUDGETS if focused.num_decisions < limit)
     found, means, episodes, curves = [], [], [], []
     for seed in range(chosen.seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -117,17 +120,17 @@ def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
             pairs = [(program, hierarchy)]
             trainer = Trainer(pairs, config, run, seed=seed, starts=starts, weights=chosen.weights)
             reports: list[Report] = []
-            trainer.train(seconds=chosen.seconds, report=reports.append, report_seconds=chosen.seconds / CURVE_POINTS)
+            trainer.train(seconds=seconds, report=reports.append, report_seconds=seconds / CURVE_POINTS)
             best = trainer.best[program.name]
             found.append(best.seconds)
             means.append(best.home_seconds / math.exp(reports[-1].mean_return))
             episodes.append(trainer.episodes)
             curves.append([_point(row, program.name, xla, best.home_seconds) for row in reports if row.episodes])
-    focused = program.focused(config.focus_fraction)
     rough = _random(focused, hierarchy, int(statistics.median(episodes)))
     best_seconds = statistics.median(found)
     return {
         "decisions": focused.num_decisions,
+        "seconds": seconds,
         "games": int(statistics.median(episodes)),
         "xla_ms": xla * 1e3,
         "x XLA": xla / best_seconds,

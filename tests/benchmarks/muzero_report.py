@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-SETTINGS = ("seconds", "seeds", "variations", "hybrid", "hoist", "scratch")
+SETTINGS = ("budget", "seeds", "variations", "hybrid", "hoist", "scratch")
 SOLVERS = Path("docs/solvers.jsonl")  # made by tests.benchmarks.solvers
 EQUAL = 1e-4  # differences in time below this share do not count
 HEADROOM = 0.01
