@@ -2,7 +2,8 @@
 
 ``python -m tests.benchmarks.muzero train TRACE... --seeds 1``: per trace (none named: all) an agent from scratch (or
 from ``--weights``), for ``--seconds`` or as long as ``BUDGETS`` says, beside XLA's own mapping, masked random play in
-as many games, and 10 s of annealing. No loops hoisted unless ``--hoist``; ``--variations 0`` keeps to self-play.
+as many games, and 10 s of annealing (from scratch: and of GORP). No loops hoisted unless ``--hoist``;
+``--variations 0`` keeps to self-play.
 ``python -m tests.benchmarks.muzero play RUN TRACE... --simulations 0,16,64``: a trained agent on traces, greedy play.
 ``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
 all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
@@ -34,6 +35,7 @@ from agents.muzero.search import make_search
 from agents.muzero.selfplay import play, shapes_of
 from agents.muzero.trainer import Report, Trainer
 from baselines.anneal import anneal
+from baselines.gorp import gorp
 from baselines.greedy import greedy
 from mallocgame.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
@@ -128,7 +130,8 @@ def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
             curves.append([_point(row, program.name, xla, best.home_seconds) for row in reports if row.episodes])
     rough = _random(focused, hierarchy, int(statistics.median(episodes)))
     best_seconds = statistics.median(found)
-    return {
+    row = {"gorp 10 s": xla / gorp(program, hierarchy, seconds=ANNEAL_SECONDS).seconds} if not chosen.weights else {}
+    return row | {
         "decisions": focused.num_decisions,
         "seconds": seconds,
         "games": int(statistics.median(episodes)),
