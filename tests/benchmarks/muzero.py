@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.part == "throughput":
         table(_throughput())
+        table([_shares(chosen.seconds or 60.0)])
         return
     if chosen.part == "pretrain":
         _pretrain(Path(chosen.names[0]), chosen.seconds or 1.0)
@@ -235,6 +236,43 @@ def _throughput() -> list[Row]:
             }
         )
     return rows
+
+
+def _shares(seconds: float) -> Row:
+    """Return what a training run on moe_decode-v5e spends its time on, from the first searched move on."""
+    pair = _open("moe_decode-v5e")[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer([pair], Config(), Path(folder) / "run")
+        trainer.train(steps=2 * trainer.play.num_games * trainer.play.batch.games[0].num_decisions)  # compiles
+        spent: dict[str, float] = {}
+        timed = (
+            ("search", trainer.play, "search"),
+            ("environment", trainer.play.batch, "step"),
+            ("learner", trainer, "_learn"),
+            ("variations", trainer, "_vary"),
+        )
+        for part, owner, name in timed:
+            setattr(owner, name, _clocked(getattr(owner, name), spent, part))
+        trainer._searching = trainer.play.search
+        steps, updates, before = trainer.steps, int(trainer.learner.updates), trainer.spent_seconds
+        trainer.train(seconds=before + seconds)
+        whole = trainer.spent_seconds - before
+        row: Row = {"moves_per_second": (trainer.steps - steps) / whole}
+        row["updates_per_second"] = (int(trainer.learner.updates) - updates) / whole
+        return row | {f"{part}_share": spent[part] / whole for part, _, _ in timed}
+
+
+def _clocked(function: Callable[..., Any], spent: dict[str, float], part: str) -> Callable[..., Any]:
+    """Add the time of each call to ``spent[part]``, but for what other clocked functions take in it."""
+
+    def clocked(*arguments: Any) -> Any:
+        begun, elsewhere = time.perf_counter(), sum(spent.values())
+        result = jax.block_until_ready(function(*arguments))
+        own = time.perf_counter() - begun - (sum(spent.values()) - elsewhere)
+        spent[part] = spent.get(part, 0.0) + own
+        return result
+
+    return clocked
 
 
 if __name__ == "__main__":
