@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 SETTINGS = ("budget", "seeds", "variations", "hybrid", "hoist", "scratch")
-SOLVERS = Path("docs/solvers.jsonl")  # made by tests.benchmarks.solvers
+SOLVERS = ("docs/solvers.jsonl", "docs/muzero_rivals.jsonl")  # made by tests.benchmarks.solvers, 10 s to 300 s a trace
 EQUAL = 1e-4  # differences in time below this share do not count
 HEADROOM = 0.01
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
-    rows, others = read(chosen.rows), read(SOLVERS)
+    rows, others = read(chosen.rows), [row for path in SOLVERS for row in read(Path(path))]
     groups = [tuple((name, row[name]) for name in SETTINGS) for row in rows]
     for group in dict.fromkeys(groups):
         sys.stdout.write("\n" + ", ".join(f"{name} {value}" for name, value in group) + "\n\n")
