@@ -19,7 +19,7 @@ demo: .venv/core
 	$(BIN)/mallocgame demo --out out
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 tests mallocgame workloads baselines agents
+	$(BIN)/python -m pytest -n 2 tests mallocgame
 
 lint: .venv/dev
 	$(BIN)/ruff check .

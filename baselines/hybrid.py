@@ -4,10 +4,10 @@ The plan knows the whole program at once but only estimates when copies can run;
 and copy times one by one under the judge itself. Each does what the other cannot.
 """
 
-from baselines.anneal import anneal
-from baselines.bounds.bound import capacity_bound
-from baselines.bounds.relaxation import relax
-from baselines.exact.planner import Planner, focus
+from mallocgame.baselines.anneal import anneal
+from mallocgame.baselines.bounds.bound import capacity_bound
+from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.baselines.milp.planner import Planner, focus
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.outcome import Search

@@ -11,8 +11,8 @@ import gymnasium
 from PIL import Image
 
 import mallocgame  # noqa: F401 (registers MallocGame-v0)
-from mallocgame.rules import actions_of
-from workloads import suite
+from mallocgame.game.rules import actions_of
+from mallocgame.workloads import suite
 
 
 def main(name: str, prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mallocgame.registration import register_when_gymnasium_loads
+from mallocgame.game.registration import register_when_gymnasium_loads
 
 register_when_gymnasium_loads()
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.simulate import simulate
 from mallocgame.solver import Progress, SolveResult
-from mallocgame.validate import validate
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mallocgame.jit import jit, kernel
+from tests.paths import ROOT
 
 INNER = "from mallocgame.jit import jit\n\n@jit\ndef inner(x: int) -> int:\n    return x + {}\n"
 OUTER = """import inner_kernel
@@ -24,7 +25,7 @@ def outer(x: int) -> int:
 
 def test_a_change_in_a_called_kernels_file_is_seen(tmp_path: Path) -> None:
     (tmp_path / "outer_kernel.py").write_text(OUTER)
-    environment = dict(os.environ, PYTHONPATH=f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[1]}")
+    environment = dict(os.environ, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     command = [sys.executable, "-c", "import outer_kernel; print(outer_kernel.outer(1))"]
     for added in (1, 20, 300):
         (tmp_path / "inner_kernel.py").write_text(INNER.format(added))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax import Array
 
-from workloads.models import MODELS, Model, build_program
-from workloads.models.layers import attention, cross_entropy, parameter_shapes, reader, spec
+from mallocgame.workloads.models import MODELS, Model, build_program
+from mallocgame.workloads.models.layers import attention, cross_entropy, parameter_shapes, reader, spec
 
 LLAMA = {"layers": 2, "width": 32, "heads": 4, "groups": 2, "hidden": 48, "vocabulary": 50}
 EVALUATION = {
@@ -57,7 +57,7 @@ def floats(tree: Any) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
 
 
 def test_importing_the_table_imports_no_jax() -> None:
-    code = "import sys, workloads.models as m; assert len(m.MODELS) > 20; sys.exit('jax' in sys.modules)"
+    code = "import sys, mallocgame.workloads.models as m; assert len(m.MODELS) > 20; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ import random
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
-from workloads.trace import Trace
+from mallocgame.workloads.trace import Trace
 
 MIB = 2**20
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from workloads.trace import Trace
+from mallocgame.workloads.trace import Trace
 
 
 def anonymise(trace: Trace) -> Trace:

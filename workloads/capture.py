@@ -10,16 +10,16 @@ from typing import Any, Self
 
 from mallocgame.errors import InputError, TraceError
 from mallocgame.hierarchy import Hierarchy, preset
-from mallocgame.validate import validate
-from workloads.anonymise import anonymise
-from workloads.compiler import Compilation, Compiler, Options, newest_module
-from workloads.hlo_module import HloModule, parse_hlo
-from workloads.program_reference import ProgramReference, parse_reference, reference_to
-from workloads.trace import Trace, Value
-from workloads.xla_log import parse_log
-from workloads.xla_mapping import build_mapping
-from workloads.xla_program import XlaProgram, build_program, hidden_definitions
-from workloads.xla_records import Position, XlaLog
+from mallocgame.judge.validation import validate
+from mallocgame.workloads.anonymise import anonymise
+from mallocgame.workloads.hlo.module import HloModule, parse_hlo
+from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
+from mallocgame.workloads.trace import Trace, Value
+from mallocgame.workloads.xla.compiler import Compilation, Compiler, Options, newest_module
+from mallocgame.workloads.xla.log import parse_log
+from mallocgame.workloads.xla.mapping import build_mapping
+from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions
+from mallocgame.workloads.xla.records import Position, XlaLog
 
 __all__ = ["capture", "trace_from_compilation", "trace_from_files"]
 

@@ -1,7 +1,7 @@
 """The shipped suite: real programs compiled for real chips, with a fixed split into training and evaluation programs.
 
-``names()`` and ``load(name)`` read it. ``python -m workloads.suite build`` makes it again (extra: tpu), all of it or
-the programs and chips named; ``traces/suite.json`` lists what is shipped, and what was kept out and why.
+``names()`` and ``load(name)`` read it. ``python -m mallocgame.workloads.suite build`` makes it again (extra: tpu), all
+of it or the programs and chips named; ``traces/suite.json`` lists what is shipped, and what was kept out and why.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from typing import Any
 
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import write_text
-from workloads.models import MODELS
-from workloads.trace import Trace, load_trace, save_trace
+from mallocgame.workloads.models import MODELS
+from mallocgame.workloads.trace import Trace, load_trace, save_trace
 
 VERSION = 1
 CHIPS = ("v4", "v5e", "v6e")
@@ -92,9 +92,9 @@ def load(name: str) -> Trace:
 
 def build(programs: list[str], chips: list[str]) -> int:
     """Capture the programs for the chips, write traces and index; return how many were refused."""
-    from workloads.capture import capture
-    from workloads.compiler import Compiler
-    from workloads.program_reference import ProgramReference
+    from mallocgame.workloads.capture import capture
+    from mallocgame.workloads.program_reference import ProgramReference
+    from mallocgame.workloads.xla.compiler import Compiler
 
     made: dict[str, Entry] = {}
     with Compiler() as compiler:
@@ -106,7 +106,7 @@ def build(programs: list[str], chips: list[str]) -> int:
                 facts |= {"family": model.family, "summary": model.summary}
                 file, refused = FOLDER / f"{name}.json.gz", ""
                 try:
-                    reference = ProgramReference(module="workloads.models", name=program)
+                    reference = ProgramReference(module="mallocgame.workloads.models", name=program)
                     save_trace(file, capture(reference, chip=chip, name=name, compiler=compiler))
                 except InputError as error:
                     refused = str(error)
@@ -130,7 +130,7 @@ def _write_index(made: dict[str, Entry]) -> None:
 
 def main() -> None:
     """Command line of the builder."""
-    parser = argparse.ArgumentParser(prog="python -m workloads.suite", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mallocgame.workloads.suite", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="capture programs again (all by default)")
     builder.add_argument("--programs", default=",".join(MODELS), help="comma-separated names")

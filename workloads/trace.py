@@ -11,9 +11,9 @@ from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
-from workloads import strict_json
-from workloads.mapping_file import decode_mapping, encode_mapping, load_mapping, save_mapping
-from workloads.strict_json import Node, StrPath
+from mallocgame.workloads.formats import strict_json
+from mallocgame.workloads.formats.mapping_file import decode_mapping, encode_mapping, load_mapping, save_mapping
+from mallocgame.workloads.formats.strict_json import Node, StrPath
 
 __all__ = ["TRACE_FORMAT", "TRACE_VERSION", "Trace", "load_mapping", "load_trace", "save_mapping", "save_trace"]
 

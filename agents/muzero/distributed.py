@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-from agents.muzero.config import Config
-from agents.muzero.networks import Model
-from agents.muzero.search import make_search
-from agents.muzero.selfplay import Finished, Pair, SelfPlay
-from agents.muzero.trainer import Trainer
+from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay
+from mallocgame.agents.muzero.trainer import Trainer
 from mallocgame.errors import MissingExtraError
 from mallocgame.mapping import Mapping
 

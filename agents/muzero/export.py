@@ -1,13 +1,13 @@
-"""``python -m agents.muzero.export RUN FOLDER``: what playing needs of a run, small enough to ship with the package."""
+"""``python -m mallocgame.agents.muzero.export RUN FOLDER``: what playing needs of a run, small enough to ship."""
 
 import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 
-from agents.muzero.learner import make_learner
-from agents.muzero.networks import Model
-from agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.learner import make_learner
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.errors import InputError, TraceError
 
 

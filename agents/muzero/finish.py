@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 
-from mallocgame import rules
+from mallocgame.game import rules
+from mallocgame.game.rules.state import INDEX, TENSOR
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.rules.tables import INDEX, TENSOR
 
 
 def finish(program: Program, focused: Program, hierarchy: Hierarchy, mapping: Mapping, seconds: float) -> Mapping:

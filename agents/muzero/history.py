@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.muzero.replay import Episode
+from mallocgame.agents.muzero.replay import Episode
 
 Array = npt.NDArray[Any]
 

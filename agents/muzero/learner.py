@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import optax.contrib
 
-from agents.muzero.categorical import encode
-from agents.muzero.config import Config
-from agents.muzero.networks import Model, Parameters, predict, project, represent, step
-from agents.muzero.replay import Batch
+from mallocgame.agents.muzero.categorical import encode
+from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.networks import Model, Parameters, predict, project, represent, step
+from mallocgame.agents.muzero.replay import Batch
 from mallocgame.errors import InputError
 
 

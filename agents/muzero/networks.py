@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from agents.muzero.categorical import decode
-from agents.muzero.config import Config
+from mallocgame.agents.muzero.categorical import decode
+from mallocgame.agents.muzero.config import Config
 
 Observation = Mapping[str, jax.Array]
 Parameters = Any

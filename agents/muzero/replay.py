@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.muzero.targets import n_step_returns
+from mallocgame.agents.muzero.targets import n_step_returns
 
 Array = npt.NDArray[np.generic]
 Bool = npt.NDArray[np.bool_]

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from agents.muzero.config import Config
-from agents.muzero.learner import Learner
-from agents.muzero.replay import Episode, Records, Replay
+from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.learner import Learner
+from mallocgame.agents.muzero.replay import Episode, Records, Replay
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, write_text
 

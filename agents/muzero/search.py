@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
-from agents.muzero.networks import Model, Observation, Parameters, predict, represent, step
+from mallocgame.agents.muzero.networks import Model, Observation, Parameters, predict, represent, step
 
 
 class SearchResult(NamedTuple):

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from agents.muzero.config import Config
-from agents.muzero.history import History, expand
-from agents.muzero.networks import Parameters
-from agents.muzero.replay import Episode
-from agents.muzero.search import Search, noise_of
-from mallocgame import rules
-from mallocgame.batch import MallocGameBatch
+from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.history import History, expand
+from mallocgame.agents.muzero.networks import Parameters
+from mallocgame.agents.muzero.replay import Episode
+from mallocgame.agents.muzero.search import Search, noise_of
+from mallocgame.game import rules
+from mallocgame.game.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program

@@ -8,21 +8,21 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from agents.muzero.finish import finish
-from agents.muzero.learner import make_learner
-from agents.muzero.networks import Model
-from agents.muzero.run import RunFolder
-from agents.muzero.search import make_search
-from agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
-from agents.muzero.variations import Variations
-from mallocgame import rules
-from mallocgame.batch import MallocGameBatch
+from mallocgame.agents.muzero.finish import finish
+from mallocgame.agents.muzero.learner import make_learner
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
+from mallocgame.agents.muzero.variations import Variations
 from mallocgame.errors import InputError
+from mallocgame.game import rules
+from mallocgame.game.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import lower_bound
 from mallocgame.mapping import Mapping
 from mallocgame.outcome import Search
 from mallocgame.program import Program
-from mallocgame.simulate import lower_bound
 from mallocgame.solver import Progress, Solver, SolveResult
 
 I64 = npt.NDArray[np.int64]

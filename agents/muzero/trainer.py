@@ -12,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from agents.muzero.config import Config
-from agents.muzero.finish import finish
-from agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
-from agents.muzero.networks import Model
-from agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
-from agents.muzero.run import RunFolder
-from agents.muzero.search import Search, make_search
-from agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
-from agents.muzero.variations import Variations
-from mallocgame.batch import MallocGameBatch
+from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.finish import finish
+from mallocgame.agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
+from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.search import Search, make_search
+from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
+from mallocgame.agents.muzero.variations import Variations
 from mallocgame.errors import InputError
+from mallocgame.game.batch import MallocGameBatch
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
-from mallocgame.simulate import simulate
-from mallocgame.validate import validate
 
 I64 = npt.NDArray[np.int64]
 VARIATIONS_AT_ONCE = 256

@@ -8,9 +8,9 @@ little slower may be the next to be changed (simulated annealing), else the firs
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame import rules
-from mallocgame.rules import Game, State
-from mallocgame.rules.tables import TENSOR
+from mallocgame.game import rules
+from mallocgame.game.rules import Game, State
+from mallocgame.game.rules.state import TENSOR
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

@@ -1,5 +1,5 @@
 """Simulated annealing over residencies with their addresses and copy times: the strong cheap baseline."""
 
-from baselines.anneal.solve import anneal
+from mallocgame.baselines.anneal.solve import anneal
 
 __all__ = ["anneal"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from baselines.anneal.kernel import BORN, COPIED, HELD_OVER
-from mallocgame.coherence import stale_uses
+from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.coherence import stale_uses
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, UseKind
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame import timeline
 from mallocgame.jit import jit
+from mallocgame.judge import timeline
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

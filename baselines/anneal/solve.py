@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.anneal import kernel
-from baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
-from baselines.anneal.kernel import BORN, COPIED, HELD_OVER
+from mallocgame.baselines.anneal import kernel
+from mallocgame.baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
+from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
 from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.outcome import merged_history
 from mallocgame.program import Program
-from mallocgame.simulate import home_seconds, lower_bound, simulate
 from mallocgame.solver import Progress, SolveResult
 
 F64 = npt.NDArray[np.float64]

@@ -1,5 +1,5 @@
 """Proved lower bounds on the judged time of any valid mapping (docs/bounds.md)."""
 
-from baselines.bounds.bound import Bound, capacity_bound
+from mallocgame.baselines.bounds.bound import Bound, capacity_bound
 
 __all__ = ["Bound", "capacity_bound"]

@@ -3,12 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from baselines.bounds.integer import solve_integer
-from baselines.bounds.linear import solve
-from baselines.bounds.relaxation import relax
+from mallocgame.baselines.bounds.integer import solve_integer
+from mallocgame.baselines.bounds.linear import solve
+from mallocgame.baselines.bounds.relaxation import relax
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import lower_bound
 from mallocgame.program import Program
-from mallocgame.simulate import lower_bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

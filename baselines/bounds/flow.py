@@ -7,8 +7,8 @@ copy arrives). Per use: ``served`` by a layer. After a write only the layer writ
 
 from dataclasses import dataclass, field
 
-from baselines.bounds.linear import Expression, LinearProgram
-from baselines.bounds.route import Leg, Route, Stop, StopKind
+from mallocgame.baselines.bounds.linear import Expression, LinearProgram
+from mallocgame.baselines.bounds.route import Leg, Route, Stop, StopKind
 from mallocgame.program import Tensor
 
 ONE = Expression(constant=1.0)

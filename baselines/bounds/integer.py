@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from baselines.bounds.relaxation import Relaxation
+from mallocgame.baselines.bounds.relaxation import Relaxation
 
 F64 = npt.NDArray[np.float64]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from baselines.bounds.flow import Flow, Move, add_flow
-from baselines.bounds.linear import Expression, LinearProgram, Terms
-from baselines.bounds.route import route
-from baselines.bounds.windows import Progress, pick_edges, spread
+from mallocgame.baselines.bounds.flow import Flow, Move, add_flow
+from mallocgame.baselines.bounds.linear import Expression, LinearProgram, Terms
+from mallocgame.baselines.bounds.route import route
+from mallocgame.baselines.bounds.windows import Progress, pick_edges, spread
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import bytes_by_layer, home_seconds
 from mallocgame.program import Program
-from mallocgame.simulate import bytes_by_layer, home_seconds
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.bounds.flow import Move
-from baselines.bounds.linear import Expression, LinearProgram
+from mallocgame.baselines.bounds.flow import Move
+from mallocgame.baselines.bounds.linear import Expression, LinearProgram
 
 I64 = npt.NDArray[np.int64]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.embedding import Affine, adversary_model, embed_plan_values
-from baselines.neur2ro.linear import Model
-from baselines.neur2ro.network import BoundNetwork, Network
-from baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse
-from baselines.neur2ro.result import Iteration, RobustResult
-from baselines.neur2ro.solvers import Backend, require, solve
-from baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.embedding import Affine, adversary_model, embed_plan_values
+from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.network import BoundNetwork, Network
+from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse
+from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.solvers import Backend, require, solve
+from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
 
 F64 = npt.NDArray[np.float64]
 

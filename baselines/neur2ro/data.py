@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.problem import TwoStageProblem
-from baselines.neur2ro.worst_case import WorstCaseOracle
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem
+from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.linear import LinearSet, Model
-from baselines.neur2ro.network import BoundBranch, BoundNetwork
-from baselines.neur2ro.solvers import highs_program
+from mallocgame.baselines.neur2ro.linear import LinearSet, Model
+from mallocgame.baselines.neur2ro.network import BoundBranch, BoundNetwork
+from mallocgame.baselines.neur2ro.solvers import highs_program
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

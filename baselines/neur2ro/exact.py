@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.linear import Model
-from baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse
-from baselines.neur2ro.result import Iteration, RobustResult
-from baselines.neur2ro.solvers import Backend, optimise_over, require, solve
-from baselines.neur2ro.worst_case import WorstCase, WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse
+from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.solvers import Backend, optimise_over, require, solve
+from mallocgame.baselines.neur2ro.worst_case import WorstCase, WorstCaseOracle, nominal_scenario
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.ccg import CcgConfig, adversary
-from baselines.neur2ro.exact import static_plan
-from baselines.neur2ro.network import BoundNetwork, Network
-from baselines.neur2ro.problem import TwoStageProblem, cost_basis
-from baselines.neur2ro.result import Iteration, RobustResult
-from baselines.neur2ro.worst_case import CutProgram, WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.ccg import CcgConfig, adversary
+from mallocgame.baselines.neur2ro.exact import static_plan
+from mallocgame.baselines.neur2ro.network import BoundNetwork, Network
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem, cost_basis
+from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.worst_case import CutProgram, WorstCaseOracle, nominal_scenario
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]

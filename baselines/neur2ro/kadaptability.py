@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.exact import AffineRecourse
-from baselines.neur2ro.linear import Model
-from baselines.neur2ro.problem import TwoStageProblem, add_recourse
-from baselines.neur2ro.result import Iteration, RobustResult
-from baselines.neur2ro.solvers import solve
-from baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.exact import AffineRecourse
+from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse
+from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.solvers import solve
+from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
 
 F64 = npt.NDArray[np.float64]
 TOLERANCE = 1e-5

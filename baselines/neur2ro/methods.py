@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.ccg import CcgConfig, solve_paper
-from baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static
-from baselines.neur2ro.improved import ImprovedConfig, solve_improved
-from baselines.neur2ro.kadaptability import solve_k_adaptability
-from baselines.neur2ro.network import Network
-from baselines.neur2ro.problem import TwoStageProblem
-from baselines.neur2ro.result import Iteration, RobustResult
-from baselines.neur2ro.solvers import Backend
-from baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.ccg import CcgConfig, solve_paper
+from mallocgame.baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static
+from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
+from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
+from mallocgame.baselines.neur2ro.network import Network
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem
+from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.solvers import Backend
+from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.problem import AffineMap, Features, TwoStageProblem
+from mallocgame.baselines.neur2ro.problem import AffineMap, Features, TwoStageProblem
 from mallocgame.errors import InputError, MissingExtraError, TraceError
 from mallocgame.files import write_bytes, write_text
 

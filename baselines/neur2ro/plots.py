@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from baselines.neur2ro.result import RobustResult
+from mallocgame.baselines.neur2ro.result import RobustResult
 
 
 def _save(draw: object, path: str | Path) -> None:

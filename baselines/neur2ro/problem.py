@@ -14,8 +14,8 @@ from typing import Literal, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.linear import Bool, LinearSet, Model
-from baselines.neur2ro.solvers import optimise_over, require, solve
+from mallocgame.baselines.neur2ro.linear import Bool, LinearSet, Model
+from mallocgame.baselines.neur2ro.solvers import optimise_over, require, solve
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]

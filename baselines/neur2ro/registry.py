@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.neur2ro.problem import TwoStageProblem
-from baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
-from baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
-from baselines.neur2ro.problems.loans import LoansProblem, read_loans
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem
+from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
+from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
+from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.errors import InputError
 
 PRETRAINED = Path(__file__).parent / "pretrained"

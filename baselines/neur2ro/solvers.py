@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.linear import LinearSet, Model
+from mallocgame.baselines.neur2ro.linear import LinearSet, Model
 from mallocgame.errors import InputError, MissingExtraError
 
 F64 = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.data import Example
-from baselines.neur2ro.network import Branch, Network, NetworkSize, describe
+from mallocgame.baselines.neur2ro.data import Example
+from mallocgame.baselines.neur2ro.network import Branch, Network, NetworkSize, describe
 from mallocgame.errors import InputError, MissingExtraError
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.linear import Model
-from baselines.neur2ro.problem import CostBasis, TwoStageProblem, cost_basis
-from baselines.neur2ro.solvers import highs_program, optimise_over
+from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.problem import CostBasis, TwoStageProblem, cost_basis
+from mallocgame.baselines.neur2ro.solvers import highs_program, optimise_over
 
 F64 = npt.NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """Static packing (dynamic storage allocation): offsets for buffers with given lifetimes."""
 
-from baselines.packing.incremental import IncrementalPacker
-from baselines.packing.problem import Problem
-from baselines.packing.solve import SOLVERS, PackResult, SolverName, Status, pack, pack_problem
+from mallocgame.baselines.packing.incremental import IncrementalPacker
+from mallocgame.baselines.packing.problem import Problem
+from mallocgame.baselines.packing.solve import SOLVERS, PackResult, SolverName, Status, pack, pack_problem
 
 __all__ = ["SOLVERS", "IncrementalPacker", "PackResult", "Problem", "SolverName", "Status", "pack", "pack_problem"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from baselines.packing.problem import I64
+from mallocgame.baselines.packing.problem import I64
 
 
 @dataclass(slots=True, kw_only=True)

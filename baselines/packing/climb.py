@@ -5,9 +5,9 @@ and let it go earlier, or change places with an earlier buffer that is live with
 at most as high as the best of the last few (late acceptance, Burke and Bykov, doi:10.1016/j.ejor.2016.07.012).
 """
 
-from baselines.packing.budget import Budget, run_workers
-from baselines.packing.greedy import FAR, climb, place_in_order
-from baselines.packing.part import Part
+from mallocgame.baselines.packing.budget import Budget, run_workers
+from mallocgame.baselines.packing.greedy import FAR, climb, place_in_order
+from mallocgame.baselines.packing.part import Part
 
 
 def hill_climb(part: Part, target: int, budget: Budget, workers: int, tries: int | None = None) -> None:

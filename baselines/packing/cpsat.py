@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from ortools.sat.python import cp_model
 
-from baselines.packing import search as native
-from baselines.packing.budget import Budget, run_workers
-from baselines.packing.part import Part
-from baselines.packing.problem import I64
+from mallocgame.baselines.packing import search as native
+from mallocgame.baselines.packing.budget import Budget, run_workers
+from mallocgame.baselines.packing.part import Part
+from mallocgame.baselines.packing.problem import I64
 
 
 def _model(part: Part, capacity: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:

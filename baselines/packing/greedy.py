@@ -5,7 +5,7 @@ All work in the units of ``Scaled`` and on spans of sections; fixed buffers are 
 
 import numpy as np
 
-from baselines.packing.problem import I64, Scaled, span_maxima, span_sums
+from mallocgame.baselines.packing.problem import I64, Scaled, span_maxima, span_sums
 from mallocgame.jit import jit
 
 FAR = 1 << 62

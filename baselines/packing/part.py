@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from baselines.packing import search as native
-from baselines.packing.budget import Budget, run_workers
-from baselines.packing.greedy import FAR, place_in_order, static_orders
-from baselines.packing.problem import I32, I64, Problem, Scaled, overlap_lists, reorder_lists
+from mallocgame.baselines.packing import search as native
+from mallocgame.baselines.packing.budget import Budget, run_workers
+from mallocgame.baselines.packing.greedy import FAR, place_in_order, static_orders
+from mallocgame.baselines.packing.problem import I32, I64, Problem, Scaled, overlap_lists, reorder_lists
 
 _DEEP_SPAN = 2_000_000  # above this total span a bound over the whole part at each node costs too much
 _MEMO_BITS = 18

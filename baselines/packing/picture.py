@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mallocgame import files
-from mallocgame.buffers import Buffer, packing_height
+from mallocgame.baselines.packing.buffers import Buffer, packing_height
 from mallocgame.errors import InputError
 
 _ENDINGS = (".png", ".svg", ".pdf")

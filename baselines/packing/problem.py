@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.buffers import Buffer
+from mallocgame.baselines.packing.buffers import Buffer
 from mallocgame.jit import jit
 
 I32 = npt.NDArray[np.int32]

@@ -9,12 +9,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from baselines.packing import search as native
-from baselines.packing.budget import Budget
-from baselines.packing.climb import hill_climb
-from baselines.packing.part import Part
-from baselines.packing.problem import I64, Problem
-from mallocgame.buffers import MAX_BYTES, Buffer, validate_packing
+from mallocgame.baselines.packing import search as native
+from mallocgame.baselines.packing.budget import Budget
+from mallocgame.baselines.packing.buffers import MAX_BYTES, Buffer, validate_packing
+from mallocgame.baselines.packing.climb import hill_climb
+from mallocgame.baselines.packing.part import Part
+from mallocgame.baselines.packing.problem import I64, Problem
 from mallocgame.errors import InputError
 
 SolverName = Literal["best", "search", "cpsat", "hill-climb", "best-fit", "first-fit"]
@@ -265,7 +265,7 @@ class _Run:
         if solver == "best" and (self.minimise or seconds >= 2):
             methods.append(_climb)
         if solver == "cpsat" or (solver == "best" and seconds >= 4 and part.index.size <= _CPSAT_BUFFERS):
-            from baselines.packing.cpsat import cpsat  # importing OR-Tools takes longer than most searches
+            from mallocgame.baselines.packing.cpsat import cpsat  # importing OR-Tools takes longer than most searches
 
             methods.append(cpsat)
         alone = len(methods) == 1 and solver != "best" and not self.minimise and len(self.parts) == 1

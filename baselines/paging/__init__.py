@@ -1,13 +1,13 @@
 """Paging with one-bit predictions: a fast simulator, the algorithms, the predictions and the proved bounds.
 
->>> from baselines.paging import from_ids, study
+>>> from mallocgame.baselines.paging import from_ids, study
 >>> trace = from_ids([7, 0, 1, 2, 0, 3, 0, 4, 2, 3, 0, 3, 2, 1, 2, 0, 1, 7, 0, 1])
 >>> {row.policy: row.faults for row in study(trace, ["lru", "fifo", "fwa0"], [3])}
 {'opt': 9, 'lru': 12, 'fifo': 15, 'fwa0': 9}
 """
 
-from baselines.paging import policies
-from baselines.paging.bits import (
+from mallocgame.baselines.paging import policies
+from mallocgame.baselines.paging.bits import (
     Errors,
     as_bits,
     count_errors,
@@ -17,19 +17,19 @@ from baselines.paging.bits import (
     last_in_phase,
     phase_bits,
 )
-from baselines.paging.bridge import TiledProgram, tile_program
-from baselines.paging.combine import combine, policy_from_name
-from baselines.paging.engine import Job, Recording, Result, check_events, record, simulate
-from baselines.paging.generators import cyclic, kv_cache, moe_decode, zipf
-from baselines.paging.hints import HintSource
-from baselines.paging.policy import Guarantee, Hint, Policy, get_policy, harmonic, policy_names, register
-from baselines.paging.predict.arrivals import pleco, popu, threshold_bits
-from baselines.paging.predict.learned import LearnedBits, learned_bits
-from baselines.paging.predict.online import online_bits
-from baselines.paging.readers import read_csv, read_mooncake, read_oracle, read_text, read_trace
-from baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
-from baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, Row, flip_study, parse_sizes, study
-from baselines.paging.trace import Context, PageTrace, from_chunks, from_ids, next_use
+from mallocgame.baselines.paging.bridge import TiledProgram, tile_program
+from mallocgame.baselines.paging.combine import combine, policy_from_name
+from mallocgame.baselines.paging.engine import Job, Recording, Result, check_events, record, simulate
+from mallocgame.baselines.paging.generators import cyclic, kv_cache, moe_decode, zipf
+from mallocgame.baselines.paging.hints import HintSource
+from mallocgame.baselines.paging.policy import Guarantee, Hint, Policy, get_policy, harmonic, policy_names, register
+from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from mallocgame.baselines.paging.predict.learned import LearnedBits, learned_bits
+from mallocgame.baselines.paging.predict.online import online_bits
+from mallocgame.baselines.paging.readers import read_csv, read_mooncake, read_oracle, read_text, read_trace
+from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
+from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, Row, flip_study, parse_sizes, study
+from mallocgame.baselines.paging.trace import Context, PageTrace, from_chunks, from_ids, next_use
 
 __all__ = [
     "ARRIVAL",

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.engine import Recording, record
-from baselines.paging.policy import Hint, get_policy
-from baselines.paging.structures import I32, U8
-from baselines.paging.trace import PageTrace, next_use
+from mallocgame.baselines.paging.engine import Recording, record
+from mallocgame.baselines.paging.policy import Hint, get_policy
+from mallocgame.baselines.paging.structures import I32, U8
+from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.paging.bits import discard_bits
-from baselines.paging.sized import DEFINE, READ, UPDATE, AccessTrace
-from baselines.paging.structures import I32, I64, U8
-from baselines.paging.trace import from_ids, next_use
+from mallocgame.baselines.paging.bits import discard_bits
+from mallocgame.baselines.paging.sized import DEFINE, READ, UPDATE, AccessTrace
+from mallocgame.baselines.paging.structures import I32, I64, U8
+from mallocgame.baselines.paging.trace import from_ids, next_use
 from mallocgame.errors import InputError
 from mallocgame.program import Program, Use, UseKind
 

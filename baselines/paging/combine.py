@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, get_policy
-from baselines.paging.structures import F64, FAULT, FLUSH, HIT, I32, I64, U8, U64, new_random, next_random
+from mallocgame.baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, get_policy
+from mallocgame.baselines.paging.structures import F64, FAULT, FLUSH, HIT, I32, I64, U8, U64, new_random, next_random
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

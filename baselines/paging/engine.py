@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.policy import Hint, Hints, Policy
-from baselines.paging.structures import FAULT, FLUSH, HIT, I32, U8
-from baselines.paging.trace import PageTrace
+from mallocgame.baselines.paging.policy import Hint, Hints, Policy
+from mallocgame.baselines.paging.structures import FAULT, FLUSH, HIT, I32, U8
+from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from baselines.paging.structures import I64
-from baselines.paging.trace import PageTrace, from_ids
+from mallocgame.baselines.paging.structures import I64
+from mallocgame.baselines.paging.trace import PageTrace, from_ids
 from mallocgame.errors import InputError
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.paging.bits import as_bits, discard_bits, exact_bits, flip, flip_adversarial
-from baselines.paging.policy import Hint, Hints, Policy
-from baselines.paging.predict.arrivals import pleco, popu, threshold_bits
-from baselines.paging.predict.learned import learned_bits
-from baselines.paging.predict.online import online_bits
-from baselines.paging.structures import U8
-from baselines.paging.trace import PageTrace, next_use
+from mallocgame.baselines.paging.bits import as_bits, discard_bits, exact_bits, flip, flip_adversarial
+from mallocgame.baselines.paging.policy import Hint, Hints, Policy
+from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from mallocgame.baselines.paging.predict.learned import learned_bits
+from mallocgame.baselines.paging.predict.online import online_bits
+from mallocgame.baselines.paging.structures import U8
+from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError, TraceError
 
 SOURCES = ("lfd", "learned", "online", "popu", "pleco", "zeros", "ones", "teacher:POLICY", "file:PATH")

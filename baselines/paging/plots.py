@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from baselines.paging.study import Row
+from mallocgame.baselines.paging.study import Row
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path
 

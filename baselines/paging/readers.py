@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from baselines.paging.predict.conversation import ConversationFeatures
-from baselines.paging.sized import AccessTrace, reads_only
-from baselines.paging.structures import U8, U64
-from baselines.paging.trace import Context, Densifier, PageTrace, from_chunks
+from mallocgame.baselines.paging.predict.conversation import ConversationFeatures
+from mallocgame.baselines.paging.sized import AccessTrace, reads_only
+from mallocgame.baselines.paging.structures import U8, U64
+from mallocgame.baselines.paging.trace import Context, Densifier, PageTrace, from_chunks
 from mallocgame.errors import InputError, TraceError
 from mallocgame.jit import jit
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.structures import I32, I64, U8, heap_pop, heap_push
-from baselines.paging.trace import PageTrace, next_use
+from mallocgame.baselines.paging.structures import I32, I64, U8, heap_pop, heap_push
+from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from baselines.paging.bits import count_errors, exact_bits, last_in_phase
-from baselines.paging.combine import policy_from_name
-from baselines.paging.engine import Job, simulate
-from baselines.paging.hints import HintSource
-from baselines.paging.policies.offline import OPT, OPT_HEAP
-from baselines.paging.policy import Hint, Hints, Policy
-from baselines.paging.trace import PageTrace, from_ids, next_use
+from mallocgame.baselines.paging.bits import count_errors, exact_bits, last_in_phase
+from mallocgame.baselines.paging.combine import policy_from_name
+from mallocgame.baselines.paging.engine import Job, simulate
+from mallocgame.baselines.paging.hints import HintSource
+from mallocgame.baselines.paging.policies.offline import OPT, OPT_HEAP
+from mallocgame.baselines.paging.policy import Hint, Hints, Policy
+from mallocgame.baselines.paging.trace import PageTrace, from_ids, next_use
 from mallocgame.errors import InputError
 
 CLASSICAL = ("lru", "fifo", "clock", "lfu", "arc", "s3-fifo", "sieve", "w-tinylfu", "marker")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.structures import I32, I64, U64
+from mallocgame.baselines.paging.structures import I32, I64, U64
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

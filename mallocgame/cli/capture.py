@@ -9,7 +9,7 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress,
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from workloads.trace import Trace
+    from mallocgame.workloads.trace import Trace
 
 
 def capture(
@@ -56,21 +56,21 @@ def capture(
         raise InputError("--args, --option and --full are for compiling, not for what was compiled before")
     if hlo is not None:
         from mallocgame.hierarchy import preset
-        from workloads.hlo_text import trace_from_hlo
+        from mallocgame.workloads.hlo_trace import trace_from_hlo
 
         trace = trace_from_hlo(hlo, preset(chip))
     elif log is not None and hlo_dir is not None:
-        from workloads.capture import trace_from_files
+        from mallocgame.workloads.capture import trace_from_files
 
         trace = trace_from_files(log, hlo_dir, chip)
     else:
         trace = _compiled(str(function), chip, args, option or [], full)
     if anonymise:
-        from workloads.anonymise import anonymise as without_names
+        from mallocgame.workloads.anonymise import anonymise as without_names
 
         trace = without_names(trace)
     if out is not None:
-        from workloads.trace import save_trace
+        from mallocgame.workloads.trace import save_trace
 
         save_trace(out, trace)
     _show(trace, json)
@@ -79,7 +79,7 @@ def capture(
 
 
 def _compiled(function: str, chip: str, args: str, option: list[str], full: bool) -> "Trace":
-    from workloads.capture import capture as run
+    from mallocgame.workloads.capture import capture as run
 
     options: dict[str, str | bool] = {}
     for text in option:
@@ -92,7 +92,7 @@ def _compiled(function: str, chip: str, args: str, option: list[str], full: bool
 
 
 def _show(trace: "Trace", json: bool) -> None:
-    from mallocgame.simulate import home_seconds, lower_bound, simulate
+    from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
 
     program, hierarchy = trace.program, trace.hierarchy
     row: dict[str, Any] = {

@@ -14,7 +14,7 @@ from mallocgame.cli.traces import TracesArgument
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.cli.judging import Case, Judged
+    from mallocgame.evaluation import Case, Judged
 
 Row = dict[str, Any]
 
@@ -40,8 +40,8 @@ def compare(
 
     Example: mallocgame compare lstm-v5e lstm-v4 --solvers xla,greedy --seconds 5 --csv rows.csv --figure rows.png
     """
-    from mallocgame.cli.judging import open_case
     from mallocgame.cli.traces import trace_names
+    from mallocgame.evaluation import open_case
 
     wanted = _solver_names(solvers)
     if figure is not None and figure.suffix not in (".png", ".svg", ".pdf"):
@@ -61,7 +61,7 @@ def compare(
     if csv_file is not None:
         _write_csv(csv_file, rows)
     if figure is not None:
-        from mallocgame.compare_figure import save_comparison
+        from mallocgame.report.comparison import save_comparison
 
         save_comparison(figure, rows, wanted)
         say(f"figure: {figure}")
@@ -86,7 +86,7 @@ def _solver_names(text: str) -> list[str]:
 
 
 def _rows_of(case: "Case", solvers: Sequence[str], seconds: float, seed: int, advance: Any) -> list[Row]:
-    from mallocgame.cli.judging import solve
+    from mallocgame.evaluation import solve
 
     runnable = [solver for solver in solvers if solver != "xla" or case.trace.mapping is not None]
     judged: list[Judged] = []

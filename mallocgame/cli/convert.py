@@ -11,7 +11,7 @@ from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
     from mallocgame.mapping import Mapping
-    from workloads.trace import Trace
+    from mallocgame.workloads.trace import Trace
 
 
 def convert(
@@ -33,7 +33,7 @@ def convert(
     Example: mallocgame convert lstm-v5e lstm.csv && mallocgame pack lstm.csv --capacity 117440512
     """
     from mallocgame.cli.traces import open_trace
-    from workloads.trace import load_mapping, save_mapping, save_trace
+    from mallocgame.workloads.trace import load_mapping, save_mapping, save_trace
 
     opened = open_trace(trace)
     given = None if mapping is None else load_mapping(mapping, opened.program, opened.hierarchy)
@@ -61,7 +61,7 @@ def _needed(trace: "Trace", mapping: "Mapping | None") -> "Mapping":
 
 
 def _write_csv(target: Path, trace: "Trace", mapping: "Mapping", layer: int) -> None:
-    from mallocgame.buffers import Buffer, write_packing
+    from mallocgame.baselines.packing.buffers import Buffer, write_packing
     from mallocgame.mapping import rectangles
 
     if layer >= trace.hierarchy.num_layers:

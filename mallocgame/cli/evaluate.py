@@ -10,7 +10,7 @@ from mallocgame.cli.traces import TraceArgument
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.cli.judging import Case, Judged
+    from mallocgame.evaluation import Case, Judged
 
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Time limit of a solver.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of a solver.")]
@@ -49,7 +49,7 @@ def evaluate(
 
     Example: mallocgame evaluate lstm-v5e --solver greedy --report lstm.html --out lstm_mapping.json
     """
-    from mallocgame.cli.judging import open_case
+    from mallocgame.evaluation import open_case
 
     if (solver is None) == (mapping is None):
         raise InputError("give --solver NAME or --mapping FILE, one of them")
@@ -79,10 +79,10 @@ def _check_suffixes(report: Path | None, perfetto: Path | None) -> None:
 def _judged(
     case: "Case", solver: str | None, mapping: Path | None, seconds: float, seed: int, simulations: int | None
 ) -> "Judged":
-    from mallocgame.cli.judging import judge, solve
+    from mallocgame.evaluation import judge, solve
 
     if mapping is not None:
-        from workloads.trace import load_mapping
+        from mallocgame.workloads.trace import load_mapping
 
         return judge(case, load_mapping(mapping, case.program, case.hierarchy), solver=mapping.name)
     assert solver is not None
@@ -92,7 +92,7 @@ def _judged(
 
 def _figures(judged: "Judged") -> list[tuple[str, str]]:
     from mallocgame.cli.text import bytes_text, seconds_text
-    from mallocgame.simulate import home_seconds
+    from mallocgame.judge.simulation import home_seconds
 
     case, timeline, row = judged.case, judged.timeline, judged.row()
     assert timeline is not None
@@ -131,12 +131,12 @@ def _write(judged: "Judged", out: Path | None, report: Path | None, perfetto: Pa
     case, timeline = judged.case, judged.timeline
     assert timeline is not None
     if out is not None:
-        from workloads.trace import save_mapping
+        from mallocgame.workloads.trace import save_mapping
 
         save_mapping(out, judged.mapping, case.program, case.hierarchy)
         say(f"mapping: {out}")
     if report is not None:
-        from mallocgame.report import Report, save_report
+        from mallocgame.report.memory_map import Report, save_report
 
         with progress(f"drawing {report}"):
             row = judged.row()
@@ -152,7 +152,7 @@ def _write(judged: "Judged", out: Path | None, report: Path | None, perfetto: Pa
             save_report(report, subject)
         say(f"memory map: {report}")
     if perfetto is not None:
-        from mallocgame.perfetto import save_perfetto
+        from mallocgame.report.perfetto import save_perfetto
 
         save_perfetto(perfetto, case.program, case.hierarchy, judged.mapping, timeline)
         say(f"timeline (open it in ui.perfetto.dev): {perfetto}")

@@ -10,7 +10,7 @@ from mallocgame.cli.traces import TraceArgument, open_trace
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.explain import Stall
+    from mallocgame.explanation import Stall
 
 
 def explain(
@@ -30,10 +30,10 @@ def explain(
     """
     from dataclasses import asdict
 
-    from mallocgame.explain import explain as run
+    from mallocgame.explanation import explain as run
     from mallocgame.files import write_text
-    from mallocgame.validate import validate
-    from workloads.trace import load_mapping
+    from mallocgame.judge.validation import validate
+    from mallocgame.workloads.trace import load_mapping
 
     if limit < 1:
         raise InputError(f"--limit must be at least 1, got {limit}")
@@ -46,7 +46,7 @@ def explain(
         raise InputError(f"{mapping or trace}: not a valid mapping: {broken[0].message}")
     explanation = run(found.program, found.hierarchy, own, limit=limit)
     if html is not None:
-        from mallocgame.explain_html import page
+        from mallocgame.report.explanation import page
 
         try:
             write_text(html, page(explanation, found.name))

@@ -10,8 +10,8 @@ from mallocgame.cli.traces import open_trace
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from workloads.inject import Verdict
-    from workloads.trace import Trace
+    from mallocgame.workloads.compiler_loop.inject import Verdict
+    from mallocgame.workloads.trace import Trace
 
 
 def inject(
@@ -40,8 +40,8 @@ def inject(
     """
     from mallocgame.cli.traces import chip_of
     from mallocgame.compiler_options import differing_versions
-    from mallocgame.validate import validate
-    from workloads.trace import load_mapping
+    from mallocgame.judge.validation import validate
+    from mallocgame.workloads.trace import load_mapping
 
     made_for = open_trace(trace)
     wanted = load_mapping(mapping, made_for.program, made_for.hierarchy)
@@ -60,7 +60,7 @@ def inject(
 
 
 def _unverified(made_for: "Trace", wanted: Any, out: Path | None, json: bool) -> None:
-    from workloads.overrides import decisions_of, options_of
+    from mallocgame.workloads.compiler_loop.overrides import decisions_of, options_of
 
     decisions = decisions_of(made_for.program, wanted)
     options = options_of(decisions)
@@ -76,10 +76,10 @@ def _unverified(made_for: "Trace", wanted: Any, out: Path | None, json: bool) ->
 def _verified(
     made_for: "Trace", wanted: Any, program: str, args: str, chip: str, seconds: float, out: Path | None, json: bool
 ) -> None:
-    from workloads.compiler import Compiler
-    from workloads.inject import inject as run
-    from workloads.program_reference import parse_reference
-    from workloads.verify import Target, carry_over, renamed
+    from mallocgame.workloads.compiler_loop.inject import inject as run
+    from mallocgame.workloads.compiler_loop.verify import Target, carry_over, renamed
+    from mallocgame.workloads.program_reference import parse_reference
+    from mallocgame.workloads.xla.compiler import Compiler
 
     reference = parse_reference(program, args)
     with Compiler() as compiler, progress(f"compiling {program} for {chip}"):
@@ -147,7 +147,7 @@ def print_options(options: dict[str, str | bool]) -> None:
     import pprint
     import sys
 
-    from workloads.overrides import environment_line
+    from mallocgame.workloads.compiler_loop.overrides import environment_line
 
     sys.stdout.write(f"compiler_options = {pprint.pformat(options, width=10**6)}\n{environment_line(options)}\n")
 

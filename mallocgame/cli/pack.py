@@ -33,9 +33,9 @@ def pack(
 
     Example: mallocgame pack A.1048576.csv --capacity 1048576 --output packed.csv --picture packed.png
     """
-    from baselines.packing import pack as solve
-    from baselines.packing.picture import check_picture_path, draw_packing
-    from mallocgame.buffers import packing_height, read_buffers, validate_packing, write_packing
+    from mallocgame.baselines.packing import pack as solve
+    from mallocgame.baselines.packing.buffers import packing_height, read_buffers, validate_packing, write_packing
+    from mallocgame.baselines.packing.picture import check_picture_path, draw_packing
     from mallocgame.errors import InputError
 
     buffers = read_buffers(file)

@@ -8,7 +8,7 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress,
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from baselines.paging import PageTrace, Row
+    from mallocgame.baselines.paging import PageTrace, Row
 
 app = typer.Typer(
     help="Paging simulator: classical, one-bit and next-arrival policies against the optimum.", no_args_is_help=True
@@ -68,7 +68,7 @@ def run(
 
     Example: mallocgame paging run conversation.jsonl --policy lru,fwa0 --k 1827 --bits lfd --flip 0.01
     """
-    from baselines.paging import HintSource, parse_sizes, study
+    from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
     pages = _open(trace, kind, column, tile_bytes, spill)
     zeros, ones = _rates(flip)
@@ -110,7 +110,7 @@ def compare(
 
     Example: mallocgame paging compare moe:num_tokens=500 --k 20% --plot robustness.png
     """
-    from baselines.paging import flip_study, parse_sizes
+    from mallocgame.baselines.paging import flip_study, parse_sizes
 
     pages = _open(trace, kind, column, tile_bytes, spill)
     sizes = parse_sizes(k, pages)
@@ -122,7 +122,7 @@ def compare(
             pages, _names(policy), sizes[0], rates, adversarial=adversarial, seed=seed, on_progress=on_progress
         )
     if plot:
-        from baselines.paging.plots import plot_flips
+        from mallocgame.baselines.paging.plots import plot_flips
 
         plot_flips(results, plot, title=f"{pages.name}, k = {sizes[0]}")
         say(f"wrote {plot}")
@@ -158,7 +158,7 @@ def curve(
 
     Example: mallocgame paging curve zipf:num_requests=1000000 --k 100,1000,10000 --plot curve.png
     """
-    from baselines.paging import HintSource, parse_sizes, study
+    from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
     pages = _open(trace, kind, column, tile_bytes, spill)
     sizes = list(dict.fromkeys(parse_sizes(k, pages)))
@@ -166,7 +166,7 @@ def curve(
     with progress("serving", 1.0) as on_progress:
         rows = study(pages, _names(policy), sizes, source, seed=seed, on_progress=on_progress)
     if plot:
-        from baselines.paging.plots import plot_curve
+        from mallocgame.baselines.paging.plots import plot_curve
 
         plot_curve(rows, plot, title=f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages")
         say(f"wrote {plot}")
@@ -196,7 +196,7 @@ def bytes_command(
 
     Example: mallocgame paging bytes TRACE.json.gz --capacity 16777216
     """
-    from baselines.paging import discard_bits, simulate_sized
+    from mallocgame.baselines.paging import discard_bits, simulate_sized
 
     accesses = _open_sized(trace, tile_bytes)
     names = [name.strip() for name in policy.split(",")]
@@ -218,7 +218,7 @@ def bytes_command(
 
 
 def _names(text: str) -> list[str]:
-    from baselines.paging import ARRIVAL, CLASSICAL, ONE_BIT
+    from mallocgame.baselines.paging import ARRIVAL, CLASSICAL, ONE_BIT
 
     groups = {"classical": CLASSICAL, "one-bit": ONE_BIT, "arrival": ARRIVAL, "all": CLASSICAL + ONE_BIT + ARRIVAL}
     names: list[str] = []
@@ -247,7 +247,7 @@ def _rates(text: str) -> tuple[float, float]:
 def _open(text: str, kind: str, column: str, tile_bytes: int, spill: bool) -> "PageTrace":
     from pathlib import Path
 
-    from baselines.paging import read_trace
+    from mallocgame.baselines.paging import read_trace
 
     generated: PageTrace | None = _generate(text)
     if generated is not None:
@@ -268,7 +268,7 @@ def _is_program(text: str) -> bool:
 
 
 def _tiles(text: str, tile_bytes: int) -> Any:
-    from baselines.paging import tile_program
+    from mallocgame.baselines.paging import tile_program
     from mallocgame.cli.traces import open_trace
 
     tiled = tile_program(open_trace(text).program, tile_bytes)
@@ -278,7 +278,7 @@ def _tiles(text: str, tile_bytes: int) -> Any:
 
 
 def _open_sized(text: str, tile_bytes: int) -> Any:
-    from baselines.paging.readers import guess_format, read_oracle_sized
+    from mallocgame.baselines.paging.readers import guess_format, read_oracle_sized
 
     if _is_program(text):
         return _tiles(text, tile_bytes)
@@ -292,7 +292,7 @@ def _generate(text: str) -> Any:
     from inspect import signature
     from pathlib import Path
 
-    from baselines.paging import cyclic, kv_cache, moe_decode, zipf
+    from mallocgame.baselines.paging import cyclic, kv_cache, moe_decode, zipf
 
     makers: dict[str, Any] = {"zipf": zipf, "cyclic": cyclic, "moe": moe_decode, "kv": kv_cache}
     name, _, rest = text.partition(":")

@@ -9,9 +9,9 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress,
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from baselines.neur2ro.network import Network
-    from baselines.neur2ro.problem import TwoStageProblem
-    from baselines.neur2ro.result import RobustResult
+    from mallocgame.baselines.neur2ro.network import Network
+    from mallocgame.baselines.neur2ro.problem import TwoStageProblem
+    from mallocgame.baselines.neur2ro.result import RobustResult
 
 app = typer.Typer(
     help="Two-stage robust plans: train and run Neur2RO, and compare it with exact, static and nominal plans.",
@@ -38,9 +38,9 @@ Solver = Annotated[str, typer.Option("--solver", help="MILP solver: highs or sci
 def _open(problem: str, text: str | None, size: int, seed: int, variant: str, budget: int) -> "TwoStageProblem":
     import numpy as np
 
-    from baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
-    from baselines.neur2ro.problems.memory import MemoryProblem
-    from baselines.neur2ro.registry import family
+    from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
+    from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+    from mallocgame.baselines.neur2ro.registry import family
 
     if problem == "memory":
         if variant not in ("bandwidth", "size", "bucket"):
@@ -65,8 +65,8 @@ def _open(problem: str, text: str | None, size: int, seed: int, variant: str, bu
 
 
 def _network(problem: str, folder: Path | None, needed: bool) -> "Network | None":
-    from baselines.neur2ro.network import load_network
-    from baselines.neur2ro.registry import PRETRAINED
+    from mallocgame.baselines.neur2ro.network import load_network
+    from mallocgame.baselines.neur2ro.registry import PRETRAINED
 
     if folder is None:
         folder = PRETRAINED / problem
@@ -99,12 +99,12 @@ def train(
     import csv
     from dataclasses import asdict
 
-    from baselines.neur2ro.data import DataPlan, generate, load_examples
-    from baselines.neur2ro.network import PRESETS, save_network
-    from baselines.neur2ro.problems.memory import MemoryProblem
-    from baselines.neur2ro.registry import family
-    from baselines.neur2ro.train import Epoch, TrainConfig
-    from baselines.neur2ro.train import train as fit
+    from mallocgame.baselines.neur2ro.data import DataPlan, generate, load_examples
+    from mallocgame.baselines.neur2ro.network import PRESETS, save_network
+    from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+    from mallocgame.baselines.neur2ro.registry import family
+    from mallocgame.baselines.neur2ro.train import Epoch, TrainConfig
+    from mallocgame.baselines.neur2ro.train import train as fit
 
     sample = MemoryProblem.sample if problem == "memory" else family(problem).sample
     chosen = preset or ("coupled" if problem == "memory" else family(problem).preset)
@@ -164,7 +164,7 @@ def solve(
     """
     from json import dumps
 
-    from baselines.neur2ro.methods import run
+    from mallocgame.baselines.neur2ro.methods import run
     from mallocgame.files import write_text
 
     built = _open(problem, instance, size, seed, variant, budget)
@@ -174,7 +174,7 @@ def solve(
     if out is not None:
         write_text(out, dumps(document, indent=1) + "\n")
     if plot is not None:
-        from baselines.neur2ro.plots import plot_iterations
+        from mallocgame.baselines.neur2ro.plots import plot_iterations
 
         plot_iterations([result], plot)
     if json:
@@ -231,7 +231,7 @@ def evaluate(
 
     import numpy as np
 
-    from baselines.neur2ro.methods import judge
+    from mallocgame.baselines.neur2ro.methods import judge
     from mallocgame.errors import TraceError
 
     try:
@@ -273,8 +273,8 @@ def compare(
 
     Example: mallocgame robust compare gpt2_training-v5e --problem memory --methods exact,nominal --budgets 0,1,2,4
     """
-    from baselines.neur2ro.methods import METHODS, run
-    from baselines.neur2ro.plots import plot_budgets, plot_regret
+    from mallocgame.baselines.neur2ro.methods import METHODS, run
+    from mallocgame.baselines.neur2ro.plots import plot_budgets, plot_regret
 
     names = methods.split(",")
     for name in names:

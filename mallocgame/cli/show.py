@@ -8,7 +8,7 @@ from mallocgame.cli.common import JsonOption, print_json, print_table
 from mallocgame.cli.traces import TraceArgument
 
 if TYPE_CHECKING:
-    from mallocgame.cli.judging import Case
+    from mallocgame.evaluation import Case
 
 
 def show(
@@ -20,7 +20,7 @@ def show(
 
     Example: mallocgame show lstm-v5e --top 5
     """
-    from mallocgame.cli.judging import open_case
+    from mallocgame.evaluation import open_case
 
     case = open_case(trace)
     sections = {
@@ -87,8 +87,8 @@ def _layers(case: "Case") -> list[dict[str, Any]]:
 
 
 def _instructions(case: "Case", top: int) -> list[dict[str, Any]]:
+    from mallocgame.judge.simulation import simulate
     from mallocgame.mapping import Mapping
-    from mallocgame.simulate import simulate
 
     program = case.program
     timeline = simulate(program, case.hierarchy, Mapping())

@@ -10,7 +10,7 @@ from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
     from mallocgame.solver import Solver
-    from workloads.trace import Trace
+    from mallocgame.workloads.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,37 @@ class Entry:
 
 
 _ENTRIES: dict[str, Entry] = {
-    "xla": Entry("baselines.replay", "replay", "mapping", "the compiler's own mapping, from the trace"),
-    "none": Entry("baselines.first", "none", "solver", "everything in layer 0"),
-    "random": Entry("baselines.first", "random", "solver", "random plans that fit, the best of many"),
-    "greedy": Entry("baselines.greedy", "greedy", "solver", "plans by benefit density, best-fit addresses"),
-    "xla-heuristic": Entry("baselines.xla_heuristic", "xla_heuristic", "solver", "the published compiler heuristic"),
-    "anneal": Entry("baselines.anneal", "anneal", "solver", "simulated annealing with the judge in the loop"),
-    "gorp": Entry("baselines.gorp", "gorp", "solver", "greedy play of the game over random roll-outs"),
-    "evolution": Entry("baselines.evolution", "evolution", "solver", "evolutionary search, decoded by the rules"),
-    "cpsat": Entry("baselines.cpsat", "cpsat", "solver", "integer programming with a proved bound"),
-    "lns": Entry("baselines.lns", "lns", "solver", "integer programming over windows of the schedule"),
-    "hybrid": Entry("baselines.hybrid", "hybrid", "solver", "a plan by integer programming, refined by annealing"),
-    "best": Entry("baselines.best", "from_mapping", "start", "all of them in a race, from the compiler's mapping"),
-    "muzero": Entry("agents.muzero.solver", "make_solver", "folder", "a trained agent: muzero or muzero:RUN"),
+    "xla": Entry(
+        "mallocgame.baselines.placement.replay", "replay", "mapping", "the compiler's own mapping, from the trace"
+    ),
+    "none": Entry("mallocgame.baselines.placement.trivial", "none", "solver", "everything in layer 0"),
+    "random": Entry(
+        "mallocgame.baselines.placement.trivial", "random", "solver", "random plans that fit, the best of many"
+    ),
+    "greedy": Entry(
+        "mallocgame.baselines.placement.greedy", "greedy", "solver", "plans by benefit density, best-fit addresses"
+    ),
+    "xla-heuristic": Entry(
+        "mallocgame.baselines.placement.xla_heuristic", "xla_heuristic", "solver", "the published compiler heuristic"
+    ),
+    "anneal": Entry(
+        "mallocgame.baselines.anneal", "anneal", "solver", "simulated annealing with the judge in the loop"
+    ),
+    "gorp": Entry("mallocgame.baselines.play.gorp", "gorp", "solver", "greedy play of the game over random roll-outs"),
+    "evolution": Entry(
+        "mallocgame.baselines.play.evolution", "evolution", "solver", "evolutionary search, decoded by the rules"
+    ),
+    "cpsat": Entry("mallocgame.baselines.milp.cpsat", "cpsat", "solver", "integer programming with a proved bound"),
+    "lns": Entry("mallocgame.baselines.milp.lns", "lns", "solver", "integer programming over windows of the schedule"),
+    "hybrid": Entry(
+        "mallocgame.baselines.hybrid", "hybrid", "solver", "a plan by integer programming, refined by annealing"
+    ),
+    "best": Entry(
+        "mallocgame.baselines.portfolio", "from_mapping", "start", "all of them in a race, from the compiler's mapping"
+    ),
+    "muzero": Entry(
+        "mallocgame.agents.muzero.solver", "make_solver", "folder", "a trained agent: muzero or muzero:RUN"
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress
 from mallocgame.cli.evaluate import BoundSecondsOption
 
 if TYPE_CHECKING:
-    from mallocgame.cli.judging import Case
+    from mallocgame.evaluation import Case
 
 
 def suite(bound_seconds: BoundSecondsOption = 0.0, json: JsonOption = False) -> None:
@@ -14,8 +14,8 @@ def suite(bound_seconds: BoundSecondsOption = 0.0, json: JsonOption = False) -> 
 
     Example: mallocgame suite
     """
-    from mallocgame.cli.judging import open_case
-    from workloads import suite as shipped
+    from mallocgame.evaluation import open_case
+    from mallocgame.workloads import suite as shipped
 
     names = list(shipped.names())
     table = []
@@ -45,7 +45,7 @@ def suite(bound_seconds: BoundSecondsOption = 0.0, json: JsonOption = False) -> 
 
 
 def _row(case: "Case") -> dict[str, Any]:
-    from mallocgame.simulate import home_seconds
+    from mallocgame.judge.simulation import home_seconds
 
     return {
         "trace": case.trace.name,

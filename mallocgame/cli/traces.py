@@ -9,7 +9,7 @@ import typer
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from workloads.trace import Trace
+    from mallocgame.workloads.trace import Trace
 
 TraceArgument = Annotated[
     str, typer.Argument(metavar="TRACE", help="A trace file, or the name of a shipped trace (see: mallocgame suite).")
@@ -27,10 +27,10 @@ def open_trace(text: str) -> "Trace":
         InputError: neither exists, or the file is not a trace.
     """
     if Path(text).is_file():
-        from workloads.trace import load_trace
+        from mallocgame.workloads.trace import load_trace
 
         return load_trace(text)
-    from workloads import suite
+    from mallocgame.workloads import suite
 
     names = suite.names()
     if text in names:
@@ -44,7 +44,7 @@ def trace_names(given: list[str] | None) -> list[str]:
     """Return the traces to work on: those given, else every shipped one."""
     if given:
         return given
-    from workloads import suite
+    from mallocgame.workloads import suite
 
     return list(suite.names())
 

@@ -14,10 +14,10 @@ from mallocgame.cli.traces import chip_of, open_trace
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from agents.muzero.config import Config
-    from agents.muzero.trainer import Report, Trainer
+    from mallocgame.agents.muzero.config import Config
+    from mallocgame.agents.muzero.trainer import Report, Trainer
     from mallocgame.solver import SolveResult
-    from workloads.trace import Trace
+    from mallocgame.workloads.trace import Trace
 
 
 def train(
@@ -60,7 +60,7 @@ def train(
     if seconds is None and steps is None:
         raise InputError("give a budget: --seconds or --steps")
     os.environ.setdefault("JAX_PLATFORMS", "cpu" if device == "cpu" else "cuda")
-    from agents.muzero.config import Config as Settings
+    from mallocgame.agents.muzero.config import Config as Settings
 
     traces = [open_trace(name) for name in workload]
     if len({trace.program.name for trace in traces}) < len(traces):
@@ -92,24 +92,24 @@ def train(
 def _weights_folder(weights: str | None) -> Path | None:
     if weights != "pretrained":
         return None if weights is None else Path(weights)
-    from agents.muzero.solver import PRETRAINED
+    from mallocgame.agents.muzero.solver import PRETRAINED
 
     return PRETRAINED
 
 
 def _settings_of(weights: Path | None) -> "Config":
-    from agents.muzero.config import Config
-    from agents.muzero.run import RunFolder
+    from mallocgame.agents.muzero.config import Config
+    from mallocgame.agents.muzero.run import RunFolder
 
     return Config() if weights is None else RunFolder(weights).fine_tuning()
 
 
 def _trainer_of(ray: str | None, actors: int) -> "Callable[..., Trainer]":
     if ray is None:
-        from agents.muzero.trainer import Trainer
+        from mallocgame.agents.muzero.trainer import Trainer
 
         return Trainer
-    from agents.muzero.distributed import RayTrainer
+    from mallocgame.agents.muzero.distributed import RayTrainer
 
     return partial(RayTrainer, address=ray, num_actors=actors)
 
@@ -137,7 +137,7 @@ class _Watch:
     def __init__(
         self, trainer: "Trainer", traces: list["Trace"], rivals: dict[str, list[float]], out: Path, *, quiet: bool
     ) -> None:
-        from mallocgame.simulate import simulate
+        from mallocgame.judge.simulation import simulate
 
         self.trainer, self.out, self.quiet = trainer, out, quiet
         self.traces = {trace.program.name: trace for trace in traces}
@@ -183,7 +183,7 @@ class _Watch:
 
     def write_best(self) -> None:
         """Write each program's best mapping as ``best-NAME.json``."""
-        from workloads.mapping_file import save_mapping
+        from mallocgame.workloads.formats.mapping_file import save_mapping
 
         for name, best in self.trainer.best.items():
             trace = self.traces[name]
@@ -218,7 +218,7 @@ class _Watch:
     def _picture(self, name: str, steps: int) -> None:
         import numpy as np
 
-        from mallocgame.render import render_rgb
+        from mallocgame.game.render import render_rgb
 
         best, trace = self.trainer.best[name], self.traces[name]
         image = render_rgb(trace.program, trace.hierarchy, best.mapping, -1, trace.program.num_steps)

@@ -30,7 +30,7 @@ def tune(
     from dataclasses import asdict
 
     from mallocgame.cli.inject import print_options
-    from mallocgame.tune import tune as run
+    from mallocgame.workloads.compiler_loop.tune import tune as run
 
     found = run(
         function,

@@ -21,8 +21,8 @@ def validate(
     Example: mallocgame validate lstm-v5e lstm_mapping.json
     """
     from mallocgame.cli.traces import open_trace
-    from mallocgame.validate import validate as find_violations
-    from workloads.trace import load_mapping
+    from mallocgame.judge.validation import validate as find_violations
+    from mallocgame.workloads.trace import load_mapping
 
     opened = open_trace(trace)
     program = opened.program.without_hoisting() if no_hoist else opened.program

@@ -7,13 +7,13 @@ import argparse
 import time
 from pathlib import Path
 
-from baselines.bounds import capacity_bound
-from baselines.bounds.linear import solve
-from baselines.bounds.relaxation import relax
-from baselines.brute_force import brute_force
-from mallocgame.simulate import home_seconds, simulate
-from tests.solvers.tiny import tiny_hierarchy, tiny_program
-from workloads.trace import load_trace
+from mallocgame.baselines.bounds import capacity_bound
+from mallocgame.baselines.bounds.linear import solve
+from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.judge.simulation import home_seconds, simulate
+from mallocgame.workloads.trace import load_trace
+from tests.baselines.solvers.tiny import tiny_hierarchy, tiny_program
+from tests.brute_force import brute_force
 
 
 def on_traces(paths: list[Path], seconds: float) -> None:

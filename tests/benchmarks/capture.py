@@ -3,8 +3,8 @@
 import statistics
 import sys
 
-from workloads.compiler import TOTALS_ONLY, Compiler
-from workloads.program_reference import parse_reference
+from mallocgame.workloads.program_reference import parse_reference
+from mallocgame.workloads.xla.compiler import TOTALS_ONLY, Compiler
 
 PROGRAMS = ("mlp", "lstm", "llama_decode", "moe_decode", "resnet50")
 REPEATS = 3
@@ -17,7 +17,7 @@ def main() -> None:
     )
     with Compiler() as whole, Compiler(vmodule=TOTALS_ONLY) as totals:
         for name in sys.argv[1:] or PROGRAMS:
-            reference = parse_reference(f"workloads.models:{name}")
+            reference = parse_reference(f"mallocgame.workloads.models:{name}")
             capture, score, full = [], [], []
             for _ in range(REPEATS):
                 capture.append(whole.compile(reference, "v5e").check(name).seconds)

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from mallocgame.errors import InputError, TraceError
-from mallocgame.tune import tune
+from mallocgame.workloads import suite
+from mallocgame.workloads.compiler_loop.tune import tune
+from mallocgame.workloads.models import MODELS
+from mallocgame.workloads.xla.compiler import Compiler
 from tests.benchmarks.compiler_loop_table import report
-from workloads import suite
-from workloads.compiler import Compiler
-from workloads.models import MODELS
+from tests.paths import ROOT
 
 LARGE = 600  # instructions
-SOLVERS = (
-    Path(__file__).parents[2] / "docs" / "solvers.jsonl"
-)  # best mappings known, by python -m tests.benchmarks.solvers
+SOLVERS = ROOT / "docs" / "results" / "solvers.jsonl"  # best mappings known, by python -m tests.benchmarks.solvers
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def run(
         seconds = options.large_seconds if steps >= LARGE else options.seconds
         full = chip in options.full_chips.split(",") and steps <= options.full_steps
         found = tune(
-            f"workloads.models:{program}",
+            f"mallocgame.workloads.models:{program}",
             chip=chip,
             seconds=seconds,
             solve_seconds=options.solve_seconds,

@@ -5,14 +5,14 @@ With ``--held-out N`` it also compiles N of the programs again with other mappin
 
 import argparse
 import sys
-from pathlib import Path
 
 from mallocgame.errors import InputError
 from mallocgame.files import write_text
-from workloads import suite
-from workloads.fidelity import Fidelity, compare, held_out
+from mallocgame.workloads import suite
+from mallocgame.workloads.xla.fidelity import Fidelity, compare, held_out
+from tests.paths import ROOT
 
-TABLE = Path(__file__).parents[2] / "docs" / "fidelity_table.md"
+TABLE = ROOT / "docs" / "fidelity_table.md"
 OTHER = "overrides { hlo_operand_filter { size_gte: 1000000 } override_options { prefetch_eagerness: 0.5 } }"
 HEADER = (
     "| trace | instructions | all in HBM: within 1 % | XLA's mapping, its errors repeated: within 1 % | total, both "
@@ -30,9 +30,9 @@ def row(found: Fidelity) -> str:
 
 def predicted(names: tuple[str, ...]) -> list[str]:
     """Compile each trace's program with another mapping; return the lines of the held-out table."""
-    from workloads.compiler import Compiler
-    from workloads.program_reference import parse_reference
-    from workloads.xla_log import parse_log
+    from mallocgame.workloads.program_reference import parse_reference
+    from mallocgame.workloads.xla.compiler import Compiler
+    from mallocgame.workloads.xla.log import parse_log
 
     lines = [
         "",
@@ -44,7 +44,7 @@ def predicted(names: tuple[str, ...]) -> list[str]:
         for name in names:
             entry = suite.entry(name)
             options: dict[str, str | bool] = {"xla_tpu_preferred_prefetch_overrides": OTHER}
-            reference = parse_reference(f"workloads.models:{entry.program}")
+            reference = parse_reference(f"mallocgame.workloads.models:{entry.program}")
             compilation = compiler.compile(reference, entry.chip, options, hlo=False).check(name)
             log = parse_log(compilation.log.splitlines(), name)
             share, outside, moved = held_out(suite.load(name), log)

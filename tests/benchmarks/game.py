@@ -11,15 +11,15 @@ from statistics import median
 
 import numpy as np
 
+from mallocgame.game.rules import Game, initial_state, make_batch, make_game, to_mapping
+from mallocgame.game.rules.batch import BatchState, batch_mask, batch_reset, batch_step
+from mallocgame.game.rules.state import F64, I64, Bool, Rules, State
+from mallocgame.game.rules.step import do_step, write_mask
 from mallocgame.hierarchy import preset
 from mallocgame.jit import jit
+from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.rules import Game, initial_state, make_batch, make_game, to_mapping
-from mallocgame.rules.batch import BatchState, batch_mask, batch_reset, batch_step
-from mallocgame.rules.moves import do_step, write_mask
-from mallocgame.rules.tables import F64, I64, Bool, Rules, State
-from mallocgame.simulate import simulate
 
 MIB = 2**20
 

@@ -14,9 +14,9 @@ import gymnasium
 import numpy as np
 
 import mallocgame  # noqa: F401 (registers MallocGame-v0)
-from baselines.gorp import random_legal
-from mallocgame.batch import MallocGameBatch
-from mallocgame.make import find_programs
+from mallocgame.baselines.play.gorp import random_legal
+from mallocgame.game.batch import MallocGameBatch
+from mallocgame.workloads.make import find_programs
 
 TRACES = ("alexnet-v5e", "mobilenet-v5e", "llama_decode-v5e", "gpt2_training-v5e")
 COLUMNS = (

@@ -8,11 +8,11 @@ The programs are those that the compiler could make: without hoisting.
 import argparse
 from statistics import geometric_mean, median
 
-from baselines.anneal import anneal
+from mallocgame.baselines.anneal import anneal
+from mallocgame.game.rules import Game, actions_of, decode, make_game
+from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
-from mallocgame.rules import Game, actions_of, decode, make_game
-from mallocgame.simulate import simulate
-from workloads import suite
+from mallocgame.workloads import suite
 
 
 def kept(game: Game, mapping: Mapping) -> float:

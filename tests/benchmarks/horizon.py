@@ -1,16 +1,16 @@
 """How far ahead games make one look: ``python -m tests.benchmarks.horizon [--horizon 4] [TRACE...]``.
 
 The effective horizon of shipped traces (default: the small ones) and of small synthetic games, by GORP with k = 1, 2, 3
-(``baselines/gorp.py``): least k + log_A(rollouts) that saves 90 % of what the best run saved; inf: more than was tried.
+(``baselines/play/gorp.py``): least k + log_A(rollouts) that saves 90 % of what the best run saved; inf: not reached.
 """
 
 import argparse
 import time
 
-from baselines.gorp import effective_horizon
-from mallocgame.make import find_programs
-from mallocgame.simulate import home_seconds
-from workloads.synthetic import FAMILIES, PLANTED
+from mallocgame.baselines.play.gorp import effective_horizon
+from mallocgame.judge.simulation import home_seconds
+from mallocgame.workloads.make import find_programs
+from mallocgame.workloads.synthetic.generate import FAMILIES, PLANTED
 
 SMALL = ("alexnet-v5e", "alexnet-v4")
 

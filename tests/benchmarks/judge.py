@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from mallocgame.hierarchy import preset
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.simulate import simulate
-from mallocgame.validate import validate
-from workloads.trace import Trace, load_mapping, load_trace, save_mapping, save_trace
+from mallocgame.workloads.trace import Trace, load_mapping, load_trace, save_mapping, save_trace
+from tests.paths import ROOT
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
-FIGURE = Path(__file__).parents[2] / "docs" / "img" / "judge_scaling.png"
+FIGURE = ROOT / "docs" / "img" / "judge_scaling.png"
 SLOTS = 64
 
 
@@ -42,7 +43,7 @@ def simulate_speed() -> None:
 
     ``first``: the mapping's tables are built too, as for a mapping that was just found; ``again``: they are there.
     """
-    from workloads import suite
+    from mallocgame.workloads import suite
 
     print(f"{'trace':<28}{'steps':>7}{'copies':>8}{'first/s':>12}{'again/s':>12}")
     first, again = [], []
@@ -155,14 +156,14 @@ def help_speed() -> None:
 
 def capture_speed(programs: tuple[str, ...] = ("lstm", "resnet50")) -> None:
     """Wall seconds to capture a program for v5e, one compilation, ended early against run to the end."""
-    from workloads.capture import capture
-    from workloads.program_reference import ProgramReference
+    from mallocgame.workloads.capture import capture
+    from mallocgame.workloads.program_reference import ProgramReference
 
     print(f"{'program':<20}{'early':>8}{'full':>8}{'ratio':>8}")
     for name in programs:
         taken = []
         for full in (False, True):
-            reference = ProgramReference(module="workloads.models", name=name)
+            reference = ProgramReference(module="mallocgame.workloads.models", name=name)
             begin = time.perf_counter()
             capture(reference, chip="v5e", full=full, refine=0)
             taken.append(time.perf_counter() - begin)

@@ -27,22 +27,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from agents.muzero.config import Config
-from agents.muzero.learner import make_learner
-from agents.muzero.networks import Model
-from agents.muzero.run import RunFolder
-from agents.muzero.search import make_search
-from agents.muzero.selfplay import play, shapes_of
-from agents.muzero.trainer import Report, Trainer
-from baselines.anneal import anneal
-from baselines.gorp import gorp
-from baselines.greedy import greedy
-from mallocgame.batch import MallocGameBatch
+from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.learner import make_learner
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.selfplay import play, shapes_of
+from mallocgame.agents.muzero.trainer import Report, Trainer
+from mallocgame.baselines.anneal import anneal
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.baselines.play.gorp import gorp
+from mallocgame.game.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
 from mallocgame.program import Program
-from mallocgame.simulate import simulate
+from mallocgame.workloads import suite
 from tests.benchmarks.muzero_report import read, table
-from workloads import suite
 
 Row = dict[str, Any]
 HELD_OUT = ("vit", "mobilenet", "graph_network", "winograd", "llama_decode_batch16", "decode_loop", "bert_training")

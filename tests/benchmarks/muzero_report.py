@@ -1,7 +1,7 @@
 """Tables, summary and learning curves of what ``tests.benchmarks.muzero train`` measured.
 
-``python -m tests.benchmarks.muzero_report docs/muzero.jsonl [--figure docs/img/muzero_curves.png]``: a table and a
-summary for each group of settings, and the learning curves of the runs with several seeds.
+``python -m tests.benchmarks.muzero_report docs/results/muzero.jsonl [--figure docs/img/muzero_curves.png]``: a table
+and a summary for each group of settings, and the learning curves of the runs with several seeds.
 """
 
 import argparse
@@ -17,7 +17,10 @@ from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 SETTINGS = ("budget", "seeds", "variations", "hybrid", "hoist", "scratch")
-SOLVERS = ("docs/solvers.jsonl", "docs/muzero_rivals.jsonl")  # made by tests.benchmarks.solvers, 10 s to 300 s a trace
+SOLVERS = (
+    "docs/results/solvers.jsonl",
+    "docs/results/muzero_rivals.jsonl",
+)  # made by tests.benchmarks.solvers, 10 s to 300 s a trace
 EQUAL = 1e-4  # differences in time below this share do not count
 HEADROOM = 0.01
 

@@ -1,4 +1,4 @@
-"""Measure the robust solvers; each finished instance is a CSV row in docs/neur2ro/, and a later run goes on from there.
+"""Measure the robust solvers; each finished instance is a CSV row in docs/results/, and a later run goes on from there.
 
 python -m tests.benchmarks.neur2ro knapsack --modes improved,paper --limit 252
 python -m tests.benchmarks.neur2ro capital-budgeting --seconds 60 --count 3
@@ -17,20 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from baselines.neur2ro.ccg import CcgConfig, solve_paper
-from baselines.neur2ro.exact import solve_nominal, solve_static
-from baselines.neur2ro.formats import read_branch_and_price
-from baselines.neur2ro.improved import ImprovedConfig, solve_improved
-from baselines.neur2ro.kadaptability import solve_k_adaptability
-from baselines.neur2ro.network import Network, load_network
-from baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
-from baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
-from baselines.neur2ro.registry import pretrained
-from baselines.neur2ro.result import RobustResult
+from mallocgame.baselines.neur2ro.ccg import CcgConfig, solve_paper
+from mallocgame.baselines.neur2ro.exact import solve_nominal, solve_static
+from mallocgame.baselines.neur2ro.formats import read_branch_and_price
+from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
+from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
+from mallocgame.baselines.neur2ro.network import Network, load_network
+from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
+from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
+from mallocgame.baselines.neur2ro.registry import pretrained
+from mallocgame.baselines.neur2ro.result import RobustResult
+from tests.paths import ROOT, SHARED_DATA
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
-DOCS = ROOT / "docs" / "neur2ro"
+DOCS = ROOT / "docs" / "results"
 CLASSES = ("UN", "WC", "ASC", "SC")
 SIZES = (20, 30, 40, 50, 60, 70, 80)
 PUBLISHED_MEDIAN = {20: 1.552, 30: 1.038, 40: 1.181, 50: 0.794, 60: 0.311, 70: 0.416, 80: 0.205}
@@ -66,7 +65,7 @@ def warm_up(network: Network) -> None:
 
 def knapsack(modes: list[str], limit: int) -> None:
     """Solve the public knapsack instances, strata first: every n and class once before any twice."""
-    folder, path = DATA / "robust_knapsack", DOCS / "knapsack.csv"
+    folder, path = SHARED_DATA / "robust_knapsack", DOCS / "neur2ro_knapsack.csv"
     published = read_branch_and_price(folder / "branch_and_price.csv")
     network = load_network(pretrained("knapsack"))
     done = {(row["instance"], row["mode"]) for row in rows_of(path)}
@@ -108,7 +107,7 @@ def knapsack(modes: list[str], limit: int) -> None:
 
 def capital_budgeting(seconds: float, count: int) -> None:
     """Compare with k-adaptability at equal budgets, on unfloored generated instances, by the published scoring."""
-    path = DOCS / "capital_budgeting.csv"
+    path = DOCS / "neur2ro_capital_budgeting.csv"
     done = {(row["instance"], row["budget_seconds"]) for row in rows_of(path)}
     warm_up(load_network(pretrained("knapsack")))
     common = scoring_scenarios()
@@ -141,7 +140,7 @@ def capital_budgeting(seconds: float, count: int) -> None:
 
 def summary() -> None:
     """Print medians per n and class beside the published figures."""
-    rows = rows_of(DOCS / "knapsack.csv")
+    rows = rows_of(DOCS / "neur2ro_knapsack.csv")
     for mode in sorted({row["mode"] for row in rows}):
         mine = [row for row in rows if row["mode"] == mode]
         print(f"\nknapsack, {mode}: {len(mine)} of 252 instances; median error % against branch and price")
@@ -155,7 +154,7 @@ def summary() -> None:
             seconds = statistics.mean(float(row["seconds"]) for row in of_n)
             head = f"| {n} | {_median(of_n)} | {PUBLISHED_MEDIAN[n]} | "
             print(head + " | ".join(cells) + f" | {seconds:.1f} | {PUBLISHED_SECONDS[n]:.1f} |")
-    budgeting = rows_of(DOCS / "capital_budgeting.csv")
+    budgeting = rows_of(DOCS / "neur2ro_capital_budgeting.csv")
     if budgeting:
         print("\ncapital budgeting: median error % against the best of the four")
         print("| n | budget s | instances | improved | k2 | static | nominal |\n|---|---|---|---|---|---|---|")
@@ -189,7 +188,7 @@ def main() -> None:
     elif arguments.what == "memory":
         from tests.benchmarks.neur2ro_memory import memory
 
-        memory(DOCS / "memory.csv")
+        memory(DOCS / "neur2ro_memory.csv")
     else:
         summary()
     print(f"{time.perf_counter() - began:.0f} s")

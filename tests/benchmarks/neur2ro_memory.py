@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static
-from baselines.neur2ro.improved import ImprovedConfig, solve_improved
-from baselines.neur2ro.methods import judge
-from baselines.neur2ro.problems.memory import MemoryProblem, Variant
+from mallocgame.baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static
+from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
+from mallocgame.baselines.neur2ro.methods import judge
+from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem, Variant
+from mallocgame.workloads.trace import load_trace
 from tests.benchmarks.neur2ro import ROOT, append_row, rows_of
-from workloads.trace import load_trace
 
 TRACES = (
     "gpt2_training-v5e",

@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from baselines.packing import SolverName, pack
-from mallocgame.buffers import Buffer, max_live_bytes, read_buffers, validate_packing
-from tests.packing.instances import planted
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from mallocgame.baselines.packing import SolverName, pack
+from mallocgame.baselines.packing.buffers import Buffer, max_live_bytes, read_buffers, validate_packing
+from tests.baselines.packing.instances import planted
+from tests.paths import SHARED_DATA
 
 
 def ours(buffers: Sequence[Buffer], capacity: int, solver: SolverName, workers: int | None, limit: float) -> float:
@@ -53,7 +52,7 @@ def theirs(binary: Path, buffers: Sequence[Buffer], capacity: int, limit: float)
 def instances(folder: Path | None, seeds: int) -> dict[str, list[tuple[str, list[Buffer], int]]]:
     """Return groups of (name, buffers, capacity)."""
     groups: dict[str, list[tuple[str, list[Buffer], int]]] = {}
-    for where in [DATA / "minimalloc", *([folder] if folder else [])]:
+    for where in [SHARED_DATA / "minimalloc", *([folder] if folder else [])]:
         rows = [(p.stem, read_buffers(p), int(p.stem.rsplit(".", 1)[1])) for p in sorted(where.glob("*.*.csv"))]
         groups[where.name] = [row for row in rows if len(row[1]) > 10]
     for num_buffers, slack in ((60, 0.0), (100, 0.0), (150, 0.0), (150, 0.3)):
@@ -105,7 +104,7 @@ def heights(args: argparse.Namespace) -> None:
         "| instance | n | seconds | height / max-live | status |\n|---|---|---|---|---|"
     )
     for name, seconds in (("G_1", 10.0), ("resnet50", 10.0), ("pangu_2.6B", 60.0)):
-        buffers = read_buffers(DATA / "idealloc" / f"{name}.csv")
+        buffers = read_buffers(SHARED_DATA / "idealloc" / f"{name}.csv")
         result = pack(buffers, seconds=seconds)
         assert not validate_packing(buffers, result.offsets.tolist(), result.height_bytes)
         ratio = result.height_bytes / max_live_bytes(buffers)

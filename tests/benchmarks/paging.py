@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.paging import (
+from mallocgame.baselines.paging import (
     ARRIVAL,
     CLASSICAL,
     HintSource,
@@ -32,10 +32,10 @@ from baselines.paging import (
     study,
     zipf,
 )
-from baselines.paging.policy import Hint
-from baselines.paging.predict.arrivals import popu
-from baselines.paging.readers import ORACLE_RECORD
-from tests.paging.paths import CONVERSATION
+from mallocgame.baselines.paging.policy import Hint
+from mallocgame.baselines.paging.predict.arrivals import popu
+from mallocgame.baselines.paging.readers import ORACLE_RECORD
+from tests.baselines.paging.paths import CONVERSATION
 
 PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
     "lru": ("LRU", True),

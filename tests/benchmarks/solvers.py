@@ -23,13 +23,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mallocgame.cli.judging import Case, judge, open_case, prove_bound
 from mallocgame.cli.solvers import make_solver
-from mallocgame.compare_figure import PALETTE, save_comparison
+from mallocgame.evaluation import Case, judge, open_case, prove_bound
 from mallocgame.hierarchy import preset
-from workloads import suite
-from workloads.synthetic import Recipe, generate
-from workloads.trace import Trace
+from mallocgame.report.comparison import PALETTE, save_comparison
+from mallocgame.workloads import suite
+from mallocgame.workloads.synthetic.generate import Recipe, generate
+from mallocgame.workloads.trace import Trace
 
 Row = dict[str, Any]
 NEAR = 1.01  # a mapping this close to the final one counts as found
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shard", default="0/1", metavar="I/N")
     parser.add_argument("--synthetic", default="", metavar="N,...")
-    parser.add_argument("--out", type=Path, default=Path("docs/solvers.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/solvers.jsonl"))
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--scaling", type=Path)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from baselines.greedy import greedy
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.workloads.trace import Trace, save_trace
 from tests.cli.run import Result, run
 from tests.toy import toy_trace
-from workloads.trace import Trace, save_trace
 
 Run = Callable[..., Result]
 

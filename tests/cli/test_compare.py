@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mallocgame.buffers import read_buffers, validate_packing
+from mallocgame.baselines.packing.buffers import read_buffers, validate_packing
 from mallocgame.cli.compare import geometric_mean
+from mallocgame.workloads.trace import Trace, load_mapping, load_trace, save_trace
 from tests.cli.conftest import Run
 from tests.cli.test_evaluate import KEYS
-from workloads.trace import Trace, load_mapping, load_trace, save_trace
 
 
 def test_compare_rows_share_the_best_bound(cli: Run, trace_file: Path, bare_file: Path) -> None:

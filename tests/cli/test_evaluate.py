@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mallocgame.errors import TraceError
+from mallocgame.judge.simulation import lower_bound, simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
-from mallocgame.simulate import lower_bound, simulate
-from mallocgame.validate import validate
+from mallocgame.workloads.trace import Trace, load_mapping, save_mapping
 from tests.cli.conftest import Run
-from workloads.trace import Trace, load_mapping, save_mapping
 
 KEYS = [
     "trace",

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
-from mallocgame.simulate import simulate
-from mallocgame.validate import validate
+from mallocgame.workloads.trace import Trace, load_mapping
 from tests.cli.conftest import Run
-from workloads.trace import Trace, load_mapping
 
 SMALL = "latent_size = 16\nhidden_size = 16\nconv_channels = 2\nnum_games = 8\nnum_simulations = 4\nbatch_size = 16\n"
 

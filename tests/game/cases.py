@@ -7,10 +7,10 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import numpy as np
 
+from mallocgame.game.rules import Game, State, initial_state, legal_actions, make_game, step
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import home_seconds
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
-from mallocgame.rules import Game, State, initial_state, legal_actions, make_game, step
-from mallocgame.simulate import home_seconds
 from tests.strategies import programs, small_hierarchy
 
 

@@ -1,8 +1,8 @@
 """Every sequence of legal actions of a small game: the best time that the game can reach."""
 
-from mallocgame import rules
+from mallocgame.game import rules
+from mallocgame.game.rules import Game, State
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
-from mallocgame.rules import Game, State
 
 
 def best_play(game: Game) -> tuple[float, list[int]]:

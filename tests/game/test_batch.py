@@ -9,14 +9,14 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mallocgame import rules
-from mallocgame.batch import ILLEGAL_REWARD, MallocGameBatch
-from mallocgame.env import MallocEnv
 from mallocgame.errors import InputError
-from mallocgame.make import find_programs
-from mallocgame.observation import Observations
-from mallocgame.validate import validate
-from mallocgame.vector import MallocVectorEnv
+from mallocgame.game import rules
+from mallocgame.game.batch import ILLEGAL_REWARD, MallocGameBatch
+from mallocgame.game.env import MallocEnv
+from mallocgame.game.observation import Observations
+from mallocgame.game.vector import MallocVectorEnv
+from mallocgame.judge.validation import validate
+from mallocgame.workloads.make import find_programs
 
 SEEDS = st.integers(0, 10_000)
 KEYS = ("memory", "supply", "uses", "same_as", "globals")

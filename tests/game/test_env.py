@@ -14,21 +14,21 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mallocgame.batch import ILLEGAL_REWARD
-from mallocgame.env import MallocEnv
 from mallocgame.errors import InputError
-from mallocgame.features import feature_names
+from mallocgame.game.batch import ILLEGAL_REWARD
+from mallocgame.game.env import MallocEnv
+from mallocgame.game.features import feature_names
+from mallocgame.game.observation import ObservationConfig, Observations, global_names, use_names
+from mallocgame.game.render import WIDTH, tensor_colour
 from mallocgame.hierarchy import preset
-from mallocgame.make import find_programs
+from mallocgame.judge.simulation import home_seconds, simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
-from mallocgame.observation import ObservationConfig, Observations, global_names, use_names
 from mallocgame.program import Program, UseKind
-from mallocgame.render import WIDTH, tensor_colour
-from mallocgame.simulate import home_seconds, simulate
-from mallocgame.validate import validate
+from mallocgame.workloads.make import find_programs
+from mallocgame.workloads.synthetic.generate import FAMILIES, Recipe, generate
+from mallocgame.workloads.trace import Trace, save_trace
 from tests.game.oracle import tiny_chip
-from workloads.synthetic import FAMILIES, Recipe, generate
-from workloads.trace import Trace, save_trace
 
 SEEDS = st.integers(0, 10_000)
 

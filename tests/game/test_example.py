@@ -1,13 +1,14 @@
 """The example in ``examples/`` runs as it is, and its policy beats masked random play on two families."""
 
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.paths import ROOT
+
 pytest.importorskip("sb3_contrib")
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "maskable_ppo.py"
+SCRIPT = ROOT / "examples" / "maskable_ppo.py"
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.gorp import Gorp, effective_horizon, gorp, random_legal
-from mallocgame import rules
-from mallocgame.batch import MallocGameBatch
+from mallocgame.baselines.play.gorp import Gorp, effective_horizon, gorp, random_legal
 from mallocgame.errors import InputError
+from mallocgame.game import rules
+from mallocgame.game.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.simulate import simulate
-from mallocgame.validate import validate
+from mallocgame.workloads.synthetic.generate import FAMILIES, PLANTED, Recipe, generate
 from tests.game.oracle import best_play, tiny_chip
-from workloads.synthetic import FAMILIES, PLANTED, Recipe, generate
 
 SEEDS = st.integers(0, 10_000)
 

@@ -9,10 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mallocgame.errors import InputError
-from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HELD, HOME, Mapping
-from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
-from mallocgame.rules import (
+from mallocgame.game.rules import (
     Game,
     State,
     actions_of,
@@ -26,9 +23,12 @@ from mallocgame.rules import (
     to_mapping,
     total_seconds,
 )
-from mallocgame.rules.tables import COPIED, ENTRY, HELD_OVER, LAYER, QUEUE, SINCE, SOURCE, STEP
-from mallocgame.simulate import simulate
-from mallocgame.validate import validate
+from mallocgame.game.rules.state import COPIED, ENTRY, HELD_OVER, LAYER, QUEUE, SINCE, SOURCE, STEP
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from tests.game.cases import games, loopy_game, play, replay
 from tests.strategies import small_hierarchy
 

@@ -11,14 +11,11 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mallocgame.mapping import HOME, Mapping
-from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.rules import Game, State, initial_state, is_terminal, legal_actions, make_game, step, to_mapping
-from mallocgame.rules import copy_state as copy_of
-from mallocgame.rules.fit import repack
-from mallocgame.rules.moves import do_step
-from mallocgame.rules.space import has_room, settle
-from mallocgame.rules.tables import (
+from mallocgame.game.rules import Game, State, initial_state, is_terminal, legal_actions, make_game, step, to_mapping
+from mallocgame.game.rules import copy_state as copy_of
+from mallocgame.game.rules.addresses import repack
+from mallocgame.game.rules.occupancy import has_room, settle
+from mallocgame.game.rules.state import (
     BEGIN,
     DECISIONS,
     DUE,
@@ -32,8 +29,11 @@ from mallocgame.rules.tables import (
     STEPS,
     TENSOR,
 )
-from mallocgame.simulate import simulate
-from mallocgame.validate import validate
+from mallocgame.game.rules.step import do_step
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HOME, Mapping
+from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from tests.game.cases import loopy_game, play, replay
 from tests.strategies import small_hierarchy
 

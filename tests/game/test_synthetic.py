@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import preset
+from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, UseKind
-from mallocgame.simulate import home_seconds, lower_bound, simulate
-from mallocgame.validate import validate
-from workloads.synthetic import FAMILIES, PLANTED, Recipe, generate
+from mallocgame.workloads.synthetic.generate import FAMILIES, PLANTED, Recipe, generate
 
 EVERY = (*FAMILIES, PLANTED)
 SEEDS = st.integers(0, 10_000)

@@ -33,7 +33,7 @@ class Model:
 
 
 def build_program(module: str, function: str, **sizes: Any) -> tuple[Function, tuple[Any, ...]]:
-    """Return `(function, arguments)` of a program in `workloads.models.<module>` at the given sizes."""
+    """Return `(function, arguments)` of a program in `mallocgame.workloads.models.<module>` at the given sizes."""
     program: tuple[Function, tuple[Any, ...]] = getattr(import_module(f"{__name__}.{module}"), function)(**sizes)
     return program
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from workloads.models.layers import ACTIVATION, Parameter, Program, conv, dense, inference, layer_norm, spec
+from mallocgame.workloads.models.layers import ACTIVATION, Parameter, Program, conv, dense, inference, layer_norm, spec
 
 Blocks = list[Array]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from workloads.models.layers import (
+from mallocgame.workloads.models.layers import (
     ACTIVATION,
     Parameter,
     Program,

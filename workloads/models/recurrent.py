@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from workloads.models.layers import ACTIVATION, Parameter, Program, inference, spec, unit_rms
-from workloads.models.training import momentum_step
+from mallocgame.workloads.models.layers import ACTIVATION, Parameter, Program, inference, spec, unit_rms
+from mallocgame.workloads.models.training import momentum_step
 
 State = tuple[Array, Array]  # output bfloat16[b, width], cell float32[b, width]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from workloads.models.layers import Network, Program, parameter_shapes, reader
+from mallocgame.workloads.models.layers import Network, Program, parameter_shapes, reader
 
 Tree = dict[str, Array]
 DONATED = (0, 1)  # parameters and optimiser state are updated in place

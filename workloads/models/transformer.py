@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from workloads.models.layers import (
+from mallocgame.workloads.models.layers import (
     Parameter,
     Program,
     along_last,
@@ -19,7 +19,7 @@ from workloads.models.layers import (
     spec,
     split_heads,
 )
-from workloads.models.training import adam_step, momentum_step
+from mallocgame.workloads.models.training import adam_step, momentum_step
 
 
 def vit(

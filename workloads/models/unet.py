@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from workloads.models.layers import (
+from mallocgame.workloads.models.layers import (
     ACTIVATION,
     Parameter,
     Program,
@@ -23,7 +23,7 @@ from workloads.models.layers import (
     spec,
     split_heads,
 )
-from workloads.models.training import momentum_step
+from mallocgame.workloads.models.training import momentum_step
 
 
 def unet(*, batch: int, image: int, widths: Sequence[int], classes: int = 8) -> Program:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from workloads.models.layers import (
+from mallocgame.workloads.models.layers import (
     Parameter,
     Program,
     batch_norm,
@@ -15,7 +15,7 @@ from workloads.models.layers import (
     max_pool,
     spec,
 )
-from workloads.models.training import momentum_step
+from mallocgame.workloads.models.training import momentum_step
 
 
 def alexnet(*, batch: int, image: int = 224, classes: int = 1000) -> Program:

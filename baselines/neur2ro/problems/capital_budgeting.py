@@ -14,9 +14,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.choice_knapsack import late_values, solve_choice_knapsack
-from baselines.neur2ro.linear import LinearSet, binary_set
-from baselines.neur2ro.problem import (
+from mallocgame.baselines.neur2ro.choice_knapsack import late_values, solve_choice_knapsack
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set
+from mallocgame.baselines.neur2ro.problem import (
     AffineMap,
     Deterministic,
     Features,

@@ -14,10 +14,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.choice_knapsack import repair_values, solve_choice_knapsack
-from baselines.neur2ro.formats import read_number_table
-from baselines.neur2ro.linear import LinearSet, binary_set, budget_set
-from baselines.neur2ro.problem import (
+from mallocgame.baselines.neur2ro.choice_knapsack import repair_values, solve_choice_knapsack
+from mallocgame.baselines.neur2ro.formats import read_number_table
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set
+from mallocgame.baselines.neur2ro.problem import (
     Deterministic,
     Features,
     Recourse,

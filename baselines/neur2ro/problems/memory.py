@@ -23,8 +23,8 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from baselines.neur2ro.linear import LinearSet, binary_set, budget_set
-from baselines.neur2ro.problem import AffineMap, Features, Recourse, TwoStageProblem, Uncertainty, per_item
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set
+from mallocgame.baselines.neur2ro.problem import AffineMap, Features, Recourse, TwoStageProblem, Uncertainty, per_item
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program

@@ -1,5 +1,5 @@
 """Every policy, one family a module; importing the package registers them all."""
 
-from baselines.paging.policies import adaptive, arrival, frequency, marking, offline, one_bit, recency
+from mallocgame.baselines.paging.policies import adaptive, arrival, frequency, marking, offline, one_bit, recency
 
 __all__ = ["adaptive", "arrival", "frequency", "marking", "offline", "one_bit", "recency"]

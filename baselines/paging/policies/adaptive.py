@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from baselines.paging.policy import Events, Hints, Policy, register
-from baselines.paging.structures import F64, FAULT, HIT, I32, I64, U8, new_queues, pop, push, remove
+from mallocgame.baselines.paging.policy import Events, Hints, Policy, register
+from mallocgame.baselines.paging.structures import F64, FAULT, HIT, I32, I64, U8, new_queues, pop, push, remove
 from mallocgame.jit import jit
 
 _ArcState = tuple[I32, U8, I64, F64]

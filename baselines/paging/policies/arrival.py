@@ -7,8 +7,18 @@ with a classical policy ("blind-oracle+lru", "lnonmarker+marker").
 
 import numpy as np
 
-from baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, harmonic, register
-from baselines.paging.structures import FAULT, HIT, I32, I64, U64, heap_pop, heap_push, new_random, next_random
+from mallocgame.baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, harmonic, register
+from mallocgame.baselines.paging.structures import (
+    FAULT,
+    HIT,
+    I32,
+    I64,
+    U64,
+    heap_pop,
+    heap_push,
+    new_random,
+    next_random,
+)
 from mallocgame.jit import jit
 
 _BlindState = tuple[I64, I64, I32, I64]

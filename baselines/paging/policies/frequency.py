@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from baselines.paging.policy import Events, Hints, Policy, register
-from baselines.paging.structures import (
+from mallocgame.baselines.paging.policy import Events, Hints, Policy, register
+from mallocgame.baselines.paging.structures import (
     FAULT,
     HIT,
     I32,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, harmonic, register
-from baselines.paging.structures import (
+from mallocgame.baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, harmonic, register
+from mallocgame.baselines.paging.structures import (
     FAULT,
     HIT,
     I32,

@@ -8,8 +8,8 @@ Pages that are never requested again are evicted first, oldest first.
 
 import numpy as np
 
-from baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, register
-from baselines.paging.structures import (
+from mallocgame.baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, register
+from mallocgame.baselines.paging.structures import (
     FAULT,
     HIT,
     I32,

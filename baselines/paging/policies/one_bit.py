@@ -6,8 +6,8 @@ project's: where every cached page has bit 0 it evicts the least recently used o
 
 import numpy as np
 
-from baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, register
-from baselines.paging.structures import FAULT, FLUSH, HIT, I32, I64, U8, new_queues, pop, push, remove
+from mallocgame.baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, register
+from mallocgame.baselines.paging.structures import FAULT, FLUSH, HIT, I32, I64, U8, new_queues, pop, push, remove
 from mallocgame.jit import jit
 
 _State = tuple[I32, U8, I64]

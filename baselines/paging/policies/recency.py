@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from baselines.paging.policy import Events, Guarantee, Hints, Policy, register
-from baselines.paging.structures import FAULT, HIT, I32, I64, U8, new_queues, pop, push, remove
+from mallocgame.baselines.paging.policy import Events, Guarantee, Hints, Policy, register
+from mallocgame.baselines.paging.structures import FAULT, HIT, I32, I64, U8, new_queues, pop, push, remove
 from mallocgame.jit import jit
 
 _MARKING = Guarantee(alpha=0.0, beta=lambda k: 0.0, gamma=0.0, robust=float)  # at most k times OPT

@@ -6,8 +6,8 @@ Source: Antoniadis et al., ICML 2020 (POPU; PLECO's constants, from Anderson et 
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.structures import I32, I64, U8
-from baselines.paging.trace import PageTrace
+from mallocgame.baselines.paging.structures import I32, I64, U8
+from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.structures import F64, I64, U8
+from mallocgame.baselines.paging.structures import F64, I64, U8
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

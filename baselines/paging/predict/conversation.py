@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.structures import I32
+from mallocgame.baselines.paging.structures import I32
 
 BLOCK_TOKENS = 512  # tokens of one Mooncake block
 _NEVER_SECONDS = 1e6

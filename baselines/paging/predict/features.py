@@ -7,8 +7,8 @@ learn the training prompts by heart (Mooncake trace, k = 1827: 131,460 faults wi
 import numpy as np
 import numpy.typing as npt
 
-from baselines.paging.structures import F64, I32, I64
-from baselines.paging.trace import PageTrace
+from mallocgame.baselines.paging.structures import F64, I32, I64
+from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.jit import jit
 
 F32 = npt.NDArray[np.float32]

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.paging.bits import exact_bits
-from baselines.paging.engine import Job, simulate
-from baselines.paging.policies.marking import MARK_PREDICT
-from baselines.paging.policies.one_bit import LRU0
-from baselines.paging.policy import Hint, Policy
-from baselines.paging.predict.boosting import Boosted, BoostingConfig, fit
-from baselines.paging.predict.features import F32, page_features
-from baselines.paging.structures import U8
-from baselines.paging.trace import PageTrace
+from mallocgame.baselines.paging.bits import exact_bits
+from mallocgame.baselines.paging.engine import Job, simulate
+from mallocgame.baselines.paging.policies.marking import MARK_PREDICT
+from mallocgame.baselines.paging.policies.one_bit import LRU0
+from mallocgame.baselines.paging.policy import Hint, Policy
+from mallocgame.baselines.paging.predict.boosting import Boosted, BoostingConfig, fit
+from mallocgame.baselines.paging.predict.features import F32, page_features
+from mallocgame.baselines.paging.structures import U8
+from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 
 _SHARES = np.linspace(0.02, 0.98, 33)  # quantiles of the score that are tried as thresholds

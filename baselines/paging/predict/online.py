@@ -11,8 +11,8 @@ Source: Jain and Lin, Back to the Future: Leveraging Belady's Algorithm for Impr
 
 import numpy as np
 
-from baselines.paging.structures import I32, U8
-from baselines.paging.trace import PageTrace
+from mallocgame.baselines.paging.structures import I32, U8
+from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 

@@ -1,0 +1,92 @@
+"""Two engines for the 0-1 relaxation: HiGHS (fast, floating point) and CP-SAT (integers throughout)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from ortools.sat.python import cp_model
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from mallocgame.baselines.bounds.relaxation import Relaxation
+
+F64 = npt.NDArray[np.float64]
+
+STEP = 10**8  # a column that is not 0 or 1 counts in units of 1 / STEP
+SCALE = 10**7  # coefficients count in units of 1 / SCALE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A solved 0-1 relaxation: its columns (None: no point found) and the proved bound in seconds (0.0: none)."""
+
+    columns: F64 | None
+    bound_seconds: float
+    is_optimal: bool
+
+
+def highs_point(relaxation: Relaxation, cost: F64, low: F64, high: F64, *, seconds: float, gap: float = 1e-3) -> Point:
+    """Minimise ``cost`` (which need not be the relaxation's own) within other boxes; the bound is not used."""
+    linear = relaxation.linear
+    result = milp(
+        cost,
+        constraints=LinearConstraint(linear.matrix, lb=np.array(linear.row_bound)),
+        bounds=Bounds(low, high),
+        integrality=relaxation.is_whole.astype(np.int64),
+        options={"time_limit": max(seconds, 0.05), "mip_rel_gap": gap},
+    )
+    return Point(
+        columns=None if result.x is None else np.asarray(result.x), bound_seconds=0.0, is_optimal=result.status == 0
+    )
+
+
+def cpsat_point(relaxation: Relaxation, *, seconds: float, seed: int, workers: int, hint: F64 | None = None) -> Point:
+    """Minimise the relaxation's time by CP-SAT with a bound that no rounding can overstate.
+
+    Every row is multiplied by ``SCALE`` and rounded, and then loosened by the most that rounding coefficients and
+    columns can change, so each mapping stays a point of the integer model, with at most half a ``STEP`` a column lost.
+    """
+    linear, whole = relaxation.linear, relaxation.is_share
+    model = cp_model.CpModel()
+    variables = []
+    for column, (low, high) in enumerate(zip(linear.low, linear.high, strict=True)):
+        if whole[column]:
+            variables.append(model.new_bool_var(""))
+        else:
+            variables.append(model.new_int_var(math.floor(low * STEP), math.ceil(high * STEP), ""))
+    matrix = linear.matrix
+    for row, bound in enumerate(linear.row_bound):
+        span = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        columns, values = matrix.indices[span], matrix.data[span]
+        rounded = [round(float(value) * SCALE) for value in values]
+        whole_here = whole[columns]
+        factors = [c * (STEP if w else 1) for c, w in zip(rounded, whole_here, strict=True)]
+        slack = len(rounded) * STEP // 2 + sum(abs(c) for c, w in zip(rounded, whole_here, strict=True) if not w) // 2
+        right = math.floor(bound * SCALE * STEP) - slack - 2 - abs(round(bound * SCALE * STEP)) // 2**50
+        model.add(cp_model.LinearExpr.weighted_sum([variables[c] for c in columns], factors) >= right)
+    priced = [column for column, cost in enumerate(linear.cost) if cost != 0.0]
+    if any(whole[column] or linear.cost[column] != 1.0 for column in priced):
+        raise AssertionError("CP-SAT minimises the relaxation's own cost: seconds of excess and of waiting")
+    model.minimize(sum(variables[column] for column in priced))
+    if hint is not None:
+        for column, variable in enumerate(variables):
+            model.add_hint(variable, round(float(hint[column]) * (1 if whole[column] else STEP)))
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = max(seconds, 0.05)
+    solver.parameters.random_seed = seed % 2**31
+    solver.parameters.num_workers = workers
+    status = solver.solve(model)
+    unit = relaxation.unit_seconds
+    found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    lost = (len(priced) / 2 + 1) / STEP
+    bound = (solver.best_objective_bound / STEP - lost + linear.constant * (1 - 1e-15)) * unit
+    columns_found = None
+    if found:
+        raw = np.array([solver.value(variable) for variable in variables], dtype=np.float64)
+        columns_found = np.where(whole, raw, raw / STEP)
+    known = found or status == cp_model.UNKNOWN
+    return Point(
+        columns=columns_found,
+        bound_seconds=max(bound, 0.0) if known and np.isfinite(bound) else 0.0,
+        is_optimal=status == cp_model.OPTIMAL,
+    )

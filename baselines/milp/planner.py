@@ -1,0 +1,108 @@
+"""Plan, realise, learn: the loop between the 0-1 relaxation and the judge."""
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.baselines.bounds.relaxation import Relaxation, work_seconds
+from mallocgame.baselines.milp.engine import highs_point
+from mallocgame.baselines.milp.place import place
+from mallocgame.baselines.milp.spans import column_spans
+from mallocgame.baselines.milp.stays import Stay, stays
+from mallocgame.judge.simulation import simulate
+from mallocgame.mapping import HOME, Mapping
+from mallocgame.outcome import Search
+from mallocgame.program import Program
+
+F64 = npt.NDArray[np.float64]
+Generator = np.random.Generator
+
+COPY_PRICE = 0.02  # of a copy's link time: among equals, the plan that copies less waits less
+TIGHTER = 0.985  # the room left to the next plan after one that could not be packed
+LEARN = 0.5  # of the waiting at a copy becomes its price
+
+
+MANY = 800  # decisions above which the plan leaves the least tensors in layer 0
+LEAST = 0.002  # of all bytes: what those tensors move together
+
+
+def focus(program: Program) -> Program:
+    """Return the program to plan for: that of few enough decisions, with hardly less to win."""
+    return program.focused(LEAST) if program.num_decisions > MANY else program
+
+
+class Planner:
+    """Proposes points of the relaxation, turns them into mappings, and prices copies by the waiting they caused."""
+
+    def __init__(self, relaxation: Relaxation, search: Search, seed: int) -> None:
+        self.relaxation, self.search, self.seed = relaxation, search, seed
+        linear = relaxation.linear
+        self.low, self.high = np.array(linear.low), np.array(linear.high)
+        self.cost = np.array(linear.cost)
+        for flow in relaxation.flows:
+            for move in flow.moves:
+                self.cost[move.column] += COPY_PRICE * work_seconds(relaxation, move)[1]
+        self.spans = column_spans(relaxation)
+        self.room = 1.0
+        self.point: F64 | None = None  # the point behind the best mapping that came from here
+        self.point_seconds = float("inf")
+
+    def plan(self, seconds: float) -> None:
+        """Solve the whole program and realise the point."""
+        found = highs_point(self.relaxation, self.cost, self.low, self.high, seconds=seconds)
+        if found.columns is not None:
+            self.realise(found.columns)
+
+    def improve(self, rng: Generator, seconds: float) -> None:
+        """Free a window of the schedule, keep the other choices, solve and realise."""
+        if self.point is None:
+            self.plan(seconds)
+            return
+        num_steps = self.relaxation.program.num_steps
+        width = max(int(num_steps * rng.choice([0.1, 0.2, 0.35, 0.6, 1.0])), 4)
+        first = int(rng.integers(-width // 2, max(num_steps - width // 2, 1)))
+        fixed = (self.spans[:, 1] <= first) | (self.spans[:, 0] >= first + width)
+        low, high = self.low.copy(), self.high.copy()
+        fixed[self.relaxation.num_shares :] = False
+        low[fixed] = high[fixed] = np.round(self.point[fixed])
+        found = highs_point(self.relaxation, self.cost, low, high, seconds=seconds)
+        if found.columns is not None:
+            self.realise(found.columns)
+        elif fixed.any():  # the choices outside the window are no point of the relaxation: plan anew
+            self.point = None
+
+    def realise(self, columns: F64) -> None:
+        """Turn a point into a mapping, offer it, and learn from how it fared."""
+        chosen = stays(self.relaxation, columns)
+        program, hierarchy = self.relaxation.program, self.relaxation.hierarchy
+        left = max(self.search.limit_seconds - self.search.spent_seconds, 0.2)
+        mapping, given_up = place(program, hierarchy, chosen, seconds=min(3.0, left), seed=self.seed)
+        judged = self.search.judged(mapping)
+        self.search.offer(mapping, judged)
+        if judged < self.point_seconds:
+            self.point, self.point_seconds = columns, judged
+        if given_up:
+            self._give_less_room()
+        self._price(mapping, chosen)
+
+    def _give_less_room(self) -> None:
+        self.room = max(self.room * TIGHTER, 0.85)
+        for row in self.relaxation.capacity_rows:
+            self.relaxation.linear.row_bound[row] = -self.room
+
+    def _price(self, mapping: Mapping, chosen: list[Stay]) -> None:
+        """Add the waiting before a boundary to the price of the copies due there."""
+        stall = simulate(self.relaxation.program, self.relaxation.hierarchy, mapping).stall_seconds
+        unit = self.relaxation.unit_seconds
+        fills = {(stay.tensor, stay.start): stay.fill_column for stay in chosen if stay.fill is not None}
+        backs = {(stay.tensor, back.issue): back.column for stay in chosen for back in stay.back}
+        for x in mapping.transfers:
+            waited = float(stall[x.done_before]) / unit
+            if waited <= 1e-6:
+                continue
+            if x.source == HOME:
+                column = fills.get((x.tensor, x.done_before), -1)
+            else:
+                earlier = [issue for tensor, issue in backs if tensor == x.tensor and issue <= x.start_after + 1]
+                column = backs[x.tensor, max(earlier)] if earlier else -1
+            if column >= 0:
+                self.cost[column] += LEARN * waited

@@ -1,0 +1,1 @@
+"""Placements: one tensor's stay in fast memory with its copies, and the solvers that choose them one by one."""

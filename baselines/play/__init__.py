@@ -1,0 +1,1 @@
+"""Solvers that play the game: roll-outs and evolution."""

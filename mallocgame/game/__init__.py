@@ -1,0 +1,1 @@
+"""mallocGame: the memory-mapping problem as a single-player game, behind Gymnasium."""

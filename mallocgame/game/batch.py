@@ -1,0 +1,206 @@
+"""B games stepped in one call, with their observations in arrays that are allocated once: for self-play and search.
+
+>>> from mallocgame.workloads.make import find_programs
+>>> batch = MallocGameBatch(find_programs(family="chain", decisions=20), 4)
+>>> observations = batch.reset()
+>>> observations["memory"].shape, batch.action_masks.shape
+((4, 2, 16, 32), (4, 3))
+>>> while not batch.done.all():
+...     actions = batch.action_masks.argmax(axis=1)  # the first legal action: Drop
+...     observations, rewards, done = batch.step(actions)
+>>> batch.seconds(0) == batch.games[0].home_seconds  # nothing left layer 0
+True
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.errors import InputError
+from mallocgame.game import rules
+from mallocgame.game.features import static_features
+from mallocgame.game.observation import ObservationConfig, Observations, observation_arrays
+from mallocgame.game.observation_kernel import observe_batch
+from mallocgame.game.rules.state import state_views
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.mapping import Mapping
+from mallocgame.program import Program
+
+Bool = npt.NDArray[np.bool_]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+ILLEGAL_REWARD = -1.0  # an illegal action: this reward, and the game is over (its mapping so far stays valid)
+
+
+class MallocGameBatch:
+    """B games of the same or of different programs.
+
+    Attributes (arrays are written in place by ``reset`` and ``step``; copy what you keep):
+        games: the distinct games, in the order of ``programs``.
+        which: int64[B], the game that each row plays.
+        observations: dict of arrays [B, ...], see ``mallocgame/game/observation.py``; zeros for rows that are done.
+        action_masks: bool[B, A], True = legal; all False for rows that are done.
+        rewards: float64[B], of the last step.
+        returns: float64[B], sum of rewards since the row's reset.
+        done: bool[B], the row's game is over.
+        illegal: bool[B], it ended by an illegal action.
+
+    Raises:
+        InputError: no program, one without decisions, hierarchies with different numbers of layers, or a
+            ``batch_size`` below 1.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[tuple[Program, Hierarchy]],
+        batch_size: int,
+        *,
+        which: Sequence[int] | I64 | None = None,
+        observation: ObservationConfig | None = None,
+        observe: bool = True,
+        autoreset: bool = False,
+    ) -> None:
+        """Make the games and start them.
+
+        Args:
+            programs: (program, hierarchy) pairs.
+            batch_size: B.
+            which: int64[B], the program of each row; by default row b plays program b modulo their number.
+            observation: sizes of the observation.
+            observe: False leaves ``observations`` alone (rollouts that look at masks and rewards only).
+            autoreset: a row that is done starts again in the next ``step``, which ignores its action, pays 0 and
+                reports it as not done (Gymnasium's NEXT_STEP). Its mapping can be read until then.
+        """
+        if not programs or batch_size < 1:
+            raise InputError(f"need a program and batch_size >= 1, got {len(programs)} and {batch_size}")
+        if len({hierarchy.num_layers for _, hierarchy in programs}) > 1:
+            raise InputError("all hierarchies of a batch need the same number of layers")
+        self.config = observation or ObservationConfig()
+        self.autoreset, self._observe = autoreset, observe
+        self.games = tuple(rules.make_game(program, hierarchy) for program, hierarchy in programs)
+        for game in self.games:
+            if not game.num_decisions:
+                raise InputError(f"{game.program.name}: no use of a movable tensor, so nothing to decide")
+        self.num_layers = self.games[0].hierarchy.num_layers
+        self.num_links = max(len(game.hierarchy.links) for game in self.games)
+        self.num_actions = self.games[0].num_actions
+        rows = np.arange(batch_size, dtype=np.int64) % len(self.games) if which is None else np.array(which, np.int64)
+        self._state = rules.make_batch(self.games, self._checked(rows, batch_size))
+        self.which = self._state.which
+        tables = [static_features(game) for game in self.games]
+        longest = max(len(table) for table in tables)
+        self._features = np.zeros((len(tables), longest, tables[0].shape[1]), dtype=np.float32)
+        for padded, table in zip(self._features, tables, strict=True):
+            padded[: len(table)] = table
+        self._edges = self.config.time_edges
+        self.observations = observation_arrays(self.config, self.num_layers, self.num_links, (batch_size,))
+        self.action_masks = np.zeros((batch_size, self.num_actions), dtype=np.bool_)
+        self.rewards, self.returns = np.zeros(batch_size), np.zeros(batch_size)
+        self.done, self.illegal, self._wrong = np.zeros((3, batch_size), dtype=np.bool_)
+        state = self.state(0)
+        total_column = (state.total.ctypes.data - state.floats.ctypes.data) // state.floats.itemsize
+        self._totals = self._state.floats[:, total_column]  # a view: every row's ``State.total``
+        self._all = np.ones(batch_size, dtype=np.bool_)
+        self.reset()
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.which)
+
+    def reset(self, rows: Bool | None = None, *, which: Sequence[int] | I64 | None = None) -> Observations:
+        """Start the games of ``rows`` bool[B] anew (None: all) and return ``observations``.
+
+        ``which`` int64[number of those rows] gives them other programs.
+        """
+        chosen = self._all if rows is None else np.asarray(rows, dtype=np.bool_)
+        if which is not None:
+            self.which[chosen] = self._checked(np.array(which, dtype=np.int64), int(chosen.sum()))
+        self._restart(chosen)
+        self._write_observations()
+        return self.observations
+
+    def step(self, actions: npt.ArrayLike) -> tuple[Observations, F64, Bool]:
+        """Take one action in each game that is not done; return ``observations``, ``rewards``, ``done``.
+
+        An illegal action pays ``ILLEGAL_REWARD`` and ends its game; it is no exception.
+        """
+        chosen = np.asarray(actions, dtype=np.int64)
+        if chosen.shape != self.which.shape:
+            raise InputError(f"need {self.batch_size} actions, got an array of shape {chosen.shape}")
+        over = self.done.copy()
+        rules.batch_step(self._state, chosen, self.rewards, self.done, self._wrong, self.action_masks)
+        if self._wrong.any():
+            self._end(self._wrong)
+        self.returns += self.rewards
+        if self.autoreset and over.any():
+            self._restart(over)
+        self._write_observations()
+        return self.observations, self.rewards, self.done
+
+    def state(self, row: int) -> rules.State:
+        """Return row ``row``'s live state (views, not a copy)."""
+        dims = self.games[self.which[row]].rules.dims
+        return state_views(dims, self._state.ints[row], self._state.floats[row])
+
+    def to_mapping(self, row: int) -> Mapping:
+        """Return the mapping that row ``row`` has made so far; it is valid at any time."""
+        return rules.to_mapping(self.games[int(self.which[row])], self.state(row))
+
+    def seconds(self, row: int) -> float:
+        """Return the judged seconds of row ``row``'s mapping so far."""
+        return float(self._totals[row])
+
+    def all_seconds(self) -> F64:
+        """Return float64[B], the judged seconds of each row's mapping so far."""
+        return self._totals.copy()
+
+    def copy_from(self, other: "MallocGameBatch", row: int) -> None:
+        """Make all games continue from where row ``row`` of ``other``, a batch of the same programs, is."""
+        for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):
+            mine[:] = theirs[row]
+        self._write_observations()
+
+    def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        state = self._state
+        return (
+            *(state.which, state.ints, state.floats),
+            *(self.action_masks, self.rewards, self.returns, self.done, self.illegal),
+        )
+
+    def _checked(self, which: I64, count: int) -> I64:
+        if which.shape != (count,) or (count and not 0 <= which.min() <= which.max() < len(self.games)):
+            raise InputError(f"which needs {count} indices of {len(self.games)} programs, got {which.tolist()}")
+        return which
+
+    def _restart(self, rows: Bool) -> None:
+        rules.batch_reset(self._state, rows)
+        rules.batch_mask(self._state, self.action_masks)
+        self.rewards[rows] = self.returns[rows] = 0.0
+        self.illegal[rows] = False
+        self.done[rows] = False
+
+    def _end(self, rows: Bool) -> None:
+        for row in np.flatnonzero(rows):
+            self.state(int(row)).turn[0] = self.games[self.which[row]].num_decisions
+        self.rewards[rows] = ILLEGAL_REWARD
+        self.illegal[rows] = self.done[rows] = True
+        self.action_masks[rows] = False
+
+    def _write_observations(self) -> None:
+        if self._observe:
+            o = self.observations
+            observe_batch(
+                self._state,
+                self.done,
+                self._features,
+                self._edges,
+                o["memory"],
+                o["supply"],
+                o["uses"],
+                o["same_as"],
+                o["globals"],
+            )

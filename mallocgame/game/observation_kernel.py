@@ -1,0 +1,160 @@
+"""The kernel that writes observations of B games into preallocated arrays (shapes: ``game/observation.py``)."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.game.rules.batch import BatchState
+from mallocgame.game.rules.state import (
+    BEGIN,
+    CAPACITY,
+    ISSUE,
+    LINKS,
+    OFFSET,
+    SIZE,
+    STEP,
+    STEPS,
+    TENSOR,
+    Rules,
+    State,
+    rules_views,
+    state_views,
+)
+from mallocgame.jit import jit
+
+Bool = npt.NDArray[np.bool_]
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+
+@jit
+def observe_batch(
+    batch: BatchState,
+    ended: Bool,
+    features: F32,
+    edges: I64,
+    memory: F32,
+    supply: F32,
+    uses: F32,
+    same_as: I32,
+    summary: F32,
+) -> None:
+    """Write the observations of all games; zeros (``same_as``: -1) for those that have ended.
+
+    Args:
+        batch: the games.
+        ended: bool[B].
+        features: float32[games, D, F], the static features of each distinct game, padded to the most decisions.
+        edges: int64[time + 1], ``ObservationConfig.time_edges``.
+        memory: float32[B, 2 (L - 1), time, address], written, as are the rest.
+        supply: float32[B, K, time].
+        uses: float32[B, 1 + next, F + L].
+        same_as: int32[B, 1 + next].
+        summary: float32[B, 3 + L], the observation's ``globals``.
+    """
+    for b in range(batch.which.shape[0]):
+        memory[b] = 0.0
+        supply[b] = 0.0
+        uses[b] = 0.0
+        same_as[b] = -1
+        summary[b] = 0.0
+        if ended[b]:
+            continue
+        game = batch.which[b]
+        rules = rules_views(batch.rule_ints[game], batch.rule_floats[game])
+        state = state_views(rules.dims, batch.ints[b], batch.floats[b])
+        turn = state.turn[0]
+        group = rules.decisions[turn]
+        step = rules.groups[group, STEP]
+        _write_memory(rules, state, step, rules.groups[group, TENSOR], edges, memory[b])
+        _write_supply(rules, state, step, edges, supply[b])
+        _write_uses(rules, state, turn, features[game], uses[b], same_as[b])
+        _write_summary(rules, state, turn, step, summary[b])
+
+
+@jit
+def _write_memory(rules: Rules, state: State, step: int, tensor: int, edges: I64, memory: F32) -> None:
+    num_steps, columns, rows = rules.dims[STEPS], memory.shape[1], memory.shape[2]
+    for plane in range(memory.shape[0]):
+        for c in range(columns):
+            first, last = step + edges[c], step + edges[c + 1]
+            outside = (min(max(-first, 0), last - first) + min(max(last - num_steps, 0), last - first)) / (last - first)
+            if outside > 0.0 and plane % 2 == 0:
+                memory[plane, c, :] = outside
+    begin_of_view, end_of_view = step + edges[0], step + edges[columns]
+    for layer in range(1, rules.layers.shape[0]):
+        plane = 2 * (layer - 1)
+        cell_bytes = rules.layers[layer, CAPACITY] / rows
+        for i in range(state.rect_counts[layer] - 1, -1, -1):
+            end = state.rect_ends[layer, i]
+            if end <= begin_of_view:
+                break  # rectangles are sorted by end
+            residency = state.rects[layer, i] // 2
+            start = state.places[residency, BEGIN]
+            if state.rects[layer, i] % 2:  # the reload of a tensor held over takes its place from its copy's issue on
+                start = state.copies[2 * residency, ISSUE]
+            if start >= end_of_view:
+                continue
+            owner = rules.groups[residency, TENSOR]
+            low = state.places[residency, OFFSET] / cell_bytes
+            high = low + rules.tensors[owner, SIZE] / cell_bytes
+            for c in range(columns):
+                first, last = step + edges[c], step + edges[c + 1]
+                covered = min(end, last) - max(max(start, 0), first)
+                if covered <= 0:
+                    continue
+                part = covered / (last - first)
+                for r in range(int(low), min(math.ceil(high), rows)):
+                    share = np.float32(part * (min(high, r + 1.0) - max(low, float(r))))
+                    memory[plane, c, r] = min(memory[plane, c, r] + share, np.float32(1.0))
+                    if owner == tensor:
+                        memory[plane + 1, c, r] = min(memory[plane + 1, c, r] + share, np.float32(1.0))
+
+
+@jit
+def _write_supply(rules: Rules, state: State, step: int, edges: I64, supply: F32) -> None:
+    num_steps = rules.dims[STEPS]
+    for c in range(supply.shape[1]):
+        first, last = max(step + edges[c], 0), min(step + edges[c + 1], num_steps)
+        seconds = 0.0
+        for t in range(first, last):
+            seconds += state.elapsed[t]
+        if seconds <= 0.0:
+            continue
+        for link in range(rules.dims[LINKS]):
+            free = 0.0
+            for t in range(first, last):
+                free += state.idle[t, link] - state.busy[t, link]
+            supply[link, c] = min(max(free / seconds, 0.0), 1.0)
+
+
+@jit
+def _write_uses(rules: Rules, state: State, turn: int, features: F32, uses: F32, same_as: I32) -> None:
+    width, num_layers = features.shape[1], rules.layers.shape[0]
+    log_steps = math.log1p(rules.dims[STEPS])
+    now = rules.groups[rules.decisions[turn], STEP]
+    for row in range(min(uses.shape[0], rules.decisions.shape[0] - turn)):
+        group = rules.decisions[turn + row]
+        tensor = rules.groups[group, TENSOR]
+        uses[row, :width] = features[turn + row]
+        for layer in range(1, num_layers):
+            uses[row, width + layer - 1] = 1.0 if state.current[tensor, layer] >= 0 else 0.0
+        uses[row, width + num_layers - 1] = math.log1p(rules.groups[group, STEP] - now) / log_steps
+        for other in range(row + 1):
+            if rules.groups[rules.decisions[turn + other], TENSOR] == tensor:
+                same_as[row] = other
+                break
+
+
+@jit
+def _write_summary(rules: Rules, state: State, turn: int, step: int, summary: F32) -> None:
+    home = rules.home_seconds[0]
+    relative = state.total[0] / home if home > 0.0 else 1.0
+    summary[0] = turn / rules.decisions.shape[0]
+    summary[1] = step / rules.dims[STEPS]
+    summary[2] = min(max(1.0 - relative, -1.0), 1.0)
+    summary[3] = relative / (1.0 + relative)
+    for layer in range(1, rules.layers.shape[0]):
+        summary[3 + layer] = state.occupied[step, layer] / rules.layers[layer, CAPACITY]

@@ -1,0 +1,268 @@
+"""The public functions of the rules: a game from a program, states, choices, and the mapping that they make."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.errors import InputError
+from mallocgame.game.rules.build import build_rules, build_start
+from mallocgame.game.rules.state import (
+    BEGIN,
+    DUE,
+    ENTRY,
+    FINISH,
+    HELD_OVER,
+    INDEX,
+    ISSUE,
+    LAYER,
+    OFFSET,
+    QUEUE,
+    READS,
+    SOURCE,
+    STEP,
+    TENSOR,
+    Rules,
+    State,
+    state_views,
+)
+from mallocgame.game.rules.step import do_step, play, write_mask
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.jit import jit
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
+from mallocgame.program import Program
+
+Bool = npt.NDArray[np.bool_]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Game:
+    """A program on a hierarchy, as the rules' arrays. ``rules`` may be passed to Numba kernels."""
+
+    program: Program
+    hierarchy: Hierarchy
+    rules: Rules
+    start: State  # the state before the first decision; never changed
+
+    @property
+    def num_decisions(self) -> int:
+        """D, the length of an episode."""
+        return len(self.rules.decisions)
+
+    @property
+    def num_actions(self) -> int:
+        """1 + 2 (L - 1)."""
+        return 2 * self.hierarchy.num_layers - 1
+
+    @property
+    def home_seconds(self) -> float:
+        """Seconds with everything in layer 0, the unit of rewards."""
+        return float(self.rules.home_seconds[0])
+
+
+def make_game(program: Program, hierarchy: Hierarchy) -> Game:
+    """Return the game of a program. Slow (milliseconds); ``initial_state`` is fast.
+
+    Raises:
+        InputError: the program takes no time at all, so that rewards have no unit, or a tensor is larger than layer 0.
+    """
+    home = hierarchy.layers[0]
+    for index, tensor in enumerate(program.tensors):
+        if tensor.size_bytes > home.capacity_bytes:
+            where = f"{program.name}: tensor {index} ({tensor.name}), step {max(tensor.definition_step, 0)}"
+            raise InputError(f"{where}: {tensor.size_bytes} bytes do not fit {home.name} ({home.capacity_bytes} bytes)")
+    rules = build_rules(program, hierarchy)
+    if not rules.home_seconds[0] > 0:
+        raise InputError(f"{program.name}: takes no time with everything in layer 0, nothing can be gained")
+    return Game(program=program, hierarchy=hierarchy, rules=rules, start=build_start(rules))
+
+
+def initial_state(game: Game) -> State:
+    """Return a fresh state: nothing decided, everything in layer 0."""
+    return copy_state(game, game.start)
+
+
+def copy_state(game: Game, state: State) -> State:
+    """Return an independent copy."""
+    return _copy(game.rules.dims, state.ints, state.floats)
+
+
+@jit
+def _copy(dims: I64, ints: I64, floats: F64) -> State:
+    return state_views(dims, ints.copy(), floats.copy())
+
+
+def is_terminal(game: Game, state: State) -> bool:
+    """Whether every group is decided."""
+    return int(state.turn[0]) >= len(game.rules.decisions)
+
+
+def legal_actions(game: Game, state: State) -> Bool:
+    """Return bool[A], True for a legal action; Drop (0) always is. All False in a terminal state."""
+    mask = np.empty(game.num_actions, dtype=np.bool_)
+    write_mask(game.rules, state, mask)
+    return mask
+
+
+def apply(game: Game, state: State, action: int) -> tuple[State, float]:
+    """Return the next state and the reward; ``state`` is unchanged.
+
+    Raises:
+        InputError: the action is illegal, or the state terminal.
+    """
+    after = copy_state(game, state)
+    return after, step(game, after, action)
+
+
+def step(game: Game, state: State, action: int) -> float:
+    """Take an action in place and return the reward: -(change of simulated seconds) / ``game.home_seconds``.
+
+    Raises:
+        InputError: as ``apply``; ``state`` is unchanged.
+    """
+    reward = do_step(game.rules, state, action)
+    if reward != reward:
+        what = "the game is over" if is_terminal(game, state) else f"action {action} is illegal"
+        raise InputError(f"{game.program.name}: decision {int(state.turn[0])}: {what}")
+    return float(reward)
+
+
+def total_seconds(state: State) -> float:
+    """Return the simulated seconds of the mapping so far; what is undecided is served from layer 0."""
+    return float(state.total[0])
+
+
+def decode(
+    game: Game, wanted: I64, state: State | None = None, *, totals: F64 | None = None, limits: F64 | None = None
+) -> tuple[float, I64]:
+    """Play an episode to its end in one call: each wanted action if it is legal, else the fallback.
+
+    Fallback: the other action of the same layer (Copy for NoCopy and the reverse), else Drop.
+
+    Args:
+        wanted: int64[D].
+        state: where to begin, unchanged; None: before the first decision.
+        totals: float64[D], written from there on: simulated seconds after each decision.
+        limits: float64[D], simulated seconds above which, after that decision, the episode is given up.
+
+    Returns:
+        The simulated seconds at the end (infinity if it was given up), and int64[D], the actions taken; those before
+        ``state`` are ``wanted``'s.
+    """
+    state = game.start if state is None else state
+    taken = wanted.copy()
+    totals = np.empty(len(wanted)) if totals is None else totals
+    limits = np.full(len(wanted), np.inf) if limits is None else limits
+    return float(_decode(game.rules, state.ints, state.floats, wanted, taken, totals, limits)), taken
+
+
+@jit
+def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64, totals: F64, limits: F64) -> float:
+    return play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken, totals, limits)
+
+
+def mapping_of(game: Game, actions: I64) -> Mapping:
+    """Return the mapping that an episode of these actions, int64[D], ends with.
+
+    Raises:
+        InputError: one of them is illegal.
+    """
+    state = initial_state(game)
+    for action in actions.tolist():
+        step(game, state, action)
+    return to_mapping(game, state)
+
+
+def to_mapping(game: Game, state: State) -> Mapping:
+    """Return the mapping so far; it validates in every state, and ``simulate`` gives ``total_seconds``."""
+    rules = game.rules
+    residencies: list[Residency] = []
+    transfers: list[Transfer] = []
+    index: dict[int, int] = {}  # place: its residency
+    reloads: dict[int, int] = {}
+    for place in np.flatnonzero(state.places[:, LAYER]).tolist():
+        row = state.places[place]
+        held = row[ENTRY] == HELD_OVER
+        index[place] = len(residencies)
+        residency = Residency(
+            tensor=_tensor(rules, place),
+            layer=int(row[LAYER]),
+            offset_bytes=int(row[OFFSET]),
+            start_step=HELD if held else int(row[BEGIN]),
+            end_step=int(row[FINISH]),
+        )
+        residencies.append(residency)
+        if held:
+            reloads[place] = len(residencies)
+            residencies.append(
+                Residency(
+                    tensor=residency.tensor,
+                    layer=residency.layer,
+                    offset_bytes=residency.offset_bytes,
+                    start_step=int(state.copies[2 * place, ISSUE]),
+                    end_step=game.program.num_steps,
+                )
+            )
+    for copy in sorted(np.flatnonzero(state.copies[:, QUEUE] >= 0).tolist(), key=lambda x: _rank(state, x)):
+        group, is_back = divmod(copy, 2)
+        if is_back:
+            source, target = index[int(state.served[group])], HOME
+        else:
+            origin = int(state.places[group, SOURCE])
+            source, target = index[origin] if origin >= 0 else HOME, reloads.get(group, index[group])
+        tensor = _tensor(rules, group)
+        transfers.append(
+            Transfer(
+                tensor=tensor,
+                source=source,
+                target=target,
+                start_after=int(state.copies[copy, ISSUE]) - 1,
+                done_before=int(state.copies[copy, DUE]),
+                size_bytes=game.program.tensors[tensor].size_bytes,
+            )
+        )
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+def _rank(state: State, copy: int) -> tuple[int, int, int]:
+    """Return what copies are sorted by: ties in a queue go by a transfer's number (see ``goes_before``)."""
+    away = int(state.copies[copy, QUEUE]) % 2
+    return -away, 0 if away else int(state.copies[copy, DUE]), copy
+
+
+def _tensor(rules: Rules, group: int) -> int:
+    return int(rules.tensors[rules.groups[group, TENSOR], INDEX])
+
+
+def actions_of(game: Game, mapping: Mapping) -> I64:
+    """Return int64[D], wanted actions that approximate ``mapping`` (for ``decode``): exact placement is the rules'.
+
+    A group that another layer than 0 serves asks for NoCopy where the same residency has served the tensor before,
+    where a definition begins it, or where it is held; else for Copy.
+    """
+    rules, uses = game.rules, game.program.uses
+    layers = serving_layers(game.program, mapping)
+    fills = mapping.fill_boundaries
+    rows: dict[int, list[int]] = {}
+    for i, residency in enumerate(mapping.residencies):
+        rows.setdefault(residency.tensor, []).append(i)
+    actions = np.zeros(game.num_decisions, dtype=np.int64)
+    previous: dict[int, int] = {}
+    for decision, group in enumerate(rules.decisions.tolist()):
+        tensor, step_ = _tensor(rules, group), int(rules.groups[group, STEP])
+        first, last = int(uses.first[tensor]), int(uses.first[tensor + 1])
+        layer = int(layers[first + int(np.searchsorted(uses.step[first:last], step_))])
+        if layer == 0:
+            continue
+        place = next(
+            i
+            for i in rows[tensor]
+            if mapping.residencies[i].layer == layer and fills[i] <= step_ < mapping.residencies[i].end_step
+        )
+        begun_here = not rules.groups[group, READS] or mapping.residencies[place].start_step == HELD
+        stays = begun_here or previous.get(tensor * game.hierarchy.num_layers + layer) == place
+        actions[decision] = 2 * layer if stays else 2 * layer - 1
+        previous[tensor * game.hierarchy.num_layers + layer] = place
+    return actions

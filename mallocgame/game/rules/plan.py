@@ -1,0 +1,88 @@
+"""What one action would do: the record, and the write-back that completes it. Numba kernels, changing nothing."""
+
+from typing import NamedTuple
+
+from mallocgame.game.rules.live_range import Reach, may_hoist
+from mallocgame.game.rules.occupancy import free_until
+from mallocgame.game.rules.state import COPIED, END, HOME_ONLY, SIZE, STEP, STEPS, TENSOR, Rules, State
+from mallocgame.game.rules.transfers import back_queue, earliest_done
+from mallocgame.jit import kernel
+
+ILLEGAL, NOTHING, NEW, LONGER = 0, 1, 2, 3  # Plan.kind
+
+
+class Plan(NamedTuple):
+    """What one action would do: nothing, begin residency ``place``, or make it longer. Boundaries; -1: none."""
+
+    kind: int
+    place: int
+    layer: int
+    entry: int
+    offset: int
+    begin: int
+    finish: int
+    since: int
+    source: int  # residency that is copied from, -1: layer 0
+    last: int  # last group served
+    issue: int  # of the copy in, or of the reload
+    due: int
+    undo_back: int  # group whose write-back is taken back
+    back: int  # group whose write-back is placed
+    back_issue: int
+    back_due: int
+    clipped: int  # 1: free supply does not cover the write-back by then, as far as is known
+
+
+@kernel
+def no_plan() -> Plan:
+    """Return the plan of an illegal action."""
+    return Plan(ILLEGAL, -1, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0)
+
+
+@kernel
+def place_back(r: Rules, s: State, span: Reach, layer: int, size: int, until: int) -> tuple[int, int, int, int]:
+    """Return (issue, due, finish, clipped) of a write-back whose source may keep its space until ``until``."""
+    num_steps = r.dims[STEPS]
+    group = span.writer
+    stop = r.tensors[r.groups[group, TENSOR], END]
+    issue = span.back_from
+    h = span.last + 1
+    while h < stop and r.groups[h, HOME_ONLY] == 1:
+        h += 1
+    later = min(span.back_exit + 1, num_steps)
+    spans_nothing = h >= stop or r.groups[h, STEP] >= later
+    if spans_nothing and issue < span.back_exit <= span.back_by and later <= until:
+        issue = span.back_exit
+    due, covered = earliest_done(r, s, back_queue(r, layer), size, issue, min(span.back_by, max(until, issue)))
+    return issue, due, max(span.end, due, min(issue + 1, num_steps)), 0 if covered else 1
+
+
+@kernel
+def finish_new(
+    r: Rules,
+    s: State,
+    group: int,
+    layer: int,
+    entry: int,
+    offset: int,
+    begin: int,
+    since: int,
+    source: int,
+    issue: int,
+    due: int,
+    span: Reach,
+) -> Plan:
+    """Complete the plan of a new residency by its write-back."""
+    size = r.tensors[r.groups[group, TENSOR], SIZE]
+    finish = span.end
+    back, back_issue, back_due, clipped = -1, -1, -1, 0
+    if span.needed:
+        until = free_until(r, s, layer, size, offset, span.end, group)
+        back = span.writer
+        back_issue, back_due, finish, clipped = place_back(r, s, span, layer, size, until)
+    if entry == COPIED and not may_hoist(r, group, since, finish):
+        return no_plan()
+    return Plan(
+        NEW, group, layer, entry, offset, begin, finish, since, source, span.last, issue, due, -1, back, back_issue,
+        back_due, clipped,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What people look at: memory maps, comparisons, explanations, Perfetto traces."""

@@ -1,0 +1,176 @@
+"""The bound never exceeds the optimum (brute force over mappings), and sees what it claims to see."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mallocgame.baselines.bounds import capacity_bound
+from mallocgame.baselines.bounds.linear import LinearProgram, safe_bound, solve
+from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.baselines.bounds.windows import _cover
+from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
+from mallocgame.judge.simulation import home_seconds, lower_bound
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import Mapping
+from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from tests.baselines.solvers.tiny import tiny_hierarchy, tiny_program
+from tests.brute_force import brute_force
+
+BATCH = 60
+
+
+def _linear(program: Program, hierarchy: Hierarchy, num_slots: int = 64) -> float:
+    relaxation = relax(program, hierarchy, num_slots=num_slots)
+    return solve(relaxation.linear).bound * relaxation.unit_seconds
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_linear_bound_is_never_above_the_optimum(batch: int) -> None:
+    ratios = []
+    for seed in range(batch * BATCH, (batch + 1) * BATCH):
+        program, hierarchy = tiny_program(seed, num_steps=4, num_tensors=2), tiny_hierarchy(7 * seed + 1)
+        best = brute_force(program, hierarchy, seconds=60.0)
+        assert best.status == "optimal"
+        assert not validate(program, hierarchy, best.mapping)
+        bound = _linear(program, hierarchy, num_slots=random.Random(seed).choice([1, 3, 64]))
+        assert bound <= best.seconds * (1 + 1e-12) + 1e-12, f"seed {seed}"
+        ratios.append(bound / best.seconds if best.seconds else 1.0)
+    assert np.mean(ratios) > 0.94  # and it is not just small
+
+
+def test_integer_bound_is_never_above_the_optimum_and_mostly_is_it() -> None:
+    exact = 0
+    seeds = range(9000, 9040)
+    for seed in seeds:
+        program, hierarchy = tiny_program(seed, num_steps=4, num_tensors=2), tiny_hierarchy(7 * seed + 1)
+        best = brute_force(program, hierarchy, seconds=60.0)
+        bound = capacity_bound(program, hierarchy, seconds=20.0).seconds
+        assert bound <= best.seconds * (1 + 1e-12) + 1e-12, f"seed {seed}"
+        exact += bound >= best.seconds * (1 - 1e-5)
+    assert exact >= 0.75 * len(seeds)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=150, deadline=None)
+def test_linear_bound_is_never_above_the_empty_mapping(seed: int) -> None:
+    program, hierarchy = tiny_program(seed, num_steps=8, num_tensors=6), tiny_hierarchy(seed)
+    assert _linear(program, hierarchy) <= home_seconds(program, hierarchy) * (1 + 1e-12) + 1e-12
+
+
+def test_three_layers_are_bounded_too() -> None:
+    layers = tuple(
+        MemoryLayer(name=name, capacity_bytes=size, bytes_per_second=speed)
+        for name, size, speed in (("disk", 1000, 1.0), ("near", 3, 4.0), ("nearest", 2, 16.0))
+    )
+    links = (
+        Link(name="out", pairs=((0, 1), (0, 2)), bytes_per_second=1.0, shared_layer=0),
+        Link(name="in", pairs=((1, 2),), bytes_per_second=4.0, shared_layer=1),
+    )
+    hierarchy = Hierarchy(name="three", layers=layers, links=links)
+    for seed in range(60):
+        program = tiny_program(seed, num_steps=3, num_tensors=2)
+        best = brute_force(program, hierarchy, seconds=60.0, max_residencies=1)
+        assert _linear(program, hierarchy) <= best.seconds * (1 + 1e-12)
+
+
+def _hierarchy(capacity: int) -> Hierarchy:
+    home = MemoryLayer(name="home", capacity_bytes=10**6, bytes_per_second=1.0)
+    fast = MemoryLayer(name="fast", capacity_bytes=capacity, bytes_per_second=1e9)
+    link = Link(name="link", pairs=((0, 1),), bytes_per_second=1.0, shared_layer=0)
+    return Hierarchy(name="two", layers=(home, fast), links=(link,))
+
+
+def _reader(name: str, size: int, steps: list[int]) -> Tensor:
+    define = Use(step=steps[0], bytes=size, kind=UseKind.DEFINE)
+    return Tensor(name=name, size_bytes=size, uses=(define, *(Use(step=s, bytes=size) for s in steps[1:])))
+
+
+def test_capacity_is_seen() -> None:
+    """Two tensors live at once, room for one: the other is written and read in layer 0, 20 of 40 seconds."""
+    program = Program(
+        name="pair",
+        instructions=tuple(Instruction(name=f"i{s}", compute_seconds=0.0) for s in range(4)),
+        tensors=(_reader("a", 10, [0, 2]), _reader("b", 10, [1, 3])),
+    )
+    assert lower_bound(program, _hierarchy(10)) < 1.0
+    assert capacity_bound(program, _hierarchy(10), seconds=5.0).seconds == pytest.approx(20.0, rel=1e-4)
+    assert capacity_bound(program, _hierarchy(20), seconds=5.0).seconds < 1.0
+
+
+def test_window_of_a_copy_is_seen() -> None:
+    """A parameter needed at step 0 has no time before it to be copied in; the idle hours after it do not help."""
+    late = Instruction(name="long", compute_seconds=100.0)
+    tensor = Tensor(name="w", size_bytes=10, uses=(Use(step=0, bytes=30),), is_parameter=True)
+    program = Program(name="w", instructions=(Instruction(name="i", compute_seconds=0.0), late), tensors=(tensor,))
+    assert capacity_bound(program, _hierarchy(100), seconds=5.0).seconds == pytest.approx(110.0, rel=1e-4)
+    swapped = Program(
+        name="w", instructions=program.instructions[::-1], tensors=(replace(tensor, uses=(Use(step=1, bytes=30),)),)
+    )
+    assert capacity_bound(swapped, _hierarchy(100), seconds=5.0).seconds == pytest.approx(100.0, rel=1e-4)
+
+
+def test_loops_price_copies_by_trip_and_hoisting_by_permission() -> None:
+    body = Instruction(name="body", compute_seconds=1.0, trip_count=8)
+    tensor = Tensor(name="w", size_bytes=10, uses=(Use(step=1, bytes=10),), is_parameter=True)
+    program = Program(
+        name="loop",
+        instructions=(Instruction(name="before", compute_seconds=0.0), body),
+        tensors=(tensor,),
+        loops=(Loop(start_step=1, end_step=2, trip_count=8),),
+    )
+    hoisted = capacity_bound(program, _hierarchy(10), seconds=5.0).seconds
+    assert hoisted == pytest.approx(18.0, rel=1e-4)  # copied once, 10 s, then 8 trips of 1 s
+    assert capacity_bound(program.without_hoisting(), _hierarchy(10), seconds=5.0).seconds == pytest.approx(
+        80.0, rel=1e-4
+    )
+
+
+def test_any_duals_give_a_bound() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        linear = LinearProgram()
+        columns = [linear.column(0.0, float(rng.integers(1, 4)), float(rng.normal())) for _ in range(4)]
+        inside = np.array([rng.uniform(0, high) for high in linear.high])
+        for _ in range(3):
+            row = rng.normal(size=4)
+            linear.at_least(zip(columns, row.tolist(), strict=True), float(row @ inside) - abs(rng.normal()))
+        optimum = solve(linear).value
+        assert safe_bound(linear, rng.normal(size=3)) <= optimum + 1e-9
+        assert safe_bound(linear, np.full(3, math.nan)) <= optimum + 1e-9
+        assert solve(linear).bound == pytest.approx(optimum, abs=1e-9)
+
+
+@given(st.integers(0, 63), st.integers(0, 63))
+def test_cover_is_a_partition_of_the_window(a: int, b: int) -> None:
+    first, last = min(a, b), max(a, b)
+    slots: list[int] = []
+    for node in _cover(first, last, 64):
+        low = high = node
+        while low < 64:
+            low, high = 2 * low, 2 * high + 1
+        slots.extend(range(low - 64, high - 63))
+    assert slots == list(range(first, last + 1))
+
+
+def test_no_time_gives_the_simple_bound() -> None:
+    program, hierarchy = tiny_program(3), tiny_hierarchy(3)
+    bound = capacity_bound(program, hierarchy, seconds=0.0)
+    assert bound.linear_seconds == bound.integer_seconds == 0.0
+    assert bound.seconds == bound.simple_seconds
+
+
+def test_brute_force_finds_a_planted_optimum() -> None:
+    program = Program(
+        name="pair",
+        instructions=tuple(Instruction(name=f"i{s}", compute_seconds=0.0) for s in range(4)),
+        tensors=(_reader("a", 10, [0, 2]), _reader("b", 10, [1, 3])),
+    )
+    best = brute_force(program, _hierarchy(10), seconds=60.0)
+    assert best.status == "optimal"
+    assert best.seconds == pytest.approx(20.0, abs=1e-6)
+    assert brute_force(program, _hierarchy(10), seconds=0.0).mapping == Mapping()

@@ -1,0 +1,186 @@
+"""The optimum of tiny programs by enumerating mappings: an oracle for tests, independent of every other solver.
+
+Per tensor, every set of residencies (at most ``max_residencies``), each born by a definition, held, or filled by one
+whole copy, and at most one write-back each, is a *plan*; ``validate`` alone decides which plans are valid. Plans are
+combined over tensors, judged by ``simulate`` in order of a trivial bound, and packed by trying all offsets that stacks
+of other tensors can give.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise, product
+
+import numpy as np
+
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import bytes_by_layer, occupancy, simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
+from mallocgame.program import Program, UseKind
+from mallocgame.solver import Progress, SolveResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    mapping: Mapping  # of one tensor, offsets 0
+
+
+def brute_force(
+    program: Program,
+    hierarchy: Hierarchy,
+    *,
+    seconds: float = 10.0,
+    seed: int = 0,
+    start: Mapping | None = None,
+    progress: Progress | None = None,
+    max_residencies: int = 2,
+) -> SolveResult:
+    """Return the best mapping with at most ``max_residencies`` residencies a tensor; see ``mallocgame.solver``.
+
+    ``status`` is ``optimal`` if the time limit did not end the search; the seed does not matter.
+    """
+    began = time.perf_counter()
+    best = start if start is not None else Mapping()
+    best_seconds = simulate(program, hierarchy, best).total_seconds
+    history = [(0.0, best_seconds)]
+    done = seconds > 0
+    if done:
+        plans = [_plans(program, hierarchy, tensor, max_residencies) for tensor in range(len(program.tensors))]
+        for floor, choice in _by_floor(program, hierarchy, plans):
+            spent = time.perf_counter() - began
+            if spent > seconds:
+                done = False
+                break
+            if floor >= best_seconds:
+                break
+            mapping = _join([plans[tensor][index].mapping for tensor, index in enumerate(choice)])
+            judged = simulate(program, hierarchy, mapping).total_seconds
+            if judged >= best_seconds:
+                continue
+            packed = _pack(program, hierarchy, mapping)
+            if packed is not None:
+                best, best_seconds = packed, judged
+                history.append((spent, judged))
+            if progress is not None:
+                progress(min(spent / seconds, 1.0))
+    return SolveResult(
+        mapping=best,
+        seconds=best_seconds,
+        lower_bound_seconds=best_seconds if done else 0.0,
+        status="optimal" if done else "feasible",
+        solve_seconds=time.perf_counter() - began,
+        history=tuple(history),
+    )
+
+
+def _plans(program: Program, hierarchy: Hierarchy, tensor: int, max_residencies: int) -> list[_Plan]:
+    pieces = [piece for layer in range(1, hierarchy.num_layers) for piece in _pieces(program, tensor, layer)]
+    plans = [_Plan(mapping=Mapping())]
+    for count in range(1, max_residencies + 1):
+        for chosen in combinations(pieces, count):
+            if _collide(chosen):
+                continue
+            mapping = _join(list(chosen))
+            if not validate(program, hierarchy, mapping):
+                plans.append(_Plan(mapping=mapping))
+    return plans
+
+
+def _pieces(program: Program, tensor: int, layer: int) -> Iterator[Mapping]:
+    """Yield one residency with its copy in and its copy out, in all ways that are not absurd."""
+    end, uses = program.num_steps, program.tensors[tensor].uses
+    defined = {use.step for use in uses if use.kind == UseKind.DEFINE}
+    written = {use.step for use in uses if use.kind != UseKind.READ}
+    held = program.tensors[tensor].holdable
+    for first in range(HELD if held else 0, end):
+        for last in range(max(first, 0) + 1, end + 1):
+            residency = Residency(tensor=tensor, layer=layer, offset_bytes=0, start_step=first, end_step=last)
+            fills: list[tuple[int, int] | None] = [None] if first == HELD or first in defined else []
+            if first != HELD:
+                fills += [(issue, due) for issue in range(first, last + 1) for due in range(issue, last + 1)]
+            for fill in fills:
+                served = [use.step for use in uses if (first if fill is None else fill[1]) <= use.step < last]
+                if not served and not (held and last == end):
+                    continue
+                outs: list[tuple[int, int] | None] = [None]
+                if written & set(served):
+                    low = min(written & set(served)) + 1
+                    outs += [(issue, due) for issue in range(low, last + 1) for due in range(issue, last + 1)]
+                for out in outs:
+                    size = program.tensors[tensor].size_bytes
+                    moves = []
+                    if fill is not None:
+                        moves.append(_copy(tensor, HOME, 0, fill, size))
+                    if out is not None:
+                        moves.append(_copy(tensor, 0, HOME, out, size))
+                    yield Mapping(residencies=(residency,), transfers=tuple(moves))
+
+
+def _copy(tensor: int, source: int, target: int, span: tuple[int, int], size: int) -> Transfer:
+    return Transfer(
+        tensor=tensor, source=source, target=target, start_after=span[0] - 1, done_before=span[1], size_bytes=size
+    )
+
+
+def _collide(pieces: tuple[Mapping, ...]) -> bool:
+    spans = sorted(
+        (p.residencies[0].layer, max(p.residencies[0].start_step, 0), p.residencies[0].end_step) for p in pieces
+    )
+    return any(a[0] == b[0] and b[1] < a[2] for a, b in pairwise(spans))
+
+
+def _join(parts: list[Mapping]) -> Mapping:
+    residencies: list[Residency] = []
+    transfers: list[Transfer] = []
+    for part in parts:
+        shift = len(residencies)
+        residencies.extend(part.residencies)
+        for x in part.transfers:
+            source = x.source if x.source == HOME else x.source + shift
+            target = x.target if x.target == HOME else x.target + shift
+            transfers.append(replace(x, source=source, target=target))
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+def _by_floor(
+    program: Program, hierarchy: Hierarchy, plans: list[list[_Plan]]
+) -> Iterator[tuple[float, tuple[int, ...]]]:
+    """Yield (seconds without any wait, plan of each tensor) in ascending order, where the layers are large enough."""
+    speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
+    capacity = np.array([layer.capacity_bytes for layer in hierarchy.layers])
+    base = bytes_by_layer(program, hierarchy, serving_layers(program, Mapping()))
+    changes = [
+        [bytes_by_layer(program, hierarchy, serving_layers(program, p.mapping)) - base for p in ps] for ps in plans
+    ]
+    filled = [[occupancy(program, hierarchy, p.mapping) for p in ps] for ps in plans]
+    found = []
+    for choice in product(*(range(len(ps)) for ps in plans)):
+        taken = sum((filled[tensor][index] for tensor, index in enumerate(choice)), np.zeros_like(base))
+        if (taken > capacity).any():
+            continue
+        table = base + sum((changes[tensor][index] for tensor, index in enumerate(choice)), np.zeros_like(base))
+        times = np.maximum(program.compute_seconds, (table / speeds).sum(axis=1)) * program.trip_counts
+        found.append((float(times.sum()), choice))
+    found.sort()
+    yield from found
+
+
+def _pack(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Mapping | None:
+    """Give each residency an offset that is a sum of other residencies' rounded sizes; None if none is valid."""
+    grains = [hierarchy.layers[r.layer].alignment_bytes for r in mapping.residencies]
+    sizes = [
+        -(-program.tensors[r.tensor].size_bytes // g) * g for r, g in zip(mapping.residencies, grains, strict=True)
+    ]
+    options = []
+    for index, r in enumerate(mapping.residencies):
+        others = [s for j, s in enumerate(sizes) if j != index and mapping.residencies[j].layer == r.layer]
+        sums = {sum(subset) for n in range(len(others) + 1) for subset in combinations(others, n)}
+        room = hierarchy.layers[r.layer].capacity_bytes - program.tensors[r.tensor].size_bytes
+        options.append(sorted(s for s in sums if s <= room))
+    for offsets in product(*options):
+        rows = tuple(replace(r, offset_bytes=o) for r, o in zip(mapping.residencies, offsets, strict=True))
+        packed = Mapping(residencies=rows, transfers=mapping.transfers)
+        if not validate(program, hierarchy, packed):
+            return packed
+    return None

@@ -1,0 +1,181 @@
+"""The validator against a machine that really moves bytes, and against one mutation of every kind."""
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from tests.judge.concrete import Machine
+from tests.strategies import likely_mappings, loose_mappings, programs, small_hierarchy
+
+
+def _cases(num_layers: int) -> st.SearchStrategy[tuple[Program, Mapping]]:
+    memory = small_hierarchy(num_layers=num_layers)
+    return programs().flatmap(
+        lambda p: st.tuples(st.just(p), st.one_of(likely_mappings(p, memory), loose_mappings(p, memory)))
+    )
+
+
+def test_a_mapping_without_violations_runs_on_a_real_machine() -> None:
+    seen: Counter[bool] = Counter()
+
+    @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.integers(2, 3).flatmap(lambda n: st.tuples(st.just(n), _cases(n))))
+    def check(case: tuple[int, tuple[Program, Mapping]]) -> None:
+        num_layers, (program, mapping) = case
+        memory = small_hierarchy(num_layers=num_layers)
+        violations = validate(program, memory, mapping)
+        errors = Machine(program, memory, mapping).run()
+        if mapping.residencies:
+            seen[not violations] += 1
+        if errors:
+            assert violations, errors
+
+    check()
+    assert min(seen[True], seen[False]) > 100, "the property saw only one kind of mapping"
+
+
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(_cases(2), st.data())
+def test_a_mutated_mapping_that_breaks_the_machine_is_caught(
+    case: tuple[Program, Mapping], data: st.DataObject
+) -> None:
+    program, mapping = case
+    assume(mapping.residencies)
+    mutant = _mutate(mapping, data)
+    if Machine(program, small_hierarchy(), mutant).run():
+        assert validate(program, small_hierarchy(), mutant)
+
+
+def _mutate(mapping: Mapping, data: st.DataObject) -> Mapping:
+    residencies, transfers = list(mapping.residencies), list(mapping.transfers)
+    kind = data.draw(st.sampled_from(("shift", "shorten", "drop", "late", "early")))
+    i = data.draw(st.integers(0, len(residencies) - 1))
+    r = residencies[i]
+    if kind == "shift":
+        residencies[i] = replace(r, offset_bytes=data.draw(st.integers(0, 7)))
+    elif kind == "shorten" and r.end_step - max(r.start_step, 0) > 1:
+        residencies[i] = replace(r, end_step=r.end_step - 1)
+    elif transfers:
+        x = data.draw(st.integers(0, len(transfers) - 1))
+        t = transfers[x]
+        if kind == "drop":
+            del transfers[x]
+        elif kind == "late":
+            transfers[x] = replace(t, done_before=t.done_before + 1)
+        elif kind == "early" and t.start_after >= 0:
+            transfers[x] = replace(t, start_after=t.start_after - 1)
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+# One program and one valid mapping in which every rule matters, and for each rule a change that breaks it alone.
+
+
+def _program(**change: object) -> Program:
+    instructions = tuple(
+        Instruction(name=f"i{t}", compute_seconds=1.0, trip_count=3 if 2 <= t < 5 else 1) for t in range(8)
+    )
+    weight = Tensor(
+        name="w", size_bytes=4, is_parameter=True, holdable=True, uses=(Use(step=1, bytes=4), Use(step=3, bytes=4))
+    )
+    carry = Tensor(
+        name="c",
+        size_bytes=4,
+        is_output=True,
+        uses=(
+            Use(step=0, bytes=4, kind=UseKind.DEFINE),
+            Use(step=3, bytes=4),
+            Use(step=4, bytes=4, kind=UseKind.DEFINE),
+        ),
+    )
+    pinned = Tensor(name="p", size_bytes=4, uses=(Use(step=6, bytes=4, kind=UseKind.DEFINE),), movable=False)
+    tensors = [replace(weight, **change), carry, pinned]  # type: ignore[arg-type]
+    loop = Loop(start_step=2, end_step=5, trip_count=3)
+    return Program(name="every rule", instructions=instructions, tensors=tuple(tensors), loops=(loop,))
+
+
+MEMORY = small_hierarchy(16)
+RESIDENCIES = (
+    Residency(tensor=0, layer=1, offset_bytes=0, start_step=0, end_step=5),
+    Residency(tensor=1, layer=1, offset_bytes=4, start_step=0, end_step=4),
+    Residency(tensor=1, layer=1, offset_bytes=4, start_step=4, end_step=8),
+)
+TRANSFERS = (
+    Transfer(tensor=0, source=HOME, target=0, start_after=-1, done_before=1, size_bytes=4),
+    Transfer(tensor=1, source=2, target=HOME, start_after=4, done_before=7, size_bytes=4),
+)
+
+
+def _rules(
+    residencies: tuple[Residency, ...] = RESIDENCIES,
+    transfers: tuple[Transfer, ...] = TRANSFERS,
+    *,
+    program: Program | None = None,
+    memory: Hierarchy = MEMORY,
+) -> set[str]:
+    mapping = Mapping(residencies=residencies, transfers=transfers)
+    return {v.rule for v in validate(program or _program(), memory, mapping)}
+
+
+def _with(index: int, **change: object) -> tuple[Residency, ...]:
+    changed = list(RESIDENCIES)
+    changed[index] = replace(changed[index], **change)  # type: ignore[arg-type]
+    return tuple(changed)
+
+
+def _moved(index: int, **change: object) -> tuple[Transfer, ...]:
+    changed = list(TRANSFERS)
+    changed[index] = replace(changed[index], **change)  # type: ignore[arg-type]
+    return tuple(changed)
+
+
+def test_the_example_is_valid() -> None:
+    assert _rules() == set()
+    assert not Machine(_program(), MEMORY, Mapping(residencies=RESIDENCIES, transfers=TRANSFERS)).run()
+
+
+def test_every_rule_is_named() -> None:
+    extra = Residency(tensor=2, layer=1, offset_bytes=8, start_step=6, end_step=8)
+    held = Residency(tensor=0, layer=1, offset_bytes=0, start_step=HELD, end_step=5)
+    narrow = replace(MEMORY, links=(replace(MEMORY.links[0], max_in_flight=1),))
+    coarse = replace(MEMORY, layers=(MEMORY.layers[0], replace(MEMORY.layers[1], alignment_bytes=8)))
+    twice = (*TRANSFERS, replace(TRANSFERS[1], start_after=5, done_before=7))
+    assert _rules(_with(0, tensor=9)) == {"reference"}
+    assert _rules(transfers=_moved(0, target=7)) == {"reference"}
+    assert _rules(transfers=_moved(1, tensor=0)) == {"reference"}
+    assert _rules((*RESIDENCIES, extra)) == {"movable"}
+    assert _rules(_with(0, offset_bytes=14)) == {"capacity"}
+    assert _rules(_with(0, offset_bytes=-1)) == {"capacity"}
+    assert _rules(memory=coarse) == {"alignment"}
+    assert _rules(_with(0, offset_bytes=3)) == {"overlap"}
+    assert "one-place" in _rules((*RESIDENCIES, replace(RESIDENCIES[0], offset_bytes=12)))
+    assert _rules(transfers=TRANSFERS[1:]) == {"fill", "stale"}
+    assert _rules(transfers=_moved(0, size_bytes=3)) == {"fill"}
+    assert _rules(_with(2, end_step=6)) == {"transfer"}
+    assert _rules(transfers=_moved(1, size_bytes=3)) == {"transfer"}
+    assert _rules(transfers=_moved(0, done_before=3)) == {"loop"}
+    assert _rules(transfers=twice, memory=narrow) == {"in-flight"}
+    assert _rules(program=_program(hoistable=False)) == {"hoist"}
+    assert "held" in _rules((held, *RESIDENCIES[1:]), TRANSFERS[1:])
+    assert "held" in _rules((held, *RESIDENCIES[1:]), TRANSFERS[1:], program=_program(holdable=False))
+    assert _rules(transfers=TRANSFERS[:1]) == {"stale"}  # the output never comes home
+    assert _rules(_with(2, offset_bytes=8)) == {"stale"}  # the next iteration looks where it was at first
+
+
+def test_what_is_held_is_loaded_again_by_the_end() -> None:
+    held = Residency(tensor=0, layer=1, offset_bytes=0, start_step=HELD, end_step=5)
+    again = Residency(tensor=0, layer=1, offset_bytes=0, start_step=6, end_step=8)
+    reload = Transfer(tensor=0, source=HOME, target=3, start_after=5, done_before=8, size_bytes=4)
+    assert _rules((held, *RESIDENCIES[1:], again), (TRANSFERS[1], reload)) == set()
+
+
+def test_slices_of_one_copy_share_their_loops() -> None:
+    """Else what is copied once before a loop could be completed inside it, for one slice's price."""
+    outside = replace(TRANSFERS[0], size_bytes=2, done_before=2)
+    inside = replace(outside, start_after=2, done_before=3, slice_offset_bytes=2)
+    assert "loop" in _rules(transfers=(outside, TRANSFERS[1], inside))

@@ -1,0 +1,233 @@
+"""Pictures and timelines: every residency, copy and stall of the judge is in them, where it belongs."""
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.errors import InputError
+from mallocgame.hierarchy import preset
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer, rectangles
+from mallocgame.program import Program
+from mallocgame.report.comparison import save_comparison
+from mallocgame.report.memory_map import Report, save_report
+from mallocgame.report.perfetto import perfetto_events, save_perfetto
+from mallocgame.report.scene import Scene, build_scene, tensor_color
+from tests.strategies import likely_mappings, programs, small_hierarchy
+from tests.toy import toy_program
+
+MEMORY = small_hierarchy(num_layers=3)
+
+
+def solved() -> Report:
+    program, memory = toy_program(num_layers=20, trip_count=3), preset("v5e")
+    mapping = greedy(program, memory).mapping
+    timeline = simulate(program, memory, mapping)
+    return Report(
+        title="<b>toy & co</b> @DATA@",
+        program=program,
+        hierarchy=memory,
+        mapping=mapping,
+        timeline=timeline,
+        xla_judged_seconds=2 * timeline.total_seconds,
+        lower_bound_seconds=timeline.total_seconds / 2,
+    )
+
+
+def scene_of(report: Report) -> Scene:
+    return build_scene(report.program, report.hierarchy, report.mapping, report.timeline)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(programs().flatmap(lambda p: st.tuples(st.just(p), likely_mappings(p, MEMORY))))
+def test_a_scene_agrees_with_the_judge(case: tuple[Program, Mapping]) -> None:
+    program, mapping = case
+    if validate(program, MEMORY, mapping):
+        return
+    timeline = simulate(program, MEMORY, mapping)
+    scene = build_scene(program, MEMORY, mapping, timeline)
+    total = timeline.total_seconds
+    assert len(scene.boxes) == len(rectangles(program, mapping))
+    assert len(scene.arrows) == len(mapping.transfers)
+    assert sum(end - start for start, end in scene.stalls) == pytest.approx(timeline.stall_seconds.sum())
+    for box in scene.boxes:
+        assert 0 <= box.start_seconds <= box.filled_seconds <= box.end_seconds <= total * (1 + 1e-12)
+    for arrow, x in zip(scene.arrows, mapping.transfers, strict=True):
+        assert 0 <= arrow.issue_seconds <= arrow.finish_seconds * (1 + 1e-12) + 1e-12
+        assert (arrow.source == HOME, arrow.target == HOME) == (x.source == HOME, x.target == HOME)
+    shares = scene.link_instructions + scene.link_copies
+    assert float(shares.max(initial=0)) <= 1 + 1e-9
+    assert float(scene.link_copies.min(initial=0)) >= 0
+    width = np.diff(scene.link_edges_seconds)
+    busy = (scene.link_copies * width).sum(axis=1)
+    assert np.all(busy <= timeline.link_busy_seconds * (1 + 1e-6) + 1e-9)
+
+
+def test_a_box_is_where_and_when_its_residency_is() -> None:
+    report = solved()
+    scene, timeline, mapping = scene_of(report), report.timeline, report.mapping
+    for box, r in zip(scene.boxes, mapping.residencies, strict=True):
+        steps = range(max(r.start_step, 0), r.end_step)
+        # In the middle of each of its steps the box is there; in the middle of the steps around it, it is not.
+        middles = timeline.start_seconds + timeline.elapsed_seconds / 2
+        inside = (box.start_seconds <= middles) & (middles < box.end_seconds)
+        assert np.flatnonzero(inside).tolist() == list(steps)
+        assert (box.offset_bytes, box.layer) == (r.offset_bytes, r.layer)
+        assert box.size_bytes == report.program.tensors[r.tensor].size_bytes
+        assert box.color == tensor_color(r.tensor)
+    # What the link carries in the picture is what it carries in the judge, but for the rounding of finish times.
+    carried = (scene.link_copies * np.diff(scene.link_edges_seconds)).sum()
+    assert carried == pytest.approx(timeline.link_busy_seconds.sum(), rel=0.05)
+
+
+def test_slices_are_boxes_of_their_own() -> None:
+    program, memory = toy_program(num_layers=6), preset("v5e")
+    size = program.tensors[5].size_bytes
+    half = size // 2
+    place = Residency(tensor=5, layer=1, offset_bytes=0, start_step=1, end_step=7)
+    parts = [
+        Transfer(tensor=5, source=HOME, target=0, start_after=0, done_before=5, size_bytes=half),
+        Transfer(
+            tensor=5,
+            source=HOME,
+            target=0,
+            start_after=2,
+            done_before=5,
+            size_bytes=size - half,
+            slice_offset_bytes=half,
+        ),
+    ]
+    mapping = Mapping(residencies=(place,), transfers=tuple(parts))
+    scene = build_scene(program, memory, mapping, simulate(program, memory, mapping))
+    assert [(box.offset_bytes, box.size_bytes) for box in scene.boxes] == [(0, half), (half, size - half)]
+    assert scene.boxes[0].start_seconds < scene.boxes[1].start_seconds
+    assert [arrow.target for arrow in scene.arrows] == [0, 1]
+
+
+def test_png(tmp_path: Path) -> None:
+    report = solved()
+    save_report(tmp_path / "map.png", report)
+    data = (tmp_path / "map.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert len(data) > 30_000
+    empty = Mapping()
+    timeline = simulate(report.program, report.hierarchy, empty)
+    nothing = Report(title="", program=report.program, hierarchy=report.hierarchy, mapping=empty, timeline=timeline)
+    save_report(tmp_path / "empty.png", nothing)
+    save_report(tmp_path / "empty.html", nothing)
+
+
+def test_html_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
+    report = solved()
+    save_report(tmp_path / "map.html", report)
+    text = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert not re.findall(r"(?:src|href)\s*=|https?://|@import|url\(", text)
+    assert "&lt;b&gt;toy &amp; co&lt;/b&gt; @DATA@" in text
+    assert "<b>toy" not in text
+    assert "speed-up 2.000×" in text
+    assert "gap 50.0 %" in text
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    scene = scene_of(report)
+    assert [box[0] for box in data["boxes"]] == [box.name for box in scene.boxes]
+    assert [arrow[5] for arrow in data["arrows"]] == [x.size_bytes for x in report.mapping.transfers]
+    assert len(data["occupancy"]) == 2
+    assert len(data["edges"]) == report.program.num_steps + 1
+
+
+def test_a_name_cannot_leave_the_data_block(tmp_path: Path) -> None:
+    report = solved()
+    name = "</script><script>alert(1)</script><!--"
+    tensors = tuple(_renamed(t, name) for t in report.program.tensors)
+    program = Program(name="p", instructions=report.program.instructions, tensors=tensors, loops=report.program.loops)
+    timeline = simulate(program, report.hierarchy, report.mapping)
+    nasty = Report(title="t", program=program, hierarchy=report.hierarchy, mapping=report.mapping, timeline=timeline)
+    save_report(tmp_path / "map.html", nasty)
+    text = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "<!--" not in text
+
+
+def _renamed(tensor: object, name: str) -> object:
+    from dataclasses import replace
+
+    return replace(tensor, name=name)  # type: ignore[type-var]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
+def test_the_script_of_the_page_runs(tmp_path: Path) -> None:
+    """A canvas that only counts: drawing, zooming, dragging and pointing raise nothing and find what is there."""
+    save_report(tmp_path / "map.html", solved())
+    harness = Path(__file__).parent / "report_harness.js"
+    done = subprocess.run(
+        ["node", str(harness), str(tmp_path / "map.html")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["drawn"] > 100
+    assert seen["zoomed"] > 20
+    assert any("MiB at offset" in tip for tip in seen["tips"])
+    assert any(tip.startswith("copy of") for tip in seen["tips"])
+    assert any("stall of" in tip for tip in seen["tips"])
+
+
+@pytest.mark.parametrize("name", ["map.pdf", "no/folder/map.png", "no/folder/map.html"])
+def test_reports_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"expected a name|cannot write"):
+        save_report(tmp_path / name, solved())
+
+
+def test_perfetto_slices_nest_and_tell_the_judge_s_times(tmp_path: Path) -> None:
+    report = solved()
+    args = (report.program, report.hierarchy, report.mapping, report.timeline)
+    save_perfetto(tmp_path / "t.json", *args)
+    save_perfetto(tmp_path / "t.json.gz", *args)
+    text = (tmp_path / "t.json").read_bytes()
+    assert gzip.decompress((tmp_path / "t.json.gz").read_bytes()) == text
+    events = json.loads(text)["traceEvents"]
+    assert events == json.loads(json.dumps(perfetto_events(*args)))
+    slices = [e for e in events if e["ph"] == "X"]
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["ph"] == "M"}
+    tracks: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for e in slices:
+        tracks.setdefault((e["pid"], e["tid"]), []).append((e["ts"], e["ts"] + e["dur"]))
+    assert set(tracks) <= set(names)
+    for spans in tracks.values():
+        spans.sort()
+        assert all(b >= a - 1e-6 for (_, a), (b, _) in pairwise(spans))
+    kinds = {names[key]: spans for key, spans in tracks.items()}
+    assert len(kinds["instructions"]) == report.program.num_steps
+    assert kinds["instructions"][-1][1] <= 1e6 * report.timeline.total_seconds + 1e-6
+    stalled = sum(b - a for a, b in kinds["stalls"])
+    assert stalled == pytest.approx(1e6 * float(report.timeline.stall_seconds.sum()))
+    copies = [e for e in slices if e["pid"] != 1]
+    assert sum(e["args"]["bytes"] for e in copies) == sum(x.size_bytes for x in report.mapping.transfers)
+    assert {names[e["pid"], e["tid"]] for e in copies} == {"HBM to VMEM", "VMEM to HBM"}
+    counters = [e["args"]["VMEM"] for e in events if e["ph"] == "C"]
+    assert counters == report.timeline.occupancy_bytes[:, 1].tolist()
+
+
+def test_comparison_figure(tmp_path: Path) -> None:
+    rows = [
+        {"trace": t, "solver": s, "speedup_over_xla": v, "xla_judged_seconds": 2.0, "lower_bound_seconds": 1.0}
+        for t in ("a", "b")
+        for s, v in (("xla", 1.0), ("greedy", 1.5))
+    ]
+    rows.append({"trace": "c", "solver": "greedy", "speedup_over_xla": None, "xla_judged_seconds": None})
+    for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        save_comparison(tmp_path / f"f{suffix}", rows, ["xla", "greedy"])
+        assert (tmp_path / f"f{suffix}").read_bytes().startswith(start)
+    with pytest.raises(InputError, match="nothing to draw"):
+        save_comparison(tmp_path / "f.png", rows[-1:], ["greedy"])

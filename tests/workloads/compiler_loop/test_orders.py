@@ -1,0 +1,325 @@
+"""Orders: what they say, how they are spelt, and how refusals are met."""
+
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mallocgame.errors import InputError
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer
+from mallocgame.program import Instruction, Program, Tensor, Use
+from mallocgame.workloads.compiler_loop.moves import Outlook, Part, Wishes, moves, put_together, take_apart
+from mallocgame.workloads.compiler_loop.overrides import (
+    PREFERRED,
+    SORT_ORDER,
+    TENSOR_OVERRIDES,
+    Action,
+    Decision,
+    decisions_of,
+    definitions,
+    environment_line,
+    escape,
+    options_of,
+)
+from mallocgame.workloads.compiler_loop.realise import (
+    MAX_REFUSALS,
+    Search,
+    _accepted,
+    blamed,
+    complete,
+    improve,
+    realise,
+)
+from mallocgame.workloads.compiler_loop.verify import Evaluation, Fate, fate_of
+from mallocgame.workloads.xla.records import Position
+from tests.workloads.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, pinned, program
+
+REFUSAL = "MSA strict override failed for instruction '{}' operand {}, shape f32[9], defining instruction '{}': Out of"
+
+
+def pinned_part(tensor: int) -> Part:
+    return Part(residencies=(pinned(tensor, 0, 4),))
+
+
+def test_toy_goal_is_valid() -> None:
+    assert validate(program(), HIERARCHY, goal()) == []
+
+
+def test_orders_of_a_mapping() -> None:
+    told = {(d.action, d.place, d.step, d.start_after) for d in decisions_of(program(), goal())}
+    assert told == {
+        (Action.PREFETCH, Position(instruction="use_b", operand=1), 3, 0),
+        (Action.PIN, Position(instruction="make.1", index=(1,)), 0, -1),
+        (Action.KEEP, Position(instruction="use_a.2"), 2, -1),
+    }
+
+
+def test_empty_mapping_keeps_everything_by_its_definition() -> None:
+    told = decisions_of(program(), Mapping())
+    assert {d.action for d in told} == {Action.KEEP}
+    assert {d.place.instruction for d in told} == {"weight.0", "make.1", "use_a.2"}
+    assert [d.tensor for d in told] == [1, 0, 2]  # by the bytes that they move
+
+
+def test_value_that_leaves_fast_memory_is_kept_at_its_later_use() -> None:
+    early = Mapping(residencies=(pinned(1, 50, 3),))
+    (order,) = [d for d in decisions_of(program(), early) if d.tensor == 1]
+    assert (order.action, order.place) == (Action.KEEP, Position(instruction="use_b", operand=0, index=(2, 0)))
+    assert fate_of(order, program(), early) is Fate.REALISED
+    assert fate_of(order, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.CHANGED
+
+
+def test_pin_is_realised_only_to_the_last_use() -> None:
+    (pin,) = [d for d in decisions_of(program(), goal()) if d.action is Action.PIN]
+    assert fate_of(pin, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.REALISED
+    assert fate_of(pin, program(), Mapping(residencies=(pinned(1, 50, 3),))) is Fate.CHANGED
+
+
+def test_copy_that_is_asked_for_earlier_begins_after_the_use_before() -> None:
+    longer = Program(
+        name="longer",
+        instructions=tuple(Instruction(name=n, compute_seconds=1.0) for n in "abcdef"),
+        tensors=(
+            Tensor(
+                name="w",
+                size_bytes=50,
+                is_parameter=True,
+                uses=(Use(step=2, bytes=50, operand=0), Use(step=5, bytes=50, operand=3)),
+            ),
+        ),
+    )
+    stay = Residency(tensor=0, layer=1, offset_bytes=0, start_step=5, end_step=6)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=4, done_before=5, size_bytes=50)
+    parts = take_apart(Mapping(residencies=(stay,), transfers=(copy,)))
+    found = list(moves(longer, parts, np.ones(7), Wishes.of(longer, Mapping())))
+    assert {d.start_after for m in found for d in m.orders if d.action is Action.PREFER} == {3, 2}
+
+
+def test_use_is_not_kept_where_that_would_hit_a_fast_result() -> None:
+    both = Mapping(residencies=(pinned(2, 0, 4), pinned(1, 50, 1)))  # use_a.2 reads slow and writes fast
+    told = [d.place for d in decisions_of(program(), both) if d.tensor == 1]
+    assert told == [Position(instruction="use_b", operand=0, index=(2, 0))]
+
+
+def test_spelling() -> None:
+    options = options_of([*decisions_of(program(), goal()), *definitions(program(), 1, Action.FIRST)], {"x": "1"})
+    assert options == {
+        "x": "1",
+        TENSOR_OVERRIDES: (
+            "overrides{hlo_position_matcher{instruction_name_regex:'make[.]1',tuple_index{index:1}},"
+            "pin_in_alternate_memory{}}"
+            "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
+            "prefetch{logical_time:0,strict_timing:true}}"
+            "overrides{hlo_position_matcher{instruction_name_regex:'use_a[.]2'},keep_in_default_memory{}}"
+        ),
+        SORT_ORDER: (
+            "overrides{hlo_position_matcher{instruction_name_regex:'make[.]1',tuple_index{index:1}},"
+            "override_options{assign_first:true}}"
+        ),
+    }
+    assert options_of([]) == {}
+
+
+def test_a_shell_hands_the_line_on_unchanged() -> None:
+    options = options_of(decisions_of(program(), goal()))
+    (word,) = shlex.split(environment_line(options))
+    assert word == f"LIBTPU_INIT_ARGS=--{TENSOR_OVERRIDES}={options[TENSOR_OVERRIDES]}"
+    assert not set(str(options[TENSOR_OVERRIDES])) & set(' \\"\n')
+
+
+NAMES = st.text(alphabet="abz019_.-", min_size=1)
+
+
+@given(NAMES, NAMES)
+def test_escaped_names_match_themselves_alone(name: str, other: str) -> None:
+    assert re.fullmatch(escape(name), name)
+    assert bool(re.fullmatch(escape(name), other)) == (name == other)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x'", "(.*)", "a\\b", "é"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="not the name of an instruction"):
+        escape(name)
+
+
+def test_obedient_compiler_gets_all_orders_and_reaches_the_goal() -> None:
+    fake = FakeCompiler()
+    search = fake.search()
+    default = search.best.judged_seconds
+    realise(search, program(), goal())
+    assert {d for d in search.decisions if d.action is not Action.FIRST} == set(decisions_of(program(), goal()))
+    assert {d.tensor for d in search.decisions if d.action is Action.FIRST} == {1}  # what is pinned
+    assert search.best.mapping is not None
+    assert search.best.judged_seconds < default
+    fates = {fate_of(d, program(), search.best.mapping) for d in decisions_of(program(), goal())}
+    assert fates == {Fate.REALISED}
+
+
+def test_refused_order_is_withdrawn_and_the_rest_kept() -> None:
+    def refuse(orders: set[Decision]) -> str:
+        pins = any(d.action is Action.PIN for d in orders)
+        return REFUSAL.format("use_b", 0, "make.1") if pins else ""
+
+    search = FakeCompiler(refuse).search()
+    realise(search, program(), goal())
+    assert {d.action for d in search.refused} == {Action.PIN, Action.FIRST}
+    assert {d.action for d in search.decisions} == {Action.PREFETCH, Action.KEEP}
+    pin = next(d for d in search.refused if d.action is Action.PIN)
+    assert fate_of(pin, program(), search.best.mapping, refused=True) is Fate.REFUSED
+    assert fate_of(pin, program(), search.best.mapping) is Fate.CHANGED
+
+
+@pytest.mark.parametrize("reason", ["the compiler ended without a word", REFUSAL.format("other", 3, "other")])
+def test_compiler_that_refuses_everything_leaves_the_default(reason: str) -> None:
+    fake = FakeCompiler(lambda orders: reason if orders else "")
+    search = fake.search()
+    default = search.best
+    realise(search, program(), goal())
+    improve(search, program(), HIERARCHY, goal())
+    assert search.best is default
+    assert search.decisions == ()
+    assert len(fake.asked) < 60
+
+
+def test_refusals_are_met_in_few_compilations() -> None:
+    many = [Decision(action=Action.PIN, tensor=1, place=Position(instruction=f"x.{i}"), step=0) for i in range(100)]
+    fake = FakeCompiler(lambda orders: "no" if len(orders) > 40 else "")
+    assert 20 < len(_accepted(fake.search(), [], many)) <= 40
+    assert len(fake.asked) <= MAX_REFUSALS
+
+
+def test_a_disobedient_compiler_never_makes_it_worse() -> None:
+    class Contrary(FakeCompiler):
+        def mapping(self, orders: set[Decision]) -> Mapping:
+            return Mapping() if orders else super().mapping(orders)
+
+    search = Contrary().search()
+    default = search.best
+    realise(search, program(), goal())
+    improve(search, program(), HIERARCHY, goal())
+    assert search.best is default
+
+
+def test_improve_finds_what_the_first_round_missed() -> None:
+    def refuse(orders: set[Decision]) -> str:  # the pin is taken only without the order to place it first
+        return REFUSAL.format("use_b", 0, "make.1") if {Action.PIN, Action.FIRST} <= {d.action for d in orders} else ""
+
+    search = FakeCompiler(refuse).search()
+    realise(search, program(), goal())
+    missed = search.best.judged_seconds
+    improve(search, program(), HIERARCHY, goal())
+    assert search.best.judged_seconds < missed
+    assert Action.PIN in {d.action for d in search.decisions}
+
+
+@pytest.mark.parametrize(("judged", "taken"), [(10.0, True), (10.00001, True), (10.1, False), (float("inf"), False)])
+def test_mapping_is_completed_where_that_costs_nothing(judged: float, taken: bool) -> None:
+    own = Mapping(residencies=(pinned(2, 60, 4),))  # which is to be in slow memory
+
+    def evaluate(orders: Sequence[Decision]) -> Evaluation:
+        assert {d.action for d in orders} == {Action.KEEP}
+        return Evaluation(options={"a": "b"}, mapping=None if judged > 1e9 else Mapping(), judged_seconds=judged)
+
+    best = Evaluation(options={}, mapping=own, judged_seconds=10.0)
+    search = Search(evaluate=evaluate, deadline=time.monotonic() + 10, best=best)
+    complete(search, program(), Mapping())
+    assert (search.best.mapping == Mapping()) == taken
+    assert (len(search.decisions) == 3) == taken
+    evaluations = search.evaluations
+    complete(search, program(), own)  # nothing is missing where it is as wished
+    assert search.evaluations == evaluations
+
+
+def test_no_time_means_no_search() -> None:
+    fake = FakeCompiler()
+    search = fake.search(seconds=0.0)
+    realise(search, program(), goal())
+    improve(search, program(), HIERARCHY, goal())
+    assert len(fake.asked) == 1
+
+
+def test_large_value_is_pinned_though_others_must_give_way() -> None:
+    """Space is short: the move says who goes, and is expected to pay for that."""
+    own = Mapping(
+        residencies=(
+            Residency(tensor=0, layer=1, offset_bytes=0, start_step=1, end_step=4),
+            pinned(2, 60, 4),
+        ),
+        transfers=(Transfer(tensor=0, source=HOME, target=0, start_after=0, done_before=3, size_bytes=50),),
+    )
+    tight = replace(HIERARCHY, layers=(HIERARCHY.layers[0], replace(HIERARCHY.layers[1], capacity_bytes=70)))
+    outlook = Outlook(program=program(), hierarchy=tight)
+    parts = take_apart(own)
+    assert put_together(parts) == own
+    no_stalls = np.zeros(program().num_steps + 1)
+    (pin,) = [m for m in moves(program(), parts, no_stalls, Wishes.of(program(), goal())) if m.part == pinned_part(1)]
+    assert outlook.seconds(pin.expected(parts)) == float("inf")
+    roomy = outlook.make_room(parts, pin)
+    assert roomy is not None
+    assert outlook.seconds(roomy.expected(parts)) < float("inf")
+    assert {tensor for tensor, _ in roomy.displaced} == {0, 2}
+
+
+def test_late_copy_is_asked_for_earlier_but_not_before_its_last_use() -> None:
+    weight = Residency(tensor=0, layer=1, offset_bytes=0, start_step=3, end_step=4)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=2, done_before=3, size_bytes=50)
+    late = take_apart(Mapping(residencies=(weight,), transfers=(copy,)))
+    stalls = np.array([0.0, 0.0, 0.0, 1.0, 0.0])
+    found = [m for m in moves(program(), late, stalls, Wishes.of(program(), Mapping())) if m.tensor == 0]
+    orders = {(d.action, d.start_after) for m in found for d in m.orders}
+    assert orders == {(Action.KEEP, -1), (Action.PREFER, 1), (Action.PREFER, -1)}
+    outlook = Outlook(program=program(), hierarchy=HIERARCHY)
+    early = min(found, key=lambda m: outlook.seconds(m.expected(late)))
+    assert outlook.seconds(early.expected(late)) < outlook.seconds(late)
+    assert options_of([d for m in found for d in m.orders if d.action is Action.PREFER])[PREFERRED] == (
+        "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
+        "override_options{logical_time:1}}"
+        "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
+        "override_options{logical_time:-1}}"
+    )
+
+
+def test_one_of_two_copies_is_left_out_where_the_reader_writes_to_slow_memory() -> None:
+    twice = Program(
+        name="twice",
+        instructions=tuple(Instruction(name=n, compute_seconds=1.0) for n in ("a", "b", "c")),
+        tensors=(
+            Tensor(
+                name="w",
+                size_bytes=50,
+                is_parameter=True,
+                uses=(Use(step=0, bytes=50, operand=0), Use(step=2, bytes=50, operand=3)),
+            ),
+        ),
+    )
+    stays = tuple(Residency(tensor=0, layer=1, offset_bytes=0, start_step=s, end_step=e) for s, e in ((0, 1), (2, 3)))
+    copies = tuple(
+        Transfer(tensor=0, source=HOME, target=i, start_after=2 * i - 1, done_before=2 * i, size_bytes=50)
+        for i in (0, 1)
+    )
+    parts = take_apart(Mapping(residencies=stays, transfers=copies))
+    found = [m for m in moves(twice, parts, np.ones(4), Wishes.of(twice, Mapping())) if not m.whole]
+    kept = {d.place for m in found for d in m.orders if d.action is Action.KEEP}
+    assert kept == set()  # something may be born in fast memory where they begin: not safe
+    apart = take_apart(Mapping(residencies=(stays[0], replace(stays[1], start_step=1)), transfers=copies))
+    found = [m for m in moves(twice, apart, np.ones(4), Wishes.of(twice, Mapping())) if not m.whole]
+    (move,) = [m for m in found if m.orders[0].action is Action.KEEP]
+    assert move.orders[0].place == Position(instruction="c", operand=3)
+    assert move.part == Part(residencies=stays[:1], transfers=copies[:1])
+    assert move.apply([move.orders[0]]) == move.orders
+
+
+def test_blame_falls_on_the_operand_else_on_the_definition() -> None:
+    orders = decisions_of(program(), goal())
+    prefetch = [d for d in orders if d.action is Action.PREFETCH]
+    pin = [d for d in orders if d.action is Action.PIN]
+    assert blamed(REFUSAL.format("use_b", 1, "weight.0"), orders) == prefetch
+    assert blamed(REFUSAL.format("use_b", 0, "make.1"), orders) == pin
+    assert blamed("something else", orders) == []

@@ -1,0 +1,1 @@
+"""The loop with the compiler: a mapping as orders, given, verified, improved."""

@@ -1,0 +1,37 @@
+"""The compiler's own switches that matter to mappings. What helps one program harms another: each is tried."""
+
+from collections.abc import Iterator
+
+from mallocgame.invariants import invariant_parameters
+from mallocgame.mapping import HELD, Mapping, hoisted
+from mallocgame.program import Program
+from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
+from mallocgame.workloads.xla.compiler import Options
+
+# By default one parameter may stay in fast memory from one run of the program to the next; no order moves it away.
+NOTHING_HELD: Options = {"xla_msa_max_cross_program_prefetches": "0"}
+OTHERS: tuple[Options, ...] = (
+    {"xla_tpu_enforce_prefetch_fifo_order": "true"},
+    {"xla_msa_max_retries": "10"},
+    {"xla_msa_max_repacks": "0"},
+    {"xla_msa_max_overlap_to_mem_size_async_copy_ratio": "20"},
+)
+
+
+def hoist_limits_kib(program: Program, capacity_bytes: int) -> list[int]:
+    """Return the limits worth trying for copies before loops: what loop-invariant parameters need, and all there is."""
+    need = sum(program.tensors[t].size_bytes for t in invariant_parameters(program))
+    if not need:
+        return []
+    limit = capacity_bytes // 1024
+    return sorted({min(-(-need * 5 // 4) // 1024 + 64, limit), limit})
+
+
+def flags_for(program: Program, capacity_bytes: int, mapping: Mapping) -> Iterator[Options]:
+    """Yield the flags without which the compiler may not be able to carry out ``mapping``; first none at all."""
+    yield {}
+    if not any(r.start_step == HELD for r in mapping.residencies):
+        yield NOTHING_HELD
+    if hoisted(program, mapping):
+        for limit in hoist_limits_kib(program, capacity_bytes):
+            yield {HOIST_LIMIT: str(limit)}

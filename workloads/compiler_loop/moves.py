@@ -1,0 +1,281 @@
+"""Changes to what the compiler did, as orders that it takes, each with what the judge expects of it.
+
+A mapping is taken apart by tensor. A move puts other parts in place of a tensor's own; the judge says what that would
+bring if the compiler did nothing else. Space is only checked by its sum: the compiler chooses addresses.
+"""
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Table
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import Timeline, simulate
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import Program, Use
+from mallocgame.workloads.compiler_loop.overrides import Action, Decision, decisions_of, definitions
+from mallocgame.workloads.xla.records import Position
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+MAX_DISPLACED = 40
+EARLIER = (2, 4)  # a copy that is waited for is tried to begin so many times as far ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a mapping says of one tensor; transfers count its residencies from 0."""
+
+    residencies: tuple[Residency, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+
+
+Parts = dict[int, Part]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Orders for one tensor and what they should make of it. ``whole``: they replace all orders that it has.
+
+    ``displaced`` are other tensors that have to give way, without an order.
+    """
+
+    tensor: int
+    part: Part
+    orders: tuple[Decision, ...]
+    whole: bool = True
+    displaced: tuple[tuple[int, Part], ...] = ()
+
+    def expected(self, parts: Parts) -> Parts:
+        """Return ``parts`` with what this move should make of them."""
+        return parts | dict(self.displaced) | {self.tensor: self.part}
+
+    def apply(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+        """Return ``decisions`` with this move's orders, without those that they replace."""
+        places = {d.place for d in self.orders}
+        kept = [d for d in decisions if d.tensor != self.tensor or not (self.whole or d.place in places)]
+        return (*kept, *self.orders)
+
+
+def take_apart(mapping: Mapping) -> Parts:
+    """Return a mapping by tensor."""
+    places: dict[int, list[Residency]] = {}
+    local: list[int] = []
+    for r in mapping.residencies:
+        rows = places.setdefault(r.tensor, [])
+        local.append(len(rows))
+        rows.append(r)
+    moves: dict[int, list[Transfer]] = {}
+    for x in mapping.transfers:
+        source = x.source if x.source < 0 else local[x.source]
+        target = x.target if x.target < 0 else local[x.target]
+        moves.setdefault(x.tensor, []).append(replace(x, source=source, target=target))
+    return {t: Part(residencies=tuple(rows), transfers=tuple(moves.get(t, ()))) for t, rows in places.items()}
+
+
+def put_together(parts: Table[int, Part]) -> Mapping:
+    """Return the mapping of parts."""
+    residencies: list[Residency] = []
+    transfers: list[Transfer] = []
+    for part in parts.values():
+        first = len(residencies)
+        residencies += part.residencies
+        transfers += [
+            Transfer(  # much faster than dataclasses.replace
+                tensor=x.tensor,
+                source=x.source if x.source < 0 else first + x.source,
+                target=x.target if x.target < 0 else first + x.target,
+                start_after=x.start_after,
+                done_before=x.done_before,
+                size_bytes=x.size_bytes,
+                slice_offset_bytes=x.slice_offset_bytes,
+            )
+            for x in part.transfers
+        ]
+    transfers.sort(key=attrgetter("start_after", "done_before"))
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Judges parts."""
+
+    program: Program
+    hierarchy: Hierarchy
+
+    def timeline(self, parts: Table[int, Part]) -> Timeline:
+        """Judge parts, whatever space they take."""
+        return simulate(self.program, self.hierarchy, put_together(parts))
+
+    def seconds(self, parts: Table[int, Part]) -> float:
+        """Return the time of parts, infinite where they do not fit."""
+        found = self.timeline(parts)
+        return found.total_seconds if self._excess(found).max(initial=0) <= 0 else float("inf")
+
+    def _excess(self, found: Timeline) -> I64:
+        capacities = [layer.capacity_bytes for layer in self.hierarchy.layers]
+        above: I64 = (found.occupancy_bytes - np.array(capacities, dtype=np.int64))[:, 1:].max(axis=1)
+        return above
+
+    def make_room(self, parts: Parts, move: Move) -> Move | None:
+        """Let what moves the fewest bytes give way to a move that does not fit; None if that does not succeed."""
+        displaced: Parts = {}
+        for _ in range(MAX_DISPLACED):
+            excess = self._excess(self.timeline(move.expected(parts) | displaced))
+            step = int(np.argmax(excess))
+            if excess[step] <= 0:
+                return replace(move, displaced=tuple(displaced.items()))
+            there = [
+                (tensor, number)
+                for tensor, part in (parts | displaced).items()
+                for number, r in enumerate(part.residencies)
+                if tensor != move.tensor and r.start_step <= step < r.end_step
+            ]
+            large = [(t, n) for t, n in there if 16 * self.program.tensors[t].size_bytes >= excess[step]]
+            if not large:
+                return None
+            tensor, number = min(large, key=lambda place: self._traffic(parts | displaced, *place))
+            displaced[tensor] = without(displaced.get(tensor, parts[tensor]), number)
+        return None
+
+    def _traffic(self, parts: Parts, tensor: int, number: int) -> int:
+        r, trips = parts[tensor].residencies[number], self.program.trip_counts
+        uses = self.program.tensors[tensor].uses
+        return sum(u.bytes * int(trips[u.step]) for u in uses if r.start_step <= u.step < r.end_step)
+
+
+def without(part: Part, number: int) -> Part:
+    """Return a part without one residency, the copies into it and out of it."""
+    to = {i: i - (i > number) for i in range(len(part.residencies))} | {HOME: HOME}
+    kept = [x for x in part.transfers if number not in (x.source, x.target)]
+    return Part(
+        residencies=(*part.residencies[:number], *part.residencies[number + 1 :]),
+        transfers=tuple(replace(x, source=to[x.source], target=to[x.target]) for x in kept),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """A mapping that the compiler might be brought nearer to: its parts, and the orders for each."""
+
+    parts: Parts
+    orders: dict[int, tuple[Decision, ...]]
+
+    @classmethod
+    def of(cls, program: Program, mapping: Mapping) -> Self:
+        """Take a mapping apart."""
+        orders: dict[int, list[Decision]] = {}
+        for decision in decisions_of(program, mapping):
+            action = Action.PREFER if decision.action is Action.PREFETCH else decision.action
+            orders.setdefault(decision.tensor, []).append(replace(decision, action=action))
+        return cls(parts=take_apart(mapping), orders={tensor: tuple(found) for tensor, found in orders.items()})
+
+
+def moves(program: Program, parts: Parts, stalls: F64, wishes: Wishes) -> Iterator[Move]:
+    """Yield moves from a mapping, taken apart, whose copies are waited for before steps as ``stalls`` says.
+
+    A tensor may be kept in slow memory, wholly or for what one copy serves; pinned from its definition to its last
+    use; copied in earlier; or treated as in the mapping that is wished for, where there are orders for that.
+    """
+    places = {r.start_step for part in parts.values() for r in part.residencies}  # whose results may be fast
+    for tensor in sorted(parts.keys() | wishes.parts.keys()):
+        if not program.tensors[tensor].movable:
+            continue
+        now, then = parts.get(tensor, Part()), wishes.parts.get(tensor, Part())
+        if now.residencies:
+            yield Move(tensor=tensor, part=Part(), orders=tuple(definitions(program, tensor, Action.KEEP)))
+        if any(stalls[x.done_before] > 0 for x in now.transfers):
+            yield from _without_one(program, tensor, now, places)
+            yield from _earlier(program, tensor, now, stalls)
+        if now.transfers or not now.residencies:
+            yield from _pinned(program, tensor)
+        if now != then and tensor in wishes.orders and not any(x.target == HOME for x in then.transfers):
+            yield Move(tensor=tensor, part=then, orders=wishes.orders[tensor])
+
+
+def _pinned(program: Program, tensor: int) -> Iterator[Move]:
+    subject = program.tensors[tensor]
+    if subject.is_parameter or subject.is_output or any(use.home_only for use in subject.uses):
+        return
+    stay = Residency(
+        tensor=tensor, layer=1, offset_bytes=0, start_step=subject.uses[0].step, end_step=subject.uses[-1].step + 1
+    )
+    orders = (*definitions(program, tensor, Action.FIRST), *definitions(program, tensor, Action.PIN))
+    yield Move(tensor=tensor, part=Part(residencies=(stay,)), orders=orders)
+
+
+def _without_one(program: Program, tensor: int, part: Part, places: set[int]) -> Iterator[Move]:
+    """Leave out one copy into fast memory, and read what it serves from slow memory.
+
+    The order would also hit the results of the instructions that read: only where those are not fast.
+    """
+    for number, residency in enumerate(part.residencies):
+        inward = [x for x in part.transfers if x.target == number]
+        if len(part.residencies) < 2 or not inward or any(x.source == number for x in part.transfers):
+            continue
+        served = _served(program, residency, max(x.done_before for x in inward))
+        if any(use.operand < 0 or use.step in places for use in served):
+            continue
+        yield Move(
+            tensor=tensor,
+            part=without(part, number),
+            orders=tuple(
+                Decision(action=Action.KEEP, tensor=tensor, place=_operand(program, use), step=use.step)
+                for use in served
+            ),
+            whole=False,
+        )
+
+
+def _earlier(program: Program, tensor: int, part: Part, stalls: F64) -> Iterator[Move]:
+    """Begin a copy that is waited for earlier, in one piece, but not before what the copy would miss."""
+    uses = program.tensors[tensor].uses
+    for number, residency in enumerate(part.residencies):
+        inward = [x for x in part.transfers if x.target == number]
+        if not inward or residency.start_step == HELD or stalls[inward[0].done_before] <= 0:
+            continue
+        done, now = max(x.done_before for x in inward), min(x.start_after for x in inward)
+        served = [use for use in _served(program, residency, done) if use.operand >= 0]
+        ends = [r.end_step - 1 for r in part.residencies if r.start_step < residency.start_step]
+        least = max([use.step for use in uses if use.step < done] + ends, default=-1)
+        for factor in EARLIER if served else ():
+            start = max(done - factor * (done - now), least)
+            if start >= now:
+                continue
+            copy = replace(
+                inward[0],
+                start_after=start,
+                done_before=done,
+                size_bytes=program.tensors[tensor].size_bytes,
+                slice_offset_bytes=0,
+            )
+            order = Decision(
+                action=Action.PREFER,
+                tensor=tensor,
+                place=_operand(program, served[0]),
+                step=served[0].step,
+                start_after=start,
+            )
+            moved = replace(residency, start_step=start + 1)
+            yield Move(
+                tensor=tensor,
+                part=Part(
+                    residencies=(*part.residencies[:number], moved, *part.residencies[number + 1 :]),
+                    transfers=(*(x for x in part.transfers if x.target != number), copy),
+                ),
+                orders=(order,),
+                whole=False,
+            )
+
+
+def _served(program: Program, residency: Residency, filled: int) -> list[Use]:
+    return [u for u in program.tensors[residency.tensor].uses if filled <= u.step < residency.end_step]
+
+
+def _operand(program: Program, use: Use) -> Position:
+    return Position(instruction=program.instructions[use.step].name, operand=use.operand, index=use.index)

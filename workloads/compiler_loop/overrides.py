@@ -1,0 +1,185 @@
+"""A mapping as orders to XLA:TPU: tensor overrides, one matcher each, and their spelling as compiler options.
+
+What the compiler obeys was found by experiment (docs/compiler_loop.md). It takes an order for a whole value
+(``keep_in_default_memory``, ``pin_in_alternate_memory``, by the position that defines it) or for the copy that serves
+one use (``prefetch``). It takes no order for the offset. To keep a single use in the default memory is only safe
+where the instruction's results are to stay there too: an operand's matcher also matches those.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from mallocgame.errors import InputError
+from mallocgame.mapping import HELD, HOME, Mapping, serving_layers
+from mallocgame.program import Program, UseKind
+from mallocgame.workloads.xla.compiler import Options
+from mallocgame.workloads.xla.records import Position
+
+TENSOR_OVERRIDES = "xla_tpu_msa_tensor_overrides"
+SORT_ORDER = "xla_tpu_msa_sort_order_overrides"
+PREFERRED = "xla_tpu_preferred_prefetch_overrides"
+HOIST_LIMIT = "xla_msa_explicit_prefetch_memory_limit_kib"  # up to so much of loops' operands is copied before them
+
+
+class Action(StrEnum):
+    """What the compiler is told to do."""
+
+    KEEP = "keep_in_default_memory"
+    PIN = "pin_in_alternate_memory"
+    PREFETCH = "prefetch"  # then and not otherwise: else the compilation fails
+    PREFER = "prefer_prefetch"  # if there is to be a copy, then about then: never refused
+    FIRST = "assign_first"  # place this value before all others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One order. ``place`` is a definition (operand -1), or for a prefetch the operand that the copy serves."""
+
+    action: Action
+    tensor: int
+    place: Position
+    step: int  # of the use or definition; -1: a program parameter
+    start_after: int = -1  # of a prefetch: the step after which the copy starts
+
+    def __str__(self) -> str:
+        """Return it in words, for reports."""
+        where = self.place.instruction + (f" operand {self.place.operand}" if self.place.operand >= 0 else "")
+        where += f" {{{','.join(map(str, self.place.index))}}}" if self.place.index else ""
+        when = f" after step {self.start_after}" if self.action in (Action.PREFETCH, Action.PREFER) else ""
+        return f"{self.action.value} {where}{when}"
+
+
+def decisions_of(program: Program, mapping: Mapping) -> tuple[Decision, ...]:
+    """Return the orders that carry out ``mapping``, those that move the most bytes first.
+
+    A tensor that no fast memory serves is kept in the default memory; one that is born in fast memory and served there
+    to its last use is pinned; a copy toward fast memory becomes a prefetch for its first use. Nothing is said about
+    what the compiler has no order for: a tensor that is born in fast memory and leaves it, or the other way round.
+    """
+    serving, uses = serving_layers(program, mapping), program.uses
+    found: list[Decision] = []
+    flat = [use for tensor in program.tensors for use in tensor.uses]
+    served_fast = [use for use, layer in zip(flat, serving.tolist(), strict=True) if layer]
+    fast_results = {use.step for use in served_fast if use.operand <= 0}  # results, and what writes in place has first
+    for index, tensor in enumerate(program.tensors):
+        if not tensor.movable:
+            continue
+        rows = slice(int(uses.first[index]), int(uses.first[index + 1]))
+        if not serving[rows].any():
+            found += definitions(program, index, Action.KEEP)
+        elif serving[rows].all() and not any(x.tensor == index for x in mapping.transfers) and not tensor.is_parameter:
+            found += definitions(program, index, Action.PIN)
+        else:
+            found += _prefetches(program, mapping, index, serving[rows].tolist())
+            found += _kept_uses(program, index, serving[rows].tolist(), fast_results)
+    weight = traffic_bytes(program)
+    return tuple(sorted(found, key=lambda d: -int(weight[d.tensor])))
+
+
+def traffic_bytes(program: Program) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return int64[N], the bytes that instructions move of each tensor in one run."""
+    traffic = np.zeros(len(program.tensors), dtype=np.int64)
+    np.add.at(traffic, program.uses.tensor, program.uses.bytes * program.trip_counts[program.uses.step])
+    return traffic
+
+
+def definitions(program: Program, index: int, action: Action) -> list[Decision]:
+    """Return ``action`` for each value of a tensor: its definitions, and the parameter."""
+    tensor = program.tensors[index]
+    found = []
+    if tensor.is_parameter:
+        found.append(Decision(action=action, tensor=index, place=Position(instruction=tensor.name), step=-1))
+    for use in tensor.uses:
+        if use.kind != UseKind.READ and use.operand < 0:
+            place = Position(instruction=program.instructions[use.step].name, index=use.index)
+            found.append(Decision(action=action, tensor=index, place=place, step=use.step))
+    return found
+
+
+def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence[int]) -> Iterator[Decision]:
+    uses = program.tensors[index].uses
+    for number, residency in enumerate(mapping.residencies):
+        starts = [x.start_after for x in mapping.transfers if x.target == number and x.target != HOME]
+        if residency.tensor != index or not starts or residency.start_step == HELD:
+            continue
+        fill = int(mapping.fill_boundaries[number])
+        for use, layer in zip(uses, layers, strict=True):
+            if layer and fill <= use.step < residency.end_step and use.operand >= 0:
+                place = Position(instruction=program.instructions[use.step].name, operand=use.operand, index=use.index)
+                yield Decision(
+                    action=Action.PREFETCH, tensor=index, place=place, step=use.step, start_after=min(starts)
+                )
+                break
+
+
+def _kept_uses(program: Program, index: int, layers: Sequence[int], fast_results: set[int]) -> Iterator[Decision]:
+    """Keep single uses in slow memory where the instruction's results, which the matcher hits too, stay there.
+
+    An update in place is kept by the instruction's first operand, which is what dynamic-update-slice writes to.
+    """
+    for use, layer in zip(program.tensors[index].uses, layers, strict=True):
+        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and use.step not in fast_results:
+            index_in = use.index if use.operand >= 0 else ()
+            name = program.instructions[use.step].name
+            place = Position(instruction=name, operand=max(use.operand, 0), index=index_in)
+            yield Decision(action=Action.KEEP, tensor=index, place=place, step=use.step)
+
+
+def escape(name: str) -> str:
+    r"""Return a regular expression of RE2 that matches exactly ``name``, without backslashes (shells eat them).
+
+    Raises:
+        InputError: not a name that XLA gives to instructions.
+
+    >>> escape("fusion.12"), escape("bitcast_dynamic-update-slice_fusion.2")
+    ('fusion[.]12', 'bitcast_dynamic-update-slice_fusion[.]2')
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise InputError(f"{name!r} is not the name of an instruction of XLA (is the trace anonymised, or not of XLA?)")
+    return name.replace(".", "[.]")
+
+
+def matcher(place: Position) -> str:
+    """Return the matcher of one place, as text without blanks."""
+    index = f",tuple_index{{{','.join(f'index:{i}' for i in place.index)}}}" if place.index else ""
+    name = f"instruction_name_regex:'{escape(place.instruction)}'"
+    if place.operand >= 0:
+        return f"hlo_operand_filter{{{name},operand_number:{place.operand}{index}}}"
+    return f"hlo_position_matcher{{{name}{index}}}"
+
+
+def options_of(decisions: Iterable[Decision], flags: Options | None = None) -> Options:
+    """Return the compiler options that give ``decisions`` to the compiler, on top of ``flags``."""
+    orders: list[str] = []
+    order_of: list[str] = []
+    preferred: list[str] = []
+    for decision in dict.fromkeys(decisions):
+        where = matcher(decision.place)
+        if decision.action is Action.FIRST:
+            order_of.append(f"overrides{{{where},override_options{{assign_first:true}}}}")
+        elif decision.action is Action.PREFER:
+            preferred.append(f"overrides{{{where},override_options{{logical_time:{decision.start_after}}}}}")
+        elif decision.action is Action.PREFETCH:
+            when = f"prefetch{{logical_time:{decision.start_after},strict_timing:true}}"
+            orders.append(f"overrides{{{where},{when}}}")
+        else:
+            orders.append(f"overrides{{{where},{decision.action.value}{{}}}}")
+    options: Options = dict(flags or {})
+    if orders:
+        options[TENSOR_OVERRIDES] = "".join(orders)
+    if order_of:
+        options[SORT_ORDER] = "".join(order_of)
+    if preferred:
+        options[PREFERRED] = "".join(preferred)
+    return options
+
+
+def environment_line(options: Options) -> str:
+    """Return the options as a setting for a shell: ``LIBTPU_INIT_ARGS=…``."""
+    flags = [f"--{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items()]
+    return f"LIBTPU_INIT_ARGS={shlex.quote(' '.join(flags))}"

@@ -1,0 +1,1 @@
+"""Files: strict JSON, mappings."""

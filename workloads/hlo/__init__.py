@@ -1,0 +1,1 @@
+"""Scheduled HLO text, read and checked."""

@@ -1,0 +1,138 @@
+"""What ``gymnasium.make("MallocGame-v0", ...)`` accepts, and where its programs come from.
+
+The one place, next to the command line, that knows both the game and ``workloads``; it imports them on call.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mallocgame.errors import InputError
+from mallocgame.hierarchy import Hierarchy, preset
+from mallocgame.program import Program
+
+if TYPE_CHECKING:
+    from mallocgame.game.env import MallocEnv
+    from mallocgame.game.observation import ObservationConfig
+    from mallocgame.game.vector import MallocVectorEnv
+
+Pair = tuple[Program, Hierarchy]
+Names = str | Sequence[str]
+
+SOURCES = ("program", "programs", "trace", "suite", "family")
+
+
+def make_env(
+    *, render_mode: str | None = None, observation: "ObservationConfig | None" = None, **source: Any
+) -> "MallocEnv":
+    """Return the environment: ``gymnasium.make("MallocGame-v0", ...)`` calls this.
+
+    Args:
+        render_mode: ``"rgb_array"``, ``"ansi"`` or None.
+        observation: grid sizes and look-ahead of the observation.
+        source: what to play, the arguments of ``find_programs``; nothing plays a small shipped trace.
+
+    Raises:
+        InputError: see ``find_programs``.
+    """
+    from mallocgame.game.env import MallocEnv
+
+    return MallocEnv(find_programs(**source), observation=observation, render_mode=render_mode)
+
+
+def make_vector_env(
+    *, num_envs: int = 1, observation: "ObservationConfig | None" = None, render_mode: str | None = None, **source: Any
+) -> "MallocVectorEnv":
+    """Return ``num_envs`` games stepped in one call: ``gymnasium.make_vec("MallocGame-v0", ...)`` calls this.
+
+    The arguments are those of ``make_env``. Game b starts with program b modulo the number of programs.
+    """
+    from mallocgame.game.vector import MallocVectorEnv
+
+    return MallocVectorEnv(find_programs(**source), num_envs, observation=observation, render_mode=render_mode)
+
+
+def find_programs(
+    *,
+    program: Program | None = None,
+    programs: Sequence[Pair] | None = None,
+    trace: "str | Path | Sequence[str | Path] | None" = None,
+    suite: Names | None = None,
+    family: Names | None = None,
+    hierarchy: Hierarchy | str | None = None,
+    seed: int = 0,
+    count: int = 1,
+    **recipe: Any,
+) -> tuple[Pair, ...]:
+    """Return the (program, hierarchy) pairs that the arguments name; give at most one of the first five.
+
+    Args:
+        program: a program; plays on ``hierarchy``, by default v5e.
+        programs: pairs of program and hierarchy.
+        trace: path or paths of trace files.
+        suite: name or names of shipped traces, or ``"all"``.
+        family: family or families of ``workloads/synthetic``; ``recipe`` holds the other fields of its ``Recipe``
+            (``decisions``, ``capacity_pressure``, ...), ``count`` seeds from ``seed`` on are generated for each.
+        hierarchy: a hierarchy or a preset's name; replaces the trace's own.
+
+    Raises:
+        InputError: two sources, an unknown name, a file that is not a trace, no program.
+    """
+    given = [name for name, value in zip(SOURCES, (program, programs, trace, suite, family), strict=True) if value]
+    if len(given) > 1:
+        raise InputError(f"give one of {', '.join(SOURCES)}, not {' and '.join(given)}")
+    if recipe and family is None:
+        raise InputError(f"unknown argument {next(iter(recipe))!r}; the fields of a recipe need family=...")
+    chip = preset(hierarchy) if isinstance(hierarchy, str) else hierarchy
+    if program is not None:
+        return ((program, chip or preset("v5e")),)
+    if programs is not None:
+        found = tuple((p, chip or h) for p, h in programs)
+    elif trace is not None:
+        found = tuple(_from_file(path, chip) for path in _several(trace))
+    elif family is not None:
+        found = _generated(_several(family), chip, seed, count, recipe)
+    else:
+        found = _shipped(_several(suite or DEFAULT_TRACE), chip)
+    if not found:
+        raise InputError("no program to play")
+    return found
+
+
+DEFAULT_TRACE = "alexnet-v5e"  # small: 36 decisions
+
+
+def _several(one_or_more: Any) -> tuple[Any, ...]:
+    return (one_or_more,) if isinstance(one_or_more, str | Path) else tuple(one_or_more)
+
+
+def _from_file(path: str | Path, hierarchy: Hierarchy | None) -> Pair:
+    from mallocgame.workloads.trace import load_trace
+
+    trace = load_trace(path)
+    return trace.program, hierarchy or trace.hierarchy
+
+
+def _shipped(names: tuple[str, ...], hierarchy: Hierarchy | None) -> tuple[Pair, ...]:
+    from mallocgame.workloads import suite
+
+    known = suite.names()
+    wanted = tuple(known) if names == ("all",) else names
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"no shipped trace {name!r}, expected one of {', '.join(known)}")
+    traces = [suite.load(name) for name in wanted]
+    return tuple((trace.program, hierarchy or trace.hierarchy) for trace in traces)
+
+
+def _generated(
+    families: tuple[str, ...], hierarchy: Hierarchy | None, seed: int, count: int, fields: dict[str, Any]
+) -> tuple[Pair, ...]:
+    from mallocgame.workloads.synthetic.generate import Recipe, generate
+
+    try:
+        recipes = [Recipe(family=family, **fields) for family in families]
+    except TypeError as wrong:
+        raise InputError(f"family {families[0]}: {wrong}") from None
+    instances = [generate(r, seed=s, hierarchy=hierarchy) for r in recipes for s in range(seed, seed + count)]
+    return tuple((instance.program, instance.hierarchy) for instance in instances)

@@ -1,0 +1,1 @@
+"""Seeded generators of programs, some with a known optimum."""

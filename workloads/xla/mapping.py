@@ -1,0 +1,162 @@
+"""XLA's own answer, as a Mapping: pinned, copied, sliced and evicted allocations, and the cross-program prefetch."""
+
+from dataclasses import dataclass
+
+from mallocgame.errors import TraceError
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import Program, UseKind
+from mallocgame.workloads.xla.program import XlaProgram
+from mallocgame.workloads.xla.records import AllocationRow, Slice, XlaLog
+
+
+@dataclass(slots=True, kw_only=True)
+class _Piece:
+    """A residency in the making."""
+
+    tensor: int
+    offset_bytes: int
+    start_step: int
+    end_step: int
+    born: bool  # begins with a definition
+    copies: list[AllocationRow]
+
+
+def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
+    """Return XLA's mapping of ``built.program``.
+
+    A value that stays in place from one of XLA's intervals to the next (into a loop's body, through an in-place
+    update) is one residency. The cross-program prefetch is held from the run before where XLA loads it again by the
+    end (it gave the space to others in between); otherwise it is copied at the start of each run, as XLA charges it.
+
+    Raises:
+        TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
+    """
+    pieces: list[_Piece] = []
+    evictions: list[tuple[int, AllocationRow]] = []
+    listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
+    missing = log.intervals - listed - log.mirrored
+    if missing:
+        raise TraceError(log.path, None, f"no allocation of the interval {min(missing)}")
+    again = [a.defined_at for a in log.allocations if a.cross_program and a.start_after >= 0]
+    reloaded = {built.tensor_of.get(built.aliases.find((place.instruction, place.index))) for place in again}
+    for row in log.allocations:
+        tensor = built.tensor_of.get(built.aliases.find((row.defined_at.instruction, row.defined_at.index)))
+        if tensor is None:
+            if row.is_copy:
+                raise TraceError(log.path, row.line, f"a copy of {row.defined_at.instruction}, which is no tensor")
+            continue
+        if row.offset_bytes is None:
+            evictions.append((tensor, row))
+        else:
+            held = row.cross_program and row.start_after == -1 and tensor in reloaded
+            pieces.append(_piece(tensor, row, built, held))
+    residencies, copies = _residencies(_join(pieces), built.program)
+    transfers = [*copies, *_evictions(evictions, residencies, built, log)]
+    issued = sum(row.name.startswith(("copy-start", "slice-start")) for row in log.simulated)
+    others = sum(r.start_step == HELD for r in residencies) + sum(bool(row.replaces) for row in log.allocations)
+    if issued != len(transfers) + others:
+        raise TraceError(log.path, None, f"XLA's timeline issues {issued} copies, its allocations {len(transfers)}")
+    order = sorted(
+        range(len(transfers)), key=lambda i: (transfers[i][0].start_after, transfers[i][0].done_before, transfers[i][1])
+    )
+    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers[i][0] for i in order))
+
+
+def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _Piece:
+    assert row.offset_bytes is not None
+    uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
+    end = min(row.end_time + 1, num_steps)
+    start = row.start_after + 1 if row.is_copy else row.start_time
+    if row.replaces:  # the instruction that the pass would remove still writes it, where it stands
+        start = next(u.step for u in uses if u.kind == UseKind.DEFINE)
+    born = bool(row.replaces or not row.is_copy) and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
+    piece = _Piece(
+        tensor=tensor,
+        offset_bytes=row.offset_bytes,
+        start_step=start,
+        end_step=max(end, start + 1),
+        born=born,
+        copies=[row] if row.is_copy and not row.replaces else [],
+    )
+    if held:
+        piece.start_step = HELD
+    return piece
+
+
+def _join(pieces: list[_Piece]) -> list[_Piece]:
+    """Join what follows on at the same address without a copy or a definition of new contents in between."""
+    joined: dict[int, list[_Piece]] = {}
+    for piece in sorted(pieces, key=lambda p: p.start_step):
+        rows = joined.setdefault(piece.tensor, [])
+        for before in rows:
+            follows_on = before.end_step > piece.start_step or (before.end_step == piece.start_step and not piece.born)
+            if before.offset_bytes == piece.offset_bytes and follows_on and not piece.copies:
+                before.end_step = max(before.end_step, piece.end_step)
+                break
+        else:
+            rows.append(piece)
+    return [piece for rows in joined.values() for piece in rows]
+
+
+def _residencies(pieces: list[_Piece], program: Program) -> tuple[list[Residency], list[tuple[Transfer, int]]]:
+    residencies: list[Residency] = []
+    copies: list[tuple[Transfer, int]] = []
+    for piece in pieces:
+        r = Residency(
+            tensor=piece.tensor,
+            layer=1,
+            offset_bytes=piece.offset_bytes,
+            start_step=piece.start_step,
+            end_step=piece.end_step,
+        )
+        residencies.append(r)
+        for row in piece.copies:
+            if piece.start_step == HELD:
+                continue
+            whole = Slice(start_after=row.start_after, offset_bytes=piece.offset_bytes, size_bytes=row.size_bytes or 0)
+            for part in row.slices or (whole,):
+                transfer = Transfer(
+                    tensor=piece.tensor,
+                    source=HOME,
+                    target=len(residencies) - 1,
+                    start_after=part.start_after,
+                    done_before=_outside_loops(program, part.start_after, min(row.done_before, program.num_steps)),
+                    size_bytes=part.size_bytes,
+                    slice_offset_bytes=part.offset_bytes - piece.offset_bytes,
+                )
+                copies.append((transfer, row.line))
+    return residencies, copies
+
+
+def _outside_loops(program: Program, start_after: int, done_before: int) -> int:
+    """Return when a copy must be complete: of a loop's operand, which XLA times inside of the loop, at its start."""
+    entered = [x.start_step for x in program.loops if start_after < x.start_step and x.contains_boundary(done_before)]
+    return min([done_before, *entered])
+
+
+def _evictions(
+    evictions: list[tuple[int, AllocationRow]], residencies: list[Residency], built: XlaProgram, log: XlaLog
+) -> list[tuple[Transfer, int]]:
+    found = []
+    for tensor, row in evictions:
+        source = [
+            i
+            for i, r in enumerate(residencies)
+            if r.tensor == tensor
+            and r.offset_bytes == row.source_offset_bytes
+            and r.start_step <= row.start_after < r.end_step
+        ]
+        name = built.program.tensors[tensor].name
+        if len(source) != 1:
+            reason = f"an eviction of {name} after step {row.start_after}, where it is in {len(source)} places"
+            raise TraceError(log.path, row.line, reason)
+        transfer = Transfer(
+            tensor=tensor,
+            source=source[0],
+            target=HOME,
+            start_after=row.start_after,
+            done_before=min(row.done_before, built.program.num_steps),
+            size_bytes=built.program.tensors[tensor].size_bytes,
+        )
+        found.append((transfer, row.line))
+    return found

@@ -1,0 +1,232 @@
+"""A log and the HLO that it is about → the Program, with every byte accounted for."""
+
+import math
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+
+from mallocgame.errors import TraceError
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups
+from mallocgame.workloads.hlo.module import HloInstruction, HloModule, array_bytes, leaves
+from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
+from mallocgame.workloads.xla.loops import find_loops
+from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.times import NEST_FACTOR, Observation, StepFacts, StepTimes, solve_step
+
+MAX_UNRECONCILED = 0.01  # of all accessed bytes
+MAX_REPLACED = 0.005  # of the time with everything in default memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class XlaProgram:
+    """A program, and how its parts correspond to the compiler's."""
+
+    program: Program
+    tensor_of: dict[Place, int]  # alias group: tensor
+    aliases: Aliases
+    times: tuple[StepTimes, ...]
+    unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
+    hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
+
+
+def build_program(
+    log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name: str = "", others: Sequence[XlaLog] = ()
+) -> XlaProgram:
+    """Build the program.
+
+    Args:
+        log: of the compilation whose mapping is the compiler's own.
+        module: the HLO before memory-space assignment.
+        hierarchy: the chip's memory.
+        name: the program's name; empty: the module's.
+        others: logs of the same program compiled with other mappings, which show compute times that the first hides.
+
+    Raises:
+        TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
+    """
+    aliases = alias_groups(module, log.path)
+    for computation, instruction in log.schedule:
+        if aliases.computation_of.get(instruction) != computation:
+            raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
+    loops = find_loops(log, aliases)
+    sizes = tensor_sizes(log, aliases)
+    touched = list(accesses(log, aliases, sizes))
+    strangers = [
+        other.path for other in others if (other.schedule, other.home_seconds) != (log.schedule, log.home_seconds)
+    ]
+    if strangers:
+        raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
+    times, filled = _solve((log, *others), aliases, hierarchy, loops, sizes, touched)
+    instructions = _instructions(log, aliases, loops, times)
+    _check_replaced(log, instructions)
+    tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True))
+    residual = sum(step.residual_bytes for step in times)
+    total = sum(sum(step.access_bytes) + step.fixed_bytes for step in times)
+    if residual > MAX_UNRECONCILED * total:
+        worst = max(range(len(times)), key=lambda step: times[step].residual_bytes)
+        where = f"most of them in {log.schedule[worst][1]}"
+        reason = f"{residual} of {total} accessed bytes do not reconcile with the elapsed times, {where}"
+        raise TraceError(log.path, None, reason)
+    program = Program(name=name or module.name, instructions=instructions, tensors=tensors, loops=loops)
+    return XlaProgram(
+        program=program,
+        tensor_of=tensor_of,
+        aliases=aliases,
+        times=times,
+        unreconciled_bytes=residual,
+        hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
+    )
+
+
+def _check_replaced(log: XlaLog, instructions: tuple[Instruction, ...]) -> None:
+    """Refuse a program in which copies that the pass makes asynchronous matter: the judge keeps them synchronous."""
+    seconds = [log.home_seconds[step] * i.trip_count for step, i in enumerate(instructions)]
+    step_of = {i.name: step for step, i in enumerate(instructions)}
+    replaced = {a.replaces for a in log.allocations if a.replaces}
+    strangers = replaced - step_of.keys()
+    if strangers or len(replaced) < log.async_conversions:
+        raise TraceError(
+            log.path, None, f"{log.async_conversions} copies were made asynchronous, of unknown instructions"
+        )
+    share = sum(seconds[step_of[name]] for name in replaced) / (sum(seconds) or 1.0)
+    if share > MAX_REPLACED:
+        reason = f"copies that the pass makes asynchronous take {100 * share:.1f} % of the time, which is not supported"
+        raise TraceError(log.path, None, reason)
+
+
+def _solve(
+    logs: tuple[XlaLog, ...],
+    aliases: Aliases,
+    hierarchy: Hierarchy,
+    loops: tuple[Loop, ...],
+    sizes: dict[Place, int],
+    touched: list[tuple[Place, Access]],
+) -> tuple[tuple[StepTimes, ...], list[int]]:
+    """Return each step's solution, and the bytes of each access."""
+    log = logs[0]
+    simulated = [{row.name: row.elapsed_seconds for row in one.simulated} for one in logs]
+    of_step: list[list[int]] = [[] for _ in log.schedule]
+    for i, (_, access) in enumerate(touched):
+        of_step[access.step].append(i)
+    benefits: dict[str, list[float]] = {}
+    for place, benefit in log.benefit_seconds.items():
+        benefits.setdefault(place.instruction, []).append(benefit)
+    filled = [0] * len(touched)
+    solved = []
+    for step, (_, name) in enumerate(log.schedule):
+        instruction = aliases.instruction(name)
+        rows = [touched[i] for i in of_step[step]]
+        depth = sum(loop.start_step <= step < loop.end_step for loop in loops)
+        if instruction.opcode in FORWARDING or not math.isfinite(log.home_seconds[step]):
+            elapsed, gains = (log.home_seconds[step] if instruction.opcode != "while" else 0.0), ()
+        else:
+            elapsed = log.home_seconds[step]
+            gains = tuple(gain / NEST_FACTOR**depth for gain in benefits.get(name, ()))
+        facts = StepFacts(
+            home_seconds=elapsed,
+            observations=tuple(
+                Observation(
+                    seconds=seconds[name],
+                    charged_fast=tuple(access.place in one.charged_fast for _, access in rows),
+                )
+                for one, seconds in zip(logs, simulated, strict=True)
+                if name in seconds
+            ),
+            benefits_seconds=gains,
+            movable_bytes=tuple(access.bytes for _, access in rows),
+            tensor_bytes=tuple(sizes[group] for group, _ in rows),
+            shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
+            immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
+        )
+        solution = solve_step(facts, hierarchy)
+        for i, size in zip(of_step[step], solution.access_bytes, strict=True):
+            filled[i] = size
+        solved.append(solution)
+    return tuple(solved), filled
+
+
+def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> list[str]:
+    """Return instructions whose results XLA left in default memory and whose compute time that hides.
+
+    Placing those results elsewhere in another compilation shows it. Instructions that could together change the
+    program's time by less than ``share`` are left out.
+    """
+    program = built.program
+    possible = [t.hidden_seconds * i.trip_count for t, i in zip(built.times, program.instructions, strict=True)]
+    total = sum(t.compute_seconds * i.trip_count for t, i in zip(built.times, program.instructions, strict=True))
+    left, chosen = sum(possible), []
+    for step in sorted(range(program.num_steps), key=lambda step: -possible[step]):
+        if left <= share * total:
+            break
+        left -= possible[step]
+        chosen.append(program.instructions[step].name)
+    return chosen
+
+
+def _instructions(
+    log: XlaLog, aliases: Aliases, loops: tuple[Loop, ...], times: tuple[StepTimes, ...]
+) -> tuple[Instruction, ...]:
+    made = []
+    for step, (computation, name) in enumerate(log.schedule):
+        instruction = aliases.instruction(name)
+        trips = math.prod(loop.trip_count for loop in loops if loop.start_step <= step < loop.end_step)
+        made.append(
+            Instruction(
+                name=name,
+                compute_seconds=times[step].compute_seconds,
+                trip_count=trips,
+                fixed_bytes=(times[step].fixed_bytes,) if times[step].fixed_bytes else (),
+                opcode=instruction.opcode,
+                computation=computation,
+                source=aliases.module.source(instruction),
+            )
+        )
+    return tuple(made)
+
+
+def _tensors(
+    log: XlaLog, aliases: Aliases, sizes: dict[Place, int], touched: Iterable[tuple[tuple[Place, Access], int]]
+) -> tuple[tuple[Tensor, ...], dict[Place, int]]:
+    uses: dict[Place, list[Use]] = {group: [] for group in sizes}
+    for (group, access), size in touched:
+        kind = UseKind.READ if not access.writes else UseKind.UPDATE if access.in_place else UseKind.DEFINE
+        if size == 0 and kind != UseKind.DEFINE:
+            continue
+        place = access.place
+        uses[group].append(Use(step=access.step, bytes=size, kind=kind, operand=place.operand, index=place.index))
+    entry = aliases.module.computations[aliases.module.entry]
+    outputs = {aliases.find((entry.root, index)) for index, _ in leaves(entry.instructions[entry.root].shape)}
+    parameters: dict[Place, str] = {}
+    for instruction in entry.instructions.values():
+        if instruction.opcode == "parameter":
+            for index, _ in leaves(instruction.shape):
+                parameters.setdefault(aliases.find((instruction.name, index)), instruction.name)
+    held = {aliases.find((a.defined_at.instruction, a.defined_at.index)) for a in log.allocations if a.cross_program}
+    tensors: list[Tensor] = []
+    tensor_of: dict[Place, int] = {}
+    for group, size in sizes.items():
+        if not uses[group] and group not in parameters:
+            continue
+        tensor_of[group] = len(tensors)
+        first = log.schedule[uses[group][0].step][1] if uses[group] else ""
+        tensors.append(
+            Tensor(
+                name=parameters.get(group, first),
+                size_bytes=size,
+                uses=tuple(uses[group]),
+                is_parameter=group in parameters,
+                is_output=group in outputs,
+                holdable=group in held and group in parameters,
+            )
+        )
+    return tuple(tensors), tensor_of
+
+
+def _shape_bytes(instruction: HloInstruction, aliases: Aliases, tensors: Container[Place] = ()) -> int:
+    """Return bytes of an instruction's operands and results that are not in ``tensors``."""
+    computation = aliases.module.computations[aliases.computation_of[instruction.name]]
+    arrays = [(instruction.name, instruction.shape)]
+    arrays += [(name, computation.instructions[name].shape) for name in instruction.operands]
+    places = (((name, index), text) for name, shape in arrays for index, text in leaves(shape))
+    return sum(array_bytes(text) for place, text in places if aliases.find(place) not in tensors)
