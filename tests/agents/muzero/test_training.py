@@ -197,7 +197,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from mallocgame.agents.muzero.trainer import Trainer
-from mallocgame.make import find_programs
+from mallocgame.workloads.make import find_programs
 from tests.muzero.test_training import TINY
 from dataclasses import replace
 trainer = Trainer(find_programs(family="chain", decisions=20), replace(TINY, checkpoint_seconds=0.5), Path(sys.argv[1]))

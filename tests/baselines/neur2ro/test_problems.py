@@ -15,7 +15,7 @@ from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
-from tests.baselines.neur2ro.conftest import DATA
+from tests.paths import SHARED_DATA
 from tests.baselines.neur2ro.user_problem import Reservation
 
 
@@ -122,11 +122,11 @@ def test_static_plan_equals_enumeration(seed: int) -> None:
     assert static_cost(problem, found.x) == pytest.approx(best, rel=1e-5)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="no shared data")
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="no shared data")
 def test_published_optima() -> None:
-    knapsack = read_knapsack(DATA / "robust_knapsack" / "RKP_UN_n20_R1000_H100_h40_dev0.1_d0.5")
+    knapsack = read_knapsack(SHARED_DATA / "robust_knapsack" / "RKP_UN_n20_R1000_H100_h40_dev0.1_d0.5")
     assert solve_exact(knapsack, seconds=60).worst_case == pytest.approx(-7804.67, abs=0.01)
-    folder = DATA / "robust_capital_budgeting_loans"
+    folder = SHARED_DATA / "robust_capital_budgeting_loans"
     for h, profit in ((20, 16.0987), (40, 49.5806)):
         problem = read_loans(folder / f"RC_N10_R100_H100_h{h}_C1_0.2_C2_0.2_M4_F0.8_Lambda0.12_Mu1.2_Ro5_no1")
         found = solve_improved(problem, None, ImprovedConfig(seconds=20))
