@@ -1,5 +1,7 @@
 """Compiled functions: a cache that notices changes in called ones, and kernels that count no references."""
 
+import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -72,3 +74,68 @@ def test_a_kernel_that_allocates_is_refused() -> None:
 
     with pytest.raises(numba.core.errors.NumbaError):
         allocates(3)
+
+
+WARM = """import sys
+from mallocgame.jit import warm_up
+import inner_kernel
+warm_up("inner", lambda: inner_kernel.inner(1))
+warm_up("inner", lambda: sys.exit("called twice"))
+print(inner_kernel.inner(1))
+"""
+
+
+def warm(folder: Path, **environment: str) -> tuple[str, str]:
+    """Run ``WARM`` in ``folder`` and return what it says on stdout and stderr."""
+    (folder / "inner_kernel.py").write_text(INNER.format(7))
+    (folder / "warm.py").write_text(WARM)
+    everything = dict(os.environ, PYTHONPATH=f"{folder}{os.pathsep}{ROOT}", **environment)
+    answer = subprocess.run(
+        [sys.executable, "warm.py"], cwd=folder, env=everything, capture_output=True, text=True, check=True
+    )
+    return answer.stdout, answer.stderr
+
+
+def test_warm_up_says_so_only_when_it_compiles(tmp_path: Path) -> None:
+    assert warm(tmp_path) == ("8\n", "compiling kernels, once: inner ...\n")
+    assert warm(tmp_path) == ("8\n", "")
+
+
+def test_without_a_folder_for_the_cache_kernels_work_and_one_line_says_so(tmp_path: Path) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.write_text("no folder can be made below a file, whoever asks")
+    module = tmp_path / "read_only"
+    module.mkdir()
+    (module / "__pycache__").write_text("in the way")
+    stdout, stderr = warm(module, HOME=str(nowhere), XDG_CACHE_HOME=str(nowhere), NUMBA_CACHE_DIR=str(nowhere))
+    assert stdout == "8\n"
+    warning, line = stderr.splitlines()
+    assert warning.startswith("mallocgame: no folder for the kernel cache")
+    assert line.startswith("compiling kernels")
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mallocgame.jit._said", set())
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._save_data", full)
+    for number in range(2):
+        (tmp_path / f"full{number}.py").write_text(INNER.format(number))
+        monkeypatch.syspath_prepend(tmp_path)
+        inner = importlib.import_module(f"full{number}").inner
+        assert inner(1) == 1 + number
+        assert not list(tmp_path.rglob(f"full{number}*.nbi"))  # it would name code that is not there
+    assert capsys.readouterr().err.count("cannot be written") == 1
+
+
+def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
+    warm(tmp_path)
+    for file in (tmp_path / "__pycache__").glob("inner_kernel*.nb*"):
+        file.write_bytes(file.read_bytes()[:20])
+    stdout, stderr = warm(tmp_path)
+    assert stdout == "8\n"
+    assert "cannot be read" in stderr
+    assert stderr.count("\n") == 2
