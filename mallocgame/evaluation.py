@@ -1,35 +1,81 @@
-"""Running a solver on a trace and judging what it returns: the rows that ``evaluate`` and ``compare`` print."""
+"""Running solvers on traces and judging what they return: what ``evaluate``, ``compare`` and ``solve`` do."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from mallocgame.errors import InputError
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import Timeline, lower_bound, simulate
+from mallocgame.judge.validation import Violation, validate
+from mallocgame.mapping import Mapping
+from mallocgame.program import Program
+from mallocgame.registry import SOLVERS, load, registered
+from mallocgame.solver import Limits, Problem, Progress, Solver, SolveResult, solver
 
-if TYPE_CHECKING:
-    from mallocgame.hierarchy import Hierarchy
-    from mallocgame.judge.simulation import Timeline
-    from mallocgame.judge.validation import Violation
-    from mallocgame.mapping import Mapping
-    from mallocgame.program import Program
-    from mallocgame.workloads.trace import Trace
+XLA = "xla"  # names the compiler's own mapping where a solver is asked for
+START_SHARE = 0.2  # of a solver's limit: at most this goes into its start
+
+
+class Compiled(Protocol):
+    """What is known of one compilation; ``workloads.trace.Trace`` is one."""
+
+    @property
+    def name(self) -> str:
+        """How rows call it."""
+        ...
+
+    @property
+    def program(self) -> Program:
+        """The scheduled program."""
+        ...
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The chip's memory."""
+        ...
+
+    @property
+    def mapping(self) -> Mapping | None:
+        """The compiler's own mapping."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A problem to solve, with what every row about it needs."""
+
+    name: str
+    problem: Problem
+    chip: str = ""
+    compiler_mapping: Mapping | None = None  # None: unknown, or not valid for this problem
+    lower_bound_seconds: float = 0.0
+    starts: dict[str, "Start"] = field(default_factory=dict)  # made once, used by every solver
+
+    @property
+    def program(self) -> Program:
+        """The program of the problem."""
+        return self.problem.program
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The memory of the problem."""
+        return self.problem.hierarchy
+
+    @property
+    def xla_judged_seconds(self) -> float | None:
+        """The judge's time of the compiler's mapping."""
+        if self.compiler_mapping is None:
+            return None
+        return simulate(*self.problem, self.compiler_mapping).total_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A trace to solve, with what every row about it needs."""
+class Start:
+    """The mapping that solvers begin with, and the seconds it took to make."""
 
-    trace: "Trace"
-    program: "Program"  # the trace's, or the same without hoisting
-    chip: str
-    xla_judged_seconds: float | None  # None: the trace has no compiler mapping that is valid here
-    lower_bound_seconds: float
-
-    @property
-    def hierarchy(self) -> "Hierarchy":
-        """The memory of the trace."""
-        return self.trace.hierarchy
+    mapping: Mapping | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +84,14 @@ class Judged:
 
     case: Case
     solver: str
-    mapping: "Mapping"
-    violations: "tuple[Violation, ...]"
-    timeline: "Timeline | None"
+    mapping: Mapping
+    violations: tuple[Violation, ...]
+    timeline: Timeline | None
     lower_bound_seconds: float
+    xla_judged_seconds: float | None
     solve_seconds: float | None  # None: the mapping came from a file
     status: str
+    history: tuple[tuple[float, float], ...] = ()  # (solve seconds, judged seconds) of each improvement
 
     @property
     def judged_seconds(self) -> float | None:
@@ -53,7 +101,7 @@ class Judged:
     @property
     def speedup_over_xla(self) -> float | None:
         """The compiler's judged time over this one's."""
-        seconds, xla = self.judged_seconds, self.case.xla_judged_seconds
+        seconds, xla = self.judged_seconds, self.xla_judged_seconds
         return None if not seconds or xla is None else xla / seconds
 
     def row(self, lower_bound_seconds: float | None = None) -> dict[str, Any]:
@@ -61,12 +109,13 @@ class Judged:
         bound = max(self.lower_bound_seconds, lower_bound_seconds or 0.0)
         seconds = self.judged_seconds
         return {
-            "trace": self.case.trace.name,
+            "trace": self.case.name,
             "chip": self.case.chip,
             "solver": self.solver,
             "valid": not self.violations,
+            "status": self.status,
             "judged_seconds": seconds,
-            "xla_judged_seconds": self.case.xla_judged_seconds,
+            "xla_judged_seconds": self.xla_judged_seconds,
             "speedup_over_xla": self.speedup_over_xla,
             "lower_bound_seconds": bound,
             "gap": None if not seconds else 1.0 - bound / seconds,
@@ -74,85 +123,208 @@ class Judged:
         }
 
 
-def open_case(text: str, *, hoist: bool = True, bound_seconds: float = 0.0) -> Case:
-    """Read a trace (file or shipped name), judge the compiler's own mapping and prove a bound in about that time."""
-    from mallocgame.cli.traces import chip_of, open_trace
-    from mallocgame.judge.simulation import simulate
-    from mallocgame.judge.validation import validate
+def make_case(
+    compiled: Compiled, *, hoist: bool = True, chip: str = "", lower_bound_seconds: float | None = None
+) -> Case:
+    """Return the case of a compilation; its mapping counts where it is valid.
 
-    trace = open_trace(text)
-    program = trace.program if hoist else trace.program.without_hoisting()
-    xla = None
-    if trace.mapping is not None and not validate(program, trace.hierarchy, trace.mapping):
-        xla = simulate(program, trace.hierarchy, trace.mapping).total_seconds
-    bound = prove_bound(program, trace.hierarchy, bound_seconds)
-    return Case(trace=trace, program=program, chip=chip_of(trace), xla_judged_seconds=xla, lower_bound_seconds=bound)
-
-
-def prove_bound(program: "Program", hierarchy: "Hierarchy", seconds: float) -> float:
-    """Return seconds that no mapping can beat, the best proved in about ``seconds`` (0: what takes no time)."""
-    if not 0 <= seconds < float("inf"):
-        raise InputError(f"--bound-seconds must be a number >= 0, got {seconds}")
-    if seconds == 0:
-        from mallocgame.judge.simulation import lower_bound
-
-        return lower_bound(program, hierarchy)
-    from mallocgame.baselines.bounds import capacity_bound
-
-    return capacity_bound(program, hierarchy, seconds=seconds, integer=False).seconds
+    Args:
+        compiled: a trace.
+        hoist: whether copies may be made before a loop and stay through it.
+        chip: what rows call the chip.
+        lower_bound_seconds: proved already; None: the simple bound.
+    """
+    program = compiled.program if hoist else compiled.program.without_hoisting()
+    problem, mapping = Problem(program, compiled.hierarchy), compiled.mapping
+    if mapping is not None and validate(*problem, mapping):
+        mapping = None
+    bound = lower_bound(*problem) if lower_bound_seconds is None else lower_bound_seconds
+    return Case(name=compiled.name, problem=problem, chip=chip, compiler_mapping=mapping, lower_bound_seconds=bound)
 
 
 def judge(
     case: Case,
-    mapping: "Mapping",
+    mapping: Mapping,
     *,
     solver: str,
     solve_seconds: float | None = None,
-    bound: float = 0.0,
+    bound_seconds: float = 0.0,
     status: str = "feasible",
+    history: tuple[tuple[float, float], ...] = (),
 ) -> Judged:
     """Validate a mapping and, if it is one, simulate it."""
-    from mallocgame.judge.simulation import simulate
-    from mallocgame.judge.validation import validate
-
-    violations = tuple(validate(case.program, case.hierarchy, mapping))
+    violations = tuple(validate(*case.problem, mapping))
     return Judged(
         case=case,
         solver=solver,
         mapping=mapping,
         violations=violations,
-        timeline=None if violations else simulate(case.program, case.hierarchy, mapping),
-        lower_bound_seconds=max(bound, case.lower_bound_seconds),
+        timeline=None if violations else simulate(*case.problem, mapping),
+        lower_bound_seconds=max(bound_seconds, case.lower_bound_seconds),
+        xla_judged_seconds=case.xla_judged_seconds,
         solve_seconds=solve_seconds,
-        status=status,
+        status="invalid" if violations else status,
+        history=history,
+    )
+
+
+def solver_names() -> list[str]:
+    """Return what can be asked for by name: every registered solver, and the compiler's own mapping."""
+    return [XLA, *sorted(registered(SOLVERS))]
+
+
+def find_solver(text: str) -> tuple[Solver, dict[str, Any]]:
+    """Return the solver called ``text`` and the option that ``NAME:ARGUMENT`` sets.
+
+    Raises:
+        InputError: no such solver, an argument where none is taken, something that is not a solver.
+    """
+    found, argument = load(SOLVERS, text, "solver")
+    if not isinstance(found, Solver):
+        found = _foreign(text, found)
+    if argument and found.argument is None:
+        raise InputError(f"solver {text.partition(':')[0]} takes no argument, got {argument!r}")
+    return found, {found.argument: argument} if argument and found.argument is not None else {}
+
+
+def _foreign(text: str, call: Any) -> Solver:
+    """Wrap a callable that has a solver's public signature: what it returns is judged like any other mapping."""
+    if not callable(call):
+        raise InputError(f"solver {text!r} is not callable; see docs/architecture.md for how to write one")
+
+    @solver
+    def foreign(search: Any) -> None:
+        found = call(*search.problem, seconds=search.left_seconds, seed=search.seed, start=search.mapping)
+        search.offer(found.mapping if isinstance(found, SolveResult) else found)
+
+    return foreign
+
+
+def find_start(case: Case, wanted: str | Mapping, *, limits: Limits, seed: int = 0) -> Start:
+    """Return the start that is ``wanted``, made once a case.
+
+    Args:
+        case: what to solve.
+        wanted: ``auto`` (the best of the compiler's mapping and ``greedy``), ``none``, a solver's name, or a mapping.
+        limits: of the solver that will use it; making the start takes ``START_SHARE`` of them at most.
+        seed: of a solver that makes it.
+
+    Raises:
+        InputError: no such solver, or a mapping that is not valid.
+    """
+    if isinstance(wanted, Mapping):
+        return Start(mapping=wanted, seconds=0.0)
+    if wanted not in case.starts:
+        case.starts[wanted] = _start(case, wanted, limits, seed)
+    return case.starts[wanted]
+
+
+def _start(case: Case, name: str, limits: Limits, seed: int) -> Start:
+    if name in ("none", XLA):
+        return Start(mapping=None if name == "none" else compiler_mapping(case), seconds=0.0)
+    made_by, options = find_solver("greedy" if name == "auto" else name)
+    own = case.compiler_mapping if name == "auto" else None
+    found = made_by(*case.problem, seconds=START_SHARE * limits.seconds, seed=seed, start=own, **options)
+    return Start(mapping=found.mapping, seconds=found.solve_seconds)
+
+
+def compiler_mapping(case: Case) -> Mapping:
+    """Return the compiler's own mapping.
+
+    Raises:
+        InputError: the trace has none that is valid for this problem.
+    """
+    if case.compiler_mapping is None:
+        raise InputError(f"trace {case.name} holds no compiler mapping that is valid here, for {XLA!r} to replay")
+    return case.compiler_mapping
+
+
+def run(
+    case: Case,
+    name: str,
+    *,
+    limits: Limits,
+    seed: int = 0,
+    start: str | Mapping = "auto",
+    progress: Progress | None = None,
+    **options: Any,
+) -> Judged:
+    """Run a solver by name and judge its mapping.
+
+    The seconds that the start took are taken off the limit, so that all solvers have the same. Constructive solvers
+    get no ``auto`` start: their answer is their own.
+
+    Args:
+        case: what to solve.
+        name: of the solver, or ``xla``.
+        limits: of the solver.
+        seed: of the solver.
+        start: see ``find_start``.
+        progress: called with the fraction of the limit that is spent.
+        options: the solver's own; those that are None are not given.
+
+    Raises:
+        InputError: no such solver or start, an option that the solver does not have.
+    """
+    if name == XLA:
+        return judge(case, compiler_mapping(case), solver=name, solve_seconds=0.0, status="compiler")
+    solve_it, own = find_solver(name)
+    own |= {key: value for key, value in options.items() if value is not None}
+    solve_it.check_options(own)
+    first = Start(mapping=None, seconds=0.0)
+    if not (start == "auto" and solve_it.is_constructive):
+        first = find_start(case, start, limits=limits, seed=seed)
+    solve_it.prepare(case.problem)
+    begun = time.perf_counter()
+    result = solve_it(
+        *case.problem,
+        seconds=max(limits.seconds - first.seconds, 0.0),
+        seed=seed,
+        start=first.mapping,
+        progress=progress,
+        steps=limits.steps,
+        **own,
+    )
+    return judge(
+        case,
+        result.mapping,
+        solver=name,
+        solve_seconds=first.seconds + time.perf_counter() - begun,
+        bound_seconds=result.lower_bound_seconds,
+        status=result.status,
+        history=result.history,
     )
 
 
 def solve(
-    case: Case,
-    name: str,
+    problem: "Compiled | Problem | tuple[Program, Hierarchy]",
     *,
-    seconds: float,
-    seed: int,
-    advance: Callable[[float], None],
-    simulations: int | None = None,
+    solver: str = "best",
+    seconds: float = 10.0,
+    seed: int = 0,
+    start: str | Mapping = "auto",
+    steps: int | None = None,
+    **options: Any,
 ) -> Judged:
-    """Run a solver by name and judge its mapping.
+    """Solve a trace, or a (program, hierarchy), and judge the mapping.
 
     Args:
-        advance: called with the fraction of the time limit that is spent.
-        simulations: per move, of a trained agent; None: as trained.
+        problem: ``load_trace(...)``, or a program with its hierarchy.
+        solver: a registered name (``solver_names()``), or ``package.module:name``.
+        seconds: time limit.
+        seed: of the solver.
+        start: ``auto``, ``none``, a solver's name or a mapping; see ``find_start``.
+        steps: a limit in the solver's own steps instead.
+        options: the solver's own.
 
     Raises:
-        InputError: no such solver, or a time limit that is not a number >= 0.
+        InputError: no such solver or start, a limit below 0.
     """
-    from mallocgame.cli.solvers import make_solver
-
-    if not 0 <= seconds < float("inf"):
-        raise InputError(f"--seconds must be a number >= 0, got {seconds}")
-    solver = make_solver(name, case.trace, simulations=simulations)
-    begin = time.perf_counter()
-    result = solver(case.program, case.hierarchy, seconds=seconds, seed=seed, progress=advance)
-    spent = time.perf_counter() - begin
-    bound, status = result.lower_bound_seconds, result.status
-    return judge(case, result.mapping, solver=name, solve_seconds=spent, bound=bound, status=status)
+    if isinstance(problem, tuple):
+        program, hierarchy = problem
+        case = Case(
+            name=program.name, problem=Problem(program, hierarchy), lower_bound_seconds=lower_bound(program, hierarchy)
+        )
+    else:
+        case = make_case(problem)
+    return run(case, solver, limits=Limits(seconds=seconds, steps=steps), seed=seed, start=start, **options)

@@ -11,7 +11,7 @@ import pytest
 from tests.paths import ROOT
 
 GUESTS = ("workloads", "agents", "baselines")  # top-level folders, linked into the package
-WIRING = ("mallocgame/evaluation.py", "workloads/compiler_loop/tune.py")
+WIRING = ("workloads/compiler_loop/tune.py",)
 
 
 def _imports(path: Path) -> Iterator[str]:

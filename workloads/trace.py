@@ -58,7 +58,7 @@ def save_trace(path: StrPath, trace: Trace) -> None:
         "version": TRACE_VERSION,
         "name": trace.name,
         "provenance": _encode_values(trace.provenance),
-        "hierarchy": _encode_hierarchy(trace.hierarchy),
+        "hierarchy": encode_hierarchy(trace.hierarchy),
         "program": _encode_program(trace.program),
         "mapping": mapping,
         "estimates": _encode_values(trace.estimates),
@@ -76,7 +76,7 @@ def load_trace(path: StrPath) -> Trace:
     strict_json.check_header(node, TRACE_FORMAT, TRACE_VERSION)
     keys = ("format", "version", "name", "provenance", "hierarchy", "program", "mapping", "estimates")
     _, _, name, provenance, hierarchy, program, mapping, estimates = node.fields(*keys)
-    memory = _decode_hierarchy(hierarchy)
+    memory = decode_hierarchy(hierarchy)
     decoded = _decode_program(program, memory)
     own = None
     if mapping.value is not None:
@@ -115,7 +115,8 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _encode_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
+def encode_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
+    """Return the JSON object that files hold of a hierarchy."""
     layers, links = hierarchy.layers, hierarchy.links
     return {
         "name": hierarchy.name,
@@ -136,7 +137,12 @@ def _encode_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
     }
 
 
-def _decode_hierarchy(node: Node) -> Hierarchy:
+def decode_hierarchy(node: Node) -> Hierarchy:
+    """Read the JSON object of a hierarchy.
+
+    Raises:
+        TraceError: it is none.
+    """
     name, layer_table, link_table = node.fields("name", "layers", "links")
     num_layers, columns = layer_table.columns("name", "capacity_bytes", "bytes_per_second", "alignment_bytes")
     rows = zip(columns[0].texts(), columns[1].integers(1), columns[2].reals(), columns[3].integers(1), strict=True)

@@ -1,7 +1,6 @@
 """A trained agent as a solver: it plays the program, changes its best game, and decides what focusing left out."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,12 +17,8 @@ from mallocgame.agents.muzero.variations import Variations
 from mallocgame.errors import InputError
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.hierarchy import Hierarchy
-from mallocgame.judge.simulation import lower_bound
 from mallocgame.mapping import Mapping
-from mallocgame.outcome import Search
-from mallocgame.program import Program
-from mallocgame.solver import Progress, Solver, SolveResult
+from mallocgame.solver import Incumbent, solver
 
 I64 = npt.NDArray[np.int64]
 PLAY_SHARE = 0.3  # of the time: whole games
@@ -33,45 +28,30 @@ VARIATIONS_PER_THOUGHT = 1024  # tried before the agent is asked again
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-def make_solver(folder: Path = PRETRAINED, *, simulations: int | None = None, games: int = 16) -> Solver:
-    """Return the solver that plays with the network of a run (by default the one that ships with the package).
+@solver(argument="run")
+def muzero(search: Incumbent, *, run: Path | str = PRETRAINED, simulations: int | None = None, games: int = 16) -> None:
+    """Play with the network of a run (by default the one that ships with the package), then change the best game.
 
     Args:
+        run: the folder of a run.
         simulations: per move; 0: the network alone; None: in turn the network alone and the search as trained.
         games: noisy games played side by side in each round.
 
     Raises:
         InputError: no network in the folder.
     """
+    folder = Path(run)
     if not (folder / "run.json").exists():
         raise InputError(f"no trained agent in {folder}; train one with: mallocgame train --workload TRACE --out RUN")
-    return partial(_solve, RunFolder(folder), simulations, games)
-
-
-def _solve(
-    run: RunFolder,
-    simulations: int | None,
-    games: int,
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start if start is not None else Mapping())
-    pair = (program.focused(run.config().focus_fraction), hierarchy)
-    if seconds > 0 and pair[0].num_decisions:
-        try:
-            agent = _Agent(run, simulations, games, pair, seed)
-            _vary(search, agent, _play(search, agent, start))
-            assert search.best is not None
-            search.offer(finish(program, pair[0], hierarchy, search.best, FINISH_SHARE * seconds))
-        except KeyboardInterrupt:
-            search.status = "interrupted"
-    return search.result(lower_bound(program, hierarchy))
+    program, hierarchy = search.problem
+    found = RunFolder(folder)
+    pair = (program.focused(found.config().focus_fraction), hierarchy)
+    if pair[0].num_decisions:
+        start = search.mapping
+        agent = _Agent(found, simulations, games, pair, search.seed)
+        _vary(search, agent, _play(search, agent, start))
+        assert search.mapping is not None
+        search.offer(finish(program, pair[0], hierarchy, search.mapping, FINISH_SHARE * search.limits.seconds))
 
 
 class _Agent:
@@ -104,7 +84,7 @@ class _Agent:
         variations.guide(reconsider(episode, self.noisy[-1], self.parameters, self.key, self.games))
 
 
-def _play(search: Search, agent: _Agent, start: Mapping | None) -> I64:
+def _play(search: Incumbent, agent: _Agent, start: Mapping | None) -> I64:
     """Play whole games for ``PLAY_SHARE`` of the time; return the best one's actions, ``start``'s if that is better."""
     best_seconds, best = float("inf"), np.zeros(agent.game.num_decisions, dtype=np.int64)
     if start is not None:
@@ -115,14 +95,14 @@ def _play(search: Search, agent: _Agent, start: Mapping | None) -> I64:
                 best_seconds, best = seconds, actions.astype(np.int64)
                 search.offer(mapping)
         search.out_of_time()  # tells the progress
-        if search.spent_seconds * (number + 1) / number > PLAY_SHARE * search.limit_seconds:
+        if search.spent_seconds * (number + 1) / number > PLAY_SHARE * search.limits.seconds:
             break
     return best
 
 
-def _vary(search: Search, agent: _Agent, actions: I64) -> None:
+def _vary(search: Incumbent, agent: _Agent, actions: I64) -> None:
     """Search around the best game until it is time to finish."""
-    until = (1.0 - FINISH_SHARE) * search.limit_seconds
+    until = (1.0 - FINISH_SHARE) * search.limits.seconds
     variations, tried = Variations(agent.game, actions), 0
     while (left := 1.0 - search.spent_seconds / until) > 0.0 and not search.out_of_time():
         if tried % VARIATIONS_PER_THOUGHT == 0:

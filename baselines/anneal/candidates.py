@@ -7,7 +7,7 @@ disjoint in time (per tensor) and in space makes a valid mapping. Around loops t
 abstract interpretation; elsewhere it holds by construction.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,21 +53,26 @@ class _Group:
     home_only: bool
 
 
-def candidates(program: Program, hierarchy: Hierarchy) -> list[Candidate]:
-    """Return every candidate of every movable tensor that fits its layer."""
-    found: list[Candidate] = []
-    for index, tensor in enumerate(program.tensors):
-        if not tensor.movable or not tensor.uses:
-            continue
-        groups = _groups(program, index, tensor)
+def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], bool] = lambda: False) -> list[Candidate]:
+    """Return every candidate of every movable tensor that fits its layer, ordered by tensor.
+
+    Tensors that move many bytes come first, so that what is left out where ``stop`` says so is worth least.
+    """
+    found: list[list[Candidate]] = [[] for _ in program.tensors]
+    plain = not any(loop.trip_count > 1 for loop in program.loops)
+    moved = np.zeros(len(program.tensors))
+    np.add.at(moved, program.uses.tensor, program.uses.bytes * program.trip_counts[program.uses.step])
+    for index in np.argsort(-moved, kind="stable").tolist():
+        tensor = program.tensors[index]
         layers = [k for k in range(1, hierarchy.num_layers) if tensor.size_bytes <= hierarchy.layers[k].capacity_bytes]
-        if not layers:
+        if not tensor.movable or not tensor.uses or not layers:
             continue
-        plain = not any(loop.trip_count > 1 for loop in program.loops)
-        for candidate in _of_tensor(program, index, tensor, groups):
+        if stop():
+            break
+        for candidate in _of_tensor(program, index, tensor, _groups(program, index, tensor)):
             if plain or _is_consistent(program, candidate):
-                found.extend(replace(candidate, layer=layer) for layer in layers)
-    return found
+                found[index].extend(replace(candidate, layer=layer) for layer in layers)
+    return [candidate for own in found for candidate in own]
 
 
 def _groups(program: Program, index: int, tensor: Tensor) -> list[_Group]:

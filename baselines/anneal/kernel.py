@@ -19,7 +19,7 @@ BORN, COPIED, HELD_OVER = 0, 1, 2
 MAX_EJECTED = 24
 
 
-class Problem(NamedTuple):
+class Tables(NamedTuple):
     """What does not change: int64[C] per candidate, int64[U] per use, float64 and int64 per step, layer and link."""
 
     tensor: I64
@@ -49,7 +49,7 @@ class Problem(NamedTuple):
     cumulative: F64  # float64[C], running sum of the weights with which candidates are drawn
 
 
-class State(NamedTuple):
+class Choice(NamedTuple):
     """What is chosen now: ``chosen[:number[0]]``, ascending, so that ties on a link never depend on the past."""
 
     is_chosen: Bool  # bool[C]
@@ -66,13 +66,13 @@ class State(NamedTuple):
     total: F64  # float64[1]
 
 
-def copy_state(s: State) -> State:
+def copy_choice(s: Choice) -> Choice:
     """Return an independent copy."""
-    return State._make(array.copy() for array in s)
+    return Choice._make(array.copy() for array in s)
 
 
 @jit
-def step_time(p: Problem, s: State, t: int) -> None:
+def step_time(p: Tables, s: Choice, t: int) -> None:
     """Recompute one step's seconds and the link seconds it leaves free."""
     memory = 0.0
     for layer in range(p.layer_speed.shape[0]):
@@ -86,7 +86,7 @@ def step_time(p: Problem, s: State, t: int) -> None:
 
 
 @jit
-def set_span(p: Problem, s: State, c: int) -> None:
+def set_span(p: Tables, s: Choice, c: int) -> None:
     """Work out the steps that candidate c occupies from its issue and write-back."""
     num_steps = p.compute.shape[0]
     start = p.start[c]
@@ -117,7 +117,7 @@ def meet(begin: I64, until: I64, a: int, b: int) -> bool:
 
 
 @jit
-def put(p: Problem, s: State, c: int) -> None:
+def put(p: Tables, s: Choice, c: int) -> None:
     """Choose candidate c; its issue, back and offset are set already."""
     n = s.number[0]
     while n > 0 and s.chosen[n - 1] > c:
@@ -133,7 +133,7 @@ def put(p: Problem, s: State, c: int) -> None:
 
 
 @jit
-def take(p: Problem, s: State, c: int) -> None:
+def take(p: Tables, s: Choice, c: int) -> None:
     """Undo ``put``."""
     n = np.searchsorted(s.chosen[: s.number[0]], c)
     s.number[0] -= 1
@@ -181,7 +181,7 @@ def fit(offset: I64, size: I64, room: int, wanted: int, found: I64, n: int, best
 
 
 @jit
-def draw_times(p: Problem, s: State, c: int) -> None:
+def draw_times(p: Tables, s: Choice, c: int) -> None:
     """Choose when c's copies are issued and due: early enough for a random multiple of the work to be hidden."""
     generosity = 0.5 + 2.5 * np.random.random()
     if np.random.random() < 0.15:
@@ -209,7 +209,7 @@ def draw_times(p: Problem, s: State, c: int) -> None:
 
 
 @jit
-def judge(p: Problem, s: State, limit: float) -> float:
+def judge(p: Tables, s: Choice, limit: float) -> float:
     """Return the total seconds of what is chosen, by the judge's timeline.
 
     Infinity if that exceeds ``limit`` or a link holds too many copies.
@@ -292,7 +292,7 @@ def judge(p: Problem, s: State, limit: float) -> float:
 
 
 @jit
-def insert(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, found: I64) -> int:
+def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, found: I64) -> int:
     """Choose c with fresh times, ejecting what is in its way; what finds other space stays. Return how many moved.
 
     ``ejected[i]`` is a candidate that was taken out, or moved from offset ``moved_from[i]`` if that is >= 0.
@@ -354,7 +354,7 @@ def insert(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, found: I
 
 
 @jit
-def restore(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, n: int) -> None:
+def restore(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, n: int) -> None:
     """Undo ``insert``."""
     take(p, s, c)
     for i in range(n):
@@ -365,7 +365,7 @@ def restore(p: Problem, s: State, c: int, ejected: I64, moved_from: I64, n: int)
 
 
 @jit
-def retime(p: Problem, s: State, c: int, found: I64) -> bool:
+def retime(p: Tables, s: Choice, c: int, found: I64) -> bool:
     """Give c fresh times and, if it must or by chance, another offset; False if it then fits nowhere."""
     draw_times(p, s, c)
     for i in range(s.number[0]):
@@ -388,7 +388,7 @@ def retime(p: Problem, s: State, c: int, found: I64) -> bool:
 
 @jit
 def anneal(
-    p: Problem, s: State, best: I64, best_total: float, iterations: int, hot: float, cold: float, seed: int
+    p: Tables, s: Choice, best: I64, best_total: float, iterations: int, hot: float, cold: float, seed: int
 ) -> float:
     """Run ``iterations`` moves with the temperature (seconds) falling from ``hot`` to ``cold``; return the best total.
 
@@ -444,7 +444,7 @@ def anneal(
 
 
 @jit
-def save(s: State, best: I64) -> None:
+def save(s: Choice, best: I64) -> None:
     """Copy what is chosen into ``best`` (see ``anneal``)."""
     for i in range(s.number[0]):
         c = s.chosen[i]

@@ -1,8 +1,7 @@
 """The solver around the annealing kernel: arrays in, chains and temperatures, a valid mapping out."""
 
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,130 +10,103 @@ from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
+from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import HELD, HOME, Mapping
-from mallocgame.outcome import merged_history
 from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.solver import CLOSED, Incumbent, Limits, Problem, solver
+from mallocgame.warm_up import tiny_problem
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
+MAX_PREPARATION = 0.3  # of the limit: candidates that are not made by then are left out
 MOVES_PER_CALL = 2000  # between looks at the clock
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
 HOT = ((3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0))  # chains: from, to, when the chain ends
 COOL = ((4e-4, 4e-6, 0.6), (1e-4, 1e-6, 1.0))  # temperatures are shares of the time with everything in layer 0
 
 
-def anneal(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-    workers: int = 1,
-    refine: bool = False,
-) -> SolveResult:
-    """Anneal from ``start`` (or from nothing) until the time is over; see ``mallocgame.solver.Solver``.
+def _compile(_: Problem) -> None:
+    _anneal(Incumbent(tiny_problem(), Limits(steps=1)), HOT)
+
+
+@solver(warm_up=_compile)
+def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False) -> None:
+    """Anneal from the incumbent until the time is over; ``MOVES_PER_CALL`` moves are a step.
 
     Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
 
     Args:
-        workers: threads, each with its own seed; every chain begins at the best choice of all (the kernels run in
-            parallel).
-        refine: stay near ``start``, with cooler chains only.
+        workers: threads, each with its own seed and as many steps; every chain begins at the best choice of all (the
+            kernels run in parallel).
+        refine: stay near the start, with cooler chains only.
     """
-    begun = time.monotonic()
-    given = start if start is not None else Mapping()
-    best_mapping, best_seconds = given, simulate(program, hierarchy, given).total_seconds
-    history = [(0.0, best_seconds)]
-    pieces = candidates(program, hierarchy) if seconds > 0 else []
-    status = "feasible"
-    if pieces:
-        problem = make_problem(program, hierarchy, pieces)
-        first = _empty_state(program, hierarchy, problem)
-        _adopt(program, problem, pieces, first, given)
-        first.total[0] = kernel.judge(problem, first, np.inf)
-        walkers = [_Walker(problem, first, seed * 1_000_003 + 7919 * i) for i in range(max(workers, 1))]
-        clock = _Clock(begun, seconds)
-        unit = home_seconds(program, hierarchy)
-        try:
-            with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
-                for hot, cold, until in COOL if refine else HOT:
-                    chain = (hot * unit, cold * unit, until * seconds)
-                    _begin_chain(program, hierarchy, walkers)
-                    others = [pool.submit(walker.walk, chain, clock) for walker in walkers[1:]]
-                    try:
-                        walkers[0].walk(chain, clock, progress)
-                    except KeyboardInterrupt:
-                        clock.stopped = True
-                        raise
-                    for other in others:
-                        other.result()
-        except KeyboardInterrupt:
-            status = "interrupted"
+    _anneal(search, COOL if refine else HOT, workers)
+
+
+def _anneal(search: Incumbent, chains: tuple[tuple[float, float, float], ...], workers: int = 1) -> None:
+    program, hierarchy = search.problem
+    pieces = candidates(program, hierarchy, stop=lambda: search.spent_share > MAX_PREPARATION)
+    if not pieces or search.should_stop:
+        return
+    tables = make_tables(program, hierarchy, pieces)
+    first = _empty_choice(program, hierarchy, tables)
+    _adopt(program, tables, pieces, first, search.mapping or Mapping())
+    first.total[0] = kernel.judge(tables, first, np.inf)
+    walkers = [_Walker(search, tables, first, search.seed * 1_000_003 + 7919 * i) for i in range(max(workers, 1))]
+    unit = home_seconds(program, hierarchy)
+    try:
+        with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
+            for hot, cold, until in chains:
+                chain = (hot * unit, cold * unit, until)
+                _begin_chain(program, hierarchy, walkers)
+                others = [pool.submit(walker.walk, chain) for walker in walkers[1:]]
+                try:
+                    walkers[0].walk(chain, search.out_of_time)
+                except KeyboardInterrupt:
+                    search.stop()
+                    raise
+                for other in others:
+                    other.result()
+    finally:
         winner = min(walkers, key=lambda walker: walker.total)
-        history += merged_history([walker.history for walker in walkers], history[0][1])
         rows = winner.best[: winner.best[-1, 0]]
-        found = assemble(program, [(pieces[c], int(i), int(b), int(o)) for c, i, b, o in rows])
-        judged = simulate(program, hierarchy, found).total_seconds
-        if judged < best_seconds:
-            best_mapping, best_seconds = found, judged
-    bound = lower_bound(program, hierarchy)
-    if best_seconds <= bound * (1 + 1e-12) and status == "feasible":
-        status = "optimal"
-    return SolveResult(
-        mapping=best_mapping,
-        seconds=best_seconds,
-        lower_bound_seconds=bound,
-        status=status,
-        solve_seconds=time.monotonic() - begun,
-        history=tuple(history),
-    )
-
-
-@dataclass(slots=True)
-class _Clock:
-    """The time limit that all walkers share."""
-
-    begun: float
-    seconds: float
-    stopped: bool = False
-
-    @property
-    def spent(self) -> float:
-        return time.monotonic() - self.begun
+        if search.offer(assemble(program, [(pieces[c], int(i), int(b), int(o)) for c, i, b, o in rows])):
+            search.met(row for walker in walkers for row in walker.history)
 
 
 class _Walker:
-    """One state that anneals, and the best choice it has met."""
+    """One choice that anneals, and the best that it has met."""
 
-    def __init__(self, problem: kernel.Problem, state: kernel.State, seed: int) -> None:
-        self.problem, self.seed, self.calls = problem, seed, 0
-        self.state = kernel.copy_state(state)
-        self.best = np.zeros((len(problem.tensor) + 1, 4), dtype=np.int64)
-        kernel.save(self.state, self.best)
-        self.total = float(state.total[0])
+    def __init__(self, search: Incumbent, tables: kernel.Tables, choice: kernel.Choice, seed: int) -> None:
+        self.search, self.tables, self.seed, self.calls = search, tables, seed, 0
+        self.choice = kernel.copy_choice(choice)
+        self.best = np.zeros((len(tables.tensor) + 1, 4), dtype=np.int64)
+        kernel.save(self.choice, self.best)
+        self.total = float(choice.total[0])
         self.history: list[tuple[float, float]] = []
 
-    def walk(self, chain: tuple[float, float, float], clock: _Clock, progress: Progress | None = None) -> None:
-        """Anneal from the hot to the cold temperature until the chain's time is over."""
+    @property
+    def spent_share(self) -> float:
+        """Of the limit; where that is in steps, this walker's own, so that threads do not change the answer."""
+        steps = self.search.limits.steps
+        return self.search.spent_share if steps is None else self.calls / max(steps, 1)
+
+    def walk(self, chain: tuple[float, float, float], out_of_time: Callable[[], bool] | None = None) -> None:
+        """Anneal from the hot to the cold temperature until the chain's share of the limit is spent."""
         hot, cold, until = chain
-        low, chain_begun = self.total, clock.spent
-        while (spent := clock.spent) < until and not clock.stopped:
-            heat = hot * (cold / hot) ** ((spent - chain_begun) / max(until - chain_begun, 1e-9))
+        begun, closed = self.spent_share, self.search.bound_seconds * (1.0 + CLOSED)
+        while (spent := self.spent_share) < until and self.total > closed:
+            heat = hot * (cold / hot) ** ((spent - begun) / max(until - begun, 1e-9))
             self.calls += 1
-            seed = (self.seed + self.calls) % 2**32
-            self.total = kernel.anneal(
-                self.problem, self.state, self.best, self.total, MOVES_PER_CALL, heat, heat, seed
-            )
+            low, seed = self.total, (self.seed + self.calls) % 2**32
+            self.total = kernel.anneal(self.tables, self.choice, self.best, low, MOVES_PER_CALL, heat, heat, seed)
             if self.total < low:
-                low = self.total
-                self.history.append((clock.spent, low))
-            if progress is not None:
-                progress(min(spent / clock.seconds, 1.0))
+                self.history.append((self.search.spent_seconds, self.total))
+            if self.search.is_stopped or (out_of_time is not None and out_of_time()):
+                break
+            if out_of_time is not None:
+                self.search.count()
 
 
 def _begin_chain(program: Program, hierarchy: Hierarchy, walkers: list[_Walker]) -> None:
@@ -142,10 +114,10 @@ def _begin_chain(program: Program, hierarchy: Hierarchy, walkers: list[_Walker])
     winner = min(walkers, key=lambda walker: walker.total)
     for walker in walkers:
         walker.best[...], walker.total = winner.best, winner.total
-        _restore(program, hierarchy, walker.problem, walker.state, walker.best)
+        _restore(program, hierarchy, walker.tables, walker.choice, walker.best)
 
 
-def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]) -> kernel.Problem:
+def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]) -> kernel.Tables:
     """Return the kernel's arrays for ``pieces``."""
     columns = {
         name: np.array([getattr(c, name) for c in pieces], dtype=np.int64) for name in Candidate.__dataclass_fields__
@@ -163,7 +135,7 @@ def make_problem(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]
     context = boundary_contexts(program)
     trips = [program.boundary_trip_count(b, b) for b in range(program.num_steps + 1)]
     uses = program.uses
-    return kernel.Problem(
+    return kernel.Tables(
         **columns,
         size=(size + aligned - 1) // aligned * aligned,
         link=link,
@@ -200,11 +172,11 @@ def _weights(program: Program, hierarchy: Hierarchy, columns: dict[str, I64]) ->
     return weights
 
 
-def _empty_state(program: Program, hierarchy: Hierarchy, problem: kernel.Problem) -> kernel.State:
-    num = len(problem.tensor)
+def _empty_choice(program: Program, hierarchy: Hierarchy, tables: kernel.Tables) -> kernel.Choice:
+    num = len(tables.tensor)
     layer_bytes = program.fixed_bytes(hierarchy.num_layers)
     np.add.at(layer_bytes[:, 0], program.uses.step, program.uses.bytes)
-    state = kernel.State(
+    choice = kernel.Choice(
         is_chosen=np.zeros(num, dtype=np.bool_),
         chosen=np.zeros(num, dtype=np.int64),
         number=np.zeros(1, dtype=np.int64),
@@ -219,23 +191,23 @@ def _empty_state(program: Program, hierarchy: Hierarchy, problem: kernel.Problem
         total=np.zeros(1),
     )
     for step in range(program.num_steps):
-        kernel.step_time(problem, state, step)
-    return state
+        kernel.step_time(tables, choice, step)
+    return choice
 
 
-def _restore(program: Program, hierarchy: Hierarchy, problem: kernel.Problem, state: kernel.State, best: I64) -> None:
-    """Make ``state`` what ``best`` holds, recomputed from scratch."""
-    for target, source in zip(state, _empty_state(program, hierarchy, problem), strict=True):
+def _restore(program: Program, hierarchy: Hierarchy, tables: kernel.Tables, choice: kernel.Choice, best: I64) -> None:
+    """Make ``choice`` what ``best`` holds, recomputed from scratch."""
+    for target, source in zip(choice, _empty_choice(program, hierarchy, tables), strict=True):
         target[...] = source
     for c, issue, back, offset in best[: best[-1, 0]]:
-        state.issue[c], state.back[c], state.offset[c] = issue, back, offset
-        kernel.set_span(problem, state, int(c))
-        kernel.put(problem, state, c)
-    state.total[0] = kernel.judge(problem, state, np.inf)
+        choice.issue[c], choice.back[c], choice.offset[c] = issue, back, offset
+        kernel.set_span(tables, choice, int(c))
+        kernel.put(tables, choice, c)
+    choice.total[0] = kernel.judge(tables, choice, np.inf)
 
 
 def _adopt(
-    program: Program, problem: kernel.Problem, pieces: list[Candidate], state: kernel.State, mapping: Mapping
+    program: Program, tables: kernel.Tables, pieces: list[Candidate], choice: kernel.Choice, mapping: Mapping
 ) -> None:
     """Choose the candidates that come nearest to ``mapping``'s residencies, at the same offsets and times."""
     lookup: dict[tuple[int, int, int, int], list[int]] = {}
@@ -255,18 +227,20 @@ def _adopt(
         if not options:
             continue
         c = max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end))
-        kernel.draw_times(problem, state, c)
-        if kind == COPIED and problem.context[r.start_step] == problem.context[problem.due[c]]:
-            state.issue[c] = min(max(r.start_step, int(problem.start[c])), int(problem.latest[c]))
+        kernel.draw_times(tables, choice, c)
+        if kind == COPIED and tables.context[r.start_step] == tables.context[tables.due[c]]:
+            choice.issue[c] = min(max(r.start_step, int(tables.start[c])), int(tables.latest[c]))
         back = next((x.done_before for x in mapping.transfers if x.source == index and x.target == HOME), -1)
-        if problem.back_issue[c] <= back <= problem.back_due[c]:
-            state.back[c] = back
-        kernel.set_span(problem, state, c)
-        state.offset[c] = r.offset_bytes
-        number = int(state.number[0])
-        count = kernel.neighbours(problem.layer, state.chosen, number, state.begin, state.until, state.offset, c, found)
-        ends = state.offset[found[:count]] + problem.size[found[:count]]
-        free = (ends <= r.offset_bytes) | (state.offset[found[:count]] >= r.offset_bytes + problem.size[c])
-        same = any(problem.tensor[o] == r.tensor for o in found[:count])
-        if free.all() and not same and not state.is_chosen[c]:
-            kernel.put(problem, state, c)
+        if tables.back_issue[c] <= back <= tables.back_due[c]:
+            choice.back[c] = back
+        kernel.set_span(tables, choice, c)
+        choice.offset[c] = r.offset_bytes
+        number = int(choice.number[0])
+        count = kernel.neighbours(
+            tables.layer, choice.chosen, number, choice.begin, choice.until, choice.offset, c, found
+        )
+        ends = choice.offset[found[:count]] + tables.size[found[:count]]
+        free = (ends <= r.offset_bytes) | (choice.offset[found[:count]] >= r.offset_bytes + tables.size[c])
+        same = any(tables.tensor[o] == r.tensor for o in found[:count])
+        if free.all() and not same and not choice.is_chosen[c]:
+            kernel.put(tables, choice, c)

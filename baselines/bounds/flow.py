@@ -1,8 +1,8 @@
 """The flow of a tensor's current contents along its route, as columns and rows of a linear relaxation.
 
-Per leg and layer above 0: ``kept`` (the contents stay and occupy the layer). Per leg and pair of layers: a ``Move`` (a
-copy arrives). Per use: ``served`` by a layer. After a write only the layer written is current. With all columns in
-{0, 1} every valid mapping is a point of this flow, so its linear relaxation bounds all of them.
+Per leg and layer above 0: ``kept`` (the contents stay and occupy the layer). Per leg and pair of layers: a
+``CopyArc`` (a copy arrives). Per use: ``served`` by a layer. After a write only the layer written is current. With all
+columns in {0, 1} every valid mapping is a point of this flow, so its linear relaxation bounds all of them.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ PerLayer = list[Expression]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class CopyArc:
     """How much of a tensor (0 to 1) is copied from one layer to another, complete at the end of a leg at the latest."""
 
     column: int
@@ -39,7 +39,7 @@ class Flow:
     served: dict[int, PerLayer] = field(default_factory=dict)  # stop: the share of its free uses that a layer serves
     present: dict[int, PerLayer] = field(default_factory=dict)  # stop (a use): what occupies the layer during its step
     kept: dict[int, PerLayer] = field(default_factory=dict)  # leg: what stays, and occupies the layer between the stops
-    moves: list[Move] = field(default_factory=list)
+    moves: list[CopyArc] = field(default_factory=list)
 
 
 def add_flow(program: LinearProgram, tensor: Tensor, path: Route, layers: tuple[int, ...]) -> Flow:
@@ -119,7 +119,7 @@ def _move(
 ) -> Expression:
     column = program.column(0.0, 1.0)
     flow.moves.append(
-        Move(
+        CopyArc(
             column=column,
             tensor=flow.route.tensor,
             source=source,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import Flow, Move, add_flow
+from mallocgame.baselines.bounds.flow import CopyArc, Flow, add_flow
 from mallocgame.baselines.bounds.linear import Expression, LinearProgram, Terms
 from mallocgame.baselines.bounds.route import route
 from mallocgame.baselines.bounds.windows import Progress, pick_edges, spread
@@ -105,7 +105,7 @@ def _matters(program: Program, hierarchy: Hierarchy, index: int, unit: float) ->
     return traffic / slowest >= TINY_TRAFFIC * unit or tensor.size_bytes >= TINY_SIZE * room
 
 
-def work_seconds(relaxation: Relaxation, move: Move) -> tuple[int, float]:
+def work_seconds(relaxation: Relaxation, move: CopyArc) -> tuple[int, float]:
     """Return the link of a whole copy and its work over the run, in units."""
     hierarchy = relaxation.hierarchy
     index = hierarchy.link_index(move.source, move.target)

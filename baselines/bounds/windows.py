@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import Move
+from mallocgame.baselines.bounds.flow import CopyArc
 from mallocgame.baselines.bounds.linear import Expression, LinearProgram
 
 I64 = npt.NDArray[np.int64]
@@ -25,7 +25,7 @@ FINENESS = 2  # a node of a window is at most this fraction of its distance from
 class Progress:
     """``done[i]``: the share of ``move`` that is complete when slot ``last_slots[i]`` ends (a column each)."""
 
-    move: Move
+    move: CopyArc
     last_slots: list[int]
     done: list[int]
 
@@ -36,7 +36,7 @@ class Progress:
         return self.done[index] if index >= 0 else None
 
 
-def pick_edges(num_steps: int, moves: list[tuple[Move, int, float]], count: int) -> I64:
+def pick_edges(num_steps: int, moves: list[tuple[CopyArc, int, float]], count: int) -> I64:
     """Return at most ``count`` + 1 boundaries, 0 and T among them: where the windows of the largest moves begin or end.
 
     Args:
@@ -55,7 +55,7 @@ def pick_edges(num_steps: int, moves: list[tuple[Move, int, float]], count: int)
 
 def spread(
     linear: LinearProgram,
-    moves: list[tuple[Move, int, float]],
+    moves: list[tuple[CopyArc, int, float]],
     idle: list[list[Expression]],
     wait: list[int],
     edges: I64,
@@ -139,7 +139,7 @@ def _cover(first: int, last: int, size: int) -> list[int]:
     return nodes[::-1]
 
 
-def window_slots(move: Move, edges: I64) -> tuple[int, int]:
+def window_slots(move: CopyArc, edges: I64) -> tuple[int, int]:
     """Return the first and the last slot in which a move can be under way."""
     issue, due = move.leg.first_issue, move.leg.last_due
     first = int(np.searchsorted(edges, issue, side="left"))  # the first edge at or after the issue

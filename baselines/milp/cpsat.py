@@ -15,58 +15,33 @@ import numpy as np
 from mallocgame.baselines.bounds.bound import capacity_bound
 from mallocgame.baselines.bounds.relaxation import relax
 from mallocgame.baselines.milp.engine import cpsat_point
-from mallocgame.baselines.milp.planner import Planner, focus
-from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import Mapping
-from mallocgame.outcome import Search
-from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.baselines.milp.relaxation_search import SLICE_SECONDS, RelaxationSearch, focus
+from mallocgame.solver import Incumbent, solver
 
 SMALL = 400  # 0-1 columns up to which CP-SAT is tried too
-CLOSED = 1e-6  # a mapping this close to the bound is optimal
 
 
-def cpsat(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
-    """Return a mapping and a proved bound; see ``mallocgame.solver``. Hierarchies of over two layers get the bound."""
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start if start is not None else Mapping())
-    bound = 0.0
-    if seconds > 0:
-        try:
-            bound = _solve(search, seed)
-        except KeyboardInterrupt:
-            search.status = "interrupted"
-    if search.status == "feasible" and search.best_seconds <= bound * (1.0 + CLOSED):
-        search.status = "optimal"
-    return search.result(min(bound, search.best_seconds))
-
-
-def _solve(search: Search, seed: int) -> float:
-    program, hierarchy = search.program, search.hierarchy
-    limit = search.limit_seconds
+@solver
+def cpsat(search: Incumbent) -> None:
+    """Prove a bound and plan by integer programming; with over two layers prove the bound. A window is a step."""
+    program, hierarchy = search.problem
+    limit = search.limits.seconds
     if hierarchy.num_layers > 2:
-        return capacity_bound(program, hierarchy, seconds=limit).seconds
+        search.prove(capacity_bound(program, hierarchy, seconds=limit).seconds)
+        return
     relaxation = relax(focus(program), hierarchy)
-    planner = Planner(relaxation, search, seed)
-    bound = capacity_bound(program, hierarchy, seconds=max(0.3 * limit, 0.1)).seconds
+    planner = RelaxationSearch(relaxation, search)
+    search.prove(capacity_bound(program, hierarchy, seconds=max(0.3 * limit, 0.1)).seconds)
     if relaxation.num_shares <= SMALL and relaxation.program is program:
-        point = cpsat_point(relaxation, seconds=0.2 * limit, seed=seed, workers=2)
-        bound = max(bound, point.bound_seconds)
+        point = cpsat_point(relaxation, seconds=0.2 * limit, seed=search.seed, workers=2)
+        search.prove(point.bound_seconds)
         if point.columns is not None:
             planner.realise(point.columns)
-    planner.plan(max(min(0.2 * limit, limit - search.spent_seconds), 0.1))
-    rng = np.random.default_rng(seed)
-    while not search.out_of_time() and search.best_seconds > bound * (1.0 + CLOSED):
+    planner.plan(max(min(0.2 * limit, search.left_seconds), 0.1))
+    rng = np.random.default_rng(search.seed)
+    while not search.out_of_time():
         before = time.perf_counter()
-        planner.improve(rng, min(5.0, max(limit - search.spent_seconds, 0.1)))
+        planner.improve(rng, min(SLICE_SECONDS, max(search.left_seconds, 0.1)))
+        search.count()
         if time.perf_counter() - before < 1e-4:
             break
-    return bound

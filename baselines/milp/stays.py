@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import Flow, Move, PerLayer
+from mallocgame.baselines.bounds.flow import CopyArc, Flow, PerLayer
 from mallocgame.baselines.bounds.linear import Expression
 from mallocgame.baselines.bounds.relaxation import Relaxation
 from mallocgame.baselines.bounds.route import Leg, StopKind
@@ -114,7 +114,7 @@ def _of_flow(relaxation: Relaxation, bodies: I64, flow: Flow, point: F64) -> lis
     return found
 
 
-def _reload(relaxation: Relaxation, move: Move) -> Stay:
+def _reload(relaxation: Relaxation, move: CopyArc) -> Stay:
     end = relaxation.program.num_steps
     return Stay(
         tensor=move.tensor,

@@ -9,7 +9,7 @@ I64 = npt.NDArray[np.int64]
 Span = tuple[int, int]  # boundaries, half-open; a start of -1 means held from the run before
 
 
-class Space:
+class AddressSpace:
     """The rectangles placed in a layer. Adding and removing keep them disjoint."""
 
     def __init__(self, capacity_bytes: int, alignment_bytes: int) -> None:
@@ -53,7 +53,7 @@ class Space:
         self._count -= len(spans)
 
 
-class Flights:
+class InFlight:
     """Copies under way between boundaries, per link and direction, against the links' limits."""
 
     def __init__(self, num_boundaries: int, limits: Sequence[int]) -> None:

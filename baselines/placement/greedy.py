@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mallocgame.baselines.placement.partial_mapping import Board
-from mallocgame.baselines.placement.placement import Plan, Planner
-from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import Mapping
-from mallocgame.outcome import Search
-from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.baselines.placement.partial_mapping import PartialMapping
+from mallocgame.baselines.placement.placement import Placement, PlacementFactory
+from mallocgame.solver import Incumbent, solver
 
 MAX_STAYS = 24  # candidates per tensor and layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stay:
+class ScoredStay:
     """A candidate: hold a tensor from one use to another; ``first`` None: from the run before to the last use."""
 
     tensor: int
@@ -26,62 +22,57 @@ class Stay:
     density: float  # instruction seconds saved per byte and step
 
 
-def greedy(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
+@solver(is_constructive=True)
+def greedy(search: Incumbent) -> None:
     """Take stays by density (instruction seconds saved per byte and step held), best-fit addresses, judge each."""
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start)
-    planner = Planner(program, hierarchy)
-    candidates = [stay for tensor in range(len(program.tensors)) for stay in stays(planner, tensor)]
+    factory = PlacementFactory(search.program, search.hierarchy)
+    candidates: list[ScoredStay] = []
+    for tensor in range(len(search.program.tensors)):
+        if search.out_of_time():
+            break
+        candidates += stays(factory, tensor)
     candidates.sort(key=lambda stay: -stay.density)  # stable: ties in the order of tensors
-    board = Board(planner)
-    now = search.judged(board.mapping)
+    partial = PartialMapping(factory)
+    now = search.judged(partial.mapping)
     for stay in candidates:
         if search.out_of_time():
             break
-        for plan in _plans(planner, stay):
-            if board.add(plan):
-                then = search.judged(board.mapping)
+        search.count()
+        for plan in _plans(factory, stay):
+            if partial.add(plan):
+                then = search.judged(partial.mapping)
                 if then >= now:
-                    board.undo()
+                    partial.undo()
                 else:
                     now = then
-    search.offer(board.mapping, now)
-    return search.result()
+    search.offer(partial.mapping, now)
 
 
-def _plans(planner: Planner, stay: Stay) -> Iterator[Plan]:
+def _plans(factory: PlacementFactory, stay: ScoredStay) -> Iterator[Placement]:
     if stay.first is None:
-        return planner.held(stay.tensor, stay.layer)
-    return planner.stays(stay.tensor, stay.layer, stay.first, stay.last, due=stay.due)
+        return factory.held(stay.tensor, stay.layer)
+    return factory.stays(stay.tensor, stay.layer, stay.first, stay.last, due=stay.due)
 
 
-def stays(planner: Planner, tensor: int) -> Iterator[Stay]:
+def stays(factory: PlacementFactory, tensor: int) -> Iterator[ScoredStay]:
     """Yield the stays that are worth a thought and save something: all uses, few uses in a row, the first, the last."""
-    if not planner.program.tensors[tensor].movable or not planner.use_steps(tensor):
+    if not factory.program.tensors[tensor].movable or not factory.use_steps(tensor):
         return
-    steps = planner.use_steps(tensor)
+    steps = factory.use_steps(tensor)
     spans = dict.fromkeys((steps[0], last) for last in reversed(steps))
     spans.update(dict.fromkeys((first, steps[-1]) for first in steps))
     for width in range(3):
         spans.update(dict.fromkeys(zip(steps, steps[width:], strict=False)))
-    size = planner.program.tensors[tensor].size_bytes
-    for layer in range(1, planner.hierarchy.num_layers):
-        everything = planner.saved_seconds(tensor, layer, steps[0], steps[-1])
-        if everything > 0 and planner.program.tensors[tensor].holdable:
+    size = factory.program.tensors[tensor].size_bytes
+    for layer in range(1, factory.hierarchy.num_layers):
+        everything = factory.saved_seconds(tensor, layer, steps[0], steps[-1])
+        if everything > 0 and factory.program.tensors[tensor].holdable:
             density = everything / (size * (steps[-1] + 1))
-            yield Stay(tensor=tensor, layer=layer, first=None, last=steps[-1], due=0, density=density)
+            yield ScoredStay(tensor=tensor, layer=layer, first=None, last=steps[-1], due=0, density=density)
         for first, last in list(spans)[:MAX_STAYS]:
-            saved = planner.saved_seconds(tensor, layer, first, last)
-            for due in planner.dues(first) if saved > 0 else ():
-                defined = planner.is_defined(tensor, first)
-                begin = first if defined else planner.latest_issue(0, layer, tensor, due)
+            saved = factory.saved_seconds(tensor, layer, first, last)
+            for due in factory.dues(first) if saved > 0 else ():
+                defined = factory.is_defined(tensor, first)
+                begin = first if defined else factory.latest_issue(0, layer, tensor, due)
                 density = saved / (size * (last + 1 - begin))
-                yield Stay(tensor=tensor, layer=layer, first=first, last=last, due=due, density=density)
+                yield ScoredStay(tensor=tensor, layer=layer, first=first, last=last, due=due, density=density)

@@ -1,7 +1,8 @@
-"""Plans: one tensor's stay in a fast layer, with the copies that bring it there and back; addresses come later.
+"""Placements: one tensor's stay in a fast layer, with the copies that bring it there and back; addresses come later.
 
-A plan is right on its own: the judge's validator accepts it as the only plan of the program. What couples plans of
-different tensors (addresses, copies in flight) is kept by ``board.Board``; what they do to time is the judge's to say.
+A placement is right on its own: the judge's validator accepts it as the only one of the program. What couples those of
+different tensors (addresses, copies in flight) is kept by ``PartialMapping``; what they do to time is the judge's to
+say.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class Copy:
     """A whole copy between two of a plan's spans, or ``HOME``; boundaries, not steps."""
 
     source: int
@@ -34,16 +35,16 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Placement:
     """Spans of one tensor in one layer, at one address, and its copies."""
 
     tensor: int
     layer: int
     spans: tuple[Span, ...]
-    moves: tuple[Move, ...]
+    moves: tuple[Copy, ...]
 
 
-def to_mapping(program: Program, plans: Sequence[Plan], offsets: Sequence[int]) -> Mapping:
+def to_mapping(program: Program, plans: Sequence[Placement], offsets: Sequence[int]) -> Mapping:
     """Return the mapping that carries out ``plans``, each at its offset in bytes."""
     residencies: list[Residency] = []
     transfers: list[Transfer] = []
@@ -52,7 +53,9 @@ def to_mapping(program: Program, plans: Sequence[Plan], offsets: Sequence[int]) 
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
 
 
-def append(program: Program, plan: Plan, offset: int, residencies: list[Residency], transfers: list[Transfer]) -> None:
+def append(
+    program: Program, plan: Placement, offset: int, residencies: list[Residency], transfers: list[Transfer]
+) -> None:
     """Append what carries out ``plan`` at ``offset`` bytes."""
     first, size = len(residencies), program.tensors[plan.tensor].size_bytes
     residencies += [
@@ -72,7 +75,7 @@ def append(program: Program, plan: Plan, offset: int, residencies: list[Residenc
     ]
 
 
-class Planner:
+class PlacementFactory:
     """Makes plans for a program: when to copy, given how much of each link the instructions leave free."""
 
     def __init__(self, program: Program, hierarchy: Hierarchy) -> None:
@@ -106,7 +109,7 @@ class Planner:
 
     def stays(
         self, tensor: int, layer: int, first: int, last: int, issue: int | None = None, due: int | None = None
-    ) -> Iterator[Plan]:
+    ) -> Iterator[Placement]:
         """Yield the plans that hold ``tensor`` from its use at step ``first`` to its use at step ``last``.
 
         At most one: without a write-back if that is right, else with one; none if neither is. A copy in, where one is
@@ -123,7 +126,7 @@ class Planner:
                 yield plan
                 return
 
-    def held(self, tensor: int, layer: int) -> Iterator[Plan]:
+    def held(self, tensor: int, layer: int) -> Iterator[Placement]:
         """Yield the plan that keeps a parameter from the run before and loads it again for the next."""
         steps, end = self._steps[tensor], self.program.num_steps
         if not steps or not self.program.tensors[tensor].holdable:
@@ -132,8 +135,8 @@ class Planner:
         issue = self.latest_issue(0, layer, tensor, end, last)
         if issue >= end:
             return
-        move = Move(source=HOME, target=1, issue=issue, due=end)
-        plan = Plan(tensor=tensor, layer=layer, spans=((HELD, last), (issue, end)), moves=(move,))
+        move = Copy(source=HOME, target=1, issue=issue, due=end)
+        plan = Placement(tensor=tensor, layer=layer, spans=((HELD, last), (issue, end)), moves=(move,))
         if self.is_right([plan]):
             yield plan
 
@@ -141,7 +144,7 @@ class Planner:
         """Whether two boundaries lie in the same loop body, so that a copy may last from one to the other."""
         return self._body[a] == self._body[b]
 
-    def is_right(self, plans: Sequence[Plan]) -> bool:
+    def is_right(self, plans: Sequence[Placement]) -> bool:
         """Whether the plans, all of one tensor, are a valid mapping of a memory that is theirs alone."""
         return not validate(self.program, self.hierarchy, to_mapping(self.program, plans, [0] * len(plans)))
 
@@ -201,21 +204,21 @@ class Planner:
 
     def _stay(
         self, tensor: int, layer: int, uses: Span, copied_at: int | None, copied_by: int, written_back: bool
-    ) -> Plan:
+    ) -> Placement:
         first, last = uses
         start = first if copied_at is None else copied_at
         end = self._past_loops(start, last + 1)
         moves = []
         if copied_at is not None:
-            moves.append(Move(source=HOME, target=0, issue=start, due=copied_by))
+            moves.append(Copy(source=HOME, target=0, issue=start, due=copied_by))
         if written_back:
             writes = [u.step for u in self.program.tensors[tensor].uses if u.kind != UseKind.READ and u.step <= last]
             issue = self._past_loops(start, max((w for w in writes if w >= first), default=first) + 1)
             following = [step for step in self._steps[tensor] if step > last]
             due = self.earliest_due(layer, 0, tensor, issue, min(following, default=self.program.num_steps))
-            moves.append(Move(source=0, target=HOME, issue=issue, due=due))
+            moves.append(Copy(source=0, target=HOME, issue=issue, due=due))
             end = max(end, due, min(issue + 1, self.program.num_steps))
-        return Plan(tensor=tensor, layer=layer, spans=((start, end),), moves=tuple(moves))
+        return Placement(tensor=tensor, layer=layer, spans=((start, end),), moves=tuple(moves))
 
     def _past_loops(self, start: int, end: int) -> int:
         """Return ``end``, or the end of the outermost repeated loop that [start, end) enters and does not leave."""

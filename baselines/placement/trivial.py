@@ -2,69 +2,46 @@
 
 import numpy as np
 
-from mallocgame.baselines.placement.partial_mapping import Board
-from mallocgame.baselines.placement.placement import Plan, Planner
-from mallocgame.hierarchy import Hierarchy
+from mallocgame.baselines.placement.partial_mapping import PartialMapping
+from mallocgame.baselines.placement.placement import Placement, PlacementFactory
 from mallocgame.mapping import Mapping
-from mallocgame.outcome import Search
-from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.solver import Incumbent, solver
 
 ROUNDS = 50  # of random play; enough time for all makes the answer depend on the seed alone
 
 
-def none(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
-    """Leave everything in layer 0, unless ``start`` is better."""
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start)
-    search.offer(Mapping())
-    return search.result()
+@solver(is_constructive=True)
+def none(search: Incumbent) -> None:
+    """Leave everything in layer 0: the frame offers that mapping to every solver."""
 
 
-def random(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
+@solver(is_constructive=True)
+def random(search: Incumbent) -> None:
     """Play ``ROUNDS`` rounds: tensors in random order, each with a random stay, taken wherever it fits."""
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start)
-    planner = Planner(program, hierarchy)
-    generator = np.random.default_rng(seed)
+    factory = PlacementFactory(search.program, search.hierarchy)
+    generator = np.random.default_rng(search.seed)
     for _ in range(ROUNDS):
         if search.out_of_time():
             break
-        search.offer(_round(planner, generator, search))
-    return search.result()
+        search.offer(_round(factory, generator, search))
+        search.count()
 
 
-def _round(planner: Planner, generator: np.random.Generator, search: Search) -> Mapping:
-    board = Board(planner)
-    movable = [index for index, tensor in enumerate(planner.program.tensors) if tensor.movable and tensor.uses]
+def _round(factory: PlacementFactory, generator: np.random.Generator, search: Incumbent) -> Mapping:
+    partial = PartialMapping(factory)
+    movable = [index for index, tensor in enumerate(factory.program.tensors) if tensor.movable and tensor.uses]
     for tensor in generator.permutation(movable):
-        plan = _random_plan(planner, generator, int(tensor))
+        plan = _random_plan(factory, generator, int(tensor))
         if plan is not None:
-            board.add(plan)
+            partial.add(plan)
         if search.out_of_time():
             break
-    return board.mapping
+    return partial.mapping
 
 
-def _random_plan(planner: Planner, generator: np.random.Generator, tensor: int) -> Plan | None:
-    steps = planner.use_steps(tensor)
+def _random_plan(factory: PlacementFactory, generator: np.random.Generator, tensor: int) -> Placement | None:
+    steps = factory.use_steps(tensor)
     first, last = sorted(generator.integers(0, len(steps), 2).tolist())
-    layer = int(generator.integers(1, planner.hierarchy.num_layers))
-    due = int(generator.choice(planner.dues(steps[first])))
-    return next(planner.stays(tensor, layer, steps[first], steps[last], due=due), None)
+    layer = int(generator.integers(1, factory.hierarchy.num_layers))
+    due = int(generator.choice(factory.dues(steps[first])))
+    return next(factory.stays(tensor, layer, steps[first], steps[last], due=due), None)

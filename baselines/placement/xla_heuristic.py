@@ -15,13 +15,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.placement.partial_mapping import Board
-from mallocgame.baselines.placement.placement import Plan, Planner
-from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HOME, Mapping
-from mallocgame.outcome import Search
-from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.baselines.placement.partial_mapping import PartialMapping
+from mallocgame.baselines.placement.placement import Placement, PlacementFactory
+from mallocgame.mapping import HOME
+from mallocgame.solver import Incumbent, solver
 
 F64 = npt.NDArray[np.float64]
 
@@ -34,46 +31,38 @@ MAX_OVERLAP_TO_MEMORY = 8.0
 MAX_TRIES = 20  # moments tried per copy
 
 
-def xla_heuristic(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
-    """Assign as the compiler would; ``seed`` changes nothing. With more than two layers, the fastest one is used."""
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start)
+@solver(is_constructive=True)
+def xla_heuristic(search: Incumbent) -> None:
+    """Assign as the compiler would; the seed changes nothing. With more than two layers, the fastest one is used."""
+    program, hierarchy = search.problem
     # The compiler copies inside a loop, never into it from outside.
-    planner = Planner(program.without_hoisting(), hierarchy)
+    factory = PlacementFactory(program.without_hoisting(), hierarchy)
     layer = int(np.argmax([each.bytes_per_second for each in hierarchy.layers]))
     if layer == 0:
-        return search.result()
-    board, resource = Board(planner), CopyResource(planner, layer)
-    held = _hold_one(planner, board, layer)
-    boundedness = [memory_boundedness(planner, layer, tensor) for tensor in range(len(program.tensors))]
+        return
+    partial, resource = PartialMapping(factory), CopyResource(factory, layer)
+    held = _hold_one(factory, partial, layer)
+    boundedness = [memory_boundedness(factory, layer, tensor) for tensor in range(len(program.tensors))]
     order = sorted(range(len(program.tensors)), key=lambda i: (-boundedness[i], -program.tensors[i].size_bytes, i))
     for tensor in order:
         if search.out_of_time():
             break
+        search.count()
         if tensor != held and program.tensors[tensor].movable and program.tensors[tensor].uses:
-            _allocate(planner, board, resource, layer, tensor)
-    search.offer(board.mapping)
-    return search.result()
+            _allocate(factory, partial, resource, layer, tensor)
+    search.offer(partial.mapping)
 
 
-def memory_boundedness(planner: Planner, layer: int, tensor: int) -> float:
+def memory_boundedness(factory: PlacementFactory, layer: int, tensor: int) -> float:
     """Return the published sort key: seconds that memory-bound uses would save, over the root of the size.
 
     Uses by compute-bound instructions count only if there are no others, and then negatively.
     """
-    program, hierarchy = planner.program, planner.hierarchy
+    program, hierarchy = factory.program, factory.hierarchy
     gain = 1.0 / hierarchy.layers[0].bytes_per_second - 1.0 / hierarchy.layers[layer].bytes_per_second
     benefit = -np.inf
     for use in program.tensors[tensor].uses:
-        memory, compute = planner.home_memory_seconds[use.step], program.compute_seconds[use.step]
+        memory, compute = factory.home_memory_seconds[use.step], program.compute_seconds[use.step]
         inside = memory - use.bytes * gain
         saved = (memory - max(inside, compute) if compute < memory else inside - compute) * program.trip_counts[
             use.step
@@ -85,21 +74,21 @@ def memory_boundedness(planner: Planner, layer: int, tensor: int) -> float:
 class CopyResource:
     """Seconds of each step that copies in (0) and copies out (1) have not claimed yet, as the compiler counts them."""
 
-    def __init__(self, planner: Planner, layer: int) -> None:
-        self._planner = planner
+    def __init__(self, factory: PlacementFactory, layer: int) -> None:
+        self._planner = factory
         self._layer = layer
-        once = planner.elapsed / planner.program.trip_counts
+        once = factory.elapsed / factory.program.trip_counts
         self._left = np.stack([once, once])
-        self._elapsed_before: F64 = np.concatenate([[0.0], np.cumsum(planner.elapsed)])
-        memory = planner.hierarchy.layers[layer].capacity_bytes
-        link = planner.hierarchy.links[planner.hierarchy.link_index(0, layer)]
+        self._elapsed_before: F64 = np.concatenate([[0.0], np.cumsum(factory.elapsed)])
+        memory = factory.hierarchy.layers[layer].capacity_bytes
+        link = factory.hierarchy.links[factory.hierarchy.link_index(0, layer)]
         self._longest = MAX_OVERLAP_TO_MEMORY * memory / link.bytes_per_second
 
     def copy_seconds(self, tensor: int) -> float:
         """Return how long a copy of ``tensor`` takes alone."""
         return self._planner.work_seconds(0, self._layer, tensor)
 
-    def claim(self, plan: Plan) -> list[tuple[int, int, F64]] | None:
+    def claim(self, plan: Placement) -> list[tuple[int, int, F64]] | None:
         """Take the time that a plan's copies need, earliest steps first; None, with nothing taken, if one lacks it."""
         claimed: list[tuple[int, int, F64]] = []
         for move in plan.moves:
@@ -136,34 +125,36 @@ class CopyResource:
         yield from same[:MAX_TRIES]
 
 
-def _hold_one(planner: Planner, board: Board, layer: int) -> int | None:
+def _hold_one(factory: PlacementFactory, partial: PartialMapping, layer: int) -> int | None:
     """Cross-program prefetch: keep the largest parameter that may and can stay from run to run."""
-    tensors = planner.program.tensors
+    tensors = factory.program.tensors
     for tensor in sorted((i for i, t in enumerate(tensors) if t.holdable), key=lambda i: (-tensors[i].size_bytes, i)):
-        for plan in planner.held(tensor, layer):
-            if board.add(plan):
+        for plan in factory.held(tensor, layer):
+            if partial.add(plan):
                 return tensor
     return None
 
 
-def _allocate(planner: Planner, board: Board, resource: CopyResource, layer: int, tensor: int) -> None:
+def _allocate(
+    factory: PlacementFactory, partial: PartialMapping, resource: CopyResource, layer: int, tensor: int
+) -> None:
     """Walk the uses: open a stay that lasts as long as its address is free, else leave this use to layer 0."""
-    steps = planner.use_steps(tensor)
+    steps = factory.use_steps(tensor)
     first, previous = 0, 0
     while first < len(steps):
         step = steps[first]
-        defined = planner.is_defined(tensor, step)
+        defined = factory.is_defined(tensor, step)
         issues = iter((step,)) if defined else resource.issues(tensor, step, previous)
         far = (i for i in range(first, len(steps) - 1) if not resource.may_wait(steps[i], steps[i + 1]))
         near = next(far, len(steps)) + 1
-        served = _open(planner, board, resource, layer, tensor, steps[first:near], issues)
+        served = _open(factory, partial, resource, layer, tensor, steps[first:near], issues)
         first += max(served, 1)
         previous = steps[first - 1] + 1
 
 
 def _open(
-    planner: Planner,
-    board: Board,
+    factory: PlacementFactory,
+    partial: PartialMapping,
     resource: CopyResource,
     layer: int,
     tensor: int,
@@ -174,10 +165,10 @@ def _open(
     for issue in issues:
         count = len(steps)
         while count:
-            for plan in planner.stays(tensor, layer, steps[0], steps[count - 1], issue=issue):
+            for plan in factory.stays(tensor, layer, steps[0], steps[count - 1], issue=issue):
                 claimed = resource.claim(plan)
                 if claimed is not None:
-                    if board.add(plan):
+                    if partial.add(plan):
                         return count
                     resource.release(claimed)
             count = count - 1 if count <= 4 else count // 2

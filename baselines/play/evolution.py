@@ -28,9 +28,9 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import Mapping
-from mallocgame.outcome import Search
 from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.solver import Incumbent, Problem, solver
+from mallocgame.warm_up import tiny_problem
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ class Genomes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Encoding:
     """A game and what decoding and mutation look at, per decision (D) and movable tensor (M)."""
 
     game: Game
@@ -75,49 +75,40 @@ class Problem:
         return len(self.first) - 1
 
 
-def evolution(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-    workers: int | None = None,
-) -> SolveResult:
-    """Evolve mappings until the time is over or nothing improves; see ``mallocgame.solver.Solver``.
+def _compile(_: Problem) -> None:
+    problem = encode(*tiny_problem())
+    evolve_island(problem, None, np.random.default_rng(0), lambda: False, actions_of(problem.game, Mapping()))
+
+
+@solver(warm_up=_compile)
+def evolution(search: Incumbent, *, workers: int | None = None) -> None:
+    """Evolve mappings until the time is over or nothing improves; an epoch of all islands is a step.
 
     Args:
         workers: processes; None: one per core, and none but this one for short runs. They are spawned, so a script
             that calls this needs ``if __name__ == "__main__":``.
     """
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start if start is not None else Mapping())
-    if seconds <= 0 or not home_seconds(program, hierarchy) > 0:
-        return search.result()
-    problem = make_problem(program, hierarchy)
+    program, hierarchy = search.problem
+    if not home_seconds(program, hierarchy) > 0:
+        return
+    problem = encode(program, hierarchy)
     if problem.game.num_decisions == 0:
-        return search.result()
+        return
     if workers is None:
-        workers = min(os.cpu_count() or 1, ISLANDS) if seconds >= PAYS_FOR_PROCESSES else 1
-    deadline = time.time() + seconds
-    rngs = [np.random.default_rng([seed, island]) for island in range(ISLANDS)]
-    try:
-        with _runner(program, hierarchy, problem, min(workers, ISLANDS)) as run:
-            _evolve(search, problem, run, rngs, deadline, start)
-    except KeyboardInterrupt:
-        search.status = "interrupted"
-    return search.result()
+        workers = min(os.cpu_count() or 1, ISLANDS) if search.left_seconds >= PAYS_FOR_PROCESSES else 1
+    deadline = time.time() + search.left_seconds
+    rngs = [np.random.default_rng([search.seed, island]) for island in range(ISLANDS)]
+    with _runner(search, problem, min(workers, ISLANDS)) as run:
+        _evolve(search, problem, run, rngs, deadline)
 
 
 Task = tuple[Genomes | None, Generator, float, I64 | None]
 Runner = Callable[[list[Task]], list[tuple[Genomes, Generator]]]
 
 
-def _evolve(
-    search: Search, problem: Problem, run: Runner, rngs: list[Generator], deadline: float, start: Mapping | None
-) -> None:
-    wanted = actions_of(problem.game, start) if start is not None else None
+def _evolve(search: Incumbent, problem: Encoding, run: Runner, rngs: list[Generator], deadline: float) -> None:
+    start = search.mapping
+    wanted = actions_of(problem.game, start) if start is not None and start.residencies else None
     islands: list[Genomes | None] = [None] * ISLANDS
     stale = 0
     while stale < PATIENCE and not search.out_of_time():
@@ -125,13 +116,14 @@ def _evolve(
         grown, rngs = [genomes for genomes, _ in results], [rng for _, rng in results]
         best = min(grown, key=lambda genomes: float(genomes.seconds[0]))
         stale += 1
-        if best.seconds[0] < search.best_seconds * (1.0 - SAME):
+        if best.seconds[0] < search.seconds * (1.0 - SAME):
             search.offer(mapping_of(problem, best.priority[0], best.action[0]))
             stale = 0
+        search.count()
         islands = [_with_guest(home, grown[i - 1]) for i, home in enumerate(grown)]
 
 
-def make_problem(program: Program, hierarchy: Hierarchy) -> Problem:
+def encode(program: Program, hierarchy: Hierarchy) -> Encoding:
     """Return the arrays around the game of ``program``, its trivial tensors left in layer 0.
 
     Raises:
@@ -150,7 +142,7 @@ def make_problem(program: Program, hierarchy: Hierarchy) -> Problem:
     np.add.at(moved, uses.tensor, uses.bytes * program.trip_counts[uses.step])
     life = [tensor.uses[-1].step - tensor.uses[0].step + 2 for tensor in (program.tensors[i] for i in index.tolist())]
     density = moved[index] / (size * np.array(life))
-    return Problem(
+    return Encoding(
         game=game,
         tensor=tensor,
         step=step_,
@@ -184,9 +176,9 @@ def claim(
         order: int64[M], tensors, the first claims first.
         action: int64[D], what the genome wants.
         by_tensor: int64[D] and
-        first: int64[M + 1], see ``Problem``.
+        first: int64[M + 1], see ``Encoding``.
         step_of: int64[D], the step of each decision.
-        reads: int64[D], see ``Problem``.
+        reads: int64[D], see ``Encoding``.
         size: int64[L, M], bytes.
         free: int64[L, T], bytes left at each step; updated.
         wanted: int64[D], written.
@@ -212,7 +204,7 @@ def claim(
             previous_step = step
 
 
-def claimed(problem: Problem, priority: F64, action: I64) -> I64:
+def claimed(problem: Encoding, priority: F64, action: I64) -> I64:
     """Return int64[D], the actions that are left after tensors claimed space by priority."""
     free = np.repeat(problem.capacity_bytes[:, None], problem.game.program.num_steps, axis=1)
     wanted = np.zeros(len(action), dtype=np.int64)
@@ -223,12 +215,12 @@ def claimed(problem: Problem, priority: F64, action: I64) -> I64:
     return wanted
 
 
-def fitness(problem: Problem, priority: F64, action: I64) -> float:
+def fitness(problem: Encoding, priority: F64, action: I64) -> float:
     """Return the judged seconds of a genome."""
     return decode(problem.game, claimed(problem, priority, action))[0]
 
 
-def mapping_of(problem: Problem, priority: F64, action: I64) -> Mapping:
+def mapping_of(problem: Encoding, priority: F64, action: I64) -> Mapping:
     """Return the mapping that a genome stands for."""
     _, taken = decode(problem.game, claimed(problem, priority, action))
     return rules.mapping_of(problem.game, taken)
@@ -246,7 +238,7 @@ def _with_guest(home: Genomes, other: Genomes) -> Genomes:
     return _sorted(Genomes(priority=priority, action=action, seconds=seconds))
 
 
-def first_genomes(problem: Problem, rng: Generator, start: I64 | None) -> Iterator[tuple[F64, I64]]:
+def first_genomes(problem: Encoding, rng: Generator, start: I64 | None) -> Iterator[tuple[F64, I64]]:
     """Yield ``POPULATION`` genomes: ``start`` (int64[D]) if given, then wishes from eager to shy, by density."""
     shape = problem.game.num_decisions
     for i in range(POPULATION):
@@ -260,7 +252,7 @@ def first_genomes(problem: Problem, rng: Generator, start: I64 | None) -> Iterat
         yield priority, np.where(kept, 2 * layer - fresh, 0)
 
 
-def mutate(problem: Problem, rng: Generator, priority: F64, action: I64) -> None:
+def mutate(problem: Encoding, rng: Generator, priority: F64, action: I64) -> None:
     """Change a few tensors in place: their priority, all their actions, those from some use on, or one of them."""
     num_actions = problem.game.num_actions
     for m in rng.integers(0, problem.num_tensors, 1 + rng.geometric(0.4)).tolist():
@@ -277,7 +269,7 @@ def mutate(problem: Problem, rng: Generator, priority: F64, action: I64) -> None
             action[own[begin:end]] = 0 if rng.random() < 0.4 else 2 * layer
 
 
-def cross(problem: Problem, rng: Generator, mother: tuple[F64, I64], father: tuple[F64, I64]) -> tuple[F64, I64]:
+def cross(problem: Encoding, rng: Generator, mother: tuple[F64, I64], father: tuple[F64, I64]) -> tuple[F64, I64]:
     """Return a child: each tensor from one parent, either by chance or by where in the schedule it is first used."""
     if rng.random() < 0.5:
         from_father = rng.random(problem.num_tensors) < rng.choice([0.1, 0.5])
@@ -290,7 +282,7 @@ def cross(problem: Problem, rng: Generator, mother: tuple[F64, I64], father: tup
 
 
 def evolve_island(
-    problem: Problem, genomes: Genomes | None, rng: Generator, stop: Callable[[], bool], start: I64 | None
+    problem: Encoding, genomes: Genomes | None, rng: Generator, stop: Callable[[], bool], start: I64 | None
 ) -> tuple[Genomes, Generator]:
     """Return an island after an epoch, and its random state; with ``stop`` it returns early, with less done."""
     if genomes is None:
@@ -318,7 +310,7 @@ def evolve_island(
     return genomes, rng
 
 
-_PROBLEM: Problem
+_PROBLEM: Encoding
 _STOPPED: Event
 
 
@@ -326,31 +318,31 @@ def _begin_worker(program: Program, hierarchy: Hierarchy, stopped: Event) -> Non
     """Build the problem once a process; Ctrl-C is the parent's to handle."""
     global _PROBLEM, _STOPPED
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _PROBLEM, _STOPPED = make_problem(program, hierarchy), stopped
+    _PROBLEM, _STOPPED = encode(program, hierarchy), stopped
 
 
 def _work(task: Task) -> tuple[Genomes, Generator]:
     return _island(_PROBLEM, task, _STOPPED.is_set)
 
 
-def _island(problem: Problem, task: Task, stopped: Callable[[], bool]) -> tuple[Genomes, Generator]:
+def _island(problem: Encoding, task: Task, stopped: Callable[[], bool]) -> tuple[Genomes, Generator]:
     genomes, rng, deadline, start = task
     return evolve_island(problem, genomes, rng, lambda: stopped() or time.time() >= deadline, start)
 
 
 @contextmanager
-def _runner(program: Program, hierarchy: Hierarchy, problem: Problem, workers: int) -> Iterator[Runner]:
+def _runner(search: Incumbent, problem: Encoding, workers: int) -> Iterator[Runner]:
     """Yield what runs an epoch of all islands, in this process or in several."""
     if workers <= 1:
 
         def here(tasks: list[Task]) -> list[tuple[Genomes, Generator]]:
-            return [_island(problem, task, lambda: False) for task in tasks]
+            return [_island(problem, task, lambda: search.should_stop) for task in tasks]
 
         yield here
         return
     context = multiprocessing.get_context("spawn")
     stopped = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (program, hierarchy, stopped))
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, (*search.problem, stopped))
     try:
         yield lambda tasks: list(pool.map(_work, tasks))
     finally:

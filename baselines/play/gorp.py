@@ -23,9 +23,9 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import Mapping
-from mallocgame.outcome import Search
 from mallocgame.program import Program
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.solver import Incumbent, Problem, solver
+from mallocgame.warm_up import tiny_problem
 
 Bool = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
@@ -107,26 +107,20 @@ class Gorp:
             self.best, self.best_seconds = batch.to_mapping(row), batch.seconds(row)
 
 
-def gorp(
-    program: Program,
-    hierarchy: Hierarchy,
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    start: Mapping | None = None,
-    progress: Progress | None = None,
-) -> SolveResult:
-    """Play GORP with k = 1 and 1, 2, 4, ... rollouts until the time is spent; see ``mallocgame.solver``."""
-    search = Search(program, hierarchy, seconds, progress)
-    search.offer(start)
-    search.offer(Mapping())
+def _compile(_: Problem) -> None:
+    Gorp(*tiny_problem(), rollouts=1).play()
+
+
+@solver(warm_up=_compile)
+def gorp(search: Incumbent) -> None:
+    """Play GORP with k = 1 and 1, 2, 4, ... rollouts; an episode is a step."""
     rollouts = 1
     while not search.out_of_time() and rollouts <= MAX_ROLLOUTS:
-        player = Gorp(program, hierarchy, rollouts=rollouts, seed=seed)
+        player = Gorp(*search.problem, rollouts=rollouts, seed=search.seed)
         player.play(search.out_of_time)
         search.offer(player.best)
+        search.count()
         rollouts *= 2
-    return search.result()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,21 +27,56 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the first column is text and never broken, the others are figures aligned right."""
+    """Print a table; the first column is text and never broken, the others are figures aligned right.
+
+    Where the terminal is too narrow for it, each row becomes a block of ``column value`` pairs: no figure is cut.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    cells = [[printable(cell) for cell in row] for row in rows]
+    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if index else "left", no_wrap=index == 0, overflow="fold")
-    for row in rows:
+    for row in cells:
         table.add_row(*map(Text, row))  # as it is: names may hold brackets, which are markup in plain strings
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=200)  # a file or a pipe has no edge
-    console.print(table)
+    wanted = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    if wanted <= console.width or len(columns) <= 2:
+        console.print(table)
+        return
+    console.print(Text(printable(title)), style="italic")
+    for row in cells:
+        console.print(Text(row[0], style="bold"))
+        pairs = [f"{column} {cell}".strip() for column, cell in zip(columns[1:], row[1:], strict=True) if cell]
+        for line in _packed(pairs, console.width - 2):
+            console.print(Text("  " + line), soft_wrap=True)
+
+
+def _packed(parts: Sequence[str], width: int) -> Iterator[str]:
+    """Yield lines of at most ``width`` characters (more only where one part is longer) that hold the parts in order."""
+    line = ""
+    for part in parts:
+        if line and len(line) + 3 + len(part) > width:
+            yield line
+            line = ""
+        line = f"{line}   {part}" if line else part
+    if line:
+        yield line
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters spelled out: what a file says must not steer the terminal.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @contextmanager
@@ -57,6 +92,12 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
         yield lambda done: bar.update(task, completed=done)
 
 
+def interrupted(what: str) -> BaseException:
+    """Say on standard error that the command was interrupted and what is kept; return the exit to raise."""
+    say(f"mallocgame: interrupted; {what}")
+    return typer.Exit(130)
+
+
 def say(text: str) -> None:
     """Print one line about what happened on standard error (standard output holds only results)."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write("\n".join(map(printable, text.split("\n"))) + "\n")

@@ -2,21 +2,31 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
-from mallocgame.cli.evaluate import BoundSecondsOption, NoHoistOption, SecondsOption, SeedOption
+from mallocgame.cli.cases import (
+    BoundSecondsOption,
+    HierarchyOption,
+    HoistOption,
+    SecondsOption,
+    SeedOption,
+    StartOption,
+    StepsOption,
+)
+from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
 from mallocgame.cli.traces import TracesArgument
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
     from mallocgame.evaluation import Case, Judged
+    from mallocgame.solver import Limits
 
 Row = dict[str, Any]
+PLOTS, TABLES = (".png", ".svg", ".pdf"), (".csv", ".jsonl")
 
 
 def compare(
@@ -25,46 +35,66 @@ def compare(
         str, typer.Option("--solvers", help="Solvers, comma-separated, e.g. xla,none,random,greedy,xla-heuristic.")
     ] = "xla,none,random,greedy,xla-heuristic",
     seconds: SecondsOption = 10.0,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
+    start: StartOption = "auto",
     bound_seconds: BoundSecondsOption = 10.0,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")] = None,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", help="Draw speed-ups by trace and solver (.png, .svg or .pdf).")
+    out: Annotated[Path | None, typer.Option("--out", help="Write the rows (.csv or .jsonl).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw speed-ups by trace and solver (.png, .svg or .pdf).")
     ] = None,
-    no_hoist: NoHoistOption = False,
+    hierarchy: HierarchyOption = None,
+    hoist: HoistOption = True,
     json: JsonOption = False,
+    csv_file: Annotated[Path | None, typer.Option("--csv", hidden=True)] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", hidden=True)] = None,
 ) -> None:
     """Compare solvers under one judge: judged time, speed-up over XLA, gap to the best bound proved in this run.
 
     Solver xla is skipped on traces without a compiler mapping. Exit code 1: a solver returned an invalid mapping.
+    Ctrl-C: what was done so far is printed and written.
 
-    Example: mallocgame compare lstm-v5e lstm-v4 --solvers xla,greedy --seconds 5 --csv rows.csv --figure rows.png
+    Example: mallocgame compare lstm-v5e lstm-v4 --solvers xla,greedy --seconds 5 --out rows.csv --plot rows.png
     """
+    from mallocgame.cli.cases import open_case
     from mallocgame.cli.traces import trace_names
-    from mallocgame.evaluation import open_case
+    from mallocgame.solver import Limits
 
-    wanted = _solver_names(solvers)
-    if figure is not None and figure.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--figure {figure}: expected a name that ends in .png, .svg or .pdf")
+    wanted, limits = _solver_names(solvers), Limits(seconds=seconds, steps=steps)
+    outputs, plot = [path for path in (out, csv_file) if path is not None], plot or figure
+    _check_outputs(outputs, plot)
     names = trace_names(traces)
     rows: list[Row] = []
-    with progress("comparing", total=len(names)) as advance:
-        for done, name in enumerate(names):
-            case = open_case(name, hoist=not no_hoist, bound_seconds=bound_seconds)
-            found = _rows_of(case, wanted, seconds, seed, lambda part, done=done: advance(done + part))
-            rows += found
-            if json:
-                print_json(found)
-            advance(done + 1)
-    if not json:
+    stopped = False
+    try:
+        with progress("comparing", total=len(names)) as advance:
+            for done, name in enumerate(names):
+                case = open_case(name, hoist=hoist, bound_seconds=bound_seconds, hierarchy=hierarchy)
+                tell = lambda part, done=done: advance(done + part)  # noqa: E731
+                found, stopped = _rows_of(case, wanted, limits, seed, start, tell)
+                rows += found
+                if json:
+                    print_json(found)
+                advance(done + 1)
+                if stopped:
+                    break
+    except KeyboardInterrupt:  # while a bound is proved: what was done counts
+        stopped = True
+    if not json and rows:
         print_table("speed-up over XLA's own mapping, all judged alike", *_table(rows, wanted))
-    if csv_file is not None:
-        _write_csv(csv_file, rows)
-    if figure is not None:
+    for path in outputs:
+        _write_rows(path, rows)
+    if plot is not None and rows:
         from mallocgame.report.comparison import save_comparison
 
-        save_comparison(figure, rows, wanted)
-        say(f"figure: {figure}")
+        save_comparison(plot, rows, wanted)
+        say(f"figure: {plot}")
+    if stopped:
+        raise interrupted(f"{len(rows)} rows were made")
+    _report_invalid(rows)
+
+
+def _report_invalid(rows: Sequence[Row]) -> None:
     invalid = [row for row in rows if not row["valid"]]
     for row in invalid:
         say(f"{row['trace']}: the mapping of {row['solver']} is invalid")
@@ -72,29 +102,52 @@ def compare(
         raise typer.Exit(1)
 
 
+def _check_outputs(tables: Sequence[Path], plot: Path | None) -> None:
+    from mallocgame.files import check_writable
+
+    if plot is not None and plot.suffix not in PLOTS:
+        raise InputError(f"--plot {plot}: expected a name that ends in {', '.join(PLOTS)}")
+    for path in tables:
+        if path.suffix not in TABLES:
+            raise InputError(f"--out {path}: expected a name that ends in {' or '.join(TABLES)}")
+    for path in (*tables, *([plot] if plot is not None else [])):
+        check_writable(path)
+
+
 def _solver_names(text: str) -> list[str]:
-    from mallocgame.cli.solvers import known_solvers
+    from mallocgame.evaluation import XLA, find_solver
 
     names = [name.strip() for name in text.split(",")]
-    known = known_solvers()
     for name in names:
-        if name.partition(":")[0] not in known:
-            raise InputError(f"unknown solver {name!r}, expected one of {', '.join(known)}")
+        if name != XLA:
+            find_solver(name)
         if names.count(name) > 1:
             raise InputError(f"--solvers names {name!r} twice")
     return names
 
 
-def _rows_of(case: "Case", solvers: Sequence[str], seconds: float, seed: int, advance: Any) -> list[Row]:
-    from mallocgame.evaluation import solve
+def _rows_of(
+    case: "Case", solvers: Sequence[str], limits: "Limits", seed: int, start: str, advance: Callable[[float], None]
+) -> tuple[list[Row], bool]:
+    """Return a row for each solver, and whether Ctrl-C ended it early."""
+    from mallocgame.cli.cases import find_start
+    from mallocgame.evaluation import XLA, run
 
-    runnable = [solver for solver in solvers if solver != "xla" or case.trace.mapping is not None]
+    runnable = [solver for solver in solvers if solver != XLA or case.compiler_mapping is not None]
+    first = find_start(start, case)
     judged: list[Judged] = []
+    stopped = False
     for index, solver in enumerate(runnable):
-        report = lambda part, index=index: advance((index + min(part, 1.0)) / len(runnable))  # noqa: E731
-        judged.append(solve(case, solver, seconds=seconds, seed=seed, advance=report))
+        tell = lambda part, index=index: advance((index + min(part, 1.0)) / len(runnable))  # noqa: E731
+        try:
+            judged.append(run(case, solver, limits=limits, seed=seed, start=first, progress=tell))
+            stopped = judged[-1].status == "interrupted"
+        except KeyboardInterrupt:  # between a solver's start and its clock
+            stopped = True
+        if stopped:
+            break
     best_bound = max((each.lower_bound_seconds for each in judged), default=case.lower_bound_seconds)
-    return [each.row(best_bound) for each in judged]
+    return [each.row(best_bound) for each in judged], stopped
 
 
 def _table(rows: Sequence[Row], solvers: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -130,15 +183,20 @@ def geometric_mean(values: Sequence[float | None]) -> float | None:
     return exp(sum(log(value) for value in known) / len(known)) if known else None
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    import json
+
     from mallocgame.files import write_text
 
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    if path.suffix == ".csv":
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        out.writelines(json.dumps(row) + "\n" for row in rows)
     try:
         write_text(path, out.getvalue())
     except OSError as error:
-        raise InputError(f"--csv {path}: cannot write: {error.strerror or error}") from None
+        raise InputError(f"--out {path}: cannot write: {error.strerror or error}") from None
     say(f"rows: {path}")

@@ -5,22 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.cases import (
+    BoundSecondsOption,
+    HierarchyOption,
+    HoistOption,
+    SecondsOption,
+    SeedOption,
+    StartOption,
+    StepsOption,
+)
+from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
 from mallocgame.cli.traces import TraceArgument
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.evaluation import Case, Judged
-
-SecondsOption = Annotated[float, typer.Option("--seconds", help="Time limit of a solver.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of a solver.")]
-BoundSecondsOption = Annotated[
-    float, typer.Option("--bound-seconds", help="Time to prove a bound that respects capacity; 0: the simple one.")
-]
-NoHoistOption = Annotated[
-    bool,
-    typer.Option("--no-hoist", help="Forbid copies made before a loop that stay through it (compilers cannot do it)."),
-]
+    from mallocgame.evaluation import Judged
 
 
 def evaluate(
@@ -28,66 +27,85 @@ def evaluate(
     solver: Annotated[str | None, typer.Option("--solver", help="Solver to run, e.g. xla, greedy.")] = None,
     mapping: Annotated[Path | None, typer.Option("--mapping", help="Judge this mapping file instead.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Save the mapping here (.json or .json.gz).")] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Draw the memory map: .html (self-contained) or .png.")
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the memory map: .html (self-contained) or .png.")
     ] = None,
     perfetto: Annotated[
         Path | None, typer.Option("--perfetto", help="Write the timeline for ui.perfetto.dev (.json or .json.gz).")
     ] = None,
     seconds: SecondsOption = 10.0,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
+    start: StartOption = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Cores for a solver that can use several.")
+    ] = None,
     simulations: Annotated[
         int | None, typer.Option("--simulations", min=0, help="Search simulations a move (solver muzero[:RUN]).")
     ] = None,
     bound_seconds: BoundSecondsOption = 10.0,
-    no_hoist: NoHoistOption = False,
+    hierarchy: HierarchyOption = None,
+    hoist: HoistOption = True,
     json: JsonOption = False,
+    report: Annotated[Path | None, typer.Option("--report", hidden=True)] = None,
 ) -> None:
     """Judge one mapping of a trace: time, speed-up over XLA, gap to the bound, stalls, link traffic.
 
     Exit code 1: the mapping is invalid (every violation is listed).
 
-    Example: mallocgame evaluate lstm-v5e --solver greedy --report lstm.html --out lstm_mapping.json
+    Example: mallocgame evaluate lstm-v5e --solver greedy --plot lstm.html --out lstm_mapping.json
     """
-    from mallocgame.evaluation import open_case
+    from mallocgame.cli.cases import find_start, open_case
+    from mallocgame.evaluation import judge, run
+    from mallocgame.solver import Limits
+    from mallocgame.workloads.trace import load_mapping
 
     if (solver is None) == (mapping is None):
         raise InputError("give --solver NAME or --mapping FILE, one of them")
-    _check_suffixes(report, perfetto)
+    plot = plot or report
+    _check_outputs(out, plot, perfetto)
+    limits = Limits(seconds=seconds, steps=steps)
     with progress(f"proving a bound for {trace}"):
-        case = open_case(trace, hoist=not no_hoist, bound_seconds=bound_seconds)
-    judged = _judged(case, solver, mapping, seconds, seed, simulations)
+        case = open_case(trace, hoist=hoist, bound_seconds=bound_seconds, hierarchy=hierarchy)
+    if mapping is not None:
+        judged = judge(case, load_mapping(mapping, *case.problem), solver=mapping.name)
+    else:
+        assert solver is not None
+        with progress(f"{solver} on {case.name}", total=1.0) as advance:
+            judged = run(
+                case,
+                solver,
+                limits=limits,
+                seed=seed,
+                start=find_start(start, case),
+                progress=advance,
+                workers=workers,
+                simulations=simulations,
+            )
     if json:
         print_json([judged.row()])
     elif judged.timeline is not None:
-        print_table(f"{judged.solver} on {case.trace.name}", ("", "value"), _figures(judged))
+        print_table(f"{judged.solver} on {case.name}", ("", "value"), _figures(judged))
     if judged.timeline is None:
         for violation in judged.violations:
             say(f"{violation.rule}: {violation.message}")
-        say(f"{case.trace.name}: the mapping of {judged.solver} is invalid, {len(judged.violations)} violations")
+        say(f"{case.name}: the mapping of {judged.solver} is invalid, {len(judged.violations)} violations")
         raise typer.Exit(1)
-    _write(judged, out, report, perfetto)
+    _write(judged, out, plot, perfetto)
+    if judged.status == "interrupted":
+        raise interrupted("the best mapping so far was kept")
 
 
-def _check_suffixes(report: Path | None, perfetto: Path | None) -> None:
-    if report is not None and report.suffix not in (".html", ".png"):
-        raise InputError(f"--report {report}: expected a name that ends in .html or .png")
+def _check_outputs(out: Path | None, plot: Path | None, perfetto: Path | None) -> None:
+    from mallocgame.files import check_writable
+
+    if plot is not None and plot.suffix not in (".html", ".png"):
+        raise InputError(f"--plot {plot}: expected a name that ends in .html or .png")
     if perfetto is not None and not perfetto.name.endswith((".json", ".json.gz")):
         raise InputError(f"--perfetto {perfetto}: expected a name that ends in .json or .json.gz")
-
-
-def _judged(
-    case: "Case", solver: str | None, mapping: Path | None, seconds: float, seed: int, simulations: int | None
-) -> "Judged":
-    from mallocgame.evaluation import judge, solve
-
-    if mapping is not None:
-        from mallocgame.workloads.trace import load_mapping
-
-        return judge(case, load_mapping(mapping, case.program, case.hierarchy), solver=mapping.name)
-    assert solver is not None
-    with progress(f"{solver} on {case.trace.name}", total=1.0) as advance:
-        return solve(case, solver, seconds=seconds, seed=seed, advance=advance, simulations=simulations)
+    for path in (out, plot, perfetto):
+        if path is not None:
+            check_writable(path)
 
 
 def _figures(judged: "Judged") -> list[tuple[str, str]]:
@@ -96,7 +114,7 @@ def _figures(judged: "Judged") -> list[tuple[str, str]]:
 
     case, timeline, row = judged.case, judged.timeline, judged.row()
     assert timeline is not None
-    home = home_seconds(case.program, case.hierarchy)
+    home = home_seconds(*case.problem)
     seconds = timeline.total_seconds
     rows = [
         ("judged time", seconds_text(seconds)),
@@ -127,32 +145,37 @@ def _ratio(value: float | None) -> str:
     return "no compiler mapping" if value is None else f"{value:.3f}×"
 
 
-def _write(judged: "Judged", out: Path | None, report: Path | None, perfetto: Path | None) -> None:
+def _write(judged: "Judged", out: Path | None, plot: Path | None, perfetto: Path | None) -> None:
     case, timeline = judged.case, judged.timeline
     assert timeline is not None
     if out is not None:
         from mallocgame.workloads.trace import save_mapping
 
-        save_mapping(out, judged.mapping, case.program, case.hierarchy)
+        save_mapping(out, judged.mapping, *case.problem)
         say(f"mapping: {out}")
-    if report is not None:
-        from mallocgame.report.memory_map import Report, save_report
-
-        with progress(f"drawing {report}"):
-            row = judged.row()
-            subject = Report(
-                title=f"{case.trace.name}, {judged.solver}",
-                program=case.program,
-                hierarchy=case.hierarchy,
-                mapping=judged.mapping,
-                timeline=timeline,
-                xla_judged_seconds=row["xla_judged_seconds"],
-                lower_bound_seconds=row["lower_bound_seconds"],
-            )
-            save_report(report, subject)
-        say(f"memory map: {report}")
+    if plot is not None:
+        _draw(judged, plot)
     if perfetto is not None:
         from mallocgame.report.perfetto import save_perfetto
 
-        save_perfetto(perfetto, case.program, case.hierarchy, judged.mapping, timeline)
+        save_perfetto(perfetto, *case.problem, judged.mapping, timeline)
         say(f"timeline (open it in ui.perfetto.dev): {perfetto}")
+
+
+def _draw(judged: "Judged", plot: Path) -> None:
+    from mallocgame.report.memory_map import Report, save_report
+
+    assert judged.timeline is not None
+    with progress(f"drawing {plot}"):
+        row, case = judged.row(), judged.case
+        subject = Report(
+            title=f"{case.name}, {judged.solver}",
+            program=case.program,
+            hierarchy=case.hierarchy,
+            mapping=judged.mapping,
+            timeline=judged.timeline,
+            xla_judged_seconds=row["xla_judged_seconds"],
+            lower_bound_seconds=row["lower_bound_seconds"],
+        )
+        save_report(plot, subject)
+    say(f"memory map: {plot}")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table
-from mallocgame.cli.traces import TraceArgument
+from mallocgame.cli.traces import TraceArgument, chip_of, open_trace
 
 if TYPE_CHECKING:
     from mallocgame.evaluation import Case
+    from mallocgame.workloads.trace import Trace
 
 
 def show(
@@ -20,11 +21,12 @@ def show(
 
     Example: mallocgame show lstm-v5e --top 5
     """
-    from mallocgame.evaluation import open_case
+    from mallocgame.evaluation import make_case
 
-    case = open_case(trace)
+    opened = open_trace(trace)
+    case = make_case(opened, chip=chip_of(opened))
     sections = {
-        "trace": [_summary(case)],
+        "trace": [_summary(case, opened)],
         "layer": _layers(case),
         "instruction": _instructions(case, top),
         "tensor": _tensors(case, top),
@@ -32,7 +34,7 @@ def show(
     if json:
         print_json({"row": kind, **row} for kind, rows in sections.items() for row in rows)
         return
-    print_table(case.trace.name, ("", "value"), [(key, str(value)) for key, value in sections["trace"][0].items()])
+    print_table(case.name, ("", "value"), [(key, str(value)) for key, value in sections["trace"][0].items()])
     titles = {
         "layer": "memory",
         "instruction": f"the {top} longest instructions, everything in layer 0",
@@ -47,11 +49,11 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _summary(case: "Case") -> dict[str, Any]:
+def _summary(case: "Case", trace: "Trace") -> dict[str, Any]:
     program = case.program
-    mapping = case.trace.mapping
-    about = {f"provenance {key}": _short(value) for key, value in case.trace.provenance.items()}
-    estimates = {f"estimate {key}": _short(value) for key, value in case.trace.estimates.items()}
+    mapping = trace.mapping
+    about = {f"provenance {key}": _short(value) for key, value in trace.provenance.items()}
+    estimates = {f"estimate {key}": _short(value) for key, value in trace.estimates.items()}
     return {
         "program": program.name,
         "chip": case.chip,

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mallocgame.cli.cases import BoundSecondsOption, open_case
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress
-from mallocgame.cli.evaluate import BoundSecondsOption
 
 if TYPE_CHECKING:
     from mallocgame.evaluation import Case
@@ -14,7 +14,6 @@ def suite(bound_seconds: BoundSecondsOption = 0.0, json: JsonOption = False) -> 
 
     Example: mallocgame suite
     """
-    from mallocgame.evaluation import open_case
     from mallocgame.workloads import suite as shipped
 
     names = list(shipped.names())
@@ -48,7 +47,7 @@ def _row(case: "Case") -> dict[str, Any]:
     from mallocgame.judge.simulation import home_seconds
 
     return {
-        "trace": case.trace.name,
+        "trace": case.name,
         "chip": case.chip,
         "instructions": case.program.num_steps,
         "decisions": case.program.num_decisions,

@@ -1,12 +1,8 @@
 """A trace argument of a command: a file, or the name of a shipped trace."""
 
-from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
     from mallocgame.workloads.trace import Trace
@@ -26,18 +22,9 @@ def open_trace(text: str) -> "Trace":
     Raises:
         InputError: neither exists, or the file is not a trace.
     """
-    if Path(text).is_file():
-        from mallocgame.workloads.trace import load_trace
+    from mallocgame.workloads.find import load_trace
 
-        return load_trace(text)
-    from mallocgame.workloads import suite
-
-    names = suite.names()
-    if text in names:
-        return suite.load(text)
-    near = get_close_matches(text, names, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`mallocgame suite` lists the shipped ones"
-    raise InputError(f"{text}: no such file and no shipped trace of that name; {hint}")
+    return load_trace(text)
 
 
 def trace_names(given: list[str] | None) -> list[str]:

@@ -122,12 +122,13 @@ def _renamed(trace: "Trace") -> "Trace":
 
 def _solved(traces: "list[Trace]", solver: str, *, hoist: bool, seconds: float, seed: int) -> "list[SolveResult]":
     """Return what a solver makes of each trace."""
-    from mallocgame.cli.solvers import make_solver
+    from mallocgame.evaluation import find_solver
 
+    solve, options = find_solver(solver)
     results = []
     for trace in traces:
         program = trace.program if hoist else trace.program.without_hoisting()
-        results.append(make_solver(solver, trace)(program, trace.hierarchy, seconds=seconds, seed=seed))
+        results.append(solve(program, trace.hierarchy, seconds=seconds, seed=seed, **options))
     return results
 
 

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
+from mallocgame.cli.cases import HoistOption
 from mallocgame.cli.common import JsonOption, print_json, print_table
-from mallocgame.cli.evaluate import NoHoistOption
 from mallocgame.cli.traces import TraceArgument
 
 
 def validate(
     trace: TraceArgument,
     mapping: Annotated[Path, typer.Argument(metavar="MAPPING", help="A mapping file.")],
-    no_hoist: NoHoistOption = False,
+    hoist: HoistOption = True,
     json: JsonOption = False,
 ) -> None:
     """List every violation of a mapping. Exit code 0: valid, 1: invalid.
@@ -25,7 +25,7 @@ def validate(
     from mallocgame.workloads.trace import load_mapping
 
     opened = open_trace(trace)
-    program = opened.program.without_hoisting() if no_hoist else opened.program
+    program = opened.program if hoist else opened.program.without_hoisting()
     found = find_violations(program, opened.hierarchy, load_mapping(mapping, program, opened.hierarchy))
     names = [program.tensors[v.tensor].name if 0 <= v.tensor < len(program.tensors) else "" for v in found]
     if json:

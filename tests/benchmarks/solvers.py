@@ -23,10 +23,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mallocgame.cli.solvers import make_solver
-from mallocgame.evaluation import Case, judge, open_case, prove_bound
+from mallocgame.cli.cases import open_case, prove_bound
+from mallocgame.evaluation import Case, make_case
+from mallocgame.evaluation import run as run_solver
 from mallocgame.hierarchy import preset
 from mallocgame.report.comparison import PALETTE, save_comparison
+from mallocgame.solver import Limits, Problem
 from mallocgame.workloads import suite
 from mallocgame.workloads.synthetic.generate import Recipe, generate
 from mallocgame.workloads.trace import Trace
@@ -56,13 +58,11 @@ def read(path: Path) -> list[Row]:
 
 def measure(case: Case, solver: str, seconds: float, seed: int) -> Row:
     """Run one solver on one case and return its row."""
-    solve = make_solver(solver, case.trace)
     cpu, begun = time.process_time(), time.perf_counter()
-    result = solve(case.program, case.hierarchy, seconds=seconds, seed=seed)
+    judged = run_solver(case, solver, limits=Limits(seconds=seconds), seed=seed)
     spent, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    judged = judge(case, result.mapping, solver=solver, solve_seconds=spent, bound=result.lower_bound_seconds)
-    assert judged.judged_seconds is not None, f"{solver} on {case.trace.name}: {judged.violations[0]}"
-    near = next((when for when, found in result.history if found <= NEAR * result.seconds), spent)
+    assert judged.judged_seconds is not None, f"{solver} on {case.name}: {judged.violations[0]}"
+    near = next((when for when, found in judged.history if found <= NEAR * judged.judged_seconds), spent)
     return {
         **judged.row(),
         "cpu_seconds": round(cpu, 3),
@@ -78,8 +78,8 @@ def synthetic_case(size: int, bound_seconds: float) -> Case:
     hierarchy = preset("v5e")
     program = generate(Recipe(family="training", decisions=size), seed=size, hierarchy=hierarchy).program
     trace = Trace(name=program.name, program=program, hierarchy=hierarchy, mapping=None, provenance={"chip": "v5e"})
-    bound = prove_bound(program, hierarchy, bound_seconds)
-    return Case(trace=trace, program=program, chip="v5e", xla_judged_seconds=None, lower_bound_seconds=bound)
+    bound = prove_bound(Problem(program, hierarchy), bound_seconds)
+    return make_case(trace, chip="v5e", lower_bound_seconds=bound)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Finished, SelfPlay, games_for, play, reconsider
-from mallocgame.agents.muzero.solver import make_solver
+from mallocgame.agents.muzero.solver import muzero
 from mallocgame.agents.muzero.trainer import Report, Trainer
 from mallocgame.errors import InputError, TraceError
 from mallocgame.game.batch import MallocGameBatch
@@ -88,11 +88,11 @@ def test_reports_checkpoints_and_the_solver_agree(tmp_path: Path) -> None:
     assert again.replay.num_steps == trainer.replay.num_steps
     assert (again.steps, again.episodes) == (trainer.steps, trainer.episodes)
     program, hierarchy = pairs[0]
-    result = make_solver(tmp_path / "run", simulations=4, games=4)(program, hierarchy, seconds=1.0)
+    result = muzero(program, hierarchy, seconds=1.0, run=tmp_path / "run", simulations=4, games=4)
     assert validate(program, hierarchy, result.mapping) == []
     assert result.seconds <= simulate(program, hierarchy, Mapping()).total_seconds
     RunFolder(tmp_path / "run").export(trainer.learner, tmp_path / "exported")
-    exported = make_solver(tmp_path / "exported", simulations=4, games=4)(program, hierarchy, seconds=0.5)
+    exported = muzero(program, hierarchy, seconds=0.5, run=tmp_path / "exported", simulations=4, games=4)
     assert validate(program, hierarchy, exported.mapping) == []
 
 

@@ -15,8 +15,8 @@ from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
-from tests.paths import SHARED_DATA
 from tests.baselines.neur2ro.user_problem import Reservation
+from tests.paths import SHARED_DATA
 
 
 def small_knapsack(rng: np.random.Generator, n: int = 8) -> KnapsackProblem:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.candidates import assemble, candidates
-from mallocgame.baselines.anneal.solve import _adopt, _empty_state, anneal, make_problem
+from mallocgame.baselines.anneal.solve import _adopt, _empty_choice, anneal, make_tables
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
@@ -22,8 +22,8 @@ def test_every_state_is_a_valid_mapping_judged_exactly(num_layers: int, program:
     pieces = candidates(program, memory)
     if not pieces:
         return
-    problem, best = make_problem(program, memory, pieces), np.zeros((len(pieces) + 1, 4), dtype=np.int64)
-    state = _empty_state(program, memory, problem)
+    problem, best = make_tables(program, memory, pieces), np.zeros((len(pieces) + 1, 4), dtype=np.int64)
+    state = _empty_choice(program, memory, problem)
     state.total[0] = kernel.judge(problem, state, np.inf)
     assert state.total[0] == pytest.approx(home_seconds(program, memory))
     kernel.anneal(problem, state, best, float(state.total[0]), 60, 1.0, 0.1, seed)
@@ -31,7 +31,7 @@ def test_every_state_is_a_valid_mapping_judged_exactly(num_layers: int, program:
     mapping = assemble(program, [(pieces[c], int(i), int(b), int(o)) for c, i, b, o in rows])
     assert validate(program, memory, mapping) == []
     assert simulate(program, memory, mapping).total_seconds == pytest.approx(float(state.total[0]), abs=1e-9)
-    fresh = _empty_state(program, memory, problem)
+    fresh = _empty_choice(program, memory, problem)
     for c, issue, back, offset in rows:
         fresh.issue[c], fresh.back[c], fresh.offset[c] = issue, back, offset
         kernel.set_span(problem, fresh, int(c))
@@ -49,8 +49,8 @@ def test_a_start_is_adopted_validly_and_never_made_worse(data: st.DataObject, pr
         start = Mapping()
     pieces = candidates(program, memory)
     if pieces:
-        problem = make_problem(program, memory, pieces)
-        state = _empty_state(program, memory, problem)
+        problem = make_tables(program, memory, pieces)
+        state = _empty_choice(program, memory, problem)
         _adopt(program, problem, pieces, state, start)
         chosen = state.chosen[: state.number[0]]
         rows = [(pieces[c], int(state.issue[c]), int(state.back[c]), int(state.offset[c])) for c in chosen]

@@ -11,10 +11,10 @@ from mallocgame.baselines.play import evolution as module
 from mallocgame.baselines.play.evolution import (
     claimed,
     cross,
+    encode,
     evolution,
     first_genomes,
     fitness,
-    make_problem,
     mapping_of,
     mutate,
 )
@@ -56,7 +56,7 @@ def test_every_answer_is_valid_and_no_worse_than_its_start(data: st.DataObject, 
 @settings(max_examples=200, deadline=None)
 @given(games(), st.integers(0, 2**31))
 def test_space_is_claimed_by_priority_and_never_twice(game: Game, seed: int) -> None:
-    problem = make_problem(game.program, game.hierarchy)
+    problem = encode(game.program, game.hierarchy)
     assume(problem.game.num_decisions > 0)
     rng = np.random.default_rng(seed)
     priority = rng.permutation(problem.num_tensors).astype(np.float64)
@@ -77,7 +77,7 @@ def test_space_is_claimed_by_priority_and_never_twice(game: Game, seed: int) -> 
 def test_the_best_of_all_action_sequences_is_found(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 10)
     program, memory = tiny_program(seed, num_steps=5, num_tensors=3), tiny_hierarchy(7 * seed + 1)
-    problem = make_problem(program, memory)
+    problem = encode(program, memory)
     count = problem.game.num_decisions
     assert 0 < count <= 9
     choices = product(range(problem.game.num_actions), repeat=count)
@@ -99,7 +99,7 @@ def test_workers_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> No
 @settings(max_examples=60, deadline=None)
 @given(games(), st.integers(0, 2**31))
 def test_children_are_genomes_of_their_parents(game: Game, seed: int) -> None:
-    problem = make_problem(game.program, game.hierarchy)
+    problem = encode(game.program, game.hierarchy)
     assume(problem.game.num_decisions > 0)
     rng = np.random.default_rng(seed)
     start = actions_of(problem.game, Mapping())

@@ -10,8 +10,8 @@ from mallocgame.baselines.milp.spans import column_spans
 from mallocgame.baselines.milp.stays import Stay, stays
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping
-from mallocgame.outcome import Search
 from mallocgame.program import Program
+from mallocgame.solver import Incumbent
 
 F64 = npt.NDArray[np.float64]
 Generator = np.random.Generator
@@ -19,6 +19,7 @@ Generator = np.random.Generator
 COPY_PRICE = 0.02  # of a copy's link time: among equals, the plan that copies less waits less
 TIGHTER = 0.985  # the room left to the next plan after one that could not be packed
 LEARN = 0.5  # of the waiting at a copy becomes its price
+SLICE_SECONDS = 5.0  # of one window's integer program
 
 
 MANY = 800  # decisions above which the plan leaves the least tensors in layer 0
@@ -30,11 +31,11 @@ def focus(program: Program) -> Program:
     return program.focused(LEAST) if program.num_decisions > MANY else program
 
 
-class Planner:
+class RelaxationSearch:
     """Proposes points of the relaxation, turns them into mappings, and prices copies by the waiting they caused."""
 
-    def __init__(self, relaxation: Relaxation, search: Search, seed: int) -> None:
-        self.relaxation, self.search, self.seed = relaxation, search, seed
+    def __init__(self, relaxation: Relaxation, search: Incumbent) -> None:
+        self.relaxation, self.search = relaxation, search
         linear = relaxation.linear
         self.low, self.high = np.array(linear.low), np.array(linear.high)
         self.cost = np.array(linear.cost)
@@ -74,8 +75,8 @@ class Planner:
         """Turn a point into a mapping, offer it, and learn from how it fared."""
         chosen = stays(self.relaxation, columns)
         program, hierarchy = self.relaxation.program, self.relaxation.hierarchy
-        left = max(self.search.limit_seconds - self.search.spent_seconds, 0.2)
-        mapping, given_up = place(program, hierarchy, chosen, seconds=min(3.0, left), seed=self.seed)
+        left = max(self.search.left_seconds, 0.2)
+        mapping, given_up = place(program, hierarchy, chosen, seconds=min(3.0, left), seed=self.search.seed)
         judged = self.search.judged(mapping)
         self.search.offer(mapping, judged)
         if judged < self.point_seconds:

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mallocgame.baselines.placement.address_space import Flights, Space
+from mallocgame.baselines.placement.address_space import AddressSpace, InFlight
 from mallocgame.baselines.placement.greedy import greedy
-from mallocgame.baselines.placement.partial_mapping import Board
-from mallocgame.baselines.placement.placement import Planner
-from mallocgame.baselines.placement.replay import replay
+from mallocgame.baselines.placement.partial_mapping import PartialMapping
+from mallocgame.baselines.placement.placement import PlacementFactory
 from mallocgame.baselines.placement.trivial import none, random
 from mallocgame.baselines.placement.xla_heuristic import (
     MAX_OVERLAP_TO_MEMORY,
@@ -21,7 +20,6 @@ from mallocgame.baselines.placement.xla_heuristic import (
     memory_boundedness,
     xla_heuristic,
 )
-from mallocgame.errors import InputError
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
@@ -87,15 +85,6 @@ def test_progress_is_told() -> None:
     assert 0 <= told[0] <= told[-1] <= 1
 
 
-def test_replay_answers_the_compiler_and_refuses_what_is_not_a_mapping() -> None:
-    program, memory = toy_program(num_layers=12), preset("v5e")
-    own = xla_heuristic(program, memory).mapping
-    assert replay(own)(program, memory, seconds=0.0).mapping == own
-    moved = (replace(own.residencies[0], offset_bytes=1), *own.residencies[1:])
-    with pytest.raises(InputError, match="alignment"):
-        replay(Mapping(residencies=moved, transfers=own.transfers))(program, memory)
-
-
 def test_the_heuristic_never_copies_into_a_loop_from_outside() -> None:
     for seed in range(4):
         program, memory = toy_program(num_layers=16, seed=seed, trip_count=7), preset("v5e")
@@ -114,14 +103,14 @@ def test_the_heuristic_keeps_one_parameter_between_runs() -> None:
 def test_copies_overlap_as_much_as_the_ratios_ask() -> None:
     program, memory = toy_program(num_layers=24), preset("v5e")
     mapping = xla_heuristic(program, memory).mapping
-    planner = Planner(program, memory)
-    elapsed = np.concatenate([[0.0], np.cumsum(planner.elapsed)])
+    factory = PlacementFactory(program, memory)
+    elapsed = np.concatenate([[0.0], np.cumsum(factory.elapsed)])
     longest = MAX_OVERLAP_TO_MEMORY * memory.layers[1].capacity_bytes / memory.links[0].bytes_per_second
     ratios = []
     for x in mapping.transfers:
         if x.target != HOME and x.done_before < program.num_steps:
             overlap = elapsed[x.done_before] - elapsed[x.start_after + 1]
-            ratios.append(overlap / planner.work_seconds(0, 1, x.tensor))
+            ratios.append(overlap / factory.work_seconds(0, 1, x.tensor))
             assert overlap <= longest
     assert len(ratios) > 10
     assert min(ratios) >= MIN_OVERLAP
@@ -129,7 +118,7 @@ def test_copies_overlap_as_much_as_the_ratios_ask() -> None:
 
 def test_what_waits_too_long_leaves() -> None:
     program, memory = toy_program(num_layers=200), preset("v5e")
-    elapsed = np.concatenate([[0.0], np.cumsum(Planner(program, memory).elapsed)])
+    elapsed = np.concatenate([[0.0], np.cumsum(PlacementFactory(program, memory).elapsed)])
     longest = MAX_OVERLAP_TO_MEMORY * memory.layers[1].capacity_bytes / memory.links[0].bytes_per_second
     mapping = xla_heuristic(program, memory).mapping
     waits = []
@@ -139,11 +128,11 @@ def test_what_waits_too_long_leaves() -> None:
     assert 0.2 * longest < max(waits) <= longest
 
 
-def _lone_use(compute_seconds: float, size: int = 4, trip_count: int = 1) -> Planner:
+def _lone_use(compute_seconds: float, size: int = 4, trip_count: int = 1) -> PlacementFactory:
     step = Instruction(name="i", compute_seconds=compute_seconds)
     tensor = Tensor(name="t", size_bytes=size, uses=(Use(step=0, bytes=8),), is_parameter=True)
     assert trip_count == 1
-    return Planner(Program(name="p", instructions=(step,), tensors=(tensor,)), small_hierarchy())
+    return PlacementFactory(Program(name="p", instructions=(step,), tensors=(tensor,)), small_hierarchy())
 
 
 def test_memory_boundedness_by_hand() -> None:
@@ -155,13 +144,13 @@ def test_memory_boundedness_by_hand() -> None:
 
 def test_the_copy_resource_is_used_once() -> None:
     program, memory = toy_program(num_layers=8), preset("v5e")
-    planner = Planner(program, memory)
-    resource = CopyResource(planner, 1)
-    plan = next(planner.stays(0, 1, 15, 15, issue=10))
+    factory = PlacementFactory(program, memory)
+    resource = CopyResource(factory, 1)
+    plan = next(factory.stays(0, 1, 15, 15, issue=10))
     claims = []
     while (claimed := resource.claim(plan)) is not None:
         claims.append(claimed)
-    available = float(planner.elapsed[10:15].sum())
+    available = float(factory.elapsed[10:15].sum())
     assert len(claims) == int(available / resource.copy_seconds(0))
     resource.release(claims[0])
     assert resource.claim(plan) is not None
@@ -171,7 +160,7 @@ def test_the_copy_resource_is_used_once() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(1, 6)), max_size=20), st.integers(1, 3))
 def test_best_fit_is_a_free_place_in_the_smallest_gap(rows: list[tuple[int, int, int]], alignment: int) -> None:
-    space = Space(16, alignment)
+    space = AddressSpace(16, alignment)
     placed: list[tuple[int, int, int, int]] = []
     for start, length, size in rows:
         end = start + length
@@ -197,7 +186,7 @@ def _gap(busy: list[bool], offset: int) -> int:
 
 
 def test_flights_are_limited_per_queue() -> None:
-    flights = Flights(10, [2])
+    flights = InFlight(10, [2])
     assert flights.add(0, 0, 5)
     assert flights.add(0, 4, 8)
     assert not flights.add(0, 4, 5)
@@ -209,30 +198,30 @@ def test_flights_are_limited_per_queue() -> None:
 
 def test_a_board_can_be_undone() -> None:
     program, memory = toy_program(num_layers=12), preset("v5e")
-    planner = Planner(program, memory)
-    board = Board(planner)
-    seen = [board.mapping]
+    factory = PlacementFactory(program, memory)
+    partial = PartialMapping(factory)
+    seen = [partial.mapping]
     for tensor in range(len(program.tensors)):
-        steps = planner.use_steps(tensor)
-        for plan in planner.stays(tensor, 1, steps[0], steps[-1]):
-            if board.add(plan):
-                assert validate(program, memory, board.mapping) == []
-                seen.append(board.mapping)
+        steps = factory.use_steps(tensor)
+        for plan in factory.stays(tensor, 1, steps[0], steps[-1]):
+            if partial.add(plan):
+                assert validate(program, memory, partial.mapping) == []
+                seen.append(partial.mapping)
     assert len(seen) > 8
     for mapping in reversed(seen):
-        assert board.mapping == mapping
-        if board.plans:
-            board.undo()
+        assert partial.mapping == mapping
+        if partial.plans:
+            partial.undo()
 
 
 def test_copies_are_issued_as_late_as_the_link_allows() -> None:
     program, memory = toy_program(num_layers=10), preset("v5e")
-    planner = Planner(program, memory)
+    factory = PlacementFactory(program, memory)
     idle = [_idle(program, t) for t in range(program.num_steps)]
     for tensor in range(10):
-        needed = planner.work_seconds(0, 1, tensor)
+        needed = factory.work_seconds(0, 1, tensor)
         for due in range(1, program.num_steps + 1):
-            issue = planner.latest_issue(0, 1, tensor, due)
+            issue = factory.latest_issue(0, 1, tensor, due)
             enough = [b for b in range(due + 1) if sum(idle[b:due]) >= needed * (1 - 1e-9)]
             assert issue in ((max(enough), max(enough) - 1) if enough else (0,))
 
@@ -248,9 +237,9 @@ def test_a_value_needed_at_home_is_written_back() -> None:
     steps = tuple(Instruction(name=f"i{t}", compute_seconds=9.0) for t in range(4))
     uses = (Use(step=0, bytes=4, kind=UseKind.DEFINE), Use(step=1, bytes=4), Use(step=3, bytes=4))
     program = Program(name="p", instructions=steps, tensors=(Tensor(name="t", size_bytes=4, uses=uses),))
-    planner = Planner(program, small_hierarchy())
-    (whole,) = planner.stays(0, 1, 0, 3)
+    factory = PlacementFactory(program, small_hierarchy())
+    (whole,) = factory.stays(0, 1, 0, 3)
     assert whole.moves == ()
-    (part,) = planner.stays(0, 1, 0, 1)
+    (part,) = factory.stays(0, 1, 0, 1)
     assert [(move.source, move.target) for move in part.moves] == [(0, HOME)]
     assert all(a <= b for a, b in pairwise((part.moves[0].issue, part.moves[0].due, 3)))

@@ -1,7 +1,6 @@
 """The portfolio: valid, never worse than its start or the compiler's mapping, and a bound that holds."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +8,12 @@ from hypothesis import strategies as st
 
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
-from mallocgame.baselines.portfolio import best, from_mapping
+from mallocgame.baselines.portfolio import PlanningLane, best
+from mallocgame.evaluation import judge, make_case
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
-from mallocgame.mapping import HOME, Mapping, Residency, Transfer
+from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.solver import SolveResult
 from tests.baselines.solvers.tiny import tiny_hierarchy, tiny_program
@@ -52,15 +52,6 @@ def test_tiny_programs_are_bounded_by_brute_force(seed: int) -> None:
     assert result.status != "optimal" or result.seconds == pytest.approx(optimum.seconds)
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_left_behind() -> Iterator[None]:
-    """HiGHS cannot be stopped: wait for planning threads, so that the next test's HiGHS runs alone."""
-    yield
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon and "_plan" in thread.name:
-            thread.join(240.0)
-
-
 @settings(max_examples=12, deadline=None)
 @given(st.data(), programs(max_steps=8, max_tensors=4), st.integers(2, 3))
 def test_a_start_is_never_made_worse(data: st.DataObject, program: Program, layers: int) -> None:
@@ -69,9 +60,9 @@ def test_a_start_is_never_made_worse(data: st.DataObject, program: Program, laye
     if validate(program, memory, start):
         start = Mapping()
     judged = simulate(program, memory, start).total_seconds
-    for result in (best(program, memory, seconds=0.1, start=start), from_mapping(start)(program, memory, seconds=0.1)):
-        assert validate(program, memory, result.mapping) == []
-        assert result.seconds <= judged + 1e-9
+    result = best(program, memory, seconds=0.1, start=start)
+    assert validate(program, memory, result.mapping) == []
+    assert result.seconds <= judged + 1e-9
 
 
 def test_no_time_returns_the_best_known_start() -> None:
@@ -80,17 +71,6 @@ def test_no_time_returns_the_best_known_start() -> None:
     home = home_seconds(program, memory)
     assert best(program, memory, seconds=0.0).seconds == home
     assert best(program, memory, seconds=0.0, start=good.mapping).mapping == good.mapping
-    assert from_mapping(good.mapping)(program, memory, seconds=0.0, start=Mapping()).mapping == good.mapping
-    assert from_mapping(None)(program, memory, seconds=0.0).mapping == Mapping()
-
-
-def test_a_compiler_mapping_that_is_not_valid_here_is_left_out() -> None:
-    program, memory = toy_program(num_layers=4), preset("v5e")
-    outside = Mapping(
-        residencies=(Residency(tensor=0, layer=1, offset_bytes=2**40, start_step=0, end_step=2),),
-        transfers=(Transfer(tensor=0, source=HOME, target=0, start_after=-1, done_before=1, size_bytes=1),),
-    )
-    assert from_mapping(outside)(program, memory, seconds=0.0).mapping == Mapping()
 
 
 def test_an_interrupt_returns_the_incumbent_and_ends_the_planning_thread() -> None:
@@ -107,7 +87,7 @@ def test_an_interrupt_returns_the_incumbent_and_ends_the_planning_thread() -> No
     check(program, result)
     assert result.solve_seconds < 25.0
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon and "_plan" in thread.name:
+        if isinstance(thread, PlanningLane):
             thread.join(240.0)
             assert not thread.is_alive()
 
@@ -122,12 +102,10 @@ def test_annealing_on_two_threads_and_near_its_start() -> None:
 
 
 def test_rows_show_the_best_bound_that_is_known() -> None:
-    from mallocgame.evaluation import Case, judge
-
     trace = toy_trace(num_layers=4)
     home = home_seconds(trace.program, trace.hierarchy)
-    case = Case(trace=trace, program=trace.program, chip="v5e", xla_judged_seconds=None, lower_bound_seconds=0.2 * home)
-    assert judge(case, Mapping(), solver="best", bound=0.1 * home).row()["lower_bound_seconds"] == 0.2 * home
-    row = judge(case, Mapping(), solver="best", bound=0.5 * home).row()
+    case = make_case(trace, lower_bound_seconds=0.2 * home)
+    assert judge(case, Mapping(), solver="best", bound_seconds=0.1 * home).row()["lower_bound_seconds"] == 0.2 * home
+    row = judge(case, Mapping(), solver="best", bound_seconds=0.5 * home).row()
     assert row["gap"] == pytest.approx(0.5)
     assert judge(case, Mapping(), solver="best").row(0.4 * home)["lower_bound_seconds"] == 0.4 * home

@@ -1,0 +1,62 @@
+"""Things by name: what any installed package registers as an entry point, or ``package.module:name``.
+
+A package registers a solver of its own with ``[project.entry-points."mallocgame.solvers"]`` in its ``pyproject.toml``;
+what is not installed is named by where it is. Nothing is imported before it is asked for.
+"""
+
+import os
+import re
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mallocgame.errors import InputError
+
+SOLVERS = "mallocgame.solvers"
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+
+
+@cache
+def registered(group: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a group by name."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def load(group: str, text: str, kind: str) -> tuple[Any, str]:
+    """Return what ``text`` names, and the argument after the name's colon (``""``: none).
+
+    Args:
+        group: of entry points.
+        text: ``NAME``, ``NAME:ARGUMENT`` or ``package.module:attribute``; modules of the current folder are found too.
+        kind: what is looked for, for messages.
+
+    Raises:
+        InputError: nothing of that name, or it cannot be imported.
+    """
+    name, colon, argument = text.partition(":")
+    known = registered(group)
+    if name in known:
+        if colon and not argument:
+            raise InputError(f"{kind} {text!r}: expected something after the colon")
+        return _imported(text, known[name].module, known[name].attr, kind), argument
+    if _REFERENCE.fullmatch(text) is None:
+        raise InputError(
+            f"unknown {kind} {text!r}, expected one of {', '.join(sorted(known))}, or package.module:name of your own"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return _imported(text, name, argument, kind), ""
+
+
+def _imported(text: str, module: str, attribute: str, kind: str) -> Any:
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        raise InputError(f"{kind} {text!r}: cannot import {module}: {error}") from error
+    except AttributeError:
+        raise InputError(f"{kind} {text!r}: module {module} has no {attribute}") from None
+    return found

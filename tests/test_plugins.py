@@ -1,0 +1,101 @@
+"""What others write: a solver named by where it is, and the messages where a name means nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.errors import InputError
+from mallocgame.evaluation import find_solver, solve, solver_names
+from mallocgame.hierarchy import preset
+from mallocgame.solver import Problem
+from mallocgame.workloads.formats.hierarchy_file import load_hierarchy, save_hierarchy
+from tests.cli.run import run
+from tests.toy import toy_program
+
+MODULE = '''
+from mallocgame.mapping import Mapping
+from mallocgame.solver import Incumbent, SolveResult, solver
+
+
+@solver
+def twice(search: Incumbent, *, times: int = 2) -> None:
+    """Offer nothing new, ``times`` times."""
+    for _ in range(times):
+        search.offer(search.mapping)
+        search.count()
+
+
+def plain(program, hierarchy, *, seconds, seed, start):
+    return Mapping()
+
+
+def broken(program, hierarchy, *, seconds, seed, start):
+    raise RuntimeError("mine")
+
+
+number = 3
+'''
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"solvers_of_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_a_solver_of_one_s_own_is_named_by_where_it_is(module: str) -> None:
+    problem = Problem(toy_program(num_layers=4), preset("v5e"))
+    start = greedy(*problem, seconds=20.0).mapping
+    for name in ("twice", "plain"):
+        judged = solve(problem, solver=f"{module}:{name}", seconds=5.0, start=start)
+        assert judged.violations == ()
+        assert judged.mapping == start
+    assert solve(problem, solver=f"{module}:twice", steps=1, times=1).violations == ()
+
+
+def test_its_errors_are_its_own(module: str) -> None:
+    with pytest.raises(RuntimeError, match="mine"):
+        solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:broken")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonesuch", "unknown solver 'nonesuch', expected one of anneal"),
+        ("{module}:absent", "has no absent"),
+        ("{module}:number", "is not callable"),
+        ("no.such.module:f", "cannot import no.such.module"),
+        ("greedy:3", "solver greedy takes no argument, got '3'"),
+        ("muzero:", "expected something after the colon"),
+    ],
+)
+def test_names_that_mean_nothing(module: str, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_solver(name.format(module=module))
+
+
+def test_the_shipped_solvers_are_registered_like_any_other() -> None:
+    assert {"xla", "none", "random", "greedy", "xla-heuristic", "anneal", "best", "muzero"} <= set(solver_names())
+    for name in solver_names():
+        if name != "xla":
+            found, _ = find_solver(name)
+            assert found.__doc__
+
+
+def test_a_hierarchy_of_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "chip.json"
+    save_hierarchy(path, preset("host-v5e"))
+    assert load_hierarchy(path) == preset("host-v5e")
+    rows = run(monkeypatch, capfd, "evaluate", "alexnet-v5e", "--solver", "none", "--hierarchy", path, "--json").rows
+    assert rows[0]["valid"]
+    assert rows[0]["xla_judged_seconds"] is None  # the compiler's mapping is of another memory
+    path.write_text(json.dumps({"format": "mallocgame-hierarchy", "version": 1}), encoding="utf-8")
+    assert run(monkeypatch, capfd, "evaluate", "alexnet-v5e", "--solver", "none", "--hierarchy", path).code == 2
+    bad = run(monkeypatch, capfd, "evaluate", "alexnet-v5e", "--solver", "none", "--hierarchy", "v9")
+    assert "unknown hierarchy 'v9', expected one of v4" in bad.err

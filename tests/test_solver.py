@@ -1,0 +1,148 @@
+"""The frame that every solver shares: what is kept, when it stops, and what the result says."""
+
+from dataclasses import replace
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.errors import InputError
+from mallocgame.evaluation import find_solver, make_case, run, solver_names
+from mallocgame.hierarchy import preset
+from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import Mapping
+from mallocgame.solver import Incumbent, Limits, Problem, solver
+from tests.toy import toy_program, toy_trace
+
+PROBLEM = Problem(toy_program(num_layers=8), preset("v5e"))
+GOOD = greedy(*PROBLEM, seconds=20.0)
+BROKEN = replace(GOOD.mapping, residencies=(replace(GOOD.mapping.residencies[0], offset_bytes=1),))
+NAMES = [name for name in solver_names() if name not in ("xla", "muzero")]
+
+
+def test_the_first_mapping_is_validated_too() -> None:
+    search = Incumbent(PROBLEM)
+    assert not search.offer(BROKEN, 0.0)
+    assert search.mapping is None
+    assert not search.offer(None)
+    assert search.offer(GOOD.mapping)
+    assert not search.offer(Mapping())
+    assert search.result().mapping == GOOD.mapping
+
+
+def test_a_start_that_is_not_valid_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"the start breaks \d+ rules, first alignment"):
+        greedy(*PROBLEM, start=BROKEN)
+
+
+def test_nothing_that_fits_is_one_line() -> None:
+    program, memory = PROBLEM
+    small = replace(memory, layers=(replace(memory.layers[0], capacity_bytes=1), memory.layers[1]))
+    if not validate(program, small, Mapping()):
+        pytest.skip("the judge does not limit layer 0")
+    with pytest.raises(InputError, match="no valid mapping was found"):
+        find_solver("none")[0](program, small)
+
+
+def test_what_a_part_finds_belongs_to_the_whole() -> None:
+    search = Incumbent(PROBLEM, Limits(seconds=60.0))
+    search.offer(Mapping())
+    part = search.part(0.5)
+    assert 20.0 < part.limits.seconds <= 30.0
+    assert part.seconds == search.seconds
+    assert part.offer(GOOD.mapping)
+    part.prove(lower_bound(*PROBLEM))
+    assert search.mapping == GOOD.mapping
+    assert search.bound_seconds == lower_bound(*PROBLEM)
+    from_home = search.part(start=Mapping())
+    assert from_home.offer(GOOD.mapping)
+    assert len(search.result().history) == 2
+    search.stop()
+    assert part.out_of_time()
+    assert from_home.out_of_time()
+
+
+def test_threads_may_offer_at_once() -> None:
+    search = Incumbent(PROBLEM)
+    threads = [Thread(target=search.offer, args=(mapping,)) for mapping in (Mapping(), GOOD.mapping) * 8]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert search.mapping == GOOD.mapping
+    assert [s for _, s in search.result().history] == sorted({s for _, s in search.result().history}, reverse=True)
+
+
+def test_a_proof_ends_the_search_and_names_it_optimal() -> None:
+    @solver
+    def proves(search: Incumbent) -> None:
+        search.prove(search.seconds)
+        assert search.out_of_time()
+
+    found = proves(*PROBLEM, start=GOOD.mapping)
+    assert found.status == "optimal"
+    assert found.lower_bound_seconds == found.seconds
+
+
+def test_limits_are_checked() -> None:
+    with pytest.raises(InputError, match="number of seconds >= 0, got -1"):
+        greedy(*PROBLEM, seconds=-1)
+    with pytest.raises(InputError, match="number of seconds >= 0, got nan"):
+        greedy(*PROBLEM, seconds=float("nan"))
+    with pytest.raises(InputError, match="in steps must be a number >= 0, got -2"):
+        greedy(*PROBLEM, steps=-2)
+    with pytest.raises(InputError, match="solver greedy has no option 'workers'; its options: none"):
+        greedy(*PROBLEM, workers=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ctrl_c_keeps_the_incumbent_in_every_solver(name: str) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    found, _ = find_solver(name)
+    result = found(*PROBLEM, seconds=20.0, start=GOOD.mapping, progress=interrupt)
+    assert result.seconds <= GOOD.seconds
+    assert validate(*PROBLEM, result.mapping) == []
+    assert result.status == ("feasible" if name == "none" else "interrupted")  # none is done before it is told
+    assert result.solve_seconds < 19.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_solver_starts_from_what_is_known_and_says_what_is_proved(name: str) -> None:
+    found, _ = find_solver(name)
+    for seconds in (0.0, 0.3):
+        result = found(*PROBLEM, seconds=seconds, start=GOOD.mapping, seed=1)
+        assert result.seconds <= GOOD.seconds
+        assert result.seconds == pytest.approx(simulate(*PROBLEM, result.mapping).total_seconds, rel=1e-12)
+        assert lower_bound(*PROBLEM) <= result.lower_bound_seconds <= result.seconds
+        times = [seconds for _, seconds in result.history]
+        assert times == sorted(times, reverse=True)
+        assert times[-1] == pytest.approx(result.seconds)
+
+
+@pytest.mark.parametrize("name", ["anneal", "evolution", "gorp", "random", "greedy", "xla-heuristic"])
+def test_the_same_seed_and_steps_give_the_same_mapping(name: str) -> None:
+    found, _ = find_solver(name)
+    one, two = (found(*PROBLEM, steps=3, seed=5) for _ in range(2))
+    assert one.mapping == two.mapping
+    assert one.seconds == two.seconds
+
+
+def test_threads_do_not_change_what_a_budget_in_steps_gives() -> None:
+    found, _ = find_solver("anneal")
+    one, two = (found(*PROBLEM, steps=6, seed=5, workers=2) for _ in range(2))
+    assert one.mapping == two.mapping
+
+
+def test_constructive_solvers_get_no_start_of_their_own_accord() -> None:
+    trace = toy_trace(num_layers=8)
+    case, limits = make_case(trace), Limits(seconds=5.0)
+    home = home_seconds(*case.problem)
+    assert run(case, "none", limits=limits).judged_seconds == home
+    assert np.isclose(run(case, "none", limits=limits, start="greedy").judged_seconds or 0.0, GOOD.seconds)
+    better = run(case, "anneal", limits=Limits(steps=1)).judged_seconds
+    assert better is not None
+    assert better <= (case.xla_judged_seconds or home)

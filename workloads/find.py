@@ -1,0 +1,25 @@
+"""Traces by file or by the name of a shipped one."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from mallocgame.errors import InputError
+from mallocgame.workloads import suite
+from mallocgame.workloads import trace as files
+
+
+def load_trace(name: str | Path) -> files.Trace:
+    """Return the trace in a file, or the shipped trace of that name, from any folder.
+
+    Raises:
+        InputError: neither exists, or the file is not a trace.
+    """
+    text = str(name)
+    if Path(text).is_file():
+        return files.load_trace(text)
+    names = suite.names()
+    if text in names:
+        return suite.load(text)
+    near = get_close_matches(text, names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`mallocgame suite` lists the shipped ones"
+    raise InputError(f"{text}: no such file and no shipped trace of that name; {hint}")
