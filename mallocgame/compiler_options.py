@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import metadata
 
 from mallocgame.errors import TraceError
-from mallocgame.files import write_text
+from mallocgame.files import read_json, write_text
 
 FORMAT = "mallocgame-compiler-options"
 VERSION = 1
@@ -27,10 +27,7 @@ def save_compiler_options(
         TraceError: the file cannot be written.
     """
     value = {"format": FORMAT, "version": VERSION, "about": dict(about), "compiler_options": dict(options)}
-    try:
-        write_text(path, json.dumps(value, indent=1) + "\n")
-    except OSError as error:
-        raise TraceError(path, None, f"cannot be written: {error.strerror or error}") from error
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def load_compiler_options(path: str | os.PathLike[str]) -> Options:
@@ -73,13 +70,7 @@ def differing_versions(made_with: Mapping[str, object]) -> list[str]:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, object]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except OSError as error:
-        raise TraceError(path, None, f"cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise TraceError(path, None, f"is not JSON: {error}") from error
+    value = read_json(path)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise TraceError(path, None, f"is not a file of compiler options (format {FORMAT!r})")
     if value.get("version") != VERSION:

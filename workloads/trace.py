@@ -7,19 +7,21 @@ readers that do not use this package.
 from dataclasses import dataclass, field
 from typing import Any
 
-from mallocgame.errors import InputError
+from mallocgame.errors import InputError, printable
+from mallocgame.files import StrPath
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.workloads.formats import strict_json
 from mallocgame.workloads.formats.mapping_file import decode_mapping, encode_mapping, load_mapping, save_mapping
-from mallocgame.workloads.formats.strict_json import Node, StrPath
+from mallocgame.workloads.formats.strict_json import Node
 
 __all__ = ["TRACE_FORMAT", "TRACE_VERSION", "Trace", "load_mapping", "load_trace", "save_mapping", "save_trace"]
 
 TRACE_FORMAT = "mallocgame-trace"
 TRACE_VERSION = 1
 
+MAX_LAYERS = 64
 MAX_LOOPS = 1000
 _MAX_LOOP_WORK = 20_000_000  # loops x steps: checking a program takes that many operations
 _MAX_TOTAL = float(2**62)  # bytes that a run may touch: sums stay exact in int64
@@ -48,6 +50,8 @@ class Trace:
 
 def save_trace(path: StrPath, trace: Trace) -> None:
     """Write ``trace``; the same trace gives the same bytes.
+
+    What is not printable in provenance and estimates is written as an escape.
 
     Raises:
         TraceError: the file cannot be written.
@@ -93,7 +97,12 @@ def load_trace(path: StrPath) -> Trace:
 
 
 def _encode_values(values: dict[str, Value]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in sorted(values.items())}
+    def plain(value: Value) -> Any:
+        if isinstance(value, tuple):
+            return [plain(entry) for entry in value]
+        return printable(value) if isinstance(value, str) else value
+
+    return {printable(key): plain(value) for key, value in sorted(values.items())}
 
 
 def _decode_values(node: Node) -> dict[str, Value]:
@@ -101,18 +110,16 @@ def _decode_values(node: Node) -> dict[str, Value]:
         node.fail("expected an object of strings, numbers and arrays of them")
     found: dict[str, Value] = {}
     for key, value in node.value.items():
+        if not key.isprintable():
+            node.fail(f"key {key[:40]!r} is not printable")
         entries = value if isinstance(value, list) else [value]
         for entry in entries:
             if not isinstance(entry, (str, int, float, bool, type(None))):
                 Node(node.path, f"{node.where}.{key}", value).fail("expected strings, numbers, true, false or null")
-            if isinstance(entry, str) and not _is_unicode(entry):
-                Node(node.path, f"{node.where}.{key}", value).fail("holds half of a surrogate pair")
+            if isinstance(entry, str) and not entry.isprintable():
+                Node(node.path, f"{node.where}.{key}", value).fail("expected strings of printable characters")
         found[key] = tuple(value) if isinstance(value, list) else value
     return found
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def encode_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
@@ -145,6 +152,8 @@ def decode_hierarchy(node: Node) -> Hierarchy:
     """
     name, layer_table, link_table = node.fields("name", "layers", "links")
     num_layers, columns = layer_table.columns("name", "capacity_bytes", "bytes_per_second", "alignment_bytes")
+    if num_layers > MAX_LAYERS:
+        layer_table.fail(f"has {num_layers} layers, expected at most {MAX_LAYERS}")
     rows = zip(columns[0].texts(), columns[1].integers(1), columns[2].reals(), columns[3].integers(1), strict=True)
     layers = tuple(
         MemoryLayer(name=text, capacity_bytes=capacity, bytes_per_second=speed, alignment_bytes=alignment)

@@ -1,48 +1,107 @@
-"""The command line: thin wiring of workloads, solvers and the judge. Heavy imports happen inside the commands."""
+"""The command line: thin wiring of workloads, solvers and the judge."""
 
+import os
 import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-import typer
+from mallocgame.cli import signals
 
-from mallocgame.cli.capture import capture
-from mallocgame.cli.compare import compare
-from mallocgame.cli.convert import convert
-from mallocgame.cli.demo import demo
-from mallocgame.cli.evaluate import evaluate
-from mallocgame.cli.explain import explain
-from mallocgame.cli.inject import inject
-from mallocgame.cli.pack import pack
-from mallocgame.cli.paging import app as paging
-from mallocgame.cli.robust import app as robust
-from mallocgame.cli.show import show
-from mallocgame.cli.suite import suite
-from mallocgame.cli.train import train
-from mallocgame.cli.tune import tune
-from mallocgame.cli.validate import validate
-from mallocgame.errors import InputError
-
-app = typer.Typer(
-    name="mallocgame",
-    help="Plan where the tensors of an ML program live on an accelerator, and when they move.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
-)
-
-for _command in (demo, suite, show, capture, evaluate, compare, explain, inject, tune, train, validate, convert, pack):
-    app.command()(_command)
-app.add_typer(paging, name="paging")
-app.add_typer(robust, name="robust")
+if TYPE_CHECKING:
+    import typer
 
 
-def main() -> None:
-    """Run the command line: 0 done, 1 a negative answer (invalid mapping), 2 bad input, 130 interrupted."""
+def __getattr__(name: str) -> "typer.Typer":
+    if name == "app":
+        from mallocgame.cli.commands import app
+
+        return app
+    raise AttributeError(name)
+
+
+def main() -> NoReturn:
+    """Run the command line.
+
+    Exit codes: 0 done; 1 a negative answer (an invalid mapping); 2 bad input, or a file or a stream that cannot be
+    read or written; 130 interrupted, 143 terminated, 129 the terminal was closed.
+    """
+    signals.catch_signals()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with the stream closed: what nobody wants to read goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
+        code = _run()
+    finally:
+        signals.end_at_once()
+    raise SystemExit(code)
+
+
+def _run() -> int:
+    """Return the exit code, after one line on standard error where something is to be said."""
+    message = ""
+    code = 2
+    try:
+        from mallocgame.cli.commands import app
+
         app()
-    except InputError as error:
-        sys.stderr.write(f"mallocgame: {error}\n")
-        raise SystemExit(2) from None
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        sys.stderr.write("mallocgame: interrupted\n")
-        raise SystemExit(130) from None
+        pass  # told below, as where the command caught it
+    except Exception as error:
+        message = _reason(error)
+        if not message:
+            raise
+    with suppress(KeyboardInterrupt):
+        message = _flush(sys.stdout) or message
+    number = signals.received()
+    if number is not None:
+        code, message = 128 + number, signals.word(number)
+    elif message:
+        code = 2
+    if message:
+        _tell(f"mallocgame: {message}\n")
+    return code
+
+
+def _reason(error: Exception) -> str:
+    """Return the line for an error that the user can mend; empty for a fault of ours, which keeps its traceback."""
+    from mallocgame.errors import InputError, printable
+
+    if isinstance(error, InputError):
+        return printable(str(error))
+    if isinstance(error, OSError):
+        where = "cannot write standard output or a file" if error.filename is None else error.filename
+        return printable(f"{where}: {error.strerror or error}")
+    return "there is not enough memory" if isinstance(error, MemoryError) else ""
+
+
+def _flush(stream: TextIO) -> str:
+    """Write out what ``stream`` still holds; return why it cannot be written, and let nobody try again."""
+    try:
+        stream.flush()
+    except (OSError, ValueError) as error:
+        _silence(stream)
+        if isinstance(error, BrokenPipeError):
+            return ""  # the reader has seen enough
+        return f"cannot write standard output: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
+def _silence(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, stream.fileno())
+    except (OSError, ValueError):
+        return  # closed already
+    finally:
+        os.close(null)
+
+
+def _tell(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        return  # nobody listens

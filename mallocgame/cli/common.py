@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mallocgame.errors import printable
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON Lines (one row a line) instead of a table.")]
 
 
@@ -70,15 +72,6 @@ def _packed(parts: Sequence[str], width: int) -> Iterator[str]:
         yield line
 
 
-def printable(text: str) -> str:
-    """Return the text with control characters spelled out: what a file says must not steer the terminal.
-
-    >>> printable("a\x1b[31mb")
-    'a\\x1b[31mb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 @contextmanager
 def progress(description: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
     """Show a progress bar on standard error; the yielded function takes the amount done so far."""
@@ -93,9 +86,11 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
 
 
 def interrupted(what: str) -> BaseException:
-    """Say on standard error that the command was interrupted and what is kept; return the exit to raise."""
-    say(f"mallocgame: interrupted; {what}")
-    return typer.Exit(130)
+    """Say on standard error what is kept of an interrupted command; return the exit to raise."""
+    from mallocgame.cli.signals import received
+
+    say(what)
+    return typer.Exit(128 + (received() or 2))
 
 
 def say(text: str) -> None:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mallocgame.errors import TraceError
+from mallocgame.files import MAX_BYTES
 from mallocgame.hierarchy import PRESETS
 from mallocgame.mapping import Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
-from mallocgame.workloads.formats.strict_json import MAX_BYTES
 from mallocgame.workloads.trace import Trace, load_mapping, load_trace, save_mapping, save_trace
 from tests.paths import ROOT
 from tests.strategies import loose_mappings, programs, small_hierarchy
@@ -29,8 +29,9 @@ SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
     program = draw(programs())
-    values = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(0, 1e9), st.text(max_size=3))
-    about = st.dictionaries(st.text(max_size=3), st.one_of(values, st.lists(values, max_size=3).map(tuple)), max_size=2)
+    texts = st.text(max_size=3).filter(str.isprintable)
+    values = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(0, 1e9), texts)
+    about = st.dictionaries(texts, st.one_of(values, st.lists(values, max_size=3).map(tuple)), max_size=2)
     return Trace(
         name="random",
         program=program,

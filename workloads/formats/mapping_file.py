@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from mallocgame.files import MAX_INTEGER, StrPath
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping, Residency, Transfer
 from mallocgame.program import Program
 from mallocgame.workloads.formats import strict_json
-from mallocgame.workloads.formats.strict_json import MAX_INTEGER, Node, StrPath
+from mallocgame.workloads.formats.strict_json import Node
 
 MAPPING_FORMAT = "mallocgame-mapping"
 MAPPING_VERSION = 1

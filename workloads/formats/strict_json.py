@@ -6,20 +6,13 @@ surrogates, deep nesting, truncated or overlong gzip streams are all errors.
 
 import json
 import os
-import stat
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mallocgame.errors import TraceError
-from mallocgame.files import write_bytes
-
-MAX_BYTES = 64 * 2**20  # of a file, after decompression: a trace of 100,000 instructions has about 30 MB
-MAX_INTEGER = 2**62
-_GZIP_MAGIC = b"\x1f\x8b"
-
-StrPath = str | os.PathLike[str]
+from mallocgame.files import MAX_INTEGER, StrPath, read_json, write_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +106,7 @@ def read(path: StrPath) -> Node:
     Raises:
         TraceError: it cannot be read, is too large, or is not strict JSON; with the line where that is known.
     """
-    data = _read_bytes(path)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TraceError(path, data[: error.start].count(b"\n") + 1, "not UTF-8 text") from None
-    try:
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer, parse_float=_real
-        )
-    except json.JSONDecodeError as error:
-        raise TraceError(path, error.lineno, f"not JSON: {error.msg} at column {error.colno}") from None
-    except _BadValueError as error:
-        raise TraceError(path, None, str(error)) from None
-    except RecursionError:
-        raise TraceError(path, None, "nested too deeply") from None
-    return Node(path, "", value)
+    return Node(path, "", read_json(path))
 
 
 def check_header(node: Node, expected_format: str, version: int) -> None:
@@ -152,72 +130,7 @@ def write(path: StrPath, value: dict[str, Any]) -> None:
     if os.fspath(path).endswith(".gz"):
         squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)  # zlib writes no time and no name into the header
         data = squeeze.compress(data) + squeeze.flush()
-    try:
-        write_bytes(path, data)
-    except OSError as error:
-        raise TraceError(path, None, f"cannot write: {error.strerror or error}") from None
-
-
-class _BadValueError(Exception):
-    """A value that strict JSON does not have; the message is for the user."""
-
-
-def _read_bytes(path: StrPath) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise TraceError(path, None, "not a regular file")
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, TraceError):
-            raise
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        raise TraceError(path, None, f"cannot read: {reason}") from None
-    if data.startswith(_GZIP_MAGIC):
-        data = _gunzip(path, data)
-    if len(data) > MAX_BYTES:
-        raise TraceError(path, None, f"larger than {MAX_BYTES} bytes")
-    return data
-
-
-def _gunzip(path: StrPath, data: bytes) -> bytes:
-    stream = zlib.decompressobj(31)
-    try:
-        plain = stream.decompress(data, MAX_BYTES + 1)
-    except zlib.error as error:
-        raise TraceError(path, None, f"broken gzip data: {error}") from None
-    if len(plain) > MAX_BYTES:
-        raise TraceError(path, None, f"larger than {MAX_BYTES} bytes when decompressed")
-    if not stream.eof:
-        raise TraceError(path, None, "truncated gzip data")
-    if stream.unused_data:
-        raise TraceError(path, None, f"{len(stream.unused_data)} bytes follow the gzip data")
-    return plain
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _BadValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is repeated in one object")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _BadValueError(f"{name} is not a JSON number")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
-        raise _BadValueError(f"integer {digits[:24]} is out of range, expected at most {MAX_INTEGER} in magnitude")
-    return int(digits)
-
-
-def _real(digits: str) -> float:
-    value = float(digits)
-    if value - value != 0.0:
-        raise _BadValueError(f"number {digits[:24]} is out of range")
-    return value
+    write_bytes(path, data)
 
 
 def _is_text(value: Any) -> bool:

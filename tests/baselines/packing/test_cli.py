@@ -92,7 +92,8 @@ def test_ctrl_c_writes_the_incumbent(tmp_path: Path) -> None:
     write_packing(path, buffers, [-1] * len(buffers))
     command = [sys.executable, "-c", INTERRUPTED, "pack", str(path), "--output", str(out), "--seconds", "300", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0
+    assert done.returncode == 130
+    assert done.stderr == "mallocgame: interrupted\n"
     assert json.loads(done.stdout)["interrupted"] is True
     packed = read_buffers(out)
     assert validate_packing(packed, [b.fixed_offset or 0 for b in packed]) == []

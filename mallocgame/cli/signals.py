@@ -1,0 +1,88 @@
+"""Ctrl-C, SIGTERM and a closed terminal, met in one way: an exception that unwinds the command, and an exit code.
+
+Whatever catches ``KeyboardInterrupt`` to keep its best answer does so for all three. Imports nothing heavy: what comes
+before these handlers are set is not caught.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminal closed"}
+_DEAF_SECONDS = 1.0  # a second signal so soon is the first once more: an impatient finger, or a parent passing it on
+_AGAIN_SECONDS = 0.05
+
+_first: int | None = None  # the signal that ended this command
+_heard_at = 0.0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, where Ctrl-C would be a KeyboardInterrupt."""
+
+
+def catch_signals() -> None:
+    """Turn the signals into exceptions in the main thread; those that the parent ignores stay ignored."""
+    global _first
+    _first = None
+    if threading.current_thread() is not threading.main_thread():
+        return  # a program that calls us from elsewhere keeps its handlers
+    for number in _WORDS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _raise)
+    sys.unraisablehook = _on_unraisable
+
+
+def received() -> int | None:
+    """Return the first signal met since ``catch_signals``, or None."""
+    return _first
+
+
+def word(number: int) -> str:
+    """Return the one word for what happened."""
+    return _WORDS[signal.Signals(number)]
+
+
+def end_at_once() -> None:
+    """From here on a signal ends the process without a word: the command is done and the interpreter shuts down."""
+    for number in _WORDS:
+        if signal.getsignal(number) is _raise:
+            signal.signal(number, _end)
+
+
+def restore_signals() -> None:
+    """Give the signals back to Python: for a program, such as a test, that goes on after the command."""
+    for number in _WORDS:
+        if signal.getsignal(number) in (_raise, _end):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if sys.unraisablehook is _on_unraisable:
+        sys.unraisablehook = sys.__unraisablehook__
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    global _first, _heard_at
+    now = time.monotonic()
+    if _first is not None and now - _heard_at < _DEAF_SECONDS:
+        return
+    _first, _heard_at = (number if _first is None else _first), now
+    _raise_again(number, frame)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt if _first == signal.SIGINT else Terminated
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+def _on_unraisable(found: Any) -> None:
+    """An interrupt met inside a finaliser or a C callback is dropped by Python: raise it again a moment later."""
+    if isinstance(found.exc_value, KeyboardInterrupt) and _first is not None:
+        signal.signal(signal.SIGALRM, _raise_again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(found)

@@ -1,0 +1,30 @@
+"""Files that people name: told apart before they are opened, read whole or refused, written whole or not at all."""
+
+from mallocgame.files.kinds import StrPath
+from mallocgame.files.reading import (
+    MAX_BYTES,
+    MAX_INTEGER,
+    open_input,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_text,
+    refusing_damage,
+)
+from mallocgame.files.writing import atomic_path, check_writable, write_bytes, write_text
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_INTEGER",
+    "StrPath",
+    "atomic_path",
+    "check_writable",
+    "open_input",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "refusing_damage",
+    "write_bytes",
+    "write_text",
+]

@@ -1,0 +1,268 @@
+"""Reading and writing the files that people name (``mallocgame.files``)."""
+
+import errno
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import zlib
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from mallocgame.errors import InputError, MissingExtraError, TraceError, printable
+from mallocgame.files import (
+    atomic_path,
+    check_writable,
+    read_bytes,
+    read_json,
+    read_text,
+    refusing_damage,
+    write_text,
+    writing,
+)
+from tests.paths import ROOT
+
+
+def _refusal(path: Path, read: object = read_bytes) -> str:
+    with pytest.raises(TraceError) as caught:
+        read(path)  # type: ignore[operator]
+    assert str(caught.value).startswith(f"{path}:")
+    return str(caught.value)
+
+
+def test_what_is_no_regular_file_is_told_apart_and_not_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "a named pipe" in _refusal(pipe)
+    assert "a folder" in _refusal(tmp_path)
+    assert "a device" in _refusal(Path("/dev/zero"))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        assert "a socket" in _refusal(tmp_path / "socket")
+    assert "No such file" in _refusal(tmp_path / "absent")
+    assert "too long" in _refusal(tmp_path / ("n" * 300))
+    with pytest.raises(TraceError, match="null byte"):
+        read_bytes("a\0b")
+    with mock.patch("os.open", side_effect=AssertionError("opened")), pytest.raises(TraceError):
+        read_bytes(pipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": 1, "b": 2, "a": 3}', "'a' is repeated"),
+        ("NaN", "NaN is not a JSON number"),
+        ("[1e999]", "out of range"),
+        ("[-1e0400]", "out of range"),
+        (f"[{'9' * 5000}]", "out of range"),
+        (f"[{2**62 + 1}]", "out of range"),
+        ("[" * 100_000, "nested too deeply"),
+        ('["\\ud800"]', "surrogate"),
+        ('{"\\udc00": 1}', "surrogate"),
+        ("[1,\n2", "2: not JSON"),
+        ("", "not JSON"),
+    ],
+)
+def test_json_is_strict(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="utf-8")
+    assert reason in _refusal(path, read_json)
+
+
+@pytest.mark.parametrize("value", [2**62, -(2**62), 1e308, 5e-324, 10**18, "\U0001f600 \\u", {"e400": "1" * 30}])
+def test_json_that_is_in_range_is_read_as_it_is(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("\ufeff" + json.dumps([value]), encoding="utf-8")
+    assert read_json(path) == [value]
+
+
+def test_a_repeated_key_is_found_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("{" + ",".join(f'"k{i}":0' for i in range(60_000)) + ',"k59999":1}', encoding="utf-8")
+    began = time.monotonic()
+    assert "k59999" in _refusal(path, read_json)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("unit", [b"{},", b"0,", b"[", b'"",'])
+def test_a_gzip_bomb_is_bounded(tmp_path: Path, unit: bytes) -> None:
+    path = tmp_path / "bomb.json.gz"
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    path.write_bytes(squeeze.compress(b"[" + unit * (60 * 2**20 // len(unit))) + squeeze.flush())
+    tracemalloc.start()
+    assert "when decompressed" in _refusal(path, read_json)
+    assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("cut", [10, 12, 15, 20])
+def test_broken_gzip_data(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "x.gz"
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    whole = squeeze.compress(b"hello, hello, hello") + squeeze.flush()
+    path.write_bytes(whole)
+    assert read_text(path) == "hello, hello, hello"
+    path.write_bytes(whole[:-cut])
+    assert "gzip" in _refusal(path)
+    path.write_bytes(whole[:cut] + bytes([whole[cut] ^ 0x55]) + whole[cut + 1 :] + b"more")
+    assert _refusal(path)
+
+
+def test_whatever_a_library_raises_becomes_one_line(tmp_path: Path) -> None:
+    for error in (RecursionError("deep"), zlib.error("bad\nmore"), KeyError("x"), OverflowError(), MemoryError()):
+        with pytest.raises(TraceError) as caught, refusing_damage("f.bin", "a picture"):
+            raise error
+        assert str(caught.value).startswith("f.bin: damaged, or not a picture (")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"^mine$"), refusing_damage("f.bin", "a picture"):
+        raise InputError("mine")
+    with pytest.raises(KeyboardInterrupt), refusing_damage("f.bin", "a picture"):
+        raise KeyboardInterrupt
+
+
+def test_a_message_is_one_printable_line_of_bounded_length() -> None:
+    error = TraceError("evil\x1b[2J\u202e.json", 3, "a\nb\rc" + "x" * 10_000)
+    assert str(error).isprintable()
+    assert str(error).startswith("evil\\x1b[2J\\u202e.json:3: a b\\rc")
+    assert len(str(error)) < 2100
+    assert printable("plain é 日本") == "plain é 日本"
+    for original in (error, MissingExtraError("torch", "robust"), InputError("x")):
+        copy = pickle.loads(pickle.dumps(original))
+        assert (type(copy), str(copy)) == (type(original), str(original))
+
+
+def test_a_file_is_replaced_with_its_mode_and_through_its_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    real.write_text("old", encoding="utf-8")
+    real.chmod(0o640)
+    link.symlink_to("real.txt")
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert real.read_text(encoding="utf-8") == "new"
+    assert real.stat().st_mode & 0o777 == 0o640
+    dangling = tmp_path / "dangling.txt"
+    dangling.symlink_to("made.txt")
+    write_text(dangling, "made")
+    assert (tmp_path / "made.txt").read_text(encoding="utf-8") == "made"
+    umask = os.umask(0o027)
+    try:
+        write_text(tmp_path / "fresh.txt", "x")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "fresh.txt").stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "dangling.txt",
+        "fresh.txt",
+        "link.txt",
+        "made.txt",
+        "real.txt",
+    ]
+
+
+def test_a_pipe_and_a_device_are_written_to_as_they_are(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_writable(pipe)
+    heard: list[str] = []
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    write_text(pipe, "through the pipe")
+    reader.join(10)
+    assert heard == ["through the pipe"]
+    assert pipe.is_fifo()
+    write_text("/dev/null", "x")
+    with pytest.raises(TraceError, match="/dev/full: cannot write: No space left"):
+        write_text("/dev/full", "x")
+
+
+def _fail_half_way(path: Path, error: BaseException) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise error
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, nameless: bool) -> None:
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    patch = mock.patch.object(
+        writing, "_open_nameless", writing._open_nameless if nameless else mock.Mock(return_value=None)
+    )
+    with patch:
+        for error in (RuntimeError(), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")):
+            expected = TraceError if isinstance(error, OSError) else type(error)
+            with pytest.raises(expected):
+                _fail_half_way(path, error)
+        assert path.read_text(encoding="utf-8") == "old"
+        with atomic_path(path) as temporary:
+            temporary.write_text("new", encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_leaves_no_temporary_file(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, signal\nfrom mallocgame.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.txt")], check=False, cwd=ROOT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_writer_removes_what_a_dead_process_left(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old, young, alive = (
+        tmp_path / f".mallocgame-{process}-{name}.tmp"
+        for process, name in ((dead.pid, "aa"), (dead.pid, "bb"), (os.getpid(), "cc"))
+    )
+    for path in (old, young, alive):
+        path.touch()
+    for path in (old, alive):
+        os.utime(path, (0, 0))
+    with mock.patch.object(writing, "_open_nameless", return_value=None):
+        write_text(tmp_path / "x.txt", "x")
+    assert sorted(tmp_path.iterdir()) == sorted([young, alive, tmp_path / "x.txt"])
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for path, reason in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "x", "there is no folder"),
+        (tmp_path / "file" / "x", "Not a directory"),
+        (tmp_path / ("n" * 300), "too long"),
+        (tmp_path / "a", "symbolic links"),
+        ("a\0b", "null byte"),
+    ):
+        with pytest.raises(TraceError, match=reason):
+            check_writable(path)
+    check_writable(tmp_path / ("n" * 255))
+    write_text(tmp_path / ("n" * 255), "x")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_permissions_are_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    kept = tmp_path / "locked" / "kept.txt"
+    kept.write_text("old", encoding="utf-8")
+    (tmp_path / "locked").chmod(0o555)
+    with pytest.raises(TraceError, match="Permission denied"):
+        check_writable(tmp_path / "locked" / "new.txt")
+    write_text(kept, "new")  # the file may be written, its folder not
+    assert kept.read_text(encoding="utf-8") == "new"
+    kept.chmod(0o444)
+    with pytest.raises(TraceError, match="Permission denied"):
+        check_writable(kept)
