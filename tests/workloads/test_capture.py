@@ -141,7 +141,11 @@ def test_infeasible_override_is_reported_in_the_compilers_words(folder: Path, co
 @tpu
 def test_log_and_dump_of_a_user_give_the_same_trace(folder: Path, compiler: Compiler, tmp_path: Path) -> None:
     wanted = reference(folder, "network")
-    dump: Options = {"xla_dump_to": str(tmp_path / "dump"), "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": HLO_PASSES}
+    dump: Options = {
+        "xla_dump_to": str(tmp_path / "dump"),
+        "xla_dump_hlo_as_text": True,
+        "xla_dump_hlo_pass_re": HLO_PASSES,
+    }
     compilation = compiler.compile(wanted, "v5e", dump, hlo=False).check(wanted)
     assert not compilation.finished
     assert DONE in compilation.log

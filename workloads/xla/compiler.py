@@ -34,6 +34,7 @@ MAPPING_LOG = "memory_space_assignment=3,simulator=3,algorithm=3"  # enough to r
 HLO_PASSES = "plumb-vmem-info|rename-tensor-core-fusion-ops"  # the last module that they dump is what the pass sees
 
 MAX_LOG_BYTES = 2**30  # the largest program of the suite logs 60 MB
+LOOK_SECONDS = 0.25  # between looks at whether to stop
 NOT_THE_PROGRAM = ("MemoryError", "OSError", "BlockingIOError")  # errors of this machine
 
 Options = dict[str, str | bool]
@@ -122,6 +123,7 @@ class Compiler:
         again: bool = False,
         background: bool = False,
         timeout_seconds: float = 600.0,
+        stop: threading.Event | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> Compilation:
         """Compile once.
@@ -136,6 +138,7 @@ class Compiler:
             again: the same program will be compiled again: have it lowered meanwhile; log only what a mapping needs.
             background: with a lower priority than everything else.
             timeout_seconds: then the compilation is ended and reported as an error.
+            stop: the same as soon as this is set.
             on_bytes: told how many bytes of log have been read.
 
         Raises:
@@ -158,7 +161,7 @@ class Compiler:
             child = None
             try:
                 child = self._request(request | {"options": flags, "log": str(fifo)})
-                follow = _Follow(reader, full, timeout_seconds, on_bytes)
+                follow = _Follow(reader, full, timeout_seconds, stop, on_bytes)
                 follow.read(there_is_a_child=child is not None)
             finally:
                 os.close(reader)
@@ -200,6 +203,9 @@ class Compiler:
             except (OSError, ValueError):
                 self._close()
                 return None
+            except BaseException:  # Ctrl-C: the answer of this request must not be taken for the next one's
+                self._close()
+                raise
 
     def _end(self, child: int) -> None:
         with self._lock:
@@ -245,8 +251,15 @@ class Compiler:
 class _Follow:
     """Reads the log of a child until it says enough. The warm process has the pipe open until the child has ended."""
 
-    def __init__(self, reader: int, full: bool, seconds: float, on_bytes: Callable[[int], None] | None) -> None:
-        self._reader, self._full, self._seconds, self._on_bytes = reader, full, seconds, on_bytes
+    def __init__(
+        self,
+        reader: int,
+        full: bool,
+        seconds: float,
+        stop: threading.Event | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        self._reader, self._full, self._seconds, self._stop, self._on_bytes = reader, full, seconds, stop, on_bytes
         self.text, self.error, self.finished, self.inconclusive = "", "", False, False
 
     def read(self, *, there_is_a_child: bool = True) -> None:
@@ -269,8 +282,12 @@ class _Follow:
         deadline = time.monotonic() + self._seconds
         while True:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._reader], [], [], left)[0]:
+            if left <= 0:
                 return f"the compiler did not finish within {self._seconds:.4g} s"
+            if self._stop is not None and self._stop.is_set():
+                return "the compilation was not needed any more"
+            if not select.select([self._reader], [], [], min(left, LOOK_SECONDS))[0]:
+                continue
             chunk = os.read(self._reader, 1 << 20)
             if not chunk:
                 return ""

@@ -98,7 +98,8 @@ def serve() -> None:
     """Answer requests until standard input ends."""
     for ignored in (signal.SIGINT, signal.SIGHUP):  # these reach the asker too, whose end ends standard input
         signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ended, end = os.pipe()  # not an exception, which might hit the middle of tidying up
+    signal.signal(signal.SIGTERM, lambda number, frame: _write_all(end, b"x"))
     if "--die-with-parent" in sys.argv:
         _die_with_parent(signal.SIGTERM)
     with work_folder() as folder:
@@ -109,18 +110,20 @@ def serve() -> None:
         config.update("jax_platforms", "cpu")
         server = _Server()
         try:
-            _answer_all(server)
+            _answer_all(server, ended)
         finally:
             server.close()
 
 
-def _answer_all(server: _Server) -> None:
+def _answer_all(server: _Server, ended: int) -> None:
     pending = b""
     while True:
         poll = select.poll()
-        for descriptor in (0, *server.busy):
+        for descriptor in (0, ended, *server.busy):
             poll.register(descriptor, select.POLLIN)
         for ready, _ in poll.poll():
+            if ready == ended:
+                return
             if ready:
                 server.reap(ready)
                 continue
