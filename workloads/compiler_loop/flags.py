@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mallocgame.invariants import invariant_parameters
+from mallocgame.explanation.invariants import invariant_parameters
 from mallocgame.mapping import HELD, Mapping, hoisted
 from mallocgame.program import Program
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT

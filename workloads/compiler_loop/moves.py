@@ -7,15 +7,15 @@ bring if the compiler did nothing else. Space is only checked by its sum: the co
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
-from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.mapping import HELD, HOME, Mapping, Residency
 from mallocgame.program import Program, Use
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.records import Position
@@ -25,17 +25,6 @@ I64 = npt.NDArray[np.int64]
 
 MAX_DISPLACED = 40
 EARLIER = (2, 4)  # a copy that is waited for is tried to begin so many times as far ahead
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorPlacement:
-    """What a mapping says of one tensor; transfers count its residencies from 0."""
-
-    residencies: tuple[Residency, ...] = ()
-    transfers: tuple[Transfer, ...] = ()
-
-
-Placements = dict[int, TensorPlacement]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,47 +49,6 @@ class OverrideMove:
         places = {d.place for d in self.overrides}
         kept = [d for d in overrides if d.tensor != self.tensor or not (self.whole or d.place in places)]
         return (*kept, *self.overrides)
-
-
-def take_apart(mapping: Mapping) -> Placements:
-    """Return a mapping by tensor."""
-    places: dict[int, list[Residency]] = {}
-    local: list[int] = []
-    for r in mapping.residencies:
-        rows = places.setdefault(r.tensor, [])
-        local.append(len(rows))
-        rows.append(r)
-    moves: dict[int, list[Transfer]] = {}
-    for x in mapping.transfers:
-        source = x.source if x.source < 0 else local[x.source]
-        target = x.target if x.target < 0 else local[x.target]
-        moves.setdefault(x.tensor, []).append(replace(x, source=source, target=target))
-    return {
-        t: TensorPlacement(residencies=tuple(rows), transfers=tuple(moves.get(t, ()))) for t, rows in places.items()
-    }
-
-
-def put_together(parts: Table[int, TensorPlacement]) -> Mapping:
-    """Return the mapping of parts."""
-    residencies: list[Residency] = []
-    transfers: list[Transfer] = []
-    for part in parts.values():
-        first = len(residencies)
-        residencies += part.residencies
-        transfers += [
-            Transfer(  # much faster than dataclasses.replace
-                tensor=x.tensor,
-                source=x.source if x.source < 0 else first + x.source,
-                target=x.target if x.target < 0 else first + x.target,
-                start_after=x.start_after,
-                done_before=x.done_before,
-                size_bytes=x.size_bytes,
-                slice_offset_bytes=x.slice_offset_bytes,
-            )
-            for x in part.transfers
-        ]
-    transfers.sort(key=attrgetter("start_after", "done_before"))
-    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,23 +90,13 @@ class MoveEstimator:
             if not large:
                 return None
             tensor, number = min(large, key=lambda place: self._traffic(parts | displaced, *place))
-            displaced[tensor] = without(displaced.get(tensor, parts[tensor]), number)
+            displaced[tensor] = displaced.get(tensor, parts[tensor]).without(number)
         return None
 
     def _traffic(self, parts: Placements, tensor: int, number: int) -> int:
         r, trips = parts[tensor].residencies[number], self.program.trip_counts
         uses = self.program.tensors[tensor].uses
         return sum(u.bytes * int(trips[u.step]) for u in uses if r.start_step <= u.step < r.end_step)
-
-
-def without(part: TensorPlacement, number: int) -> TensorPlacement:
-    """Return a part without one residency, the copies into it and out of it."""
-    to = {i: i - (i > number) for i in range(len(part.residencies))} | {HOME: HOME}
-    kept = [x for x in part.transfers if number not in (x.source, x.target)]
-    return TensorPlacement(
-        residencies=(*part.residencies[:number], *part.residencies[number + 1 :]),
-        transfers=tuple(replace(x, source=to[x.source], target=to[x.target]) for x in kept),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +165,7 @@ def _without_one(program: Program, tensor: int, part: TensorPlacement, places: s
             continue
         yield OverrideMove(
             tensor=tensor,
-            part=without(part, number),
+            part=part.without(number),
             overrides=tuple(
                 Override(action=Action.KEEP, tensor=tensor, place=_operand(program, use), step=use.step)
                 for use in served

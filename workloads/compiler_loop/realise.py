@@ -10,19 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mallocgame.explanation.placement import Placements, TensorPlacement, take_apart
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.workloads.compiler_loop.moves import (
-    MoveEstimator,
-    OverrideMove,
-    Placements,
-    TensorPlacement,
-    WantedMapping,
-    moves,
-    take_apart,
-)
+from mallocgame.workloads.compiler_loop.moves import MoveEstimator, OverrideMove, WantedMapping, moves
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.compiler_loop.verify import Evaluation, OverrideOutcome, outcome_of
 from mallocgame.workloads.xla.compiler import Options

@@ -11,17 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mallocgame.errors import InputError
+from mallocgame.explanation.placement import TensorPlacement, put_together, take_apart
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Program, Tensor, Use
-from mallocgame.workloads.compiler_loop.moves import (
-    MoveEstimator,
-    TensorPlacement,
-    WantedMapping,
-    moves,
-    put_together,
-    take_apart,
-)
+from mallocgame.workloads.compiler_loop.moves import MoveEstimator, WantedMapping, moves
 from mallocgame.workloads.compiler_loop.overrides import (
     PREFERRED,
     SORT_ORDER,

@@ -10,7 +10,7 @@ import pytest
 import mallocgame
 from mallocgame.compiler_options import differing_versions, save_compiler_options, versions_that_differ
 from mallocgame.errors import InputError, TraceError
-from mallocgame.invariants import invariant_parameters
+from mallocgame.explanation.invariants import invariant_parameters
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program
