@@ -51,8 +51,31 @@ def versions_that_differ(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         TraceError: not a file of compiler options.
     """
+    return differing_versions(load_about(path))
+
+
+def load_about(path: str | os.PathLike[str]) -> dict[str, object]:
+    """Return what the options are for: program, chip, versions, judged times in seconds.
+
+    Raises:
+        TraceError: not a file of compiler options.
+    """
     about = _read(path)["about"]
-    return differing_versions(about if isinstance(about, dict) else {})
+    return about if isinstance(about, dict) else {}
+
+
+def is_better(path: str | os.PathLike[str], about: Mapping[str, str | float | None]) -> bool:
+    """Whether ``path`` holds options for the same program, chip and versions that are judged faster than ``about``'s.
+
+    A file that is not one of options, or for another program, is not better.
+    """
+    try:
+        there = load_about(path)
+    except TraceError:
+        return False
+    then, now = there.get("judged_seconds"), about.get("judged_seconds")
+    same = all(there.get(key) == about.get(key) for key in ("program", "arguments", "chip", "jax", "jaxlib", "libtpu"))
+    return same and isinstance(then, (int, float)) and isinstance(now, (int, float)) and then < now
 
 
 def differing_versions(made_with: Mapping[str, object]) -> list[str]:

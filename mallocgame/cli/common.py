@@ -86,11 +86,10 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
 
 
 def interrupted(what: str) -> BaseException:
-    """Say on standard error what is kept of an interrupted command; return the exit to raise."""
-    from mallocgame.cli.signals import received
+    """Return the exit to raise where a command was interrupted and kept something, which one line will say."""
+    from mallocgame.cli.signals import kept
 
-    say(what)
-    return typer.Exit(128 + (received() or 2))
+    return typer.Exit(kept(what))
 
 
 def say(text: str) -> None:

@@ -1,16 +1,23 @@
-"""``mallocgame explain``: the stalls of a mapping in order of cost, and what would mend them."""
+"""``mallocgame explain``: where the time of a mapping goes, what would mend it, and what fills the memories."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, say
+from mallocgame.cli.status import status
 from mallocgame.cli.traces import TraceArgument, open_trace
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.explanation import Stall
+    from mallocgame.explanation import Explanation, Stall
+    from mallocgame.mapping import Mapping
+    from mallocgame.workloads.compiler_loop.try_remedies import Tried
+    from mallocgame.workloads.trace import Trace
+
+MIB = 2**20
 
 
 def explain(
@@ -18,56 +25,221 @@ def explain(
     mapping: Annotated[
         Path | None, typer.Option("--mapping", help="Explain this mapping file; none: the compiler's own.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", help="Show so many stalls.")] = 15,
+    limit: Annotated[int, typer.Option("--limit", help="Show so many rows of each table.")] = 15,
+    solver_seconds: Annotated[
+        float, typer.Option("--solver-seconds", help="Look so long for a better mapping; 0: do not.")
+    ] = 5.0,
+    hoist: Annotated[
+        bool, typer.Option("--hoist/--no-hoist", help="Allow copies before loops, which XLA makes with a flag.")
+    ] = True,
+    program: Annotated[
+        str,
+        typer.Option(
+            "--program", metavar="PACKAGE.MODULE:FUNCTION", help="Also try the remedies in the real compiler."
+        ),
+    ] = "",
+    args: Annotated[str, typer.Option("--args", help="The function's arguments, e.g. 'bf16[8,128]'.")] = "",
+    seconds: Annotated[float, typer.Option("--seconds", help="With --program: try so long.")] = 60.0,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Also write a page (all stalls that were looked at).")
+        Path | None, typer.Option("--html", help="Also write a page (everything that was looked at).")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Say where a program waits for copies, which source line that is, and what would mend it.
+    """Say where a program waits or reads slowly, which source lines that is, what would mend it, and what fills memory.
 
     Example: mallocgame explain lstm-v5e --html lstm.html
     """
-    from dataclasses import asdict
-
     from mallocgame.explanation import explain as run
-    from mallocgame.files import write_text
-    from mallocgame.judge.validation import validate
-    from mallocgame.workloads.trace import load_mapping
 
     if limit < 1:
         raise InputError(f"--limit must be at least 1, got {limit}")
+    if not 0 <= solver_seconds < float("inf"):
+        raise InputError(f"--solver-seconds must be a number >= 0, got {solver_seconds}")
     found = open_trace(trace)
-    own = found.mapping if mapping is None else load_mapping(mapping, found.program, found.hierarchy)
+    own = _own_mapping(found, trace, mapping)
+    with status(solver_seconds + seconds * bool(program)) as shown:
+        shown.phase("looking for a better mapping")
+        better = _better(found, own, solver_seconds, hoist)
+        shown.phase("trying remedies")
+        explanation = run(found.program, found.hierarchy, own, better=better, limit=limit)
+        tried = _try(found, explanation, own, better, (program, args, seconds)) if program and better else None
+    if html is not None:
+        _save_page(html, explanation, found.name)
+    if json:
+        print_json({"trace": found.name, **row} for row in _rows(explanation, tried))
+        return
+    _print(explanation, tried, found.name, limit)
+    if html is not None:
+        say(f"saved {html}")
+
+
+def _own_mapping(found: "Trace", name: str, path: Path | None) -> "Mapping":
+    from mallocgame.judge.validation import validate
+    from mallocgame.workloads.trace import load_mapping
+
+    own = found.mapping if path is None else load_mapping(path, found.program, found.hierarchy)
     if own is None:
-        raise InputError(f"{trace}: holds no compiler mapping; give --mapping")
+        raise InputError(f"{name}: holds no compiler mapping; give --mapping")
     broken = validate(found.program, found.hierarchy, own)
     if broken:
-        raise InputError(f"{mapping or trace}: not a valid mapping: {broken[0].message}")
-    explanation = run(found.program, found.hierarchy, own, limit=limit)
-    if html is not None:
-        from mallocgame.report.explanation import page
+        raise InputError(f"{path or name}: not a valid mapping: {broken[0].message}")
+    return own
 
-        try:
-            write_text(html, page(explanation, found.name))
-        except OSError as error:
-            raise InputError(f"{html}: cannot write: {error.strerror or error}") from None
-    if json:
-        print_json({"trace": found.name, "kind": "stall", **asdict(stall)} for stall in explanation.stalls[:limit])
-        print_json({"trace": found.name, "kind": "invariant", **asdict(p)} for p in explanation.invariants)
-        return
+
+def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "Mapping | None":
+    if not seconds:
+        return None
+    from mallocgame.baselines.anneal import anneal
+
+    program = found.program if hoist else found.program.without_hoisting()
+    return anneal(program, found.hierarchy, seconds=seconds, start=own).mapping
+
+
+def _try(
+    found: "Trace", explanation: "Explanation", own: "Mapping", better: "Mapping", what: tuple[str, str, float]
+) -> "Tried | None":
+    from mallocgame.cli.traces import chip_of
+    from mallocgame.workloads.compiler_loop.try_remedies import try_remedies
+    from mallocgame.workloads.compiler_loop.verify import Target, renamed
+    from mallocgame.workloads.program_reference import parse_reference
+    from mallocgame.workloads.xla.compiler import Compiler
+
+    program, args, seconds = what
+    if explanation.combination is None:
+        return None
+    with Compiler() as compiler:
+        target = Target.of(parse_reference(program, args), chip_of(found), compiler)
+        renamed(found.program, target.trace.program)
+        return try_remedies(target, found.program, better, explanation.combination.remedies, seconds)
+
+
+def _save_page(path: Path, explanation: "Explanation", name: str) -> None:
+    from mallocgame.files import write_text
+    from mallocgame.report.explanation import page
+
+    try:
+        write_text(path, page(explanation, name))
+    except OSError as error:
+        raise InputError(f"{path}: cannot write: {error.strerror or error}") from None
+
+
+def _rows(explanation: "Explanation", tried: "Tried | None") -> Iterator[dict[str, Any]]:
+    from dataclasses import asdict
+
+    tables: dict[str, tuple[Any, ...]] = {
+        "stall": explanation.stalls,
+        "slow tensor": explanation.slow,
+        "invariant": explanation.invariants,
+        "data movement": explanation.movements,
+        "peak": explanation.peaks,
+    }
+    for kind, rows in tables.items():
+        for row in rows:
+            yield {"kind": kind, **asdict(row)}
+    if explanation.combination is not None:
+        for number, remedy in enumerate(explanation.combination.remedies):
+            compiled = tried.judged_seconds.get(number) if tried else None
+            yield {"kind": "remedy", "number": number, **asdict(remedy), "compiled_judged_seconds": compiled}
+
+
+def _print(explanation: "Explanation", tried: "Tried | None", name: str, limit: int) -> None:
     total, stalled = explanation.total_seconds, explanation.stalled_seconds
     share = 100 * stalled / total if total else 0.0
-    title = f"{found.name}: {1e6 * total:.1f} µs judged, {1e6 * stalled:.1f} µs ({share:.1f} %) waiting for copies"
+    title = f"{name}: {1e6 * total:.1f} µs judged, {1e6 * stalled:.1f} µs ({share:.1f} %) waiting for copies"
     columns = ("tensor", "waits µs", "times", "MiB", "way", "before", "source", "idle MiB", "best remedy", "saves µs")
-    print_table(title, columns, [_cells(stall) for stall in explanation.stalls[:limit]])
+    if explanation.stalls:
+        print_table(title, columns, [_cells(stall) for stall in explanation.stalls[:limit]])
+    else:
+        say(title)
+    _print_slow(explanation, limit)
+    _print_combination(explanation, tried, limit)
+    for move in explanation.movements[:limit]:
+        said = f"{move.opcode} {move.instruction} takes {1e6 * move.seconds:.1f} µs and computes nothing"
+        say(f"{said}: {move.hint} ({move.source or 'source unknown'})")
     for p in explanation.invariants[:limit]:
         cost = f"{1e6 * p.repeated_seconds:.1f} µs of bandwidth"
         say(f"loop-invariant: {p.tensor} moves {p.iterations} times ({cost}), though it never changes: {p.source}")
     if explanation.invariants:
         say("`mallocgame tune` tries the compiler flag that copies them once; mallocgame.hoist rewrites the program.")
-    if html is not None:
-        say(f"saved {html}")
+    for peak in explanation.peaks:
+        _print_peak(peak)
+
+
+def _print_slow(explanation: "Explanation", limit: int) -> None:
+    if not explanation.slow:
+        return
+    rows = []
+    for tensor in explanation.slow[:limit]:
+        remedy = tensor.remedies[0] if tensor.remedies else None
+        rows.append(
+            (
+                tensor.tensor,
+                f"{1e6 * tensor.worth_seconds:.1f}",
+                f"{tensor.size_bytes / MIB:.2f}",
+                f"{tensor.slow_bytes / MIB:.2f}",
+                tensor.source,
+                remedy.action if remedy else "no room as it is",
+                f"{1e6 * remedy.saved_seconds:.1f}" if remedy else "",
+                _told(remedy.ordered_by) if remedy else "",
+            )
+        )
+    columns = ("tensor", "worth µs", "MiB", "moved MiB", "source", "remedy, alone", "saves µs", "told by")
+    print_table("used in slow memory: what fast memory would be worth, were it free", columns, rows)
+
+
+def _print_combination(explanation: "Explanation", tried: "Tried | None", limit: int) -> None:
+    together = explanation.combination
+    if together is None:
+        return
+    rows, saved = [], 0.0
+    for number, remedy in enumerate(together.remedies):
+        saved += remedy.saved_seconds
+        if number >= limit and number < len(together.remedies) - 1:
+            continue
+        compiled = tried.judged_seconds.get(number) if tried else None
+        rows.append(
+            (
+                f"{1e6 * remedy.saved_seconds:.1f}",
+                f"{1e6 * saved:.1f}",
+                _told(remedy.ordered_by),
+                *((f"{1e6 * (explanation.total_seconds - compiled):.1f}" if compiled else "–",) if tried else ()),
+                remedy.action,
+            )
+        )
+    gain = explanation.total_seconds - together.seconds
+    told = min(together.ordered_seconds, gain)
+    title = f"together: {1e6 * gain:.1f} µs less, of which {1e6 * told:.1f} µs can be told to the compiler"
+    columns = ("saves µs", "in all µs", "told by", *(("compiled, in all µs",) if tried else ()), "remedy")
+    print_table(title, columns, rows)
+    if tried and tried.error:
+        say(f"the compiler: {tried.error}")
+
+
+def _print_peak(peak: Any) -> None:
+    filled = f"{peak.occupied_bytes / MIB:.1f} of {peak.capacity_bytes / MIB:.1f} MiB"
+    if not peak.largest:
+        say(f"{peak.layer}: nothing is planned there")
+        return
+    title = f"{peak.layer} at its fullest: {filled}, {peak.num_tensors} tensors, at {peak.instruction} {peak.source}"
+    rows = [
+        (
+            occupant.tensor,
+            f"{occupant.size_bytes / MIB:.2f}",
+            "" if occupant.padding_bytes is None else f"{occupant.padding_bytes / MIB:.2f}",
+            "argument" if occupant.is_parameter else "",
+            occupant.source,
+        )
+        for occupant in peak.largest
+    ]
+    print_table(title, ("tensor", "MiB", "padding MiB", "", "source"), rows)
+
+
+def _told(ordered_by: str) -> str:
+    return {
+        "keep_in_default_memory": "keep",
+        "pin_in_alternate_memory": "pin",
+        "": "no",
+    }.get(ordered_by, "flag" if "flag" in ordered_by else "yes" if "," in ordered_by else ordered_by)
 
 
 def _cells(stall: "Stall") -> tuple[str, ...]:
@@ -76,11 +248,11 @@ def _cells(stall: "Stall") -> tuple[str, ...]:
         stall.tensor + ("*" if stall.is_loop_invariant else ""),
         f"{1e6 * stall.waited_seconds:.1f}",
         str(stall.executions),
-        f"{stall.copied_bytes / 2**20:.2f}",
+        f"{stall.copied_bytes / MIB:.2f}",
         "in" if stall.toward_fast else "out",
         stall.due_before or "(end)",
         stall.source,
-        f"{stall.idle_bytes / 2**20:.1f}",
+        f"{stall.idle_bytes / MIB:.1f}",
         remedy.action if remedy else "–",
         f"{1e6 * remedy.saved_seconds:.1f}" if remedy else "",
     )

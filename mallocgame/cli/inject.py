@@ -1,21 +1,24 @@
 """``mallocgame inject``: a mapping as options for the real compiler, verified by compiling."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
+from mallocgame.cli.status import status
 from mallocgame.cli.traces import open_trace
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.workloads.compiler_loop.inject import Verdict
+    from mallocgame.workloads.compiler_loop.inject import InjectionResult
+    from mallocgame.workloads.program_reference import ProgramReference
     from mallocgame.workloads.trace import Trace
 
 
 def inject(
-    mapping: Annotated[Path, typer.Argument(metavar="MAPPING", help="A mapping file, as evaluate --save writes it.")],
+    mapping: Annotated[Path, typer.Argument(metavar="MAPPING", help="A mapping file, as evaluate --out writes it.")],
     program: Annotated[
         str, typer.Option("--program", metavar="PACKAGE.MODULE:FUNCTION", help="The JAX function that it is for.")
     ],
@@ -27,7 +30,8 @@ def inject(
         typer.Option("--verify/--no-verify", help="Compile, read back what became of it, withdraw what is refused."),
     ] = True,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Search for orders that the compiler takes so long.")
+        float,
+        typer.Option("--seconds", help="How long you wait: first compilation, search and last check."),
     ] = 60.0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the options here, for mallocgame.load_compiler_options.")
@@ -41,8 +45,10 @@ def inject(
     from mallocgame.cli.traces import chip_of
     from mallocgame.compiler_options import differing_versions
     from mallocgame.judge.validation import validate
+    from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.trace import load_mapping
 
+    begin = time.monotonic()
     made_for = open_trace(trace)
     wanted = load_mapping(mapping, made_for.program, made_for.hierarchy)
     broken = validate(made_for.program, made_for.hierarchy, wanted)
@@ -56,88 +62,97 @@ def inject(
     if not verify:
         _unverified(made_for, wanted, out, json)
         return
-    _verified(made_for, wanted, program, args, chip, seconds, out, json)
+    result, about = _verified(made_for, wanted, parse_reference(program, args), chip, seconds, begin)
+    if result.options:
+        write_options(result.options, out, about)
+    _show(result, made_for.name, json)
+    if result.interrupted:
+        raise interrupted("the best so far was kept")
 
 
 def _unverified(made_for: "Trace", wanted: Any, out: Path | None, json: bool) -> None:
-    from mallocgame.workloads.compiler_loop.overrides import decisions_of, options_of
+    from mallocgame.workloads.compiler_loop.overrides import options_of, overrides_of
 
-    decisions = decisions_of(made_for.program, wanted)
-    options = options_of(decisions)
-    say("not verified: the compiler may refuse these orders, or do otherwise in silence")
+    overrides = overrides_of(made_for.program, wanted)
+    options = options_of(overrides)
+    say("not verified: the compiler may refuse these overrides, or do otherwise in silence")
     about: dict[str, str | float | None] = {"program": made_for.name, "verified": "no"}
     write_options(options, out, about | versions(made_for))
     if json:
-        print_json([{"trace": made_for.name, "orders": len(decisions), "compiler_options": options}])
+        print_json([{"trace": made_for.name, "overrides": len(overrides), "compiler_options": options}])
     else:
         print_options(options)
 
 
 def _verified(
-    made_for: "Trace", wanted: Any, program: str, args: str, chip: str, seconds: float, out: Path | None, json: bool
-) -> None:
+    made_for: "Trace", wanted: Any, reference: "ProgramReference", chip: str, seconds: float, begin: float
+) -> "tuple[InjectionResult, dict[str, str | float | None]]":
+    """Compile, give the mapping to the compiler; return what became of it, and what the options are for."""
     from mallocgame.workloads.compiler_loop.inject import inject as run
     from mallocgame.workloads.compiler_loop.verify import Target, carry_over, renamed
-    from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
 
-    reference = parse_reference(program, args)
-    with Compiler() as compiler, progress(f"compiling {program} for {chip}"):
+    with Compiler() as compiler, status(seconds) as shown:
+        shown.phase(f"compiling {reference} for {chip}")
         target = Target.of(reference, chip, compiler)
         changed = renamed(made_for.program, target.trace.program)
         if changed:
-            shown = ", ".join(changed[:8]) + (", …" if len(changed) > 8 else "")
-            say(f"warning: {len(changed)} instructions have other names now; found again by their place: {shown}")
+            names = ", ".join(changed[:8]) + (", …" if len(changed) > 8 else "")
+            shown.say(f"warning: {len(changed)} instructions have other names now; found again by their place: {names}")
         now = carry_over(wanted, made_for.program, target.trace.program)
-        verdict = run(target, now, seconds=seconds)
+        result = run(target, now, seconds=seconds, begin=begin, say=shown.phase)
     about: dict[str, str | float | None] = {
         "program": str(reference),
-        "arguments": args,
+        "arguments": reference.arguments,
         "chip": chip,
         "verified": "yes",
-        "default_judged_seconds": verdict.default_seconds,
-        "judged_seconds": verdict.judged_seconds,
+        "compiled_to_its_end": result.why_not_full or "yes",
+        "default_judged_seconds": result.default_seconds,
+        "judged_seconds": result.judged_seconds,
     }
-    if verdict.options:
-        write_options(verdict.options, out, about | versions(target.trace))
-    _show(verdict, made_for.name, json)
+    return result, about | versions(target.trace)
 
 
-def _show(verdict: "Verdict", name: str, json: bool) -> None:
+def _show(result: "InjectionResult", name: str, json: bool) -> None:
     row: dict[str, Any] = {
         "trace": name,
-        **verdict.counts,
-        "wanted_judged_seconds": verdict.wanted_seconds,
-        "default_judged_seconds": verdict.default_seconds,
-        "judged_seconds": verdict.judged_seconds,
-        "default_xla_estimate_seconds": verdict.default_xla_seconds,
-        "xla_estimate_seconds": verdict.xla_seconds,
-        "default_estimated_cycles": verdict.default_full and verdict.default_full.cycles,
-        "estimated_cycles": verdict.full and verdict.full.cycles,
-        "compilations": verdict.evaluations,
-        "refused_orders": verdict.refusals,
+        **result.counts,
+        "wanted_judged_seconds": result.wanted_seconds,
+        "default_judged_seconds": result.default_seconds,
+        "judged_seconds": result.judged_seconds,
+        "default_xla_estimate_seconds": result.default_xla_seconds,
+        "xla_estimate_seconds": result.xla_seconds,
+        "default_estimated_cycles": result.default_full and result.default_full.cycles,
+        "estimated_cycles": result.full and result.full.cycles,
+        "compilations": result.evaluations,
+        "refused_overrides": result.refusals,
     }
     if json:
-        fates = [{"decision": str(d), "step": d.step, "fate": fate.value} for d, fate in verdict.fates]
-        print_json([{**row, "decisions": fates, "compiler_options": verdict.options}])
+        outcomes = [{"override": str(d), "step": d.step, "outcome": outcome.value} for d, outcome in result.outcomes]
+        print_json([{**row, "overrides": outcomes, "compiler_options": result.options}])
         return
     cells = [(key.replace("_", " "), f"{v:.6g}" if isinstance(v, float) else str(v)) for key, v in row.items()]
     print_table(name, ("", "value"), cells)
-    left = [(str(d), fate.value) for d, fate in verdict.fates if fate.value != "realised"]
+    left = [(str(d), outcome.value) for d, outcome in result.outcomes if outcome.value != "realised"]
     if left:
         shown = left[:20]
-        print_table(f"not realised: {len(left)}, the largest first", ("decision", "fate"), shown)
-    if verdict.options:
-        print_options(verdict.options)
+        print_table(f"not realised: {len(left)}, the largest first", ("override", "outcome"), shown)
+    if result.options:
+        print_options(result.options)
     else:
         say("nothing that the compiler takes is faster than its default: no options written")
+    if result.options and result.why_not_full and not result.interrupted:
+        say(f"not compiled to its end ({result.why_not_full}): what is illegal only there is not known")
 
 
 def write_options(options: dict[str, str | bool], out: Path | None, about: dict[str, str | float | None]) -> None:
     """Write the options file, if one is asked for."""
     if out is not None:
-        from mallocgame.compiler_options import save_compiler_options
+        from mallocgame.compiler_options import is_better, save_compiler_options
 
+        if is_better(out, about):
+            say(f"kept {out}: the options in it are judged faster than these")
+            return
         save_compiler_options(out, options, about)
         say(f"saved {out}: compile(compiler_options=mallocgame.load_compiler_options({str(out)!r}))")
 

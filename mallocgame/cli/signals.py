@@ -18,6 +18,7 @@ _AGAIN_SECONDS = 0.05
 
 _first: int | None = None  # the signal that ended this command
 _heard_at = 0.0
+_kept = ""  # what the interrupted command says it kept
 
 
 class Terminated(KeyboardInterrupt):
@@ -26,8 +27,8 @@ class Terminated(KeyboardInterrupt):
 
 def catch_signals() -> None:
     """Turn the signals into exceptions in the main thread; those that the parent ignores stay ignored."""
-    global _first
-    _first = None
+    global _first, _kept
+    _first, _kept = None, ""
     if threading.current_thread() is not threading.main_thread():
         return  # a program that calls us from elsewhere keeps its handlers
     for number in _WORDS:
@@ -42,8 +43,15 @@ def received() -> int | None:
 
 
 def word(number: int) -> str:
-    """Return the one word for what happened."""
-    return _WORDS[signal.Signals(number)]
+    """Return what happened in a word, and what was kept."""
+    return "; ".join(part for part in (_WORDS[signal.Signals(number)], _kept) if part)
+
+
+def kept(what: str) -> int:
+    """Note what an interrupted command kept, for the line that says so; return its exit code."""
+    global _kept
+    _kept = what
+    return 128 + (_first or signal.SIGINT)
 
 
 def end_at_once() -> None:

@@ -5,44 +5,62 @@ from typing import Annotated, Any
 
 import typer
 
-from mallocgame.cli.common import JsonOption, print_json, print_table, say
+from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
+from mallocgame.cli.status import status
 
 
 def tune(
     function: Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="The JAX function to compile.")],
     chip: Annotated[str, typer.Option("--chip", help="v4, v5e, v5p or v6e.")] = "v5e",
     args: Annotated[str, typer.Option("--args", help="Its arguments; none: example_args() of its module.")] = "",
-    seconds: Annotated[float, typer.Option("--seconds", help="Time to search.")] = 120.0,
-    solve_seconds: Annotated[float, typer.Option("--solve-seconds", help="Of which for the first mapping.")] = 10.0,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="Keep the best here (options.json), and go on from it next time.")
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="How long you wait: compilations to the end included.")
+    ] = 120.0,
+    solver_seconds: Annotated[float, typer.Option("--solver-seconds", help="For each mapping on paper.")] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Keep the best in this folder (options.json), and go on from it.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the solver.")] = 0,
     full: Annotated[
         bool, typer.Option("--full/--no-full", help="Compile the best to its end, as a last check.")
     ] = True,
     json: JsonOption = False,
+    folder: Annotated[Path | None, typer.Option("--folder", hidden=True)] = None,
+    solve_seconds: Annotated[float | None, typer.Option("--solve-seconds", hidden=True)] = None,
 ) -> None:
     """Search compiler options that make a function faster on a TPU that need not be there.
 
-    Example: mallocgame tune my_package.model:step --chip v5e --seconds 300 --folder tuned
+    Example: mallocgame tune my_package.model:step --chip v5e --seconds 300 --out tuned
     """
+    from mallocgame.baselines.anneal import anneal
+    from mallocgame.workloads.compiler_loop.tune import Settings
+    from mallocgame.workloads.compiler_loop.tune import tune as run
+
+    with status(seconds) as shown:
+        settings = Settings(
+            solve=anneal,
+            seconds=seconds,
+            solver_seconds=solver_seconds if solve_seconds is None else solve_seconds,
+            folder=out or folder,
+            seed=seed,
+            full=full,
+            say=shown.say,
+            phase=shown.phase,
+        )
+        found = run(function, args, chip=chip, settings=settings)
+    _show(found, function, chip, out or folder, json)
+    if found.interrupted:
+        raise interrupted("the best options so far were kept")
+
+
+def _show(found: Any, function: str, chip: str, out: Path | None, json: bool) -> None:
     from dataclasses import asdict
 
     from mallocgame.cli.inject import print_options
-    from mallocgame.workloads.compiler_loop.tune import tune as run
 
-    found = run(
-        function,
-        args,
-        chip=chip,
-        seconds=seconds,
-        solve_seconds=solve_seconds,
-        folder=folder,
-        seed=seed,
-        full=full,
-        note=say,
-    )
+    if found.interrupted:
+        gain = found.default_seconds / found.judged_seconds
+        say(f"interrupted: the best so far is {gain:.3f} times faster" + (f", kept in {out}" if out else ""))
     row: dict[str, Any] = {"program": function, "chip": chip, **asdict(found)}
     if json:
         print_json([row])
@@ -52,5 +70,7 @@ def tune(
     print_table(function, ("", "value"), cells)
     if found.options:
         print_options(found.options)
-    else:
+        if found.unchecked and not found.interrupted:
+            say(f"not compiled to its end ({found.unchecked}): what is illegal only there is not known")
+    elif not found.interrupted:
         say("nothing that was tried is faster than the compiler's default: no options")

@@ -1,9 +1,11 @@
-"""An explanation as one HTML page: no server, no script, no other file."""
+"""An explanation as one HTML page: no server, no script, no other file; every table can be read on its own."""
 
 import html
+from collections.abc import Iterable, Sequence
 
-from mallocgame.explanation import Explanation, Stall
+from mallocgame.explanation import Explanation, Peak, Remedy, Stall
 
+MIB = 2**20
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1b1b1b; }
 table { border-collapse: collapse; width: 100%; }
@@ -42,10 +44,102 @@ def page(explanation: Explanation, title: str) -> str:
     columns = '<th class="n">waits, µs</th><th>tensor</th><th>copy</th><th>source</th><th class="n">idle, MiB</th>'
     table = f"<table><tr>{columns}<th>what would mend it</th></tr>{rows}</table>" if rows else "<p>It never waits.</p>"
     name = html.escape(title)
+    sections = f"{_together(explanation)}<h2>Waiting for copies</h2>{table}{_slow(explanation)}{_moves(explanation)}"
+    sections += "".join(_peak(peak) for peak in explanation.peaks)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>'
-        f"<h1>{name}: where the time goes</h1><p>{head}</p>{note}{table}</html>\n"
+        f"<h1>{name}: where the time goes</h1><p>{head}</p>{note}{sections}</html>\n"
     )
+
+
+def _together(explanation: Explanation) -> str:
+    together = explanation.combination
+    if together is None:
+        return ""
+    gain = explanation.total_seconds - together.seconds
+    told = min(together.ordered_seconds, gain)
+    saved, rows = 0.0, []
+    for remedy in together.remedies:
+        saved += remedy.saved_seconds
+        rows.append((_us(remedy.saved_seconds), _us(saved), html.escape(remedy.action), _told(remedy)))
+    head = f"<p>{_us(gain)} µs less in all, of which {_us(told)} µs can be told to the compiler.</p>"
+    columns = ("#saves, µs", "#in all, µs", "remedy, on top of those before", "XLA is told by")
+    return f"<h2>Remedies in combination</h2>{head}{_table(columns, rows)}"
+
+
+def _slow(explanation: Explanation) -> str:
+    if not explanation.slow:
+        return ""
+    rows = [
+        (
+            _us(t.worth_seconds),
+            f"<code>{html.escape(t.tensor)}</code>",
+            f"{t.size_bytes / MIB:.2f}",
+            f"<code>{html.escape(t.source)}</code>",
+            "<br>".join(_remedy(r) for r in t.remedies) or "no room as it is",
+        )
+        for t in explanation.slow
+    ]
+    columns = ("#worth, µs", "tensor", "#MiB", "source", "what would mend it, alone")
+    head = "<p>What it would save to have a tensor in fast memory, were space and copies free.</p>"
+    return f"<h2>Used in slow memory</h2>{head}{_table(columns, rows)}"
+
+
+def _moves(explanation: Explanation) -> str:
+    if not explanation.movements:
+        return ""
+    rows = [
+        (
+            _us(m.seconds),
+            f"{html.escape(m.opcode)} <code>{html.escape(m.instruction)}</code>",
+            f"<code>{html.escape(m.source)}</code>",
+            html.escape(m.hint),
+        )
+        for m in explanation.movements
+    ]
+    return f"<h2>Only moves data</h2>{_table(('#takes, µs', 'instruction', 'source', 'hint'), rows)}"
+
+
+def _peak(peak: Peak) -> str:
+    if not peak.largest:
+        return ""
+    where = f"<code>{html.escape(peak.instruction)}</code> <code>{html.escape(peak.source)}</code>"
+    filled = f"{peak.occupied_bytes / MIB:.1f} of {peak.capacity_bytes / MIB:.1f} MiB"
+    rows = [
+        (
+            f"{o.size_bytes / MIB:.2f}",
+            "" if o.padding_bytes is None else f"{o.padding_bytes / MIB:.2f}",
+            f"<code>{html.escape(o.tensor)}</code>{' <small>argument</small>' if o.is_parameter else ''}",
+            f"<code>{html.escape(o.source)}</code>",
+        )
+        for o in peak.largest
+    ]
+    head = f"<p>{filled}, {peak.num_tensors} tensors, at {where}; the largest:</p>"
+    table = _table(("#MiB", "#padding, MiB", "tensor", "source"), rows)
+    return f"<h2>{html.escape(peak.layer)} at its fullest</h2>{head}{table}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of cells that are HTML already; columns whose names begin with # hold numbers."""
+    number = [column.startswith("#") for column in columns]
+    mark = [' class="n"' if n else "" for n in number]
+    head = "".join(f"<th{m}>{column.lstrip('#')}</th>" for m, column in zip(mark, columns, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{m}>{cell}</td>" for m, cell in zip(mark, row, strict=True)) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _remedy(remedy: Remedy) -> str:
+    return f"{html.escape(remedy.action)} <small>saves {_us(remedy.saved_seconds)} µs; {_told(remedy)}</small>"
+
+
+def _told(remedy: Remedy) -> str:
+    return html.escape(remedy.ordered_by) or "no override"
+
+
+def _us(seconds: float) -> str:
+    return f"{1e6 * seconds:.1f}"
 
 
 def _row(stall: Stall, longest: float) -> str:
@@ -55,9 +149,7 @@ def _row(stall: Stall, longest: float) -> str:
     way = "in" if stall.toward_fast else "out"
     copy = f"{way}, {stall.copied_bytes / 2**20:.2f} MiB{times}<br><small>after <code>{html.escape(stall.issued_after)}"
     copy += f"</code> before <code>{html.escape(stall.due_before)}</code></small>"
-    mends = "<br>".join(
-        f"{html.escape(r.action)} <small>saves {1e6 * r.saved_seconds:.1f} µs</small>" for r in stall.remedies
-    )
+    mends = "<br>".join(_remedy(r) for r in stall.remedies)
     return (
         f'<tr><td class="n">{1e6 * stall.waited_seconds:.1f}<div class="bar" style="width:{width:.1f}%"></div></td>'
         f"<td><code>{html.escape(stall.tensor)}</code>{repeated}</td><td>{copy}</td>"

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mallocgame.baselines.anneal import anneal
 from mallocgame.errors import InputError, TraceError
 from mallocgame.workloads import suite
-from mallocgame.workloads.compiler_loop.tune import tune
+from mallocgame.workloads.compiler_loop.tune import Settings, tune
 from mallocgame.workloads.models import MODELS
 from mallocgame.workloads.xla.compiler import Compiler
 from tests.benchmarks.compiler_loop_table import report
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--chips", default="v5e,v4,v6e")
     parser.add_argument("--seconds", type=float, default=40.0, help="search budget a program")
     parser.add_argument("--large-seconds", type=float, default=60.0, help=f"the same for {LARGE} instructions or more")
-    parser.add_argument("--solve-seconds", type=float, default=6.0, help="of the solver, each time")
+    parser.add_argument("--solver-seconds", type=float, default=6.0, help="of the solver, each time")
     parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
     parser.add_argument("--full-steps", type=int, default=400, help="and of programs of at most so many instructions")
     parser.add_argument("--report", action="store_true", help="only print what there is")
@@ -63,9 +64,7 @@ def run(
         found = tune(
             f"mallocgame.workloads.models:{program}",
             chip=chip,
-            seconds=seconds,
-            solve_seconds=options.solve_seconds,
-            full=full,
+            settings=Settings(solve=anneal, seconds=seconds, solver_seconds=options.solver_seconds, full=full),
             compiler=compiler,
         )
     except (InputError, TraceError) as error:

@@ -79,7 +79,7 @@ def _summary(rows: Sequence[dict[str, Any]], name: str, out: TextIO) -> None:
             f"- headroom realised, median of the {len(far)} with 3 % or more: {100 * statistics.median(far):.0f} %\n"
         )
     exact = statistics.median(row["realised_share"] for row in rows)
-    out.write(f"- decisions of the mapping on paper carried out exactly, median: {100 * exact:.0f} %\n")
+    out.write(f"- overrides of the mapping on paper carried out exactly, median: {100 * exact:.0f} %\n")
     ratios = [r["full_compile_seconds"] / r["seconds_per_evaluation"] for r in rows if r["full_compile_seconds"]]
     if ratios:
         out.write(

@@ -15,7 +15,7 @@ from mallocgame.program import UseKind
 from mallocgame.workloads.capture import capture, trace_from_files
 from mallocgame.workloads.program_reference import ProgramReference, parse_arguments, parse_reference, reference_to
 from mallocgame.workloads.trace import load_trace
-from mallocgame.workloads.xla.compiler import TOTALS_ONLY, Compiler
+from mallocgame.workloads.xla.compiler import HLO_PASSES, TOTALS_ONLY, Compiler, Options
 from mallocgame.workloads.xla.log import DONE
 
 tpu = pytest.mark.skipif(
@@ -141,7 +141,12 @@ def test_infeasible_override_is_reported_in_the_compilers_words(folder: Path, co
 @tpu
 def test_log_and_dump_of_a_user_give_the_same_trace(folder: Path, compiler: Compiler, tmp_path: Path) -> None:
     wanted = reference(folder, "network")
-    compilation = compiler.compile(wanted, "v5e", keep=tmp_path / "dump").check(wanted)
+    dump: Options = {
+        "xla_dump_to": str(tmp_path / "dump"),
+        "xla_dump_hlo_as_text": True,
+        "xla_dump_hlo_pass_re": HLO_PASSES,
+    }
+    compilation = compiler.compile(wanted, "v5e", dump, hlo=False).check(wanted)
     assert not compilation.finished
     assert DONE in compilation.log
     (tmp_path / "tpu.log").write_text(compilation.log, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""The loop with the compiler: a mapping as orders, given, verified, improved."""
+"""The loop with the compiler: a mapping as overrides, given, verified, improved."""

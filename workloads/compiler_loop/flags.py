@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from mallocgame.invariants import invariant_parameters
+from mallocgame.explanation.invariants import invariant_parameters
 from mallocgame.mapping import HELD, Mapping, hoisted
 from mallocgame.program import Program
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 from mallocgame.workloads.xla.compiler import Options
 
-# By default one parameter may stay in fast memory from one run of the program to the next; no order moves it away.
+# By default one parameter may stay in fast memory from one run of the program to the next; no override moves it away.
 NOTHING_HELD: Options = {"xla_msa_max_cross_program_prefetches": "0"}
-OTHERS: tuple[Options, ...] = (
+CANDIDATE_FLAGS: tuple[Options, ...] = (
     {"xla_tpu_enforce_prefetch_fifo_order": "true"},
     {"xla_msa_max_retries": "10"},
     {"xla_msa_max_repacks": "0"},

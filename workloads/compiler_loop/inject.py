@@ -1,45 +1,44 @@
-"""One mapping, given to the compiler and verified: what became of each decision, and whether it was worth it."""
+"""One mapping, given to the compiler and verified: what became of each override, and whether it was worth it."""
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
+from mallocgame.workloads.compiler_loop.final_check import FinalCheck
 from mallocgame.workloads.compiler_loop.flags import flags_for
-from mallocgame.workloads.compiler_loop.overrides import Decision, decisions_of
-from mallocgame.workloads.compiler_loop.realise import Report, Search, complete, improve, realise
-from mallocgame.workloads.compiler_loop.verify import Fate, FullCompile, Target, fate_of
+from mallocgame.workloads.compiler_loop.overrides import Override, overrides_of
+from mallocgame.workloads.compiler_loop.realise import OnBetter, OverrideSearch, complete, improve, realise
+from mallocgame.workloads.compiler_loop.verify import FullCompile, OverrideOutcome, Target, outcome_of
 from mallocgame.workloads.xla.compiler import Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class InjectionResult:
     """What the compiler did with a mapping. ``options`` is empty iff nothing beats the compiler's default."""
 
     options: Options
-    fates: tuple[tuple[Decision, Fate], ...]  # of the mapping's decisions, under ``options``
+    outcomes: tuple[tuple[Override, OverrideOutcome], ...]  # of the mapping's overrides, under ``options``
     wanted_seconds: float  # judged: the mapping as it was meant
     default_seconds: float  # judged: the compiler's own
     judged_seconds: float  # judged: what the compiler did under ``options``
     default_xla_seconds: float  # the compiler's own estimates
     xla_seconds: float
-    default_full: FullCompile | None  # None: not asked for
-    full: FullCompile | None
+    default_full: FullCompile | None  # None: not asked for, or not done in time
+    full: FullCompile | None  # of ``options``; None: not compiled to its end
+    why_not_full: str
+    interrupted: bool
     evaluations: int
     refusals: int
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many decisions were realised, changed and refused."""
-        found = Counter(fate for _, fate in self.fates)
-        return {fate.value: found[fate] for fate in Fate}
-
-    @property
-    def realised_share(self) -> float:
-        """Of the decisions, those that the compiler carried out exactly."""
-        return self.counts[Fate.REALISED.value] / len(self.fates) if self.fates else 1.0
+        """How many overrides were realised, changed and refused."""
+        found = Counter(outcome for _, outcome in self.outcomes)
+        return {outcome.value: found[outcome] for outcome in OverrideOutcome}
 
 
 def inject(
@@ -47,62 +46,91 @@ def inject(
     mapping: Mapping,
     *,
     seconds: float = 60.0,
+    begin: float | None = None,
     full: bool = True,
     flags: Options | None = None,
-    on_better: Report | None = None,
-) -> Verdict:
+    on_better: OnBetter | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> InjectionResult:
     """Give ``mapping`` (of ``target.trace.program``) to the compiler and keep what makes the program faster.
 
     Args:
         target: the program.
         mapping: what is wanted; ``carry_over`` brings it from an older trace of the program.
-        seconds: for the search over orders; the first compilation is always made.
-        full: also compile default and result to their end. An illegal result is dropped.
-        flags: further compiler options, given with all orders. Flags that ``mapping`` needs are tried besides.
+        seconds: for everything from ``begin`` on, the final compilation included; the first compilation is always made.
+        begin: on ``time.monotonic``'s clock; None: now.
+        full: also compile the result to its end. What is illegal only there is dropped for what was best before.
+        flags: further compiler options, given with all overrides. Flags that ``mapping`` needs are tried besides.
         on_better: told about each improvement.
+        say: told about the phases.
     """
-    program, hierarchy, default = target.trace.program, target.trace.hierarchy, target.default()
-    until = time.monotonic() + seconds
-    sets = [{**(flags or {}), **more} for more in flags_for(program, hierarchy.layers[1].capacity_bytes, mapping)]
-    searches: list[Search] = []
-    for number, given in enumerate(sets):
-        left = max(until - time.monotonic(), 0.0)
-        if searches and not left:
-            break
-        search = Search(
-            evaluate=partial(target.evaluate, flags=given),
-            deadline=time.monotonic() + left / (len(sets) - number),
-            best=default,
-            flags=given,
-            on_better=on_better,
-        )
-        if given:
-            search.best = replace(default, mapping=None, judged_seconds=float("inf"))
-            search.try_out(())
-        if search.best.mapping is not None:
-            realise(search, program, mapping)
-            improve(search, program, hierarchy, mapping)
-        searches.append(search)
-    chosen = min(searches, key=lambda s: s.best.judged_seconds)
-    complete(chosen, program, mapping)
-    best = chosen.best if chosen.best.judged_seconds < default.judged_seconds else default
-    refused = {d: why for s in searches for d, why in s.refused.items()}
-    default_full = target.compile_fully({}) if full else None
-    done = target.compile_fully(best.options) if full and best.options else default_full
-    if done is not None and done.error:
-        refused |= dict.fromkeys(chosen.decisions, done.error)
-        best = default
-    wanted = decisions_of(program, mapping)
-    return Verdict(
+    default, base = target.default(), dict(flags or {})
+    with FinalCheck(target, time.monotonic() if begin is None else begin, seconds, full) as final:
+        say("searching for overrides that the compiler takes")
+        searches: list[OverrideSearch] = []
+        interrupted = _search_all(searches, target, mapping, final, base, on_better)
+        chosen = min(searches, key=lambda s: s.best.judged_seconds)
+        found = [(chosen.best, chosen.overrides), *reversed(chosen.history)]
+        found = [row for row in found if row[0].options and row[0].judged_seconds < default.judged_seconds]
+        checked = final.check([row[0].options for row in found], say) if found and not interrupted else None
+        default_full = final.default
+    number = checked.index if checked is not None else 0
+    stands = number < len(found)
+    best = found[number][0] if stands else default
+    refused = {d for s in searches for d in s.refused}
+    if number:
+        refused |= set(found[0][1]) - (set(found[number][1]) if stands else set())
+    wanted = overrides_of(target.trace.program, mapping)
+    done = checked.done if checked is not None and stands else None
+    return InjectionResult(
         options=best.options,
-        fates=tuple((d, fate_of(d, program, best.mapping, d in refused)) for d in wanted),
-        wanted_seconds=simulate(program, target.trace.hierarchy, mapping).total_seconds,
+        outcomes=tuple((d, outcome_of(d, target.trace.program, best.mapping, d in refused)) for d in wanted),
+        wanted_seconds=simulate(target.trace.program, target.trace.hierarchy, mapping).total_seconds,
         default_seconds=default.judged_seconds,
         judged_seconds=best.judged_seconds,
         default_xla_seconds=default.xla_seconds,
         xla_seconds=best.xla_seconds,
         default_full=default_full,
         full=done,
+        why_not_full="interrupted" if interrupted else checked.why_not if checked is not None else "",
+        interrupted=interrupted,
         evaluations=sum(s.evaluations for s in searches),
         refusals=len(refused),
     )
+
+
+def _search_all(
+    searches: list[OverrideSearch],
+    target: Target,
+    mapping: Mapping,
+    final: FinalCheck,
+    flags: Options,
+    on_better: OnBetter | None,
+) -> bool:
+    """Search with each set of flags that the mapping may need, and share the time; return whether Ctrl-C ended it."""
+    program, hierarchy, default = target.trace.program, target.trace.hierarchy, target.default()
+    sets = [{**flags, **more} for more in flags_for(program, hierarchy.layers[1].capacity_bytes, mapping)]
+    try:
+        for number, given in enumerate(sets):
+            left = max(final.search_deadline() - time.monotonic(), 0.0)
+            if searches and not left:
+                break
+            until = time.monotonic() + left / (len(sets) - number)
+            search = OverrideSearch(
+                evaluate=partial(target.evaluate, flags=given, deadline=final.deadline),
+                deadline=lambda until=until: min(until, final.search_deadline()),  # type: ignore[misc]
+                best=default,
+                flags=given,
+                on_better=on_better,
+            )
+            searches.append(search)
+            if given:
+                search.best = replace(default, mapping=None, judged_seconds=float("inf"))
+                search.try_out(())
+            if search.best.mapping is not None:
+                realise(search, program, mapping)
+                improve(search, program, hierarchy, mapping)
+        complete(min(searches, key=lambda s: s.best.judged_seconds), program, mapping)
+    except KeyboardInterrupt:
+        return True
+    return False

@@ -1,4 +1,4 @@
-"""Changes to what the compiler did, as orders that it takes, each with what the judge expects of it.
+"""Changes to what the compiler did, as overrides that it takes, each with what the judge expects of it.
 
 A mapping is taken apart by tensor. A move puts other parts in place of a tensor's own; the judge says what that would
 bring if the compiler did nothing else. Space is only checked by its sum: the compiler chooses addresses.
@@ -7,17 +7,17 @@ bring if the compiler did nothing else. Space is only checked by its sum: the co
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
-from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.mapping import HELD, HOME, Mapping, Residency
 from mallocgame.program import Program, Use
-from mallocgame.workloads.compiler_loop.overrides import Action, Decision, decisions_of, definitions
+from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.records import Position
 
 F64 = npt.NDArray[np.float64]
@@ -28,91 +28,41 @@ EARLIER = (2, 4)  # a copy that is waited for is tried to begin so many times as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What a mapping says of one tensor; transfers count its residencies from 0."""
+class OverrideMove:
+    """Overrides for one tensor and what they should make of it. ``whole``: they replace all overrides that it has.
 
-    residencies: tuple[Residency, ...] = ()
-    transfers: tuple[Transfer, ...] = ()
-
-
-Parts = dict[int, Part]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """Orders for one tensor and what they should make of it. ``whole``: they replace all orders that it has.
-
-    ``displaced`` are other tensors that have to give way, without an order.
+    ``displaced`` are other tensors that have to give way, without an override.
     """
 
     tensor: int
-    part: Part
-    orders: tuple[Decision, ...]
+    part: TensorPlacement
+    overrides: tuple[Override, ...]
     whole: bool = True
-    displaced: tuple[tuple[int, Part], ...] = ()
+    displaced: tuple[tuple[int, TensorPlacement], ...] = ()
 
-    def expected(self, parts: Parts) -> Parts:
+    def expected(self, parts: Placements) -> Placements:
         """Return ``parts`` with what this move should make of them."""
         return parts | dict(self.displaced) | {self.tensor: self.part}
 
-    def apply(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-        """Return ``decisions`` with this move's orders, without those that they replace."""
-        places = {d.place for d in self.orders}
-        kept = [d for d in decisions if d.tensor != self.tensor or not (self.whole or d.place in places)]
-        return (*kept, *self.orders)
-
-
-def take_apart(mapping: Mapping) -> Parts:
-    """Return a mapping by tensor."""
-    places: dict[int, list[Residency]] = {}
-    local: list[int] = []
-    for r in mapping.residencies:
-        rows = places.setdefault(r.tensor, [])
-        local.append(len(rows))
-        rows.append(r)
-    moves: dict[int, list[Transfer]] = {}
-    for x in mapping.transfers:
-        source = x.source if x.source < 0 else local[x.source]
-        target = x.target if x.target < 0 else local[x.target]
-        moves.setdefault(x.tensor, []).append(replace(x, source=source, target=target))
-    return {t: Part(residencies=tuple(rows), transfers=tuple(moves.get(t, ()))) for t, rows in places.items()}
-
-
-def put_together(parts: Table[int, Part]) -> Mapping:
-    """Return the mapping of parts."""
-    residencies: list[Residency] = []
-    transfers: list[Transfer] = []
-    for part in parts.values():
-        first = len(residencies)
-        residencies += part.residencies
-        transfers += [
-            Transfer(  # much faster than dataclasses.replace
-                tensor=x.tensor,
-                source=x.source if x.source < 0 else first + x.source,
-                target=x.target if x.target < 0 else first + x.target,
-                start_after=x.start_after,
-                done_before=x.done_before,
-                size_bytes=x.size_bytes,
-                slice_offset_bytes=x.slice_offset_bytes,
-            )
-            for x in part.transfers
-        ]
-    transfers.sort(key=attrgetter("start_after", "done_before"))
-    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+    def apply(self, overrides: Sequence[Override]) -> tuple[Override, ...]:
+        """Return ``overrides`` with this move's overrides, without those that they replace."""
+        places = {d.place for d in self.overrides}
+        kept = [d for d in overrides if d.tensor != self.tensor or not (self.whole or d.place in places)]
+        return (*kept, *self.overrides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class MoveEstimator:
     """Judges parts."""
 
     program: Program
     hierarchy: Hierarchy
 
-    def timeline(self, parts: Table[int, Part]) -> Timeline:
+    def timeline(self, parts: Table[int, TensorPlacement]) -> Timeline:
         """Judge parts, whatever space they take."""
         return simulate(self.program, self.hierarchy, put_together(parts))
 
-    def seconds(self, parts: Table[int, Part]) -> float:
+    def seconds(self, parts: Table[int, TensorPlacement]) -> float:
         """Return the time of parts, infinite where they do not fit."""
         found = self.timeline(parts)
         return found.total_seconds if self._excess(found).max(initial=0) <= 0 else float("inf")
@@ -122,9 +72,9 @@ class Outlook:
         above: I64 = (found.occupancy_bytes - np.array(capacities, dtype=np.int64))[:, 1:].max(axis=1)
         return above
 
-    def make_room(self, parts: Parts, move: Move) -> Move | None:
+    def make_room(self, parts: Placements, move: OverrideMove) -> OverrideMove | None:
         """Let what moves the fewest bytes give way to a move that does not fit; None if that does not succeed."""
-        displaced: Parts = {}
+        displaced: Placements = {}
         for _ in range(MAX_DISPLACED):
             excess = self._excess(self.timeline(move.expected(parts) | displaced))
             step = int(np.argmax(excess))
@@ -140,79 +90,71 @@ class Outlook:
             if not large:
                 return None
             tensor, number = min(large, key=lambda place: self._traffic(parts | displaced, *place))
-            displaced[tensor] = without(displaced.get(tensor, parts[tensor]), number)
+            displaced[tensor] = displaced.get(tensor, parts[tensor]).without(number)
         return None
 
-    def _traffic(self, parts: Parts, tensor: int, number: int) -> int:
+    def _traffic(self, parts: Placements, tensor: int, number: int) -> int:
         r, trips = parts[tensor].residencies[number], self.program.trip_counts
         uses = self.program.tensors[tensor].uses
         return sum(u.bytes * int(trips[u.step]) for u in uses if r.start_step <= u.step < r.end_step)
 
 
-def without(part: Part, number: int) -> Part:
-    """Return a part without one residency, the copies into it and out of it."""
-    to = {i: i - (i > number) for i in range(len(part.residencies))} | {HOME: HOME}
-    kept = [x for x in part.transfers if number not in (x.source, x.target)]
-    return Part(
-        residencies=(*part.residencies[:number], *part.residencies[number + 1 :]),
-        transfers=tuple(replace(x, source=to[x.source], target=to[x.target]) for x in kept),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """A mapping that the compiler might be brought nearer to: its parts, and the orders for each."""
+class WantedMapping:
+    """A mapping that the compiler might be brought nearer to: its parts, and the overrides for each."""
 
-    parts: Parts
-    orders: dict[int, tuple[Decision, ...]]
+    parts: Placements
+    overrides: dict[int, tuple[Override, ...]]
 
     @classmethod
     def of(cls, program: Program, mapping: Mapping) -> Self:
         """Take a mapping apart."""
-        orders: dict[int, list[Decision]] = {}
-        for decision in decisions_of(program, mapping):
-            action = Action.PREFER if decision.action is Action.PREFETCH else decision.action
-            orders.setdefault(decision.tensor, []).append(replace(decision, action=action))
-        return cls(parts=take_apart(mapping), orders={tensor: tuple(found) for tensor, found in orders.items()})
+        overrides: dict[int, list[Override]] = {}
+        for override in overrides_of(program, mapping):
+            action = Action.PREFER if override.action is Action.PREFETCH else override.action
+            overrides.setdefault(override.tensor, []).append(replace(override, action=action))
+        return cls(parts=take_apart(mapping), overrides={tensor: tuple(found) for tensor, found in overrides.items()})
 
 
-def moves(program: Program, parts: Parts, stalls: F64, wishes: Wishes) -> Iterator[Move]:
+def moves(program: Program, parts: Placements, stalls: F64, wanted_mapping: WantedMapping) -> Iterator[OverrideMove]:
     """Yield moves from a mapping, taken apart, whose copies are waited for before steps as ``stalls`` says.
 
     A tensor may be kept in slow memory, wholly or for what one copy serves; pinned from its definition to its last
-    use; copied in earlier; or treated as in the mapping that is wished for, where there are orders for that.
+    use; copied in earlier; or treated as in the mapping that is wished for, where there are overrides for that.
     """
     places = {r.start_step for part in parts.values() for r in part.residencies}  # whose results may be fast
-    for tensor in sorted(parts.keys() | wishes.parts.keys()):
+    for tensor in sorted(parts.keys() | wanted_mapping.parts.keys()):
         if not program.tensors[tensor].movable:
             continue
-        now, then = parts.get(tensor, Part()), wishes.parts.get(tensor, Part())
+        now, then = parts.get(tensor, TensorPlacement()), wanted_mapping.parts.get(tensor, TensorPlacement())
         if now.residencies:
-            yield Move(tensor=tensor, part=Part(), orders=tuple(definitions(program, tensor, Action.KEEP)))
+            yield OverrideMove(
+                tensor=tensor, part=TensorPlacement(), overrides=tuple(definitions(program, tensor, Action.KEEP))
+            )
         if any(stalls[x.done_before] > 0 for x in now.transfers):
             yield from _without_one(program, tensor, now, places)
             yield from _earlier(program, tensor, now, stalls)
         if now.transfers or not now.residencies:
             yield from _pinned(program, tensor)
-        if now != then and tensor in wishes.orders and not any(x.target == HOME for x in then.transfers):
-            yield Move(tensor=tensor, part=then, orders=wishes.orders[tensor])
+        if now != then and tensor in wanted_mapping.overrides and not any(x.target == HOME for x in then.transfers):
+            yield OverrideMove(tensor=tensor, part=then, overrides=wanted_mapping.overrides[tensor])
 
 
-def _pinned(program: Program, tensor: int) -> Iterator[Move]:
+def _pinned(program: Program, tensor: int) -> Iterator[OverrideMove]:
     subject = program.tensors[tensor]
     if subject.is_parameter or subject.is_output or any(use.home_only for use in subject.uses):
         return
     stay = Residency(
         tensor=tensor, layer=1, offset_bytes=0, start_step=subject.uses[0].step, end_step=subject.uses[-1].step + 1
     )
-    orders = (*definitions(program, tensor, Action.FIRST), *definitions(program, tensor, Action.PIN))
-    yield Move(tensor=tensor, part=Part(residencies=(stay,)), orders=orders)
+    overrides = (*definitions(program, tensor, Action.FIRST), *definitions(program, tensor, Action.PIN))
+    yield OverrideMove(tensor=tensor, part=TensorPlacement(residencies=(stay,)), overrides=overrides)
 
 
-def _without_one(program: Program, tensor: int, part: Part, places: set[int]) -> Iterator[Move]:
+def _without_one(program: Program, tensor: int, part: TensorPlacement, places: set[int]) -> Iterator[OverrideMove]:
     """Leave out one copy into fast memory, and read what it serves from slow memory.
 
-    The order would also hit the results of the instructions that read: only where those are not fast.
+    The override would also hit the results of the instructions that read: only where those are not fast.
     """
     for number, residency in enumerate(part.residencies):
         inward = [x for x in part.transfers if x.target == number]
@@ -221,18 +163,18 @@ def _without_one(program: Program, tensor: int, part: Part, places: set[int]) ->
         served = _served(program, residency, max(x.done_before for x in inward))
         if any(use.operand < 0 or use.step in places for use in served):
             continue
-        yield Move(
+        yield OverrideMove(
             tensor=tensor,
-            part=without(part, number),
-            orders=tuple(
-                Decision(action=Action.KEEP, tensor=tensor, place=_operand(program, use), step=use.step)
+            part=part.without(number),
+            overrides=tuple(
+                Override(action=Action.KEEP, tensor=tensor, place=_operand(program, use), step=use.step)
                 for use in served
             ),
             whole=False,
         )
 
 
-def _earlier(program: Program, tensor: int, part: Part, stalls: F64) -> Iterator[Move]:
+def _earlier(program: Program, tensor: int, part: TensorPlacement, stalls: F64) -> Iterator[OverrideMove]:
     """Begin a copy that is waited for earlier, in one piece, but not before what the copy would miss."""
     uses = program.tensors[tensor].uses
     for number, residency in enumerate(part.residencies):
@@ -254,7 +196,7 @@ def _earlier(program: Program, tensor: int, part: Part, stalls: F64) -> Iterator
                 size_bytes=program.tensors[tensor].size_bytes,
                 slice_offset_bytes=0,
             )
-            order = Decision(
+            override = Override(
                 action=Action.PREFER,
                 tensor=tensor,
                 place=_operand(program, served[0]),
@@ -262,13 +204,13 @@ def _earlier(program: Program, tensor: int, part: Part, stalls: F64) -> Iterator
                 start_after=start,
             )
             moved = replace(residency, start_step=start + 1)
-            yield Move(
+            yield OverrideMove(
                 tensor=tensor,
-                part=Part(
+                part=TensorPlacement(
                     residencies=(*part.residencies[:number], moved, *part.residencies[number + 1 :]),
                     transfers=(*(x for x in part.transfers if x.target != number), copy),
                 ),
-                orders=(order,),
+                overrides=(override,),
                 whole=False,
             )
 

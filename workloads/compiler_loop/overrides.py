@@ -1,8 +1,8 @@
-"""A mapping as orders to XLA:TPU: tensor overrides, one matcher each, and their spelling as compiler options.
+"""A mapping as overrides to XLA:TPU: tensor overrides, one matcher each, and their spelling as compiler options.
 
-What the compiler obeys was found by experiment (docs/compiler_loop.md). It takes an order for a whole value
+What the compiler obeys was found by experiment (docs/compiler_loop.md). It takes an override for a whole value
 (``keep_in_default_memory``, ``pin_in_alternate_memory``, by the position that defines it) or for the copy that serves
-one use (``prefetch``). It takes no order for the offset. To keep a single use in the default memory is only safe
+one use (``prefetch``). It takes no override for the offset. To keep a single use in the default memory is only safe
 where the instruction's results are to stay there too: an operand's matcher also matches those.
 """
 
@@ -37,8 +37,8 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One order. ``place`` is a definition (operand -1), or for a prefetch the operand that the copy serves."""
+class Override:
+    """One override. ``place`` is a definition (operand -1), or for a prefetch the operand that the copy serves."""
 
     action: Action
     tensor: int
@@ -54,15 +54,15 @@ class Decision:
         return f"{self.action.value} {where}{when}"
 
 
-def decisions_of(program: Program, mapping: Mapping) -> tuple[Decision, ...]:
-    """Return the orders that carry out ``mapping``, those that move the most bytes first.
+def overrides_of(program: Program, mapping: Mapping) -> tuple[Override, ...]:
+    """Return the overrides that carry out ``mapping``, those that move the most bytes first.
 
     A tensor that no fast memory serves is kept in the default memory; one that is born in fast memory and served there
     to its last use is pinned; a copy toward fast memory becomes a prefetch for its first use. Nothing is said about
-    what the compiler has no order for: a tensor that is born in fast memory and leaves it, or the other way round.
+    what the compiler has no override for: a tensor that is born in fast memory and leaves it, or the other way round.
     """
     serving, uses = serving_layers(program, mapping), program.uses
-    found: list[Decision] = []
+    found: list[Override] = []
     flat = [use for tensor in program.tensors for use in tensor.uses]
     served_fast = [use for use, layer in zip(flat, serving.tolist(), strict=True) if layer]
     fast_results = {use.step for use in served_fast if use.operand <= 0}  # results, and what writes in place has first
@@ -88,20 +88,20 @@ def traffic_bytes(program: Program) -> np.ndarray[tuple[int], np.dtype[np.int64]
     return traffic
 
 
-def definitions(program: Program, index: int, action: Action) -> list[Decision]:
+def definitions(program: Program, index: int, action: Action) -> list[Override]:
     """Return ``action`` for each value of a tensor: its definitions, and the parameter."""
     tensor = program.tensors[index]
     found = []
     if tensor.is_parameter:
-        found.append(Decision(action=action, tensor=index, place=Position(instruction=tensor.name), step=-1))
+        found.append(Override(action=action, tensor=index, place=Position(instruction=tensor.name), step=-1))
     for use in tensor.uses:
         if use.kind != UseKind.READ and use.operand < 0:
             place = Position(instruction=program.instructions[use.step].name, index=use.index)
-            found.append(Decision(action=action, tensor=index, place=place, step=use.step))
+            found.append(Override(action=action, tensor=index, place=place, step=use.step))
     return found
 
 
-def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence[int]) -> Iterator[Decision]:
+def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence[int]) -> Iterator[Override]:
     uses = program.tensors[index].uses
     for number, residency in enumerate(mapping.residencies):
         starts = [x.start_after for x in mapping.transfers if x.target == number and x.target != HOME]
@@ -111,13 +111,13 @@ def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence
         for use, layer in zip(uses, layers, strict=True):
             if layer and fill <= use.step < residency.end_step and use.operand >= 0:
                 place = Position(instruction=program.instructions[use.step].name, operand=use.operand, index=use.index)
-                yield Decision(
+                yield Override(
                     action=Action.PREFETCH, tensor=index, place=place, step=use.step, start_after=min(starts)
                 )
                 break
 
 
-def _kept_uses(program: Program, index: int, layers: Sequence[int], fast_results: set[int]) -> Iterator[Decision]:
+def _kept_uses(program: Program, index: int, layers: Sequence[int], fast_results: set[int]) -> Iterator[Override]:
     """Keep single uses in slow memory where the instruction's results, which the matcher hits too, stay there.
 
     An update in place is kept by the instruction's first operand, which is what dynamic-update-slice writes to.
@@ -127,7 +127,7 @@ def _kept_uses(program: Program, index: int, layers: Sequence[int], fast_results
             index_in = use.index if use.operand >= 0 else ()
             name = program.instructions[use.step].name
             place = Position(instruction=name, operand=max(use.operand, 0), index=index_in)
-            yield Decision(action=Action.KEEP, tensor=index, place=place, step=use.step)
+            yield Override(action=Action.KEEP, tensor=index, place=place, step=use.step)
 
 
 def escape(name: str) -> str:
@@ -153,25 +153,25 @@ def matcher(place: Position) -> str:
     return f"hlo_position_matcher{{{name}{index}}}"
 
 
-def options_of(decisions: Iterable[Decision], flags: Options | None = None) -> Options:
-    """Return the compiler options that give ``decisions`` to the compiler, on top of ``flags``."""
-    orders: list[str] = []
+def options_of(overrides: Iterable[Override], flags: Options | None = None) -> Options:
+    """Return the compiler options that give ``overrides`` to the compiler, on top of ``flags``."""
+    by_tensor: list[str] = []
     order_of: list[str] = []
     preferred: list[str] = []
-    for decision in dict.fromkeys(decisions):
-        where = matcher(decision.place)
-        if decision.action is Action.FIRST:
+    for override in dict.fromkeys(overrides):
+        where = matcher(override.place)
+        if override.action is Action.FIRST:
             order_of.append(f"overrides{{{where},override_options{{assign_first:true}}}}")
-        elif decision.action is Action.PREFER:
-            preferred.append(f"overrides{{{where},override_options{{logical_time:{decision.start_after}}}}}")
-        elif decision.action is Action.PREFETCH:
-            when = f"prefetch{{logical_time:{decision.start_after},strict_timing:true}}"
-            orders.append(f"overrides{{{where},{when}}}")
+        elif override.action is Action.PREFER:
+            preferred.append(f"overrides{{{where},override_options{{logical_time:{override.start_after}}}}}")
+        elif override.action is Action.PREFETCH:
+            when = f"prefetch{{logical_time:{override.start_after},strict_timing:true}}"
+            by_tensor.append(f"overrides{{{where},{when}}}")
         else:
-            orders.append(f"overrides{{{where},{decision.action.value}{{}}}}")
+            by_tensor.append(f"overrides{{{where},{override.action.value}{{}}}}")
     options: Options = dict(flags or {})
-    if orders:
-        options[TENSOR_OVERRIDES] = "".join(orders)
+    if by_tensor:
+        options[TENSOR_OVERRIDES] = "".join(by_tensor)
     if order_of:
         options[SORT_ORDER] = "".join(order_of)
     if preferred:

@@ -1,37 +1,35 @@
-"""The loop with the compiler: capture, solve, give the orders, judge what the compiler makes of them, improve.
+"""The loop with the compiler: capture, solve, give the overrides, judge what the compiler makes of them, improve.
 
 What is better is what the judge says of the mapping that the compiler really chose. The best options are written to
 disk as soon as they are found, and a later run goes on from them.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mallocgame.compiler_options import save_compiler_options
-from mallocgame.errors import InputError, TraceError
-from mallocgame.files import write_text
+from mallocgame.errors import InputError
 from mallocgame.mapping import Mapping
-from mallocgame.workloads.compiler_loop.flags import NOTHING_HELD, OTHERS, hoist_limits_kib
+from mallocgame.solver import Solver
+from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 
 if TYPE_CHECKING:
-    from mallocgame.workloads.compiler_loop.overrides import Decision
-    from mallocgame.workloads.compiler_loop.realise import Search
-    from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Target
+    from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
+    from mallocgame.workloads.compiler_loop.overrides import Override
+    from mallocgame.workloads.compiler_loop.realise import OverrideSearch
+    from mallocgame.workloads.compiler_loop.run_folder import RunFolder
+    from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
     from mallocgame.workloads.xla.compiler import Options
 
-STATE = "state.json"
-OPTIONS = "options.json"
-STATE_VERSION = 1
 MAX_STALE = 3  # rounds without improvement
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
+WARM_UP_SECONDS = 0.01  # a first call of the solver, which may have to compile itself
 
-Note = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +41,34 @@ class Tuned:
     judged_seconds: float
     default_xla_seconds: float  # the compiler's own estimates
     xla_seconds: float
-    default_cycles: int | None  # sums of estimated_cycles; None: not asked for, or no estimates
+    default_cycles: int | None  # sums of estimated_cycles; None: not asked for, not done in time, or no estimates
     cycles: int | None
     goal_seconds: float  # judged time of the best mapping on paper
-    realised_share: float  # of that mapping's decisions, those that the compiler carries out exactly
-    full_compile_seconds: float | None  # of the default; None: not asked for
+    realised_share: float  # of that mapping's overrides, those that the compiler carries out exactly
+    full_compile_seconds: float | None  # of the default; None: not known
     evaluations: int
     seconds_per_evaluation: float
+    unchecked: str = ""  # why ``options`` were not compiled to the end; empty: they were, or there are none
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How ``tune`` goes about it. Times count from the call on, and everything that the user waits for."""
+
+    solve: Solver  # finds mappings on paper
+    seconds: float = 120.0  # for everything, compilations to the end included
+    solver_seconds: float = 10.0  # for each mapping on paper
+    folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
+    seed: int = 0  # of the solver
+    full: bool = True  # compile the best to its end, which finds what is illegal only then
+    say: Say = field(default=lambda text: None)  # told what was found, one line a time
+    phase: Say = field(default=lambda text: None)  # told what is being done
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < float("inf") or not 0 <= self.solver_seconds < float("inf"):
+            got = f"{self.seconds} and {self.solver_seconds}"
+            raise InputError(f"need a budget > 0 and a solver's time >= 0 in seconds, got {got}")
 
 
 def tune(
@@ -57,189 +76,218 @@ def tune(
     arguments: str = "",
     *,
     chip: str,
-    seconds: float = 120.0,
-    solve_seconds: float = 10.0,
-    folder: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    full: bool = True,
+    settings: Settings,
     compiler: "CompilesPrograms | None" = None,
-    note: Note | None = None,
 ) -> Tuned:
     """Search compiler options for a function until the time is over.
+
+    Ctrl-C ends the search; what is best by then is returned.
 
     Args:
         function: ``package.module:function``.
         arguments: its shapes, as ``mallocgame.workloads.capture.capture`` takes them.
         chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``.
-        seconds: for everything but the final full compilations.
-        solve_seconds: for each mapping on paper.
-        folder: where the best is kept, and gone on from; None: nowhere.
-        seed: of the solver.
-        full: compile the best to its end, which finds what is illegal only then, and sum the cycle estimates.
+        settings: the solver, times in seconds, the folder, whom to tell.
         compiler: a warm ``mallocgame.workloads.xla.compiler.Compiler``; without one, one is started and ended.
-        note: told about each step, one line a time.
 
     Raises:
-        InputError: no such function or chip, a budget that is not a number > 0, a folder of another program.
+        InputError: no such function or chip, a folder of another program or in which another run works.
         TraceError: the program does not compile by default, or a trace cannot express it.
     """
+    from mallocgame.workloads.compiler_loop.final_check import FinalCheck
+    from mallocgame.workloads.compiler_loop.run_folder import RunFolder, identity_of
     from mallocgame.workloads.compiler_loop.verify import Target
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
 
-    if not 0 < seconds < float("inf") or not 0 <= solve_seconds < float("inf"):
-        raise InputError(f"need a budget > 0 and a solver's time >= 0 in seconds, got {seconds} and {solve_seconds}")
+    begin = time.monotonic()
     reference = parse_reference(function, arguments)
-    deadline = time.monotonic() + seconds
-    if compiler is None:
-        with Compiler() as own:
-            target = Target.of(reference, chip, own)
-            return _Tuning(target, deadline, solve_seconds, folder, seed, note).run(full)
-    target = Target.of(reference, chip, compiler)
-    return _Tuning(target, deadline, solve_seconds, folder, seed, note).run(full)
+    with ExitStack() as stack:
+        if compiler is None:
+            compiler = stack.enter_context(Compiler())
+        settings.phase(f"compiling {reference} by default")
+        target = Target.of(reference, chip, compiler)
+        folder = None
+        if settings.folder is not None:
+            identity = identity_of(target.trace.provenance, target.trace.program)
+            folder = stack.enter_context(RunFolder.open_for(settings.folder, identity))
+        final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
+        return _Tuning(target, settings, final, folder).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Incumbent:
+    """What was the best at some moment."""
+
+    evaluation: "Evaluation"
+    overrides: tuple["Override", ...]
+    flags: "Options"
 
 
 class _Tuning:
-    """One search over orders for each set of flags; the best of all is kept."""
+    """One search over overrides for each set of flags; the best of all is kept."""
 
-    def __init__(
-        self,
-        target: "Target",
-        deadline: float,
-        solve_seconds: float,
-        folder: str | os.PathLike[str] | None,
-        seed: int,
-        note: Note | None,
-    ) -> None:
-        self.target, self.deadline, self.solve_seconds, self.seed = target, deadline, solve_seconds, seed
-        self.folder = None if folder is None else Path(folder)
-        self.note: Note = note or (lambda text: None)
+    def __init__(self, target: "Target", settings: Settings, final: "FinalCheck", folder: "RunFolder | None") -> None:
+        self.target, self.settings, self.final, self.folder = target, settings, final, folder
         self.rounds = 0
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
         self.program = target.trace.program.without_hoisting()
+        self.is_warm = False
         self.flags: Options = {}
+        self.incumbents: list[_Incumbent] = []
         self.search = self._new_search({})  # the best
 
-    def run(self, full: bool) -> Tuned:
-        self._resume()
-        self.note(f"default: judged {1e3 * self.default.judged_seconds:.4f} ms")
+    def run(self) -> Tuned:
+        self.settings.say(f"default: judged {1e3 * self.default.judged_seconds:.4f} ms")
         try:
+            self._resume()
             self._rounds()
+            return self._result(self._check(), interrupted=False)
         except KeyboardInterrupt:
-            self.note("interrupted: the best so far")
-        return self._finish(full)
+            return self._result(None, interrupted=True)
+
+    def is_over(self) -> bool:
+        """Whether the time to search is spent."""
+        return time.monotonic() >= self.final.search_deadline()
 
     def _rounds(self) -> None:
-        """Solve and give orders in turn, first with the best flags, then with others, then where it helped."""
-        from mallocgame.workloads.compiler_loop.realise import improve, realise
-
+        """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
         self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
         if any(HOIST_LIMIT in flags for flags in (self.flags, self.search.best.options)):
-            self.program = self.target.trace.program  # the flag hoists parameters, which orders cannot
+            self.program = self.target.trace.program  # the flag hoists parameters, which overrides cannot
         goal = self._solve()
         if goal is not None:
             self._try_flags([NOTHING_HELD])
         others = [] if NOTHING_HELD.items() <= self.flags.items() else [{**self.flags, **NOTHING_HELD}]
         stale = 0
-        while goal is not None and stale < MAX_STALE and time.monotonic() < self.deadline:
+        while goal is not None and stale < MAX_STALE and not self.is_over():
             before = self.search.best.judged_seconds
-            search = self.search
-            if self.rounds and others:
-                search = self._new_search(others.pop())
-                search.deadline = (time.monotonic() + self.deadline) / 2
-                search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
-                search.try_out(())
-            if search.best.mapping is not None:
-                improve(search, self.program, self.target.trace.hierarchy, goal)
-                if not search.is_over():
-                    realise(search, self.program, goal)
-                improve(search, self.program, self.target.trace.hierarchy, goal)
+            self._round(goal, others)
             self.rounds += 1
-            if search.best.judged_seconds < self.search.best.judged_seconds:
-                self._take(search)
             if not others:
-                self._try_flags(OTHERS)
+                self._try_flags(CANDIDATE_FLAGS)
             stale = 0 if self.search.best.judged_seconds < before else stale + 1
             self._save()
             goal = self._solve() if stale < MAX_STALE else None
 
-    def _new_search(self, flags: "Options") -> "Search":
-        from mallocgame.workloads.compiler_loop.realise import Search
+    def _round(self, goal: Mapping, others: "list[Options]") -> None:
+        """Improve the best, or what other flags give, toward ``goal``."""
+        from mallocgame.workloads.compiler_loop.realise import improve, realise
 
-        def evaluate(decisions: Any) -> Any:
-            found = self.target.evaluate(decisions, flags)
+        search = self.search
+        if self.rounds and others:
+            search = self._new_search(others.pop())
+            half = (time.monotonic() + self.final.search_deadline()) / 2
+            search.deadline = lambda: min(half, self.final.search_deadline())
+            search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
+            search.try_out(())
+        if search.best.mapping is not None:
+            improve(search, self.program, self.target.trace.hierarchy, goal)
+            if not search.is_over():
+                realise(search, self.program, goal)
+            improve(search, self.program, self.target.trace.hierarchy, goal)
+        if search.best.judged_seconds < self.search.best.judged_seconds:
+            self._take(search)
+
+    def _new_search(self, flags: "Options") -> "OverrideSearch":
+        from mallocgame.workloads.compiler_loop.realise import OverrideSearch
+
+        def evaluate(overrides: Any) -> Any:
+            found = self.target.evaluate(overrides, flags, deadline=self.final.deadline)
             self.evaluation_seconds.append(found.seconds)
+            self._tell()
             return found
 
-        def better(search: "Search") -> None:
+        def better(search: "OverrideSearch") -> None:
             if search.best.judged_seconds < min(self.default.judged_seconds, self.search.best.judged_seconds) or (
                 search is self.search
             ):
                 self._take(search)
 
-        return Search(evaluate=evaluate, deadline=self.deadline, best=self.default, flags=flags, on_better=better)
+        deadline = self.final.search_deadline
+        return OverrideSearch(evaluate=evaluate, deadline=deadline, best=self.default, flags=flags, on_better=better)
 
-    def _take(self, search: "Search") -> None:
+    def _take(self, search: "OverrideSearch") -> None:
         self.search, self.flags = search, search.flags
+        self.incumbents.append(_Incumbent(evaluation=search.best, overrides=search.overrides, flags=dict(search.flags)))
         gain = self.default.judged_seconds / search.best.judged_seconds
-        orders = f"{len(search.decisions)} orders" + "".join(f", {k}={v}" for k, v in self.flags.items())
-        self.note(f"judged {1e3 * search.best.judged_seconds:.4f} ms, {gain:.3f} times faster ({orders})")
+        given = f"{len(search.overrides)} overrides" + "".join(f", {k}={v}" for k, v in self.flags.items())
+        self.settings.say(f"judged {1e3 * search.best.judged_seconds:.4f} ms, {gain:.3f} times faster ({given})")
         self._save()
+
+    def _tell(self) -> None:
+        gain = self.default.judged_seconds / self.search.best.judged_seconds
+        self.settings.phase(f"searching: {len(self.evaluation_seconds)} compilations, {gain:.3f} times faster")
 
     def _hoist_limits(self) -> list[int]:
         trace = self.target.trace
         return hoist_limits_kib(trace.program, trace.hierarchy.layers[1].capacity_bytes)
 
     def _try_flags(self, candidates: "Iterable[Options]") -> None:
-        """Try flags with the orders that there are, one after the other; what helps stays."""
+        """Try flags with the overrides that there are, one after the other; what helps stays."""
         for flag in candidates:
-            if time.monotonic() >= self.deadline:
+            if self.is_over():
                 return
             if not flag.items() <= self.flags.items():
                 other = self._new_search({**self.flags, **flag})
                 other.best = replace(self.search.best, judged_seconds=self.search.best.judged_seconds * (1 - 1e-4))
-                other.try_out(self.search.decisions)
+                other.try_out(self.search.overrides)
 
     def _solve(self) -> Mapping | None:
         """Return the next mapping to give to the compiler, None if no better one is known than what it does."""
-        from mallocgame.baselines.anneal import anneal
-
-        left = max(self.deadline - time.monotonic(), 0.0)
-        result = anneal(
+        self.settings.phase("solving on paper")
+        solve, hierarchy = self.settings.solve, self.target.trace.hierarchy
+        if not self.is_warm:
+            solve(self.program, hierarchy, seconds=min(WARM_UP_SECONDS, self.settings.solver_seconds))
+            self.is_warm = True
+        left = max(self.final.search_deadline() - time.monotonic(), 0.0)
+        result = solve(
             self.program,
-            self.target.trace.hierarchy,
-            seconds=min(self.solve_seconds, left / 4),
-            seed=self.seed + self.rounds,
+            hierarchy,
+            seconds=min(self.settings.solver_seconds, left / 4),
+            seed=self.settings.seed + self.rounds,
             start=self.search.best.mapping,
         )
+        if result.status == "interrupted":
+            raise KeyboardInterrupt
         if result.seconds < self.goal_seconds:
             self.goal_seconds, self.goal = result.seconds, result.mapping
-        self.note(f"on paper: {1e3 * result.seconds:.4f} ms")
+        self.settings.say(f"on paper: {1e3 * result.seconds:.4f} ms")
         if self.search.best.judged_seconds - self.goal_seconds < LEAST_HEADROOM * self.default.judged_seconds:
-            self.note(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
+            self.settings.say(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
             return None
         return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-4) else self.goal
 
-    def _finish(self, full: bool) -> Tuned:
-        best, default = self.search.best, self.default
-        cycles = default_cycles = full_seconds = None
-        if full:
-            reference = self.target.compile_fully({})
-            default_cycles, full_seconds = reference.cycles, reference.compile_seconds
-            if best.options:
-                done = self.target.compile_fully(best.options)
-                cycles = done.cycles
-                if done.error:
-                    self.note(f"the best options are illegal in a full compilation and are dropped: {done.error[:200]}")
-                    self.search = self._new_search({})
-                    best, cycles = default, default_cycles
-            else:
-                cycles = default_cycles
-        self._save()
-        times = self.evaluation_seconds
+    def _check(self) -> "Checked | None":
+        """Compile the best to its end; where it is refused, take what stands instead. None: there is nothing."""
+        found = sorted(self.incumbents, key=lambda i: i.evaluation.judged_seconds)
+        found = [i for i in found if i.evaluation.judged_seconds < self.default.judged_seconds]
+        if not found:
+            return None
+        checked = self.final.check([i.evaluation.options for i in found], self.settings.phase)
+        if checked.index:
+            self.settings.say("the best options are illegal in a full compilation and are dropped")
+            if self.folder is not None:
+                self.folder.set_aside()
+            self.search = self._new_search({})
+            if checked.index < len(found):
+                stands = found[checked.index]
+                self.search = self._new_search(stands.flags)
+                self.search.best, self.search.overrides = stands.evaluation, stands.overrides
+            self.flags = self.search.flags
+        self._save("" if checked.index == len(found) else checked.why_not or "yes")
+        return checked
+
+    def _result(self, checked: "Checked | None", interrupted: bool) -> Tuned:
+        best, default, times = self.search.best, self.default, self.evaluation_seconds
+        if best.mapping is None or best.judged_seconds >= default.judged_seconds:
+            best = default
+        reference = self.final.default
+        done = checked.done if checked is not None else None
+        default_cycles = reference.cycles if reference else None
         return Tuned(
             options=dict(best.options),
             default_seconds=default.judged_seconds,
@@ -247,86 +295,57 @@ class _Tuning:
             default_xla_seconds=default.xla_seconds,
             xla_seconds=best.xla_seconds,
             default_cycles=default_cycles,
-            cycles=cycles,
+            cycles=done.cycles if done is not None else (default_cycles if not best.options else None),
             goal_seconds=min(self.goal_seconds, best.judged_seconds),
             realised_share=self._realised_share(),
-            full_compile_seconds=full_seconds,
+            full_compile_seconds=reference.compile_seconds if reference else None,
             evaluations=len(times),
             seconds_per_evaluation=sum(times) / len(times) if times else 0.0,
+            unchecked=("interrupted" if interrupted else checked.why_not if checked else "") if best.options else "",
+            interrupted=interrupted,
         )
 
     def _realised_share(self) -> float:
-        from mallocgame.workloads.compiler_loop.overrides import decisions_of
-        from mallocgame.workloads.compiler_loop.verify import Fate, fate_of
+        from mallocgame.workloads.compiler_loop.overrides import overrides_of
+        from mallocgame.workloads.compiler_loop.verify import OverrideOutcome, outcome_of
 
         if self.goal is None:
             return 1.0
-        fates = [fate_of(d, self.program, self.search.best.mapping) for d in decisions_of(self.program, self.goal)]
-        return sum(fate is Fate.REALISED for fate in fates) / max(len(fates), 1)
+        wanted = overrides_of(self.program, self.goal)
+        outcomes = [outcome_of(d, self.program, self.search.best.mapping) for d in wanted]
+        return sum(outcome is OverrideOutcome.REALISED for outcome in outcomes) / max(len(outcomes), 1)
 
-    def _identity(self) -> dict[str, Any]:
-        facts = self.target.trace.provenance
-        keys = ("program", "arguments", "chip", "jax", "jaxlib", "libtpu")
-        return {"version": STATE_VERSION, **{key: facts.get(key) for key in keys}}
+    def _save(self, compiled_to_its_end: str = "not yet") -> None:
+        from mallocgame.workloads.compiler_loop.run_folder import State
 
-    def _save(self) -> None:
         if self.folder is None:
             return
         best = self.search.best
-        about = {
-            **{key: value for key, value in self._identity().items() if key != "version"},
+        state = State(
+            rounds=self.rounds,
+            judged_seconds=best.judged_seconds,
+            flags=self.flags,
+            overrides=self.search.overrides,
+        )
+        about: dict[str, str | float | None] = {
             "default_judged_seconds": self.default.judged_seconds,
             "judged_seconds": best.judged_seconds,
+            "compiled_to_its_end": compiled_to_its_end,
         }
-        state = {
-            **self._identity(),
-            "rounds": self.rounds,
-            "judged_seconds": best.judged_seconds,
-            "flags": {k: v for k, v in self.flags.items() if k in best.options},
-            "decisions": [asdict(d) for d in self.search.decisions],
-        }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / STATE, json.dumps(state) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot write: {error.strerror or error}") from None
-        if best.options:
-            save_compiler_options(self.folder / OPTIONS, best.options, about)
-        else:
-            (self.folder / OPTIONS).unlink(missing_ok=True)
+        self.folder.save(state, best.options, about)
 
     def _resume(self) -> None:
-        if self.folder is None or not (self.folder / STATE).exists():
+        state = self.folder.load() if self.folder is not None else None
+        if self.folder is None or state is None:
             return
-        path = self.folder / STATE
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            decisions = tuple(_decision(row) for row in state["decisions"])
-            flags, rounds = dict(state["flags"]), int(state["rounds"])
-            identity = {key: state[key] for key in self._identity()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TraceError(path, None, f"is not the state of a tuning run: {error}") from error
-        different = [f"{k} {identity[k]!r}, not {v!r}" for k, v in self._identity().items() if identity[k] != v]
-        if different:
-            raise InputError(f"{path}: belongs to another run ({'; '.join(different)}); name another folder")
-        self.rounds = rounds
-        found = self._new_search(flags).try_out(decisions)
-        if found.error:
-            self.note(f"what {path} holds is refused now: {found.error[:200]}")
+        path = self.folder.path
+        self.rounds = state.rounds
+        found = self._new_search(state.flags).try_out(state.overrides)
+        if found.inconclusive:
+            self.settings.say(f"what {path} holds could not be evaluated now, and is kept: {found.error[:200]}")
+        elif found.error:
+            self.settings.say(f"what {path} holds is refused now: {found.error[:200]}")
+            self.folder.set_aside()
         else:
-            self.note(f"going on from {path}: judged {1e3 * found.judged_seconds:.4f} ms after {rounds} rounds")
-
-
-def _decision(row: dict[str, Any]) -> "Decision":
-    from mallocgame.workloads.compiler_loop.overrides import Action, Decision
-    from mallocgame.workloads.xla.records import Position
-
-    place = row["place"]
-    where = Position(instruction=str(place["instruction"]), operand=int(place["operand"]), index=tuple(place["index"]))
-    return Decision(
-        action=Action(row["action"]),
-        tensor=int(row["tensor"]),
-        place=where,
-        step=int(row["step"]),
-        start_after=int(row["start_after"]),
-    )
+            ms = 1e3 * found.judged_seconds
+            self.settings.say(f"going on from {path}: judged {ms:.4f} ms after {self.rounds} rounds")

@@ -1,16 +1,15 @@
-"""What the compiler made of orders: compile again, read its allocations back, and judge them.
+"""What the compiler made of overrides: compile again, read its allocations back, and judge them.
 
 The judge's time of the mapping that the compiler really chose is what counts. XLA's own estimate and the sum of
 ``estimated_cycles`` stand beside it: either can fall while the program gets slower (docs/compiler_loop.md).
 """
 
 import re
-import tempfile
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from mallocgame.errors import InputError, TraceError
@@ -19,13 +18,16 @@ from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, serving_layers
 from mallocgame.program import Program
 from mallocgame.workloads.capture import capture_program
-from mallocgame.workloads.compiler_loop.overrides import Action, Decision, options_of
+from mallocgame.workloads.compiler_loop.overrides import Action, Override, options_of
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
 from mallocgame.workloads.xla.compiler import Compilation, Options
 from mallocgame.workloads.xla.log import parse_mapping_log
 from mallocgame.workloads.xla.mapping import build_mapping
 from mallocgame.workloads.xla.program import XlaProgram
+
+LEAST_TIMEOUT_SECONDS = 60.0
+USUAL_TIMES = 30.0  # as long as usual, and a compilation is taken to hang
 
 
 class CompilesPrograms(Protocol):
@@ -39,8 +41,11 @@ class CompilesPrograms(Protocol):
         *,
         full: bool = False,
         hlo: bool = True,
+        final_hlo: bool = False,
         again: bool = False,
+        background: bool = False,
         timeout_seconds: float = 600.0,
+        stop: threading.Event | None = None,
     ) -> Compilation:
         """Compile once."""
         ...
@@ -48,10 +53,11 @@ class CompilesPrograms(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One compilation with orders. ``mapping`` is the compiler's, in the tensors of the default compilation."""
+    """One compilation with overrides. ``mapping`` is the compiler's, in the tensors of the default compilation."""
 
     options: Options
     error: str = ""  # why there is no mapping
+    inconclusive: bool = False  # the error says nothing about the options: killed, too slow, a log that breaks off
     mapping: Mapping | None = None
     judged_seconds: float = float("inf")
     xla_seconds: float = float("inf")
@@ -60,7 +66,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A program as the compiler compiles it by default, ready to be compiled again with orders.
+    """A program as the compiler compiles it by default, ready to be compiled again with overrides.
 
     Raises (``of``, ``evaluate``):
         InputError, TraceError: the program cannot be compiled or read; ``evaluate`` reports a refusal instead.
@@ -71,21 +77,26 @@ class Target:
     compiler: CompilesPrograms
     trace: Trace  # of the default compilation: names are those of now
     built: XlaProgram  # its program, and what the compiler calls its parts
-    timeout_seconds: float = 300.0
+    usual_seconds: float = 10.0  # that the default compilation took
 
     @classmethod
     def of(
-        cls, reference: ProgramReference, chip: str, compiler: CompilesPrograms, *, timeout_seconds: float = 300.0
+        cls,
+        reference: ProgramReference,
+        chip: str,
+        compiler: CompilesPrograms,
+        on_bytes: Callable[[int], None] | None = None,
     ) -> "Target":
         """Compile by default."""
-        trace, built = capture_program(reference, chip, compiler)  # type: ignore[arg-type]
+        start = time.perf_counter()
+        trace, built = capture_program(reference, chip, compiler, on_bytes=on_bytes)  # type: ignore[arg-type]
         return cls(
             reference=reference,
             chip=chip,
             compiler=compiler,
             trace=trace,
             built=built,
-            timeout_seconds=timeout_seconds,
+            usual_seconds=time.perf_counter() - start,
         )
 
     @property
@@ -104,46 +115,65 @@ class Target:
             xla_seconds=float(estimate) if isinstance(estimate, (int, float)) else float("inf"),
         )
 
-    def evaluate(self, decisions: Sequence[Decision], flags: Options | None = None) -> Evaluation:
-        """Compile with orders until memory-space assignment is done, and judge what it did."""
+    def evaluate(
+        self, overrides: Sequence[Override], flags: Options | None = None, *, deadline: float = float("inf")
+    ) -> Evaluation:
+        """Compile with overrides until memory-space assignment is done, and judge what it did.
+
+        What fails without a word of the compiler is tried a second time, with more patience. ``deadline`` (on
+        ``time.monotonic``'s clock) ends a compilation that is not done by then: ``inconclusive``, not a refusal.
+        """
         start = time.perf_counter()
-        options = options_of(decisions, flags)
+        options = options_of(overrides, flags)
+        patience = max(USUAL_TIMES * self.usual_seconds, LEAST_TIMEOUT_SECONDS)
+        found = self._evaluate_once(options, min(patience, deadline - time.monotonic()))
+        if found.inconclusive and time.monotonic() < deadline:
+            found = self._evaluate_once(options, min(4 * patience, deadline - time.monotonic()))
+        return replace(found, seconds=time.perf_counter() - start)
+
+    def _evaluate_once(self, options: Options, timeout_seconds: float) -> Evaluation:
         done = self.compiler.compile(
-            self.reference, self.chip, options, hlo=False, again=True, timeout_seconds=self.timeout_seconds
+            self.reference, self.chip, options, hlo=False, again=True, timeout_seconds=timeout_seconds
         )
         if done.error:
-            return Evaluation(options=options, error=last_words(done), seconds=time.perf_counter() - start)
+            return Evaluation(options=options, error=last_words(done), inconclusive=done.inconclusive)
         try:
             mapping, estimate = read_mapping(done.log.splitlines(), self.built)
+        except OtherScheduleError as error:
+            return Evaluation(options=options, error=str(error))
         except TraceError as error:
-            return Evaluation(options=options, error=f"not readable: {error}", seconds=time.perf_counter() - start)
+            return Evaluation(options=options, error=f"not readable: {error}", inconclusive=True)
         broken = validate(self.trace.program, self.trace.hierarchy, mapping)
         if broken:
-            return Evaluation(
-                options=options,
-                error=f"what the compiler did breaks a rule of ours: {broken[0].message}",
-                seconds=time.perf_counter() - start,
-            )
-        return Evaluation(
-            options=options,
-            mapping=mapping,
-            judged_seconds=simulate(self.trace.program, self.trace.hierarchy, mapping).total_seconds,
-            xla_seconds=estimate,
-            seconds=time.perf_counter() - start,
-        )
+            reason = f"what the compiler did breaks a rule of ours: {broken[0].message}"
+            return Evaluation(options=options, error=reason)
+        judged = simulate(self.trace.program, self.trace.hierarchy, mapping).total_seconds
+        return Evaluation(options=options, mapping=mapping, judged_seconds=judged, xla_seconds=estimate)
 
-    def compile_fully(self, options: Options) -> "FullCompile":
+    def compile_fully(
+        self,
+        options: Options,
+        *,
+        timeout_seconds: float = 3600.0,
+        background: bool = False,
+        stop: threading.Event | None = None,
+    ) -> "FullCompile":
         """Let the compiler finish, which finds what is illegal only later, and sum its cycle estimates."""
-        with tempfile.TemporaryDirectory(prefix="mallocgame-full-") as folder:
-            dump: Options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-            done = self.compiler.compile(
-                self.reference, self.chip, options | dump, full=True, hlo=False, timeout_seconds=self.timeout_seconds
-            )
-            if done.error:
-                return FullCompile(error=last_words(done), compile_seconds=done.seconds)
-            texts = [p.read_text("utf-8", "replace") for p in sorted(Path(folder).glob("*after_codegen.txt"))]
+        done = self.compiler.compile(
+            self.reference,
+            self.chip,
+            options,
+            full=True,
+            hlo=False,
+            final_hlo=True,
+            background=background,
+            timeout_seconds=timeout_seconds,
+            stop=stop,
+        )
+        if done.error:
+            return FullCompile(error=last_words(done), inconclusive=done.inconclusive, compile_seconds=done.seconds)
         trips = {i.computation: i.trip_count for i in self.trace.program.instructions}
-        cycles = estimated_cycles(max(texts, key=len), trips) if texts else None
+        cycles = estimated_cycles(done.final_hlo, trips) if done.final_hlo else None
         return FullCompile(cycles=cycles, compile_seconds=done.seconds)
 
 
@@ -153,6 +183,7 @@ class FullCompile:
 
     cycles: int | None = None
     error: str = ""
+    inconclusive: bool = False  # the error says nothing about the options
     compile_seconds: float = 0.0
 
 
@@ -183,6 +214,10 @@ def estimated_cycles(module: str, trips: dict[str, int]) -> int | None:
     return total if found else None
 
 
+class OtherScheduleError(TraceError):
+    """A log tells of another schedule than the program's by default."""
+
+
 def read_mapping(lines: Iterable[str], built: XlaProgram) -> tuple[Mapping, float]:
     """Return what the compiler did with a program that it has compiled before, and its own estimate in seconds.
 
@@ -191,7 +226,7 @@ def read_mapping(lines: Iterable[str], built: XlaProgram) -> tuple[Mapping, floa
     """
     log = parse_mapping_log(lines)
     if [name for _, name in log.schedule] != [i.name for i in built.program.instructions]:
-        raise TraceError(log.path, None, "the compiler scheduled another program than by default")
+        raise OtherScheduleError(log.path, None, "the compiler scheduled another program than by default")
     assert log.seconds_with_copies is not None
     return build_mapping(log, built), log.seconds_with_copies
 
@@ -232,38 +267,38 @@ def carry_over(mapping: Mapping, made_for: Program, now: Program) -> Mapping:
     )
 
 
-class Fate(StrEnum):
-    """What became of a decision."""
+class OverrideOutcome(StrEnum):
+    """What became of an override."""
 
     REALISED = "realised"  # the compiler did exactly that
     CHANGED = "changed"  # it did something else
-    REFUSED = "refused"  # it would not compile with the order, which was withdrawn
+    REFUSED = "refused"  # it would not compile with the override, which was withdrawn
 
 
-def fate_of(decision: Decision, program: Program, got: Mapping | None, refused: bool = False) -> Fate:
-    """Return whether the compiler's mapping carries out a decision."""
+def outcome_of(override: Override, program: Program, got: Mapping | None, refused: bool = False) -> OverrideOutcome:
+    """Return whether the compiler's mapping carries out an override."""
     if got is None:
-        return Fate.REFUSED
+        return OverrideOutcome.REFUSED
     serving, uses = serving_layers(program, got), program.uses
-    rows = slice(int(uses.first[decision.tensor]), int(uses.first[decision.tensor + 1]))
+    rows = slice(int(uses.first[override.tensor]), int(uses.first[override.tensor + 1]))
     layers = serving[rows]
-    own = program.tensors[decision.tensor].uses
-    if decision.action is Action.KEEP and decision.place.operand >= 0:
-        done = not any(k for u, k in zip(own, layers.tolist(), strict=True) if u.step == decision.step)
-    elif decision.action is Action.KEEP:
+    own = program.tensors[override.tensor].uses
+    if override.action is Action.KEEP and override.place.operand >= 0:
+        done = not any(k for u, k in zip(own, layers.tolist(), strict=True) if u.step == override.step)
+    elif override.action is Action.KEEP:
         done = not layers.any()
-    elif decision.action in (Action.PREFETCH, Action.PREFER):
+    elif override.action in (Action.PREFETCH, Action.PREFER):
         done = any(
-            x.tensor == decision.tensor
+            x.tensor == override.tensor
             and x.target != HOME
-            and x.start_after == decision.start_after
-            and x.done_before <= decision.step < got.residencies[x.target].end_step
+            and x.start_after == override.start_after
+            and x.done_before <= override.step < got.residencies[x.target].end_step
             for x in got.transfers
         )
-    elif decision.action is Action.PIN:  # from the definition to the last use, without leaving
-        done = bool(layers.all()) and not any(x.tensor == decision.tensor for x in got.transfers)
+    elif override.action is Action.PIN:  # from the definition to the last use, without leaving
+        done = bool(layers.all()) and not any(x.tensor == override.tensor for x in got.transfers)
     else:
-        done = any(u.step == decision.step and u.operand < 0 and k for u, k in zip(own, layers.tolist(), strict=True))
+        done = any(u.step == override.step and u.operand < 0 and k for u, k in zip(own, layers.tolist(), strict=True))
     if done:
-        return Fate.REALISED
-    return Fate.REFUSED if refused else Fate.CHANGED
+        return OverrideOutcome.REALISED
+    return OverrideOutcome.REFUSED if refused else OverrideOutcome.CHANGED

@@ -1,7 +1,8 @@
 """XLA:TPU as a function: program, chip, options → what its memory-space assignment logs, without a TPU.
 
-A warm parent process imports JAX once; each compilation is a fork of it, whose log is read as it is written and which
-is ended as soon as memory-space assignment is complete (code generation, most of the time, is not needed).
+A warm process imports JAX once; each compilation is a fork of it, whose log is read as it is written and which is
+ended as soon as memory-space assignment is complete (code generation, most of the time, is not needed). Several
+threads may compile at once.
 """
 
 import contextlib
@@ -10,12 +11,12 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ MAPPING_LOG = "memory_space_assignment=3,simulator=3,algorithm=3"  # enough to r
 HLO_PASSES = "plumb-vmem-info|rename-tensor-core-fusion-ops"  # the last module that they dump is what the pass sees
 
 MAX_LOG_BYTES = 2**30  # the largest program of the suite logs 60 MB
+LOOK_SECONDS = 0.25  # between looks at whether to stop
+NOT_THE_PROGRAM = ("MemoryError", "OSError", "BlockingIOError")  # errors of this machine
 
 Options = dict[str, str | bool]
 
@@ -46,7 +49,8 @@ class Compilation:
     seconds: float
     finished: bool  # the compiler went to the end, not only to the end of memory-space assignment
     error: str = ""
-    dump_folder: str = ""  # what the compiler dumped, where the caller asked to keep it
+    inconclusive: bool = False  # it failed for a reason that says nothing about program and options: killed, too slow
+    final_hlo: str = ""  # the module after code generation, with the compiler's cycle estimates, if asked for
 
     def check(self, what: object) -> Self:
         """Return itself.
@@ -66,14 +70,18 @@ class Compiler:
     """Compiles for one verbosity; a context manager that ends its processes.
 
     ``vmodule`` is libtpu's log selection (``FULL_LOG`` for traces, ``TOTALS_ONLY`` to score many options quickly).
+    ``ready`` children wait with a program lowered where it is compiled ``again``: one for each thread that compiles.
     """
 
-    def __init__(self, *, vmodule: str = FULL_LOG) -> None:
+    def __init__(self, *, vmodule: str = FULL_LOG, ready: int = 1) -> None:
         for package in ("jax", "libtpu"):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(package, "tpu")
         self._vmodule = vmodule
-        self._parent: subprocess.Popen[str] | None = None
+        self._ready = ready
+        self._server: subprocess.Popen[str] | None = None
+        self._folder = Path()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -84,19 +92,24 @@ class Compiler:
         self.close()
 
     def close(self) -> None:
-        """End the warm process."""
-        if self._parent is not None:
-            assert self._parent.stdin is not None
-            assert self._parent.stdout is not None
+        """End the warm process and whatever compiles."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            assert server.stdin is not None
+            assert server.stdout is not None
             with contextlib.suppress(OSError):
-                self._parent.stdin.close()
+                server.stdin.close()
             try:
-                self._parent.wait(timeout=5)
+                server.wait(timeout=5)
             except subprocess.TimeoutExpired:
-                self._parent.kill()
-                self._parent.wait()
-            self._parent.stdout.close()
-            self._parent = None
+                server.kill()
+                server.wait()
+                shutil.rmtree(self._folder, ignore_errors=True)
+            server.stdout.close()
 
     def compile(
         self,
@@ -106,9 +119,11 @@ class Compiler:
         *,
         full: bool = False,
         hlo: bool = True,
+        final_hlo: bool = False,
         again: bool = False,
-        keep: str | os.PathLike[str] | None = None,
+        background: bool = False,
         timeout_seconds: float = 600.0,
+        stop: threading.Event | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> Compilation:
         """Compile once.
@@ -119,9 +134,11 @@ class Compiler:
             options: libtpu's compiler options, such as ``xla_tpu_msa_tensor_overrides``.
             full: let the compiler finish, which finds errors that come after memory-space assignment.
             hlo: also return the module before the pass.
+            final_hlo: with ``full``, also return the module after code generation.
             again: the same program will be compiled again: have it lowered meanwhile; log only what a mapping needs.
-            keep: folder to leave the dump in.
+            background: with a lower priority than everything else.
             timeout_seconds: then the compilation is ended and reported as an error.
+            stop: the same as soon as this is set.
             on_bytes: told how many bytes of log have been read.
 
         Raises:
@@ -130,47 +147,78 @@ class Compiler:
         if chip not in TOPOLOGIES:
             raise InputError(f"unknown chip {chip!r}, expected one of {', '.join(CHIPS)}")
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="mallocgame-compile-") as folder:
-            fifo, dump = Path(folder) / "log", Path(folder) / "dump"
+        request: dict[str, Any] = {"reference": asdict(reference), "chip": chip, "background": background}
+        request |= {"again": self._ready * again, "vmodule": MAPPING_LOG if again else self._vmodule}
+        with self._job_folder() as folder:
+            fifo, dump = folder / "log", folder / "dump"
             os.mkfifo(fifo)
             flags: Options = dict(options or {})
-            if hlo or keep:
-                passes = ".*" if keep and full else HLO_PASSES
-                flags |= {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True, "xla_dump_hlo_pass_re": passes}
-            request: dict[str, Any] = {"reference": asdict(reference), "chip": chip, "options": flags, "log": str(fifo)}
-            request |= {"again": again, "vmodule": MAPPING_LOG if again else self._vmodule}
+            if hlo or final_hlo:
+                flags |= {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True}
+            if not final_hlo:
+                flags |= {"xla_dump_hlo_pass_re": HLO_PASSES} if hlo else {}
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            child = None
             try:
-                child = self._request(request)
-                text, error, finished = _follow(reader, child, full, timeout_seconds, on_bytes)
+                child = self._request(request | {"options": flags, "log": str(fifo)})
+                follow = _Follow(reader, full, timeout_seconds, stop, on_bytes)
+                follow.read(there_is_a_child=child is not None)
             finally:
                 os.close(reader)
-            module = "" if error and not full else newest_module(dump)
-            if keep and dump.is_dir():
-                shutil.copytree(dump, keep, dirs_exist_ok=True)
-        return Compilation(
-            log=text,
-            hlo=module,
-            seconds=time.perf_counter() - start,
-            finished=finished,
-            error=error,
-            dump_folder=str(keep or ""),
-        )
+                if child is not None:
+                    self._end(child)
+            failed = bool(follow.error) and not full
+            return Compilation(
+                log=follow.text,
+                hlo=newest_module(dump) if hlo and not failed else "",
+                final_hlo=_after_codegen(dump) if final_hlo and not follow.error else "",
+                seconds=time.perf_counter() - start,
+                finished=follow.finished,
+                error=follow.error,
+                inconclusive=follow.inconclusive,
+            )
 
-    def _request(self, request: dict[str, Any]) -> int:
-        if self._parent is None or self._parent.poll() is not None:
-            self._parent = self._start()
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        self._parent.stdin.write(json.dumps(request) + "\n")
-        self._parent.stdin.flush()
-        answer = self._parent.stdout.readline()
-        if not answer.strip().isdigit():
-            self.close()
-            raise InputError("the compiler process did not start: is JAX installed and importable?")
-        return int(answer)
+    @contextlib.contextmanager
+    def _job_folder(self) -> Iterator[Path]:
+        with self._lock:
+            self._start()
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed child still writes goes with the server's folder
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _request(self, request: dict[str, Any]) -> int | None:
+        """Return the process that compiles; None if the warm process has died, whose next one starts with the next."""
+        with self._lock:
+            server = self._server
+            if server is None:  # closed meanwhile
+                return None
+            assert server.stdin is not None
+            assert server.stdout is not None
+            try:
+                server.stdin.write(json.dumps(request) + "\n")
+                server.stdin.flush()
+                return int(json.loads(server.stdout.readline())["process"])
+            except (OSError, ValueError):
+                self._close()
+                return None
+            except BaseException:  # Ctrl-C: the answer of this request must not be taken for the next one's
+                self._close()
+                raise
+
+    def _end(self, child: int) -> None:
+        with self._lock:
+            if self._server is not None and self._server.stdin is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    self._server.stdin.write(json.dumps({"end": child}) + "\n")
+                    self._server.stdin.flush()
+
+    def _start(self) -> None:
+        """Start the warm process if there is none."""
+        if self._server is not None and self._server.poll() is None:
+            return
+        self._close()
         environment = dict(os.environ)
         environment |= {
             "JAX_PLATFORMS": "cpu",
@@ -182,7 +230,9 @@ class Compiler:
             "TPU_STDERR_LOG_LEVEL": "0",
         }
         command = [sys.executable, "-m", "mallocgame.workloads.xla.compiler_child"]
-        return subprocess.Popen(
+        if threading.current_thread() is threading.main_thread():  # the kernel means the thread that started it
+            command.append("--die-with-parent")
+        self._server = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -190,50 +240,67 @@ class Compiler:
             text=True,
             env=environment,
         )
+        assert self._server.stdout is not None
+        try:
+            self._folder = Path(json.loads(self._server.stdout.readline())["folder"])
+        except ValueError:
+            self._close()
+            raise InputError("the compiler process did not start: is JAX installed and importable?") from None
 
 
-def _follow(
-    reader: int, child: int, full: bool, timeout_seconds: float, on_bytes: Callable[[int], None] | None
-) -> tuple[str, str, bool]:
-    """Read the log until it says enough; return it, an error, and whether the compiler finished.
+class _Follow:
+    """Reads the log of a child until it says enough. The warm process has the pipe open until the child has ended."""
 
-    The warm process has the pipe open until the child has ended.
-    """
-    parts: list[bytes] = []
-    tail, size = b"", 0
-    deadline = time.monotonic() + timeout_seconds
-    error = ""
-    done = DONE.encode()
-    try:
+    def __init__(
+        self,
+        reader: int,
+        full: bool,
+        seconds: float,
+        stop: threading.Event | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        self._reader, self._full, self._seconds, self._stop, self._on_bytes = reader, full, seconds, stop, on_bytes
+        self.text, self.error, self.finished, self.inconclusive = "", "", False, False
+
+    def read(self, *, there_is_a_child: bool = True) -> None:
+        """Read, and set what was found."""
+        parts: list[bytes] = []
+        cut = self._collect(parts) if there_is_a_child else "the process that compiles has died"
+        self.text = b"".join(parts).decode("utf-8", errors="replace")
+        self.finished = FINISHED in self.text[-4096:]
+        if FAILED in self.text:
+            self.error = self.text[self.text.rindex(FAILED) + len(FAILED) :].strip().splitlines()[0]
+            self.inconclusive = self.error.startswith(NOT_THE_PROGRAM)
+        elif cut:
+            self.error, self.inconclusive = cut, True
+        elif not self.finished and (self._full or DONE not in self.text):
+            self.error, self.inconclusive = "the compiler ended without a word", True
+
+    def _collect(self, parts: list[bytes]) -> str:
+        """Collect the log in ``parts``; return why reading was given up, if it was."""
+        tail, size, done = b"", 0, DONE.encode()
+        deadline = time.monotonic() + self._seconds
         while True:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([reader], [], [], left)[0]:
-                error = f"the compiler did not finish within {timeout_seconds:g} s"
-                break
-            chunk = os.read(reader, 1 << 20)
+            if left <= 0:
+                return f"the compiler did not finish within {self._seconds:.4g} s"
+            if self._stop is not None and self._stop.is_set():
+                return "the compilation was not needed any more"
+            if not select.select([self._reader], [], [], min(left, LOOK_SECONDS))[0]:
+                continue
+            chunk = os.read(self._reader, 1 << 20)
             if not chunk:
-                break
+                return ""
             parts.append(chunk)
             size += len(chunk)
             if size > MAX_LOG_BYTES:
-                error = f"the compiler was ended after {size} bytes of log, expected at most {MAX_LOG_BYTES}"
-                break
-            if on_bytes:
-                on_bytes(size)
+                return f"the compiler was ended after {size} bytes of log, expected at most {MAX_LOG_BYTES}"
+            if self._on_bytes:
+                self._on_bytes(size)
             tail = (tail + chunk)[-len(chunk) - 4096 :]
             at = tail.find(done)
-            if not full and at >= 0 and b"\n" in tail[at:]:
-                break
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    text = b"".join(parts).decode("utf-8", errors="replace")
-    finished = FINISHED in text[-4096:]
-    if FAILED in text:
-        error = text[text.rindex(FAILED) + len(FAILED) :].strip().splitlines()[0]
-    elif not error and not finished and (full or DONE not in text):
-        error = "the compiler ended without a word"
-    return text, error, finished
+            if not self._full and at >= 0 and b"\n" in tail[at:]:
+                return ""
 
 
 def newest_module(dump: str | os.PathLike[str]) -> str:
@@ -251,3 +318,8 @@ def newest_module(dump: str | os.PathLike[str]) -> str:
         return ""
     paths = max(found.values(), key=lambda group: group[-1].stat().st_size)
     return paths[-1].read_text(encoding="utf-8", errors="replace")
+
+
+def _after_codegen(dump: Path) -> str:
+    paths = sorted(dump.glob("*after_codegen.txt"), key=lambda path: path.stat().st_size)
+    return paths[-1].read_text(encoding="utf-8", errors="replace") if paths else ""

@@ -1,77 +1,194 @@
 """The process that compiles: ``python -m mallocgame.workloads.xla.compiler_child`` reads JSON requests, one a line.
 
 It imports JAX once. Each request is carried out in a forked child whose output goes to the request's ``log`` (a FIFO
-that the asking process reads); the child's process id is printed, so that the asker can end it once it has what it
-needs. Forking before any backend exists is safe and makes an evaluation start in milliseconds. A request that says it
-will come ``again`` leaves a child behind that has lowered the same program and waits for the next one's options: with
-a second processor the next evaluation starts in the compiler.
+that the asking process reads); the child's process id is printed, so that the asker can have it ended once it has what
+it needs. Forking before any backend exists is safe and makes an evaluation start in milliseconds. A request that says
+it will come ``again`` leaves children behind that have lowered the same program and wait for the next one's options:
+with a second processor the next evaluation starts in the compiler.
+
+Nothing outlives the asker, however it ends: when standard input ends, the children are killed and the folder of this
+process is removed; the kernel kills the children if this process is killed; a later process removes the folder then.
 """
 
 import contextlib
+import ctypes
+import fcntl
 import json
 import os
+import select
+import shutil
 import signal
 import sys
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 TOPOLOGIES = {"v4": "v4:1x1x1", "v5e": "v5e:1x1", "v5p": "v5p:1x1x1", "v6e": "v6e:1x1"}
+FINISHED = "mallocgame: compilation finished"
+FAILED = "mallocgame: compilation failed:"
+FOLDER_PREFIX = "mallocgame-compile-"
+NEW_SECONDS = 60.0  # a folder without a lock is being made, not left behind, for so long
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting:
+class _Child:
     """A forked child that lowers, or has lowered, the program of ``key`` and waits for options on a pipe."""
 
     key: str
     process: int
     pipe: int
 
-    def end(self) -> None:
-        os.close(self.pipe)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process, signal.SIGKILL)
-        os.waitpid(self.process, 0)
+
+@dataclass(slots=True)
+class _Server:
+    """The children there are: those that wait for options, and those that compile, by a handle on the process."""
+
+    waiting: list[_Child] = field(default_factory=list)
+    busy: dict[int, tuple[int, int]] = field(default_factory=dict)  # pidfd: process, log
+
+    def answer(self, request: dict[str, Any], line: bytes) -> None:
+        """Carry out one request: end a child, or give a program and options to one and print its process id."""
+        if "end" in request:
+            for handle, (process, _) in self.busy.items():
+                if process == request["end"]:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            return
+        key = json.dumps([request["reference"], request["chip"], request["vmodule"]])
+        self._end_waiting(other_than=key)
+        child = self.waiting.pop(0) if self.waiting else _fork(request, key)
+        while len(self.waiting) < int(request["again"]):
+            self.waiting.append(_fork(request, key))
+        log = os.open(request["log"], os.O_WRONLY | os.O_NONBLOCK)  # ends no sooner than the child, and no later
+        self.busy[os.pidfd_open(child.process)] = (child.process, log)
+        _print({"process": child.process})
+        with contextlib.suppress(BrokenPipeError):  # it died
+            _write_all(child.pipe, line + b"\n")
+        os.close(child.pipe)
+
+    def reap(self, handle: int) -> None:
+        """Forget a child that has ended: only then its log ends."""
+        process, log = self.busy.pop(handle)
+        os.waitpid(process, 0)
+        os.close(handle)
+        os.close(log)
+
+    def close(self) -> None:
+        """Kill every child and wait for it."""
+        self._end_waiting()
+        for handle in list(self.busy):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            self.reap(handle)
+
+    def _end_waiting(self, other_than: str = "") -> None:
+        for child in [c for c in self.waiting if c.key != other_than]:
+            self.waiting.remove(child)
+            os.close(child.pipe)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.process, signal.SIGKILL)
+            os.waitpid(child.process, 0)
 
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    import jax
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # these reach the asker too, whose end ends standard input
+        signal.signal(ignored, signal.SIG_IGN)
+    ended, end = os.pipe()  # not an exception, which might hit the middle of tidying up
+    signal.signal(signal.SIGTERM, lambda number, frame: _write_all(end, b"x"))
+    if "--die-with-parent" in sys.argv:
+        _die_with_parent(signal.SIGTERM)
+    with work_folder() as folder:
+        _print({"folder": str(folder)})
+        import jax
 
-    config: Any = jax.config
-    config.update("jax_platforms", "cpu")
-    waiting: _Waiting | None = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        key = json.dumps([request["reference"], request["chip"], request["vmodule"]])
-        if waiting is not None and waiting.key != key:
-            waiting.end()
-            waiting = None
-        child = waiting or _fork(request, key)
-        waiting = _fork(request, key) if request["again"] else None
-        log = os.open(request["log"], os.O_WRONLY)  # ends no sooner than the child, and no later
-        sys.stdout.write(f"{child.process}\n")
-        sys.stdout.flush()
-        with contextlib.suppress(BrokenPipeError):  # it died
-            _write_all(child.pipe, line.encode())
-        os.close(child.pipe)
-        os.waitpid(child.process, 0)
-        os.close(log)
-    if waiting is not None:
-        waiting.end()
+        config: Any = jax.config
+        config.update("jax_platforms", "cpu")
+        server = _Server()
+        try:
+            _answer_all(server, ended)
+        finally:
+            server.close()
 
 
-def _fork(request: dict[str, Any], key: str) -> _Waiting:
+def _answer_all(server: _Server, ended: int) -> None:
+    pending = b""
+    while True:
+        poll = select.poll()
+        for descriptor in (0, ended, *server.busy):
+            poll.register(descriptor, select.POLLIN)
+        for ready, _ in poll.poll():
+            if ready == ended:
+                return
+            if ready:
+                server.reap(ready)
+                continue
+            data = os.read(0, 1 << 20)
+            if not data:
+                return
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                server.answer(json.loads(line), line)
+
+
+@contextlib.contextmanager
+def work_folder() -> Iterator[Path]:
+    """Yield a new folder, locked while this process lives; before, remove those that killed processes left behind."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        _remove_if_left(left)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / "locked").touch()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its process lives
+            if (folder / "locked").exists() or time.time() - folder.stat().st_mtime > NEW_SECONDS:
+                shutil.rmtree(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _die_with_parent(signal_number: int) -> None:
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the pipe's end is what there is
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
+    if os.getppid() != parent:  # it ended meanwhile
+        os._exit(1)
+
+
+def _fork(request: dict[str, Any], key: str) -> _Child:
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
         status = 1
         try:
+            _die_with_parent(signal.SIGKILL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.close(writer)
             status = _compile(request, reader)
         finally:
             os._exit(status)
     os.close(reader)
-    return _Waiting(key=key, process=process, pipe=writer)
+    return _Child(key=key, process=process, pipe=writer)
+
+
+def _print(row: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
 
 
 def _write_all(pipe: int, data: bytes) -> None:
@@ -97,6 +214,8 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
     if not line:  # nobody asks any more
         return 1
     asked = json.loads(line)
+    if asked.get("background"):
+        os.nice(10)
     log = os.open(asked["log"], os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -128,10 +247,6 @@ def lower_for(function: Any, arguments: tuple[Any, ...], donated: tuple[int, ...
     # a function that is jitted already keeps its own options (donation, static arguments)
     jitted = function if hasattr(function, "lower") else jax.jit(function, donate_argnums=donated)
     return jitted.lower(*jax.tree.map(placed, arguments))
-
-
-FAILED = "mallocgame: compilation failed:"
-FINISHED = "mallocgame: compilation finished"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.workloads.compiler_loop.overrides import Action, Decision
-from mallocgame.workloads.compiler_loop.realise import Search
+from mallocgame.workloads.compiler_loop.overrides import Action, Override
+from mallocgame.workloads.compiler_loop.realise import OverrideSearch
 from mallocgame.workloads.compiler_loop.verify import Evaluation
 
 HIERARCHY = Hierarchy(
@@ -60,14 +60,14 @@ def goal() -> Mapping:
 
 
 class FakeCompiler:
-    """Pins ``use_a.2`` by default; ``refuse`` says which sets of orders do not compile, and why."""
+    """Pins ``use_a.2`` by default; ``refuse`` says which sets of overrides do not compile, and why."""
 
-    def __init__(self, refuse: Callable[[set[Decision]], str] = lambda orders: "") -> None:
+    def __init__(self, refuse: Callable[[set[Override]], str] = lambda overrides: "") -> None:
         self.refuse = refuse
-        self.asked: list[set[Decision]] = []
+        self.asked: list[set[Override]] = []
 
-    def mapping(self, orders: set[Decision]) -> Mapping:
-        told = {(d.tensor, d.action) for d in orders}
+    def mapping(self, overrides: set[Override]) -> Mapping:
+        told = {(d.tensor, d.action) for d in overrides}
         places: list[Residency] = []
         copies: list[Transfer] = []
         if (0, Action.PREFETCH) in told:
@@ -78,17 +78,18 @@ class FakeCompiler:
             places.append(pinned(2, 60, 4))
         return Mapping(residencies=tuple(places), transfers=tuple(copies))
 
-    def evaluate(self, decisions: Sequence[Decision]) -> Evaluation:
-        orders = set(decisions)
-        self.asked.append(orders)
-        error = self.refuse(orders)
+    def evaluate(self, overrides: Sequence[Override]) -> Evaluation:
+        overrides = set(overrides)
+        self.asked.append(overrides)
+        error = self.refuse(overrides)
         if error:
             return Evaluation(options={}, error=error)
-        mapping = self.mapping(orders)
+        mapping = self.mapping(overrides)
         judged = simulate(program(), HIERARCHY, mapping).total_seconds
-        return Evaluation(options={"orders": str(len(orders))}, mapping=mapping, judged_seconds=judged)
+        return Evaluation(options={"overrides": str(len(overrides))}, mapping=mapping, judged_seconds=judged)
 
-    def search(self, seconds: float = 30.0) -> Search:
+    def search(self, seconds: float = 30.0) -> OverrideSearch:
         default = self.evaluate(())
         self.asked.clear()
-        return Search(evaluate=self.evaluate, deadline=time.monotonic() + seconds, best=default)
+        until = time.monotonic() + seconds
+        return OverrideSearch(evaluate=self.evaluate, deadline=lambda: until, best=default)

@@ -8,37 +8,46 @@ import pytest
 
 from mallocgame.workloads.compiler_loop.verify import last_words
 from mallocgame.workloads.xla import compiler
-from mallocgame.workloads.xla.compiler import Compilation, _follow
+from mallocgame.workloads.xla.compiler import Compilation, _Follow
 
 
-def follow(code: str, seconds: float) -> tuple[Compilation, subprocess.Popen[bytes]]:
+def follow(code: str, seconds: float) -> Compilation:
     reader, writer = os.pipe()
     child = subprocess.Popen([sys.executable, "-c", code], stdout=writer, stderr=subprocess.DEVNULL)
     os.close(writer)
     try:
-        text, error, finished = _follow(reader, child.pid, False, seconds, None)
+        found = _Follow(reader, False, seconds)
+        found.read()
     finally:
         os.close(reader)
-    child.wait(timeout=20)
-    return Compilation(log=text, hlo="", seconds=0.0, finished=finished, error=error), child
+        child.kill()
+        child.wait(timeout=20)
+    return Compilation(
+        log=found.text,
+        hlo="",
+        seconds=0.0,
+        finished=found.finished,
+        error=found.error,
+        inconclusive=found.inconclusive,
+    )
 
 
 def test_flood_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "MAX_LOG_BYTES", 1_000_000)
-    found, child = follow("while True: print('spam ' * 50)", 60.0)
-    assert child.returncode != 0
+    found = follow("while True: print('spam ' * 50)", 60.0)
+    assert found.inconclusive
     assert "bytes of log, expected at most 1000000" in last_words(found)
     assert "spam" in last_words(found)
 
 
 def test_child_that_hangs_is_ended() -> None:
-    found, child = follow("import time; print('here it stops', flush=True); time.sleep(600)", 3.0)
-    assert child.returncode != 0
+    found = follow("import time; print('here it stops', flush=True); time.sleep(600)", 3.0)
+    assert found.inconclusive
     assert "did not finish within 3 s" in last_words(found)
     assert "here it stops" in last_words(found)
 
 
 def test_child_that_dies_is_told_apart() -> None:
-    found, _ = follow("import os; print('last line', flush=True); os._exit(9)", 60.0)
+    found = follow("import os; print('last line', flush=True); os._exit(9)", 60.0)
     assert "ended without a word" in last_words(found)
     assert "last line" in last_words(found)

@@ -1,8 +1,11 @@
-"""With the real compiler: orders that it obeys, the flag and the rewrite that mend a loop, the commands."""
+"""With the real compiler: overrides that it obeys, the flag and the rewrite that mend a loop, the commands."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import mallocgame
-from mallocgame.workloads.compiler_loop.overrides import Action, Decision, definitions
-from mallocgame.workloads.compiler_loop.tune import tune
-from mallocgame.workloads.compiler_loop.verify import Fate, Target, fate_of
+from mallocgame.baselines.anneal import anneal
+from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions
+from mallocgame.workloads.compiler_loop.tune import Settings, tune
+from mallocgame.workloads.compiler_loop.verify import OverrideOutcome, Target, outcome_of
 from mallocgame.workloads.program_reference import ProgramReference
 from tests.cli.run import run
 from tests.paths import ROOT
@@ -44,7 +48,7 @@ def test_what_is_to_stay_in_slow_memory_stays_there(loop: Target) -> None:
     assert found.error == ""
     assert found.mapping is not None
     assert found.mapping.residencies == ()
-    assert {fate_of(d, program, found.mapping) for d in everything} == {Fate.REALISED}
+    assert {outcome_of(d, program, found.mapping) for d in everything} == {OverrideOutcome.REALISED}
     assert loop.default_seconds < found.judged_seconds
 
 
@@ -54,17 +58,17 @@ def test_impossible_order_is_refused_by_name(loop: Target) -> None:
     name = loop.trace.program.instructions[use.step].name
     place = definitions(loop.trace.program, weight, Action.KEEP)[0].place
     copy = place.__class__(instruction=name, operand=use.operand, index=use.index)
-    late = Decision(action=Action.PREFETCH, tensor=weight, place=copy, step=use.step, start_after=use.step - 1)
+    late = Override(action=Action.PREFETCH, tensor=weight, place=copy, step=use.step, start_after=use.step - 1)
     found = loop.evaluate([late])
     assert found.error == "" or name in found.error  # exact or refused, never silently moved
     if not found.error:
-        assert fate_of(late, loop.trace.program, found.mapping) is Fate.REALISED
+        assert outcome_of(late, loop.trace.program, found.mapping) is OverrideOutcome.REALISED
 
 
 def test_evaluations_of_lowered_programs_agree_with_the_first(loop: Target) -> None:
     program = loop.trace.program
     keep = [d for i in range(len(program.tensors)) for d in definitions(program, i, Action.KEEP)]
-    found = [loop.evaluate(orders) for orders in ((), keep, (), keep)]
+    found = [loop.evaluate(overrides) for overrides in ((), keep, (), keep)]
     assert found[0].mapping == found[2].mapping == loop.trace.mapping
     assert found[1].mapping == found[3].mapping != found[0].mapping
     assert found[0].xla_seconds == found[2].xla_seconds == loop.default().xla_seconds
@@ -72,14 +76,106 @@ def test_evaluations_of_lowered_programs_agree_with_the_first(loop: Target) -> N
 
 def test_child_that_dies_while_it_waits_is_reported_and_replaced(compiler: Compiler, loop: Target) -> None:
     loop.evaluate(())
-    assert compiler._parent is not None
-    parent = compiler._parent.pid
+    assert compiler._server is not None
+    parent = compiler._server.pid
     children = Path(f"/proc/{parent}/task/{parent}/children")
     while len(children.read_text().split()) > 1:  # the one that has compiled is being ended
         time.sleep(0.01)
     os.kill(int(children.read_text()), signal.SIGKILL)
-    assert "ended without a word" in loop.evaluate(()).error
+    died = compiler.compile(loop.reference, "v5e", again=True, hlo=False)
+    assert "ended without a word" in died.error
+    assert died.inconclusive
     assert loop.evaluate(()).error == ""
+
+
+def test_process_that_dies_is_replaced(compiler: Compiler, loop: Target) -> None:
+    loop.evaluate(())
+    assert compiler._server is not None
+    compiler._server.kill()
+    assert loop.evaluate(()).error == ""
+
+
+def started(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """``mallocgame tune`` in a process of its own, as soon as it has begun to search."""
+    words = [sys.executable, "-c", "from mallocgame.cli import main; main()", "tune", f"{MODULE}:loop", *more]
+    environment = dict(os.environ, TMPDIR=str(folder), PYTHONPATH=FOLDER)
+    command = subprocess.Popen(
+        [*words, "--seconds", "120", "--out", str(folder / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=FOLDER,
+    )
+    assert command.stderr is not None
+    for line in command.stderr:
+        if line.startswith("default:"):
+            break
+    return command
+
+
+def descendants(process: int) -> set[int]:
+    found = {process}
+    for _ in range(4):
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(path.read_text().rpartition(") ")[2].split()[1]) in found:
+                    found.add(int(path.parent.name))
+    return found - {process}
+
+
+def gone(processes: set[int]) -> bool:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if not any(Path(f"/proc/{p}").exists() for p in processes):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_killed_command_leaves_nothing(tmp_path: Path) -> None:
+    command = started(tmp_path)
+    children = descendants(command.pid)
+    assert len(children) >= 2  # the warm process and what it has forked
+    command.kill()
+    command.communicate()
+    assert gone(children)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_killed_tree_leaves_no_folder_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Target
+) -> None:
+    command = started(tmp_path)
+    children = descendants(command.pid)
+    for process in (command.pid, *children):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    command.communicate()
+    assert gone(children)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Compiler() as other:
+        other.compile(loop.reference, "v5e", hlo=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    command = started(tmp_path, "--json")
+    children = descendants(command.pid)
+    until = time.monotonic() + 30
+    while not (tmp_path / "out" / "options.json").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    command.send_signal(number)
+    out, err = command.communicate(timeout=20)
+    assert command.returncode == code
+    assert gone(children)
+    assert err.splitlines()[-1].startswith("interrupted: the best so far is ")
+    assert "Traceback" not in err
+    (row,) = map(json.loads, out.splitlines())
+    assert row["options"] == mallocgame.load_compiler_options(tmp_path / "out" / "options.json")
+    assert row["judged_seconds"] < row["default_seconds"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_program_that_cannot_be_lowered_is_told_as_such(compiler: Compiler) -> None:
@@ -89,22 +185,25 @@ def test_program_that_cannot_be_lowered_is_told_as_such(compiler: Compiler) -> N
 
 
 def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_path: Path) -> None:
-    found = tune(f"{MODULE}:loop", chip="v5e", seconds=8, solve_seconds=1, folder=tmp_path, compiler=compiler)
+    found = tune(
+        f"{MODULE}:loop",
+        chip="v5e",
+        settings=Settings(solve=anneal, seconds=20, solver_seconds=1, folder=tmp_path),
+        compiler=compiler,
+    )
     assert found.judged_seconds < found.default_seconds / 3
+    assert found.unchecked == ""
     assert found.cycles is not None
-    assert found.default_cycles is not None
-    assert found.cycles < found.default_cycles
+    cycles = Target.of(loop.reference, "v5e", compiler).compile_fully({}).cycles
+    assert cycles is not None
+    assert found.cycles < cycles
     assert mallocgame.load_compiler_options(tmp_path / "options.json") == found.options
     said: list[str] = []
     again = tune(
         f"{MODULE}:loop",
         chip="v5e",
-        seconds=1,
-        solve_seconds=0,
-        folder=tmp_path,
+        settings=Settings(solve=anneal, seconds=3, solver_seconds=0, folder=tmp_path, full=False, say=said.append),
         compiler=compiler,
-        full=False,
-        note=said.append,
     )
     assert any(line.startswith("going on from") for line in said)
     assert again.judged_seconds <= found.judged_seconds

@@ -1,30 +1,23 @@
 """Why a program waits: each stall's copy, where it comes from, what would mend it, and what fast memory lay idle.
 
 Every remedy is tried: the changed mapping is validated and judged, and what it saves is the difference. Savings of
-several remedies do not add up.
+several such remedies do not add up (``combination`` has those that do).
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from mallocgame.explanation.remedy import FLAG, KEEP, NOT, PREFETCH, Remedy, source_of
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.invariants import InvariantParameter, moved_parameters
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, rectangles
 from mallocgame.program import Loop, Program, UseKind
 
-MAX_TRIED = 40  # stalls for which remedies are tried, the costliest first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
-    """A change of the mapping and the judged seconds that it alone would save."""
-
-    action: str
-    saved_seconds: float
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,50 +38,22 @@ class Stall:
     remedies: tuple[Remedy, ...]  # the best first; empty: none was found, or none was tried
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """The stalls of a mapping in order of cost."""
+def stalls(
+    program: Program, hierarchy: Hierarchy, mapping: Mapping, timeline: Timeline, idle: I64, limit: int
+) -> tuple[Stall, ...]:
+    """Return the stalls, the costliest first; remedies are tried for the first ``limit``.
 
-    total_seconds: float
-    stalled_seconds: float
-    mean_idle_bytes: int  # of fast memory, over the time of the run
-    capacity_bytes: int
-    stalls: tuple[Stall, ...]
-    invariants: tuple[InvariantParameter, ...]  # copied or read from layer 0 in each iteration of a loop
-
-    @property
-    def invariant_seconds(self) -> float:
-        """How long layer 0 is busy with loop-invariant parameters, beyond bringing each once."""
-        return sum(parameter.repeated_seconds for parameter in self.invariants)
-
-
-def explain(program: Program, hierarchy: Hierarchy, mapping: Mapping, *, limit: int = MAX_TRIED) -> Explanation:
-    """Explain a valid mapping; remedies are tried for the ``limit`` costliest stalls.
-
-    Times that a mapping spends reading slow memory instead of waiting for copies are not stalls and not listed.
+    ``idle`` is int64[T], the bytes of fast memory that are free at each step.
     """
-    timeline = simulate(program, hierarchy, mapping)
-    fastest = max(range(1, hierarchy.num_layers), key=lambda k: hierarchy.layers[k].bytes_per_second)
-    capacity = hierarchy.layers[fastest].capacity_bytes
-    idle = np.maximum(capacity - timeline.occupancy_bytes[:, fastest], 0)
     groups = sorted(_copies(mapping), key=lambda group: -_waited(mapping, timeline, group))
-    stalls = []
+    found = []
     for rank, group in enumerate(groups):
         waited = _waited(mapping, timeline, group)
         if waited <= 0:
             break
         tried = _remedies(program, hierarchy, mapping, timeline, group) if rank < limit else ()
-        stalls.append(_stall(program, mapping, group, waited, idle, tried))
-    seconds = timeline.elapsed_seconds + timeline.stall_seconds[:-1]
-    mean_idle = int((idle * seconds).sum() / seconds.sum()) if program.num_steps and seconds.sum() > 0 else capacity
-    return Explanation(
-        total_seconds=timeline.total_seconds,
-        stalled_seconds=float(timeline.stall_seconds.sum()),
-        mean_idle_bytes=mean_idle,
-        capacity_bytes=capacity,
-        stalls=tuple(stalls),
-        invariants=moved_parameters(program, hierarchy, mapping),
-    )
+        found.append(_stall(program, mapping, group, waited, idle, tried))
+    return tuple(found)
 
 
 def _copies(mapping: Mapping) -> Iterator[list[int]]:
@@ -118,7 +83,7 @@ def _stall(
     mapping: Mapping,
     group: list[int],
     waited: float,
-    idle: np.ndarray[tuple[int], np.dtype[np.int64]],
+    idle: I64,
     remedies: tuple[Remedy, ...],
 ) -> Stall:
     parts = [mapping.transfers[x] for x in group]
@@ -135,7 +100,7 @@ def _stall(
         executions=program.boundary_trip_count(after + 1, due),
         issued_after=steps[after].name if after >= 0 else "",
         due_before=steps[due].name if due < program.num_steps else "",
-        source=next((i.source for i in steps[due:] if i.source), ""),
+        source=source_of(program, due),
         idle_bytes=int(window.min()) if len(window) else 0,
         is_loop_invariant=parts[0].target != HOME and _invariant_loop(program, parts[0], after + 1) is not None,
         remedies=remedies,
@@ -159,11 +124,11 @@ def _remedies(
     program: Program, hierarchy: Hierarchy, mapping: Mapping, timeline: Timeline, group: list[int]
 ) -> tuple[Remedy, ...]:
     found = []
-    for action, changed in _changes(program, hierarchy, mapping, group):
+    for action, by, changed in _changes(program, hierarchy, mapping, group):
         if not validate(program, hierarchy, changed):
             saved = timeline.total_seconds - simulate(program, hierarchy, changed).total_seconds
             if saved > 1e-3 * timeline.total_seconds / max(program.num_steps, 1):
-                found.append(Remedy(action=action, saved_seconds=saved))
+                found.append(Remedy(action=action, saved_seconds=saved, ordered_by=by))
     best: dict[str, Remedy] = {}
     for remedy in sorted(found, key=lambda r: -r.saved_seconds):
         best.setdefault(remedy.action.split(":")[0], remedy)
@@ -172,15 +137,15 @@ def _remedies(
 
 def _changes(
     program: Program, hierarchy: Hierarchy, mapping: Mapping, group: list[int]
-) -> Iterator[tuple[str, Mapping]]:
-    """Yield (what, changed mapping); the part before a colon says which kind of remedy it is."""
+) -> Iterator[tuple[str, str, Mapping]]:
+    """Yield (what, what orders it, changed mapping); the part before a colon says which kind of remedy it is."""
     first = mapping.transfers[group[0]]
     place = first.source if first.target == HOME else first.target
     if place == HOME:
         return
     residency = mapping.residencies[place]
     tensor = program.tensors[residency.tensor]
-    yield "leave it in slow memory", without(mapping, {place})
+    yield "leave it in slow memory", KEEP, without(mapping, {place})
     issue, due = min(mapping.transfers[x].start_after for x in group) + 1, first.done_before
     if first.target != HOME and residency.start_step != HELD:
         loop = _invariant_loop(program, first, issue)
@@ -189,11 +154,12 @@ def _changes(
             if hoisted is not None:
                 yield (
                     "copy it once before the loop (XLA's flag, found by `mallocgame tune`, or mallocgame.hoist)",
+                    FLAG,
                     hoisted,
                 )
         for earlier in _earlier(program, issue):
             where = program.instructions[earlier - 1].name if earlier else "the program's start"
-            yield f"start the copy earlier: after {where}", _reissued(mapping, group, place, issue, earlier)
+            yield f"start the copy earlier: after {where}", PREFETCH, _reissued(mapping, group, place, issue, earlier)
     elif first.target == HOME:
         for later in (u.step for u in tensor.uses if u.step > due):
             moved = tuple(replace(x, done_before=later) if i in group else x for i, x in enumerate(mapping.transfers))
@@ -202,7 +168,7 @@ def _changes(
                 for i, r in enumerate(mapping.residencies)
             )
             where = program.instructions[later].name
-            yield f"give the write-back more time: until {where}", Mapping(residencies=stays, transfers=moved)
+            yield f"give the write-back more time: until {where}", NOT, Mapping(residencies=stays, transfers=moved)
 
 
 def _earlier(program: Program, issue: int) -> list[int]:

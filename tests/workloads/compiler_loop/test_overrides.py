@@ -1,8 +1,7 @@
-"""Orders: what they say, how they are spelt, and how refusals are met."""
+"""Overrides: what they say, how they are spelt, and how refusals are met."""
 
 import re
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,40 +11,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mallocgame.errors import InputError
+from mallocgame.explanation.placement import TensorPlacement, put_together, take_apart
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Program, Tensor, Use
-from mallocgame.workloads.compiler_loop.moves import Outlook, Part, Wishes, moves, put_together, take_apart
+from mallocgame.workloads.compiler_loop.moves import MoveEstimator, WantedMapping, moves
 from mallocgame.workloads.compiler_loop.overrides import (
     PREFERRED,
     SORT_ORDER,
     TENSOR_OVERRIDES,
     Action,
-    Decision,
-    decisions_of,
+    Override,
     definitions,
     environment_line,
     escape,
     options_of,
+    overrides_of,
 )
 from mallocgame.workloads.compiler_loop.realise import (
     MAX_REFUSALS,
-    Search,
+    OverrideSearch,
     _accepted,
     blamed,
     complete,
     improve,
     realise,
 )
-from mallocgame.workloads.compiler_loop.verify import Evaluation, Fate, fate_of
+from mallocgame.workloads.compiler_loop.verify import Evaluation, OverrideOutcome, outcome_of
 from mallocgame.workloads.xla.records import Position
 from tests.workloads.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, pinned, program
 
 REFUSAL = "MSA strict override failed for instruction '{}' operand {}, shape f32[9], defining instruction '{}': Out of"
 
 
-def pinned_part(tensor: int) -> Part:
-    return Part(residencies=(pinned(tensor, 0, 4),))
+def pinned_part(tensor: int) -> TensorPlacement:
+    return TensorPlacement(residencies=(pinned(tensor, 0, 4),))
 
 
 def test_toy_goal_is_valid() -> None:
@@ -53,7 +53,7 @@ def test_toy_goal_is_valid() -> None:
 
 
 def test_orders_of_a_mapping() -> None:
-    told = {(d.action, d.place, d.step, d.start_after) for d in decisions_of(program(), goal())}
+    told = {(d.action, d.place, d.step, d.start_after) for d in overrides_of(program(), goal())}
     assert told == {
         (Action.PREFETCH, Position(instruction="use_b", operand=1), 3, 0),
         (Action.PIN, Position(instruction="make.1", index=(1,)), 0, -1),
@@ -62,7 +62,7 @@ def test_orders_of_a_mapping() -> None:
 
 
 def test_empty_mapping_keeps_everything_by_its_definition() -> None:
-    told = decisions_of(program(), Mapping())
+    told = overrides_of(program(), Mapping())
     assert {d.action for d in told} == {Action.KEEP}
     assert {d.place.instruction for d in told} == {"weight.0", "make.1", "use_a.2"}
     assert [d.tensor for d in told] == [1, 0, 2]  # by the bytes that they move
@@ -70,16 +70,16 @@ def test_empty_mapping_keeps_everything_by_its_definition() -> None:
 
 def test_value_that_leaves_fast_memory_is_kept_at_its_later_use() -> None:
     early = Mapping(residencies=(pinned(1, 50, 3),))
-    (order,) = [d for d in decisions_of(program(), early) if d.tensor == 1]
-    assert (order.action, order.place) == (Action.KEEP, Position(instruction="use_b", operand=0, index=(2, 0)))
-    assert fate_of(order, program(), early) is Fate.REALISED
-    assert fate_of(order, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.CHANGED
+    (override,) = [d for d in overrides_of(program(), early) if d.tensor == 1]
+    assert (override.action, override.place) == (Action.KEEP, Position(instruction="use_b", operand=0, index=(2, 0)))
+    assert outcome_of(override, program(), early) is OverrideOutcome.REALISED
+    assert outcome_of(override, program(), Mapping(residencies=(pinned(1, 50, 4),))) is OverrideOutcome.CHANGED
 
 
 def test_pin_is_realised_only_to_the_last_use() -> None:
-    (pin,) = [d for d in decisions_of(program(), goal()) if d.action is Action.PIN]
-    assert fate_of(pin, program(), Mapping(residencies=(pinned(1, 50, 4),))) is Fate.REALISED
-    assert fate_of(pin, program(), Mapping(residencies=(pinned(1, 50, 3),))) is Fate.CHANGED
+    (pin,) = [d for d in overrides_of(program(), goal()) if d.action is Action.PIN]
+    assert outcome_of(pin, program(), Mapping(residencies=(pinned(1, 50, 4),))) is OverrideOutcome.REALISED
+    assert outcome_of(pin, program(), Mapping(residencies=(pinned(1, 50, 3),))) is OverrideOutcome.CHANGED
 
 
 def test_copy_that_is_asked_for_earlier_begins_after_the_use_before() -> None:
@@ -98,18 +98,18 @@ def test_copy_that_is_asked_for_earlier_begins_after_the_use_before() -> None:
     stay = Residency(tensor=0, layer=1, offset_bytes=0, start_step=5, end_step=6)
     copy = Transfer(tensor=0, source=HOME, target=0, start_after=4, done_before=5, size_bytes=50)
     parts = take_apart(Mapping(residencies=(stay,), transfers=(copy,)))
-    found = list(moves(longer, parts, np.ones(7), Wishes.of(longer, Mapping())))
-    assert {d.start_after for m in found for d in m.orders if d.action is Action.PREFER} == {3, 2}
+    found = list(moves(longer, parts, np.ones(7), WantedMapping.of(longer, Mapping())))
+    assert {d.start_after for m in found for d in m.overrides if d.action is Action.PREFER} == {3, 2}
 
 
 def test_use_is_not_kept_where_that_would_hit_a_fast_result() -> None:
     both = Mapping(residencies=(pinned(2, 0, 4), pinned(1, 50, 1)))  # use_a.2 reads slow and writes fast
-    told = [d.place for d in decisions_of(program(), both) if d.tensor == 1]
+    told = [d.place for d in overrides_of(program(), both) if d.tensor == 1]
     assert told == [Position(instruction="use_b", operand=0, index=(2, 0))]
 
 
 def test_spelling() -> None:
-    options = options_of([*decisions_of(program(), goal()), *definitions(program(), 1, Action.FIRST)], {"x": "1"})
+    options = options_of([*overrides_of(program(), goal()), *definitions(program(), 1, Action.FIRST)], {"x": "1"})
     assert options == {
         "x": "1",
         TENSOR_OVERRIDES: (
@@ -128,7 +128,7 @@ def test_spelling() -> None:
 
 
 def test_a_shell_hands_the_line_on_unchanged() -> None:
-    options = options_of(decisions_of(program(), goal()))
+    options = options_of(overrides_of(program(), goal()))
     (word,) = shlex.split(environment_line(options))
     assert word == f"LIBTPU_INIT_ARGS=--{TENSOR_OVERRIDES}={options[TENSOR_OVERRIDES]}"
     assert not set(str(options[TENSOR_OVERRIDES])) & set(' \\"\n')
@@ -154,51 +154,51 @@ def test_obedient_compiler_gets_all_orders_and_reaches_the_goal() -> None:
     search = fake.search()
     default = search.best.judged_seconds
     realise(search, program(), goal())
-    assert {d for d in search.decisions if d.action is not Action.FIRST} == set(decisions_of(program(), goal()))
-    assert {d.tensor for d in search.decisions if d.action is Action.FIRST} == {1}  # what is pinned
+    assert {d for d in search.overrides if d.action is not Action.FIRST} == set(overrides_of(program(), goal()))
+    assert {d.tensor for d in search.overrides if d.action is Action.FIRST} == {1}  # what is pinned
     assert search.best.mapping is not None
     assert search.best.judged_seconds < default
-    fates = {fate_of(d, program(), search.best.mapping) for d in decisions_of(program(), goal())}
-    assert fates == {Fate.REALISED}
+    outcomes = {outcome_of(d, program(), search.best.mapping) for d in overrides_of(program(), goal())}
+    assert outcomes == {OverrideOutcome.REALISED}
 
 
 def test_refused_order_is_withdrawn_and_the_rest_kept() -> None:
-    def refuse(orders: set[Decision]) -> str:
-        pins = any(d.action is Action.PIN for d in orders)
+    def refuse(overrides: set[Override]) -> str:
+        pins = any(d.action is Action.PIN for d in overrides)
         return REFUSAL.format("use_b", 0, "make.1") if pins else ""
 
     search = FakeCompiler(refuse).search()
     realise(search, program(), goal())
     assert {d.action for d in search.refused} == {Action.PIN, Action.FIRST}
-    assert {d.action for d in search.decisions} == {Action.PREFETCH, Action.KEEP}
+    assert {d.action for d in search.overrides} == {Action.PREFETCH, Action.KEEP}
     pin = next(d for d in search.refused if d.action is Action.PIN)
-    assert fate_of(pin, program(), search.best.mapping, refused=True) is Fate.REFUSED
-    assert fate_of(pin, program(), search.best.mapping) is Fate.CHANGED
+    assert outcome_of(pin, program(), search.best.mapping, refused=True) is OverrideOutcome.REFUSED
+    assert outcome_of(pin, program(), search.best.mapping) is OverrideOutcome.CHANGED
 
 
 @pytest.mark.parametrize("reason", ["the compiler ended without a word", REFUSAL.format("other", 3, "other")])
 def test_compiler_that_refuses_everything_leaves_the_default(reason: str) -> None:
-    fake = FakeCompiler(lambda orders: reason if orders else "")
+    fake = FakeCompiler(lambda overrides: reason if overrides else "")
     search = fake.search()
     default = search.best
     realise(search, program(), goal())
     improve(search, program(), HIERARCHY, goal())
     assert search.best is default
-    assert search.decisions == ()
+    assert search.overrides == ()
     assert len(fake.asked) < 60
 
 
 def test_refusals_are_met_in_few_compilations() -> None:
-    many = [Decision(action=Action.PIN, tensor=1, place=Position(instruction=f"x.{i}"), step=0) for i in range(100)]
-    fake = FakeCompiler(lambda orders: "no" if len(orders) > 40 else "")
+    many = [Override(action=Action.PIN, tensor=1, place=Position(instruction=f"x.{i}"), step=0) for i in range(100)]
+    fake = FakeCompiler(lambda overrides: "no" if len(overrides) > 40 else "")
     assert 20 < len(_accepted(fake.search(), [], many)) <= 40
     assert len(fake.asked) <= MAX_REFUSALS
 
 
 def test_a_disobedient_compiler_never_makes_it_worse() -> None:
     class Contrary(FakeCompiler):
-        def mapping(self, orders: set[Decision]) -> Mapping:
-            return Mapping() if orders else super().mapping(orders)
+        def mapping(self, overrides: set[Override]) -> Mapping:
+            return Mapping() if overrides else super().mapping(overrides)
 
     search = Contrary().search()
     default = search.best
@@ -208,30 +208,32 @@ def test_a_disobedient_compiler_never_makes_it_worse() -> None:
 
 
 def test_improve_finds_what_the_first_round_missed() -> None:
-    def refuse(orders: set[Decision]) -> str:  # the pin is taken only without the order to place it first
-        return REFUSAL.format("use_b", 0, "make.1") if {Action.PIN, Action.FIRST} <= {d.action for d in orders} else ""
+    def refuse(overrides: set[Override]) -> str:  # the pin is taken only without the override to place it first
+        return (
+            REFUSAL.format("use_b", 0, "make.1") if {Action.PIN, Action.FIRST} <= {d.action for d in overrides} else ""
+        )
 
     search = FakeCompiler(refuse).search()
     realise(search, program(), goal())
     missed = search.best.judged_seconds
     improve(search, program(), HIERARCHY, goal())
     assert search.best.judged_seconds < missed
-    assert Action.PIN in {d.action for d in search.decisions}
+    assert Action.PIN in {d.action for d in search.overrides}
 
 
 @pytest.mark.parametrize(("judged", "taken"), [(10.0, True), (10.00001, True), (10.1, False), (float("inf"), False)])
 def test_mapping_is_completed_where_that_costs_nothing(judged: float, taken: bool) -> None:
     own = Mapping(residencies=(pinned(2, 60, 4),))  # which is to be in slow memory
 
-    def evaluate(orders: Sequence[Decision]) -> Evaluation:
-        assert {d.action for d in orders} == {Action.KEEP}
+    def evaluate(overrides: Sequence[Override]) -> Evaluation:
+        assert {d.action for d in overrides} == {Action.KEEP}
         return Evaluation(options={"a": "b"}, mapping=None if judged > 1e9 else Mapping(), judged_seconds=judged)
 
     best = Evaluation(options={}, mapping=own, judged_seconds=10.0)
-    search = Search(evaluate=evaluate, deadline=time.monotonic() + 10, best=best)
+    search = OverrideSearch(evaluate=evaluate, deadline=lambda: float("inf"), best=best)
     complete(search, program(), Mapping())
     assert (search.best.mapping == Mapping()) == taken
-    assert (len(search.decisions) == 3) == taken
+    assert (len(search.overrides) == 3) == taken
     evaluations = search.evaluations
     complete(search, program(), own)  # nothing is missing where it is as wished
     assert search.evaluations == evaluations
@@ -255,15 +257,17 @@ def test_large_value_is_pinned_though_others_must_give_way() -> None:
         transfers=(Transfer(tensor=0, source=HOME, target=0, start_after=0, done_before=3, size_bytes=50),),
     )
     tight = replace(HIERARCHY, layers=(HIERARCHY.layers[0], replace(HIERARCHY.layers[1], capacity_bytes=70)))
-    outlook = Outlook(program=program(), hierarchy=tight)
+    estimator = MoveEstimator(program=program(), hierarchy=tight)
     parts = take_apart(own)
     assert put_together(parts) == own
     no_stalls = np.zeros(program().num_steps + 1)
-    (pin,) = [m for m in moves(program(), parts, no_stalls, Wishes.of(program(), goal())) if m.part == pinned_part(1)]
-    assert outlook.seconds(pin.expected(parts)) == float("inf")
-    roomy = outlook.make_room(parts, pin)
+    (pin,) = [
+        m for m in moves(program(), parts, no_stalls, WantedMapping.of(program(), goal())) if m.part == pinned_part(1)
+    ]
+    assert estimator.seconds(pin.expected(parts)) == float("inf")
+    roomy = estimator.make_room(parts, pin)
     assert roomy is not None
-    assert outlook.seconds(roomy.expected(parts)) < float("inf")
+    assert estimator.seconds(roomy.expected(parts)) < float("inf")
     assert {tensor for tensor, _ in roomy.displaced} == {0, 2}
 
 
@@ -272,13 +276,13 @@ def test_late_copy_is_asked_for_earlier_but_not_before_its_last_use() -> None:
     copy = Transfer(tensor=0, source=HOME, target=0, start_after=2, done_before=3, size_bytes=50)
     late = take_apart(Mapping(residencies=(weight,), transfers=(copy,)))
     stalls = np.array([0.0, 0.0, 0.0, 1.0, 0.0])
-    found = [m for m in moves(program(), late, stalls, Wishes.of(program(), Mapping())) if m.tensor == 0]
-    orders = {(d.action, d.start_after) for m in found for d in m.orders}
-    assert orders == {(Action.KEEP, -1), (Action.PREFER, 1), (Action.PREFER, -1)}
-    outlook = Outlook(program=program(), hierarchy=HIERARCHY)
-    early = min(found, key=lambda m: outlook.seconds(m.expected(late)))
-    assert outlook.seconds(early.expected(late)) < outlook.seconds(late)
-    assert options_of([d for m in found for d in m.orders if d.action is Action.PREFER])[PREFERRED] == (
+    found = [m for m in moves(program(), late, stalls, WantedMapping.of(program(), Mapping())) if m.tensor == 0]
+    overrides = {(d.action, d.start_after) for m in found for d in m.overrides}
+    assert overrides == {(Action.KEEP, -1), (Action.PREFER, 1), (Action.PREFER, -1)}
+    estimator = MoveEstimator(program=program(), hierarchy=HIERARCHY)
+    early = min(found, key=lambda m: estimator.seconds(m.expected(late)))
+    assert estimator.seconds(early.expected(late)) < estimator.seconds(late)
+    assert options_of([d for m in found for d in m.overrides if d.action is Action.PREFER])[PREFERRED] == (
         "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
         "override_options{logical_time:1}}"
         "overrides{hlo_operand_filter{instruction_name_regex:'use_b',operand_number:1},"
@@ -305,21 +309,21 @@ def test_one_of_two_copies_is_left_out_where_the_reader_writes_to_slow_memory() 
         for i in (0, 1)
     )
     parts = take_apart(Mapping(residencies=stays, transfers=copies))
-    found = [m for m in moves(twice, parts, np.ones(4), Wishes.of(twice, Mapping())) if not m.whole]
-    kept = {d.place for m in found for d in m.orders if d.action is Action.KEEP}
+    found = [m for m in moves(twice, parts, np.ones(4), WantedMapping.of(twice, Mapping())) if not m.whole]
+    kept = {d.place for m in found for d in m.overrides if d.action is Action.KEEP}
     assert kept == set()  # something may be born in fast memory where they begin: not safe
     apart = take_apart(Mapping(residencies=(stays[0], replace(stays[1], start_step=1)), transfers=copies))
-    found = [m for m in moves(twice, apart, np.ones(4), Wishes.of(twice, Mapping())) if not m.whole]
-    (move,) = [m for m in found if m.orders[0].action is Action.KEEP]
-    assert move.orders[0].place == Position(instruction="c", operand=3)
-    assert move.part == Part(residencies=stays[:1], transfers=copies[:1])
-    assert move.apply([move.orders[0]]) == move.orders
+    found = [m for m in moves(twice, apart, np.ones(4), WantedMapping.of(twice, Mapping())) if not m.whole]
+    (move,) = [m for m in found if m.overrides[0].action is Action.KEEP]
+    assert move.overrides[0].place == Position(instruction="c", operand=3)
+    assert move.part == TensorPlacement(residencies=stays[:1], transfers=copies[:1])
+    assert move.apply([move.overrides[0]]) == move.overrides
 
 
 def test_blame_falls_on_the_operand_else_on_the_definition() -> None:
-    orders = decisions_of(program(), goal())
-    prefetch = [d for d in orders if d.action is Action.PREFETCH]
-    pin = [d for d in orders if d.action is Action.PIN]
-    assert blamed(REFUSAL.format("use_b", 1, "weight.0"), orders) == prefetch
-    assert blamed(REFUSAL.format("use_b", 0, "make.1"), orders) == pin
-    assert blamed("something else", orders) == []
+    overrides = overrides_of(program(), goal())
+    prefetch = [d for d in overrides if d.action is Action.PREFETCH]
+    pin = [d for d in overrides if d.action is Action.PIN]
+    assert blamed(REFUSAL.format("use_b", 1, "weight.0"), overrides) == prefetch
+    assert blamed(REFUSAL.format("use_b", 0, "make.1"), overrides) == pin
+    assert blamed("something else", overrides) == []

@@ -1,0 +1,83 @@
+"""Why a program is slower than its memory allows, and what would mend it; every figure is the judge's."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mallocgame.explanation.combination import Combination, combine
+from mallocgame.explanation.invariants import InvariantParameter, moved_parameters
+from mallocgame.explanation.peaks import Peak, peaks
+from mallocgame.explanation.remedy import Remedy
+from mallocgame.explanation.slow_reads import DataMovement, SlowTensor, data_movements, slow_tensors
+from mallocgame.explanation.stalls import Stall, stalls
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.mapping import Mapping
+from mallocgame.program import Program
+
+__all__ = [
+    "Combination",
+    "DataMovement",
+    "Explanation",
+    "InvariantParameter",
+    "Peak",
+    "Remedy",
+    "SlowTensor",
+    "Stall",
+    "explain",
+]
+
+MAX_TRIED = 40  # stalls and tensors for which remedies are tried, the costliest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Where the time of a mapping goes. Stalls and tensors come in order of cost."""
+
+    total_seconds: float
+    stalled_seconds: float
+    mean_idle_bytes: int  # of fast memory, over the time of the run
+    capacity_bytes: int
+    stalls: tuple[Stall, ...]
+    slow: tuple[SlowTensor, ...]  # read or written in slow memory, though fast memory would save time
+    invariants: tuple[InvariantParameter, ...]  # copied or read from layer 0 in each iteration of a loop
+    movements: tuple[DataMovement, ...]  # instructions that only move or copy data
+    peaks: tuple[Peak, ...]  # of each layer
+    combination: Combination | None  # changes that go well together; None: no better mapping was given
+
+
+def explain(
+    program: Program,
+    hierarchy: Hierarchy,
+    mapping: Mapping,
+    *,
+    better: Mapping | None = None,
+    limit: int = MAX_TRIED,
+) -> Explanation:
+    """Explain a valid mapping.
+
+    Args:
+        program: the program.
+        hierarchy: its memory.
+        mapping: what is explained.
+        better: a valid mapping that a solver has found; the way there is cut into remedies that add up.
+        limit: remedies are tried one by one for so many stalls, and so many tensors in slow memory.
+    """
+    timeline = simulate(program, hierarchy, mapping)
+    fastest = max(range(1, hierarchy.num_layers), key=lambda k: hierarchy.layers[k].bytes_per_second)
+    capacity = hierarchy.layers[fastest].capacity_bytes
+    idle = np.maximum(capacity - timeline.occupancy_bytes[:, fastest], 0)
+    seconds = timeline.elapsed_seconds + timeline.stall_seconds[:-1]
+    mean_idle = int((idle * seconds).sum() / seconds.sum()) if program.num_steps and seconds.sum() > 0 else capacity
+    return Explanation(
+        total_seconds=timeline.total_seconds,
+        stalled_seconds=float(timeline.stall_seconds.sum()),
+        mean_idle_bytes=mean_idle,
+        capacity_bytes=capacity,
+        stalls=stalls(program, hierarchy, mapping, timeline, idle, limit),
+        slow=slow_tensors(program, hierarchy, mapping, timeline, fastest, limit),
+        invariants=moved_parameters(program, hierarchy, mapping),
+        movements=data_movements(program, timeline),
+        peaks=peaks(program, hierarchy, mapping),
+        combination=None if better is None else combine(program, hierarchy, mapping, better),
+    )

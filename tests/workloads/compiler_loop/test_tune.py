@@ -1,0 +1,382 @@
+"""A tuning run: what it keeps, what it drops, when it ends; a compiler that is recorded, slow, killed or refuses."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mallocgame
+from mallocgame.compiler_options import load_about, save_compiler_options
+from mallocgame.errors import InputError, TraceError
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.program import Program
+from mallocgame.solver import SolveResult
+from mallocgame.workloads.compiler_loop import tune as tune_module
+from mallocgame.workloads.compiler_loop.final_check import FinalCheck
+from mallocgame.workloads.compiler_loop.inject import inject
+from mallocgame.workloads.compiler_loop.overrides import TENSOR_OVERRIDES, Override
+from mallocgame.workloads.compiler_loop.run_folder import LOCK, OPTIONS, STATE, RunFolder, State
+from mallocgame.workloads.compiler_loop.tune import Settings, Tuned, tune
+from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
+from mallocgame.workloads.xla.compiler import Compilation, Options
+from tests.paths import ROOT
+from tests.workloads.compiler_loop.test_verify import Recorded, faster, target
+
+PROGRAM = "mallocgame.workloads.models:lstm"
+
+
+def on_paper(program: Program, hierarchy: Hierarchy, *, seconds: float = 1.0, **others: Any) -> SolveResult:
+    """A solver that promises much at once."""
+    return SolveResult(
+        mapping=faster(), seconds=1e-9, lower_bound_seconds=0.0, status="feasible", solve_seconds=seconds
+    )
+
+
+def run(folder: Path | None, compiler: Recorded, **settings: Any) -> Tuned:
+    given = {"seconds": 2.0, "solver_seconds": 0.2, "folder": folder, **settings}
+    return tune(PROGRAM, chip="v5e", settings=Settings(solve=on_paper, **given), compiler=compiler)
+
+
+def improve_each_time(monkeypatch: pytest.MonkeyPatch, most: int = 3) -> None:
+    """Let each of the first evaluations be better than the one before, by other options."""
+    count = 0
+
+    def evaluate(self: Target, overrides: object, flags: Options | None = None, *, deadline: float = 0.0) -> Evaluation:
+        nonlocal count
+        count = min(count + 1, most)
+        options: Options = {"step": str(count)}
+        return replace(self.default(), options=options, judged_seconds=self.default_seconds * (1 - 0.1 * count))
+
+    monkeypatch.setattr(Target, "evaluate", evaluate)
+
+
+def full_compilation_of(answer: Callable[[Options], Compilation | None]) -> Recorded:
+    """A compiler whose full compilations end as ``answer`` says."""
+
+    class Late(Recorded):
+        def compile(self, *given: Any, full: bool = False, **others: Any) -> Compilation:
+            done = super().compile(*given, full=full, **others)
+            return (answer(dict(given[2] or {})) if full else None) or done
+
+    return Late()
+
+
+def failed(error: str, inconclusive: bool = False) -> Compilation:
+    return Compilation(log="", hlo="", seconds=0.1, finished=False, error=error, inconclusive=inconclusive)
+
+
+def test_what_is_legal_to_the_end_is_recommended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    improve_each_time(monkeypatch)
+    found = run(tmp_path, Recorded())
+    assert found.options == mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"step": "3"}
+    assert found.unchecked == ""
+    assert load_about(tmp_path / OPTIONS)["compiled_to_its_end"] == "yes"
+    assert found.judged_seconds == pytest.approx(0.7 * found.default_seconds)
+
+
+def test_what_is_illegal_at_the_end_gives_way_to_what_was_best_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    improve_each_time(monkeypatch)
+    refused = failed("JaxRuntimeError: INTERNAL: late")
+    found = run(tmp_path, full_compilation_of(lambda options: refused if options.get("step") == "3" else None))
+    assert found.options == mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"step": "2"}
+    assert found.judged_seconds == pytest.approx(0.8 * found.default_seconds)
+    assert mallocgame.load_compiler_options(tmp_path / "illegal-options.json") == {"step": "3"}
+
+
+def test_when_all_are_illegal_the_default_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    improve_each_time(monkeypatch)
+    compiler = full_compilation_of(lambda options: failed("JaxRuntimeError: late") if options else None)
+    found = run(tmp_path, compiler)
+    assert found.options == {}
+    assert found.judged_seconds == found.default_seconds
+    assert not (tmp_path / OPTIONS).exists()
+    result = inject(target(compiler), faster(), seconds=1.0)
+    assert result.options == {}
+    assert result.judged_seconds == result.default_seconds
+
+
+@pytest.mark.parametrize("reason", ["did not finish within 3 s", "ended without a word"])
+def test_a_slow_or_killed_full_compilation_is_no_refusal(
+    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    improve_each_time(monkeypatch)
+    asked: list[Options] = []
+
+    def answer(options: Options) -> Compilation | None:
+        asked.append(options)
+        return failed(reason, inconclusive=True) if options else None
+
+    found = run(tmp_path, full_compilation_of(answer))
+    assert found.options == mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"step": "3"}
+    assert reason in found.unchecked
+    assert reason in str(load_about(tmp_path / OPTIONS)["compiled_to_its_end"])
+    assert [options for options in asked if options] == [{"step": "3"}] * 2  # tried again, then kept
+    result = inject(target(full_compilation_of(answer)), faster(), seconds=1.0)
+    assert result.options == {"step": "3"}
+    assert reason in result.why_not_full
+
+
+def test_a_killed_evaluation_is_tried_again_and_is_no_refusal() -> None:
+    class Dying(Recorded):
+        def __init__(self, deaths: int) -> None:
+            super().__init__()
+            self.deaths = deaths
+
+        def compile(self, *given: Any, hlo: bool = True, **others: Any) -> Compilation:
+            done = super().compile(*given, hlo=hlo, **others)
+            self.deaths -= not hlo
+            return done if hlo or self.deaths < 0 else failed("ended without a word", inconclusive=True)
+
+    assert target(Dying(1)).evaluate(()).error == ""
+    found = target(Dying(9)).evaluate(())
+    assert found.inconclusive
+    assert found.mapping is None
+
+
+def test_a_log_that_breaks_off_is_no_refusal() -> None:
+    class Cut(Recorded):
+        def compile(self, *given: Any, hlo: bool = True, **others: Any) -> Compilation:
+            done = super().compile(*given, hlo=hlo, **others)
+            return done if hlo else replace(done, log=done.log[: len(done.log) // 2])
+
+    found = target(Cut()).evaluate(())
+    assert found.inconclusive
+    assert "not readable" in found.error
+
+
+def test_a_run_that_cannot_evaluate_keeps_what_an_earlier_one_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        improve_each_time(patched)
+        run(tmp_path, Recorded())
+    before = [(tmp_path / name).read_bytes() for name in (STATE, OPTIONS)]
+
+    class Slow(Recorded):
+        def compile(self, *given: Any, hlo: bool = True, **others: Any) -> Compilation:
+            done = super().compile(*given, hlo=hlo, **others)
+            return done if hlo else failed("did not finish within 60 s", inconclusive=True)
+
+    said: list[str] = []
+    found = run(tmp_path, Slow(), say=said.append)
+    assert found.options == {}
+    assert [(tmp_path / name).read_bytes() for name in (STATE, OPTIONS)] == before
+    assert any("is kept" in line for line in said)
+
+
+def test_worse_options_never_replace_better_ones(tmp_path: Path) -> None:
+    with RunFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
+        for judged, expected in ((3.0, 3.0), (2.0, 2.0), (2.5, 2.0), (1.0, 1.0)):
+            state = State(rounds=1, judged_seconds=judged, flags={}, overrides=())
+            folder.save(state, {"a": str(judged)}, {"judged_seconds": judged})
+            assert mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"a": str(expected)}
+            assert json.loads((tmp_path / STATE).read_text())["judged_seconds"] == expected
+    save_compiler_options(tmp_path / OPTIONS, {"other": True}, {"chip": "v4", "judged_seconds": 9.0})
+    with pytest.raises(InputError, match="'v4', not 'v5e'"), RunFolder.open_for(tmp_path, {"chip": "v5e"}):
+        pass
+
+
+def test_two_runs_in_a_folder_are_told(tmp_path: Path) -> None:
+    with RunFolder.open_for(tmp_path, {}):
+        with pytest.raises(InputError, match=rf"another run works in this folder \(process {os.getpid()}\)"):
+            run(tmp_path, Recorded())
+        with pytest.raises(InputError, match="another run"), RunFolder.open_for(tmp_path, {}):
+            pass
+    with (tmp_path / LOCK).open() as lock:  # it is free again
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+KILLED = """
+import os, signal, sys, tempfile
+from pathlib import Path
+from mallocgame import files
+from mallocgame.workloads.compiler_loop.run_folder import RunFolder, State
+
+def saves(folder):
+    with RunFolder.open_for(folder, {"chip": "v5e"}) as found:
+        for judged in (3.0, 2.0, 1.0):
+            state = State(rounds=1, judged_seconds=judged, flags={"a": "1"}, overrides=())
+            found.save(state, {"a": "1", "judged": str(judged)}, {"judged_seconds": judged})
+            print(judged, flush=True)
+
+def dies(limit):
+    count = 0
+    def counted(function):
+        def call(*given, **others):
+            nonlocal count
+            count += 1
+            if count == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done = function(*given, **others)
+            count += 1
+            if count == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+        return call
+    tempfile.mkstemp = counted(tempfile.mkstemp)
+    Path.write_text, Path.replace, Path.chmod = map(counted, (Path.write_text, Path.replace, Path.chmod))
+
+for limit in range(1, 10**6):
+    folder = Path(sys.argv[1]) / str(limit)
+    child = os.fork()
+    if child == 0:
+        dies(limit)
+        saves(folder)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    with RunFolder.open_for(folder, {"chip": "v5e"}) as found:
+        state, best = found.load(), found.best_seconds()
+    kept = sorted(x.name for x in folder.iterdir())
+    print("after", limit, state and state.judged_seconds, best, ",".join(kept), flush=True)
+    if not status:
+        break
+"""
+
+
+def test_a_run_may_be_killed_at_any_write(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    said, deaths = float("inf"), 0
+    for line in done.stdout.splitlines():
+        if not line.startswith("after"):
+            said = float(line)  # was told to be saved
+            continue
+        _, _, state, best, names = line.split()
+        assert state == "None" or float(state) <= said
+        assert float(best) <= said
+        assert state == "None" or float(state) <= float(best)  # what is recommended can be gone on from
+        assert set(names.split(",")) <= {LOCK, STATE, OPTIONS}  # nothing is left behind
+        said, deaths = float("inf"), deaths + 1
+    assert deaths > 40  # 3 saves of 2 files, 4 calls each, before and after
+
+
+def test_ctrl_c_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = 0
+
+    def evaluate(self: Target, overrides: object, flags: Options | None = None, *, deadline: float = 0.0) -> Evaluation:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise KeyboardInterrupt
+        return replace(self.default(), options={"a": "b"}, judged_seconds=self.default_seconds / (1 + calls))
+
+    monkeypatch.setattr(Target, "evaluate", evaluate)
+    found = run(tmp_path, Recorded(), seconds=60)
+    assert found.interrupted
+    assert found.options == mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"a": "b"}
+    assert found.unchecked == "interrupted"
+
+
+def test_nothing_to_win_on_paper_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_module, "LEAST_HEADROOM", 1.0)
+    compiler, said = Recorded(), list[str]()
+    run(None, compiler, seconds=60, say=said.append)
+    assert any("the search ends" in line for line in said)
+    assert not any(TENSOR_OVERRIDES in options for options in compiler.asked)
+
+
+def test_nothing_unchanged_is_compiled_to_its_end_at_the_end() -> None:
+    full: list[Options] = []
+    run(None, full_compilation_of(lambda options: full.append(options)))  # type: ignore[func-returns-value]
+    assert full == [{}]  # beside the search, to learn how long it takes
+
+
+def test_tuning_is_resumed_and_refuses_what_is_not_its_own(tmp_path: Path) -> None:
+    run(tmp_path, Recorded(), full=False)
+    state = json.loads((tmp_path / STATE).read_text())
+    assert state["rounds"] >= 1
+    said: list[str] = []
+    run(tmp_path, Recorded(), full=False, say=said.append)
+    assert any("going on from" in line for line in said)
+    assert json.loads((tmp_path / STATE).read_text())["rounds"] > state["rounds"]
+    for changed, reason in (({"libtpu": "0.0.1"}, r"libtpu '0\.0\.1'"), ({"schedule": "x"}, "schedule 'x'")):
+        (tmp_path / STATE).write_text(json.dumps(state | changed))
+        with pytest.raises(InputError, match=reason):
+            run(tmp_path, Recorded(), full=False)
+    (tmp_path / STATE).write_text('{"overrides": 3}')
+    with pytest.raises(TraceError, match="not the state of a tuning run"):
+        run(tmp_path, Recorded(), full=False)
+
+
+def test_a_state_of_the_first_version_is_read(tmp_path: Path) -> None:
+    run(tmp_path, Recorded(), full=False)
+    state = json.loads((tmp_path / STATE).read_text())
+    old = {key: value for key, value in state.items() if key not in ("schedule", "overrides")}
+    (tmp_path / STATE).write_text(json.dumps(old | {"version": 1, "decisions": []}))
+    said: list[str] = []
+    run(tmp_path, Recorded(), full=False, say=said.append)
+    assert any("going on from" in line for line in said)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_bad_budget(seconds: float) -> None:
+    with pytest.raises(InputError, match="budget > 0"):
+        Settings(solve=on_paper, seconds=seconds)
+
+
+class Taking(Recorded):
+    """Full compilations take some time, and are ended when that is told."""
+
+    def __init__(self, full_seconds: float) -> None:
+        super().__init__()
+        self.full_seconds = full_seconds
+
+    def compile(self, *given: Any, full: bool = False, **others: Any) -> Compilation:
+        done = super().compile(*given, full=full, **others)
+        begin, stop = time.monotonic(), others.get("stop")
+        while full and time.monotonic() - begin < self.full_seconds:
+            if time.monotonic() - begin > others["timeout_seconds"] or (stop is not None and stop.is_set()):
+                return failed("did not finish", inconclusive=True)
+            time.sleep(0.01)
+        return replace(done, seconds=time.monotonic() - begin)
+
+
+def test_the_search_ends_in_time_for_the_check() -> None:
+    whole = replace(target(Taking(0.2)), usual_seconds=0.01)
+    with FinalCheck(whole, time.monotonic(), 10.0) as final:
+        time.sleep(0.6)
+        assert final.default is not None
+        assert final.deadline - final.search_deadline() == pytest.approx(1.25 * final.default.compile_seconds)
+        assert final.check([{"a": "b"}], lambda text: None).why_not == ""
+    assert time.monotonic() < final.deadline
+
+
+def test_where_the_check_takes_too_long_there_is_none() -> None:
+    whole = replace(target(Taking(9.0)), usual_seconds=0.01)
+    begin = time.monotonic()
+    with FinalCheck(whole, begin, 1.0) as final:
+        time.sleep(0.8)
+        assert not final.is_affordable()
+        assert final.search_deadline() == final.deadline
+        checked = final.check([{"a": "b"}], lambda text: None)
+    assert "takes about 1 s" in checked.why_not
+    assert time.monotonic() - begin < 2.0
+
+
+def test_a_run_takes_as_long_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    improve_each_time(monkeypatch, most=9)
+    begin = time.monotonic()
+    found = run(None, Taking(0.5), seconds=4.0)
+    assert found.unchecked == ""
+    assert time.monotonic() - begin < 4.3
+
+
+def test_overrides_survive_the_disk(tmp_path: Path) -> None:
+    from mallocgame.workloads.compiler_loop.overrides import overrides_of
+    from tests.workloads.compiler_loop.fake import goal, program
+
+    given: tuple[Override, ...] = overrides_of(program(), goal())
+    with RunFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
+        folder.save(State(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given), {"f": "1"}, {})
+        assert folder.load() == State(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given)

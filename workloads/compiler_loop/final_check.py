@@ -1,0 +1,111 @@
+"""Compilations to the end: how long one takes is learned beside the search, and the search ends in time for it.
+
+A compilation that is ended after memory-space assignment misses what is illegal only later. The default program is
+compiled to its end in the background, with low priority, while the search goes on; then it is known how long before
+the deadline the best options have to be there.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mallocgame.workloads.compiler_loop.verify import FullCompile, Target
+from mallocgame.workloads.xla.compiler import Options
+
+USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of docs/compiler_loop.md
+SAFETY = 1.25
+LARGEST_SHARE = 0.5  # of the time, for the check; where it takes more there is none
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Which of the candidates stands after the check. ``index`` is their number if all were refused."""
+
+    index: int
+    done: FullCompile | None  # of that candidate; None: not compiled
+    why_not: str = ""  # it was not compiled to its end; empty: it was
+
+
+class FinalCheck:
+    """The end of a run of ``seconds``, which began at ``begin`` on ``time.monotonic``'s clock.
+
+    A context manager: what compiles in the background is stopped at its end.
+    """
+
+    def __init__(self, target: Target, begin: float, seconds: float, wanted: bool = True) -> None:
+        self._target, self._begin, self._seconds, self._wanted = target, begin, seconds, wanted
+        self._stop = threading.Event()
+        self._started = float("inf")
+        self._thread: threading.Thread | None = None
+        self.default: FullCompile | None = None  # as soon as it is known
+
+    def __enter__(self) -> "FinalCheck":
+        if self._wanted:
+            self._thread = threading.Thread(target=self._compile_default, daemon=True)
+            self._started = time.monotonic()
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _compile_default(self) -> None:
+        found = self._target.compile_fully({}, timeout_seconds=self._seconds, background=True, stop=self._stop)
+        if not found.error:
+            self.default = found
+
+    @property
+    def deadline(self) -> float:
+        """When the user wants to have the result."""
+        return self._begin + self._seconds
+
+    def estimated_seconds(self) -> float:
+        """Return how long a full compilation will take: measured, or what is known so far."""
+        if self.default is not None:
+            return self.default.compile_seconds
+        running = self._thread is not None and self._thread.is_alive()
+        so_far = time.monotonic() - self._started if running else 0.0
+        return max(so_far, USUAL_RATIO * self._target.usual_seconds)
+
+    def is_affordable(self) -> bool:
+        """Whether the check takes a small enough part of the time."""
+        return self._wanted and self.estimated_seconds() <= LARGEST_SHARE * self._seconds
+
+    def search_deadline(self) -> float:
+        """Return when the search has to end, as far as is known now."""
+        reserve = SAFETY * self.estimated_seconds() if self.is_affordable() else 0.0
+        return self.deadline - reserve
+
+    def check(self, candidates: Sequence[Options], say: Say) -> Checked:
+        """Compile the best candidate to its end; where the compiler refuses it, others, ever further down.
+
+        A compilation that is too slow, or dies, is no refusal: the candidate stands, unchecked.
+        """
+        if not self._wanted:
+            return Checked(index=0, done=None, why_not="not asked for")
+        at, gap = 0, 1
+        while at < len(candidates):
+            expected, left = self.estimated_seconds(), self.deadline - time.monotonic()
+            if left < min(expected, LARGEST_SHARE * self._seconds):
+                return Checked(index=at, done=None, why_not=f"it takes about {expected:.0f} s, {max(left, 0):.0f} left")
+            self._stop.set()  # the default's has served its purpose
+            say(f"compiling the best to its end, about {expected:.0f} s")
+            done = self._compile(candidates[at])
+            if not done.error:
+                return Checked(index=at, done=done)
+            if done.inconclusive:
+                return Checked(index=at, done=None, why_not=done.error)
+            say(f"the compiler refuses this at its end: {done.error[:200]}")
+            at, gap = at + gap, 2 * gap
+        return Checked(index=len(candidates), done=None)
+
+    def _compile(self, options: Options) -> FullCompile:
+        done = self._target.compile_fully(options, timeout_seconds=max(self.deadline - time.monotonic(), 0.1))
+        if done.inconclusive and self.deadline - time.monotonic() > self.estimated_seconds():
+            done = self._target.compile_fully(options, timeout_seconds=self.deadline - time.monotonic())
+        return done

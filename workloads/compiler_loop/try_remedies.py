@@ -1,0 +1,58 @@
+"""Remedies of an explanation in the real compiler: one after the other, each on top of those that it took."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mallocgame.explanation import Remedy
+from mallocgame.explanation.invariants import invariant_parameters
+from mallocgame.mapping import Mapping, hoisted
+from mallocgame.program import Program
+from mallocgame.workloads.compiler_loop.flags import hoist_limits_kib
+from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Override, overrides_of
+from mallocgame.workloads.compiler_loop.verify import Target, carry_over
+from mallocgame.workloads.xla.compiler import Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What the compiler made of remedies. ``judged_seconds`` is by the remedy's number, with those before it."""
+
+    judged_seconds: dict[int, float]
+    error: str  # of the last remedy that it refused, empty if it took all
+
+
+def try_remedies(
+    target: Target, made_for: Program, better: Mapping, remedies: Sequence[Remedy], seconds: float
+) -> Tried:
+    """Give the compiler what each remedy changes toward ``better``, as far as there are overrides and flags for it.
+
+    A remedy that is refused, or makes the program slower, is left out of those after it.
+    """
+    until = time.monotonic() + seconds
+    program = target.trace.program
+    wanted = overrides_of(program, carry_over(better, made_for, program))
+    name_to_tensor = {(t.name, t.size_bytes): i for i, t in enumerate(program.tensors)}
+    given: tuple[Override, ...] = ()
+    flags: Options = {}
+    best, judged, error = target.default_seconds, dict[int, float](), ""
+    limits = hoist_limits_kib(program, target.trace.hierarchy.layers[1].capacity_bytes)
+    invariant = set(invariant_parameters(program)) if hoisted(made_for, better) else set()
+    for number, remedy in enumerate(remedies):
+        if not remedy.ordered_by or time.monotonic() >= until:
+            continue
+        changed = {
+            name_to_tensor.get((made_for.tensors[t].name, made_for.tensors[t].size_bytes)) for t in remedy.tensors
+        }
+        more = tuple(o for o in wanted if o.tensor in changed)
+        with_flag: Options = {HOIST_LIMIT: str(limits[0])} if changed & invariant and limits else {}
+        if with_flag.items() <= flags.items() and not more:
+            continue
+        found = target.evaluate((*given, *more), flags | with_flag, deadline=until)
+        if found.mapping is None:
+            error = error if found.inconclusive else found.error
+            continue
+        judged[number] = found.judged_seconds
+        if found.judged_seconds <= best:
+            best, given, flags = found.judged_seconds, (*given, *more), flags | with_flag
+    return Tried(judged_seconds=judged, error=error)
