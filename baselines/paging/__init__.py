@@ -26,10 +26,19 @@ from mallocgame.baselines.paging.policy import Guarantee, Hint, Policy, get_poli
 from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
 from mallocgame.baselines.paging.predict.learned import LearnedBits, learned_bits
 from mallocgame.baselines.paging.predict.online import online_bits
-from mallocgame.baselines.paging.readers import read_csv, read_mooncake, read_oracle, read_text, read_trace
+from mallocgame.baselines.paging.readers import (
+    ReadOptions,
+    read_csv,
+    read_mooncake,
+    read_oracle,
+    read_prompts,
+    read_sized,
+    read_text,
+    read_trace,
+)
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
 from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, Row, flip_study, parse_sizes, study
-from mallocgame.baselines.paging.trace import Context, PageTrace, from_chunks, from_ids, next_use
+from mallocgame.baselines.paging.trace import Context, PageTrace, Prompts, from_chunks, from_ids, from_keys, next_use
 
 __all__ = [
     "ARRIVAL",
@@ -45,6 +54,8 @@ __all__ = [
     "LearnedBits",
     "PageTrace",
     "Policy",
+    "Prompts",
+    "ReadOptions",
     "Recording",
     "Result",
     "Row",
@@ -61,6 +72,7 @@ __all__ = [
     "flip_study",
     "from_chunks",
     "from_ids",
+    "from_keys",
     "get_policy",
     "harmonic",
     "kv_cache",
@@ -79,6 +91,8 @@ __all__ = [
     "read_csv",
     "read_mooncake",
     "read_oracle",
+    "read_prompts",
+    "read_sized",
     "read_text",
     "read_trace",
     "reads_only",
