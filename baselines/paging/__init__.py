@@ -18,6 +18,7 @@ from mallocgame.baselines.paging.bits import (
     phase_bits,
 )
 from mallocgame.baselines.paging.bridge import TiledProgram, tile_program
+from mallocgame.baselines.paging.closure import CLOSURES, close_bits, with_prompts
 from mallocgame.baselines.paging.combine import combine, policy_from_name
 from mallocgame.baselines.paging.engine import Job, Recording, Result, check_events, record, simulate
 from mallocgame.baselines.paging.generators import cyclic, kv_cache, moe_decode, zipf
@@ -37,13 +38,15 @@ from mallocgame.baselines.paging.readers import (
     read_trace,
 )
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
-from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, Row, flip_study, parse_sizes, study
+from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, PROMPT, Row, flip_study, parse_sizes, study
 from mallocgame.baselines.paging.trace import Context, PageTrace, Prompts, from_chunks, from_ids, from_keys, next_use
 
 __all__ = [
     "ARRIVAL",
     "CLASSICAL",
+    "CLOSURES",
     "ONE_BIT",
+    "PROMPT",
     "AccessTrace",
     "Context",
     "Errors",
@@ -63,6 +66,7 @@ __all__ = [
     "TiledProgram",
     "as_bits",
     "check_events",
+    "close_bits",
     "combine",
     "count_errors",
     "cyclic",
@@ -103,5 +107,6 @@ __all__ = [
     "study",
     "threshold_bits",
     "tile_program",
+    "with_prompts",
     "zipf",
 ]
