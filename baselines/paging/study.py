@@ -15,11 +15,11 @@ from mallocgame.baselines.paging.policy import Hint, Hints, Policy
 from mallocgame.baselines.paging.trace import PageTrace, from_ids, next_use
 from mallocgame.errors import InputError
 
-CLASSICAL = ("lru", "fifo", "clock", "lfu", "arc", "s3-fifo", "sieve", "w-tinylfu", "marker")
-ONE_BIT = ("fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "lru0+lru", "mark0~marker")
+CLASSICAL = ("lru", "fifo", "clock", "lfu", "arc", "s3-fifo", "sieve", "w-tinylfu", "2q", "lirs", "lecar", "marker")
+ONE_BIT = ("fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "lru0+lru", "guard-lru0", "mark0~marker")
 PROMPT = ("prefix-lru", "prefix-lru0", "prefix-lru0+prefix-lru")
 _DISCARD = (Hint.DISCARD, Hint.PROMPT_DISCARD)
-ARRIVAL = ("blind-oracle", "blind-oracle+lru", "predictive-marker", "lmarker", "lnonmarker+marker")
+ARRIVAL = ("blind-oracle", "blind-oracle+lru", "relaxed-belady", "predictive-marker", "lmarker", "lnonmarker+marker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

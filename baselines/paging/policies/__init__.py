@@ -4,11 +4,30 @@ from mallocgame.baselines.paging.policies import (
     adaptive,
     arrival,
     frequency,
+    guard,
+    lecar,
+    lirs,
     marking,
     offline,
     one_bit,
     prefix,
     recency,
+    relaxed,
+    two_queue,
 )
 
-__all__ = ["adaptive", "arrival", "frequency", "marking", "offline", "one_bit", "prefix", "recency"]
+__all__ = [
+    "adaptive",
+    "arrival",
+    "frequency",
+    "guard",
+    "lecar",
+    "lirs",
+    "marking",
+    "offline",
+    "one_bit",
+    "prefix",
+    "recency",
+    "relaxed",
+    "two_queue",
+]
