@@ -18,6 +18,7 @@ from mallocgame.baselines.paging.bits import (
     phase_bits,
 )
 from mallocgame.baselines.paging.bridge import TiledProgram, tile_program
+from mallocgame.baselines.paging.closure import CLOSURES, close_bits, with_prompts
 from mallocgame.baselines.paging.combine import combine, policy_from_name
 from mallocgame.baselines.paging.engine import Job, Recording, Result, check_events, record, simulate
 from mallocgame.baselines.paging.generators import cyclic, kv_cache, moe_decode, zipf
@@ -26,15 +27,26 @@ from mallocgame.baselines.paging.policy import Guarantee, Hint, Policy, get_poli
 from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
 from mallocgame.baselines.paging.predict.learned import LearnedBits, learned_bits
 from mallocgame.baselines.paging.predict.online import online_bits
-from mallocgame.baselines.paging.readers import read_csv, read_mooncake, read_oracle, read_text, read_trace
+from mallocgame.baselines.paging.readers import (
+    ReadOptions,
+    read_csv,
+    read_mooncake,
+    read_oracle,
+    read_prompts,
+    read_sized,
+    read_text,
+    read_trace,
+)
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
-from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, Row, flip_study, parse_sizes, study
-from mallocgame.baselines.paging.trace import Context, PageTrace, from_chunks, from_ids, next_use
+from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, PROMPT, Row, flip_study, parse_sizes, study
+from mallocgame.baselines.paging.trace import Context, PageTrace, Prompts, from_chunks, from_ids, from_keys, next_use
 
 __all__ = [
     "ARRIVAL",
     "CLASSICAL",
+    "CLOSURES",
     "ONE_BIT",
+    "PROMPT",
     "AccessTrace",
     "Context",
     "Errors",
@@ -45,6 +57,8 @@ __all__ = [
     "LearnedBits",
     "PageTrace",
     "Policy",
+    "Prompts",
+    "ReadOptions",
     "Recording",
     "Result",
     "Row",
@@ -52,6 +66,7 @@ __all__ = [
     "TiledProgram",
     "as_bits",
     "check_events",
+    "close_bits",
     "combine",
     "count_errors",
     "cyclic",
@@ -61,6 +76,7 @@ __all__ = [
     "flip_study",
     "from_chunks",
     "from_ids",
+    "from_keys",
     "get_policy",
     "harmonic",
     "kv_cache",
@@ -79,6 +95,8 @@ __all__ = [
     "read_csv",
     "read_mooncake",
     "read_oracle",
+    "read_prompts",
+    "read_sized",
     "read_text",
     "read_trace",
     "reads_only",
@@ -89,5 +107,6 @@ __all__ = [
     "study",
     "threshold_bits",
     "tile_program",
+    "with_prompts",
     "zipf",
 ]

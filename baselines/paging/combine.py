@@ -16,10 +16,12 @@ from mallocgame.jit import jit
 
 _Own = tuple[I32, U8, I32, I32, I32, U8, I64, F64, U64]
 _FRAMES, _CACHED, _FAULTS, _LEADER, _EPOCH, _TAIL, _COUNT = 0, 1, 2, 4, 5, 7, 9  # in `count`; some are one a policy
+_BROKEN = 11  # one a policy: the run of hits from the prompt's start has ended
+_NO_STARTS: U8 = np.zeros(0, np.uint8)
 
 
 def _start_own(num_pages: int, num_frames: int, seed: int) -> _Own:
-    count = np.zeros(11, np.int64)
+    count = np.zeros(13, np.int64)
     count[_FRAMES] = num_frames
     count[_EPOCH : _EPOCH + 2] = 1
     return (
@@ -48,8 +50,10 @@ def _lead(leader: int, lead: int, rate: float, before: float, after: float, draw
 
 
 @jit
-def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, rate: float, events: Events) -> int:
-    """Serve ``pages`` as the combination, given what a and b did.
+def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, starts: U8, rate: float, events: Events) -> int:
+    """Serve ``pages`` as the combination, given what a and b did; ``starts`` marks where prompts start (or is empty).
+
+    What counts is faults; with prompts, requests that are no usable hit.
 
     A victim always exists on an own fault: the leader holds the requested page, the own cache does not, so one of the k
     own pages is not the leader's; and each such page was put in the ring when the leader lost it, because a page enters
@@ -57,13 +61,21 @@ def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, rate: float
     """
     held, own, frames, index, rings, in_ring, count, share, random = state
     k, cached, leader, num_pages, faults = count[_FRAMES], count[_CACHED], count[_LEADER], own.size, 0
+    prompts = starts.size > 0
     for i in range(pages.size):
         page = pages[i]
         for who in range(2):
             event = events_a[i] if who == 0 else events_b[i]
             epoch = count[_EPOCH + who]
+            if prompts:
+                if starts[i]:
+                    count[_BROKEN + who] = 0
+                if event != HIT:
+                    count[_BROKEN + who] = 1
+                count[_FAULTS + who] += count[_BROKEN + who]
             if event != HIT:
-                count[_FAULTS + who] += 1
+                if not prompts:
+                    count[_FAULTS + who] += 1
                 flush = event == FLUSH
                 for j in range(cached if flush else (1 if event >= 0 else 0)):
                     lost = frames[j] if flush else event
@@ -112,6 +124,23 @@ def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, rate: float
     return faults
 
 
+_WITHIN = {
+    Hint.PROMPT: (Hint.NONE, Hint.PROMPT),
+    Hint.PROMPT_DISCARD: (Hint.NONE, Hint.DISCARD, Hint.PROMPT, Hint.PROMPT_DISCARD),
+}
+
+
+def part_of(hints: Hints, given: Hint, wanted: Hint) -> Hints:
+    """Return the hints of kind ``wanted`` that hints of kind ``given`` hold."""
+    if wanted is Hint.NONE:
+        return np.zeros(0, np.uint8)
+    if given is Hint.PROMPT_DISCARD and wanted is Hint.DISCARD:
+        return (hints & 1).astype(np.uint8)
+    if given is Hint.PROMPT_DISCARD and wanted is Hint.PROMPT:
+        return hints >> 1
+    return hints
+
+
 def combine(a: Policy, b: Policy, *, epsilon: float = 0.0) -> Policy:
     """Return the policy that follows the better of ``a`` and ``b``.
 
@@ -123,7 +152,7 @@ def combine(a: Policy, b: Policy, *, epsilon: float = 0.0) -> Policy:
     Raises:
         InputError: the two want hints of different kinds, or epsilon lies outside [0, 1].
     """
-    if b.hint not in (Hint.NONE, a.hint):
+    if b.hint not in _WITHIN.get(a.hint, (Hint.NONE, a.hint)):
         raise InputError(
             f"cannot combine {a.name!r} ({a.hint.value}) with {b.name!r} ({b.hint.value}): one hint kind only"
         )
@@ -143,8 +172,11 @@ def combine(a: Policy, b: Policy, *, epsilon: float = 0.0) -> Policy:
         own, (state_a, state_b), num_frames = state
         events_a, events_b = np.empty_like(events), np.empty_like(events)
         a.step(state_a, pages, hints, now, events_a)
-        b.step(state_b, pages, hints if b.hint is not Hint.NONE else np.zeros(0, np.uint8), now, events_b)
-        return _step_own(own, pages, events_a, events_b, epsilon / (2.0 * num_frames), events)
+        b.step(state_b, pages, part_of(hints, a.hint, b.hint), now, events_b)
+        starts = _NO_STARTS
+        if a.hint in _WITHIN:
+            starts = (hints < (2 if a.hint is Hint.PROMPT_DISCARD else 1)).astype(np.uint8)
+        return _step_own(own, pages, events_a, events_b, starts, epsilon / (2.0 * num_frames), events)
 
     sign = "~" if epsilon else "+"
     return Policy(
@@ -175,6 +207,6 @@ def policy_from_name(name: str, *, epsilon: float = 0.1) -> Policy:
     """Return a registered policy, or the combination that "a+b" (deterministic) or "a~b" (randomised) names."""
     for sign, rate in (("+", 0.0), ("~", epsilon)):
         if sign in name:
-            left, _, right = name.partition(sign)
+            left, _, right = name.rpartition(sign)
             return combine(policy_from_name(left, epsilon=epsilon), get_policy(right), epsilon=rate)
     return get_policy(name)

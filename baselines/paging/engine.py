@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
-from mallocgame.baselines.paging.structures import FAULT, FLUSH, HIT, I32, U8
+from mallocgame.baselines.paging.structures import FAULT, FLUSH, HIT, I32, I64, U8
 from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
@@ -22,6 +22,8 @@ _HINT_DTYPES = {
     Hint.DISCARD: (np.uint8,),
     Hint.PHASE: (np.uint8,),
     Hint.ARRIVAL: (np.int64,),
+    Hint.PROMPT: (np.int64,),
+    Hint.PROMPT_DISCARD: (np.int64,),
     Hint.NEXT_USE: (np.int32, np.int64),
 }
 
@@ -42,13 +44,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one job cost. ``seconds`` is the time inside the policy's own step."""
+    """What one job cost. ``seconds`` is the time inside the policy's own step.
+
+    ``usable_hits`` counts the hits on blocks whose whole prefix was resident when their prompt came, ``saved_tokens``
+    the tokens in them; both are None for a trace without prompts, where every hit is of use.
+    """
 
     policy: str
     num_frames: int
     num_requests: int
     faults: int
     seconds: float
+    usable_hits: int | None = None
+    saved_tokens: int | None = None
 
 
 def _check(trace: PageTrace, job: Job) -> Hints:
@@ -69,6 +77,30 @@ def _check(trace: PageTrace, job: Job) -> Hints:
     return job.hints
 
 
+@jit
+def _usable(events: I32, now: int, judge_from: int, starts: I64, tokens: I64, block_tokens: int, totals: I64) -> None:
+    """Add the usable hits of a chunk to ``totals``: usable hits, saved tokens, prompt, whether its run still lasts.
+
+    While a prompt's first blocks are hits nothing is evicted, so the run of hits from its start is exactly the prefix
+    that was resident when it came.
+    """
+    prompt, lasting = totals[2], totals[3]
+    for i in range(events.size):
+        t = now + i
+        while prompt + 1 < starts.size and starts[prompt + 1] <= t:
+            prompt += 1
+        if t == starts[prompt]:
+            lasting = 1
+        if lasting and events[i] == HIT:
+            if t >= judge_from:
+                totals[0] += 1
+                left = tokens[prompt] - (t - starts[prompt]) * block_tokens
+                totals[1] += max(0, min(block_tokens, left))
+        else:
+            lasting = 0
+    totals[2], totals[3] = prompt, lasting
+
+
 class _Running:
     """A job under way: its state, its event buffer, and what it has cost so far."""
 
@@ -80,6 +112,7 @@ class _Running:
         self.events = np.empty(trace.num_requests if keep_events else CHUNK_REQUESTS, np.int32)
         self.keep_events = keep_events
         self.faults, self.seconds = 0, 0.0
+        self.usable = np.zeros(4, np.int64)
 
     def advance(self, start: int, stop: int) -> None:
         hints = self.hints[start:stop] if self.hints.size else self.hints
@@ -90,6 +123,10 @@ class _Running:
         if start < self.job.judge_from:
             faults = int(np.sum(events[self.job.judge_from - start :] != HIT))
         self.faults += faults
+        prompts = self.trace.prompts
+        if prompts is not None:
+            judged = self.job.judge_from
+            _usable(events, start, judged, prompts.starts, prompts.tokens, prompts.block_tokens, self.usable)
 
     def result(self) -> Result:
         job = self.job
@@ -99,6 +136,8 @@ class _Running:
             num_requests=max(0, self.trace.num_requests - job.judge_from),
             faults=self.faults,
             seconds=self.seconds,
+            usable_hits=None if self.trace.prompts is None else int(self.usable[0]),
+            saved_tokens=None if self.trace.prompts is None else int(self.usable[1]),
         )
 
 

@@ -1,5 +1,7 @@
 """Request sequences made by rule: Zipf, cyclic, and two accelerator workloads whose future no compiler knows."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mallocgame.baselines.paging.structures import I64
@@ -116,3 +118,6 @@ def kv_cache(
                 step.append((blocks, held + 1, left - 1))
         running = step
     return from_ids(np.concatenate(parts), name="kv-cache")
+
+
+GENERATORS: dict[str, Callable[..., PageTrace]] = {"zipf": zipf, "cyclic": cyclic, "moe": moe_decode, "kv": kv_cache}

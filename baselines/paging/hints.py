@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from mallocgame.baselines.paging.bits import as_bits, discard_bits, exact_bits, flip, flip_adversarial
+from mallocgame.baselines.paging.closure import best_closure, close_bits, with_prompts
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
 from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
-from mallocgame.baselines.paging.predict.learned import learned_bits
+from mallocgame.baselines.paging.predict.learned import learned_bits, train_requests
 from mallocgame.baselines.paging.predict.online import online_bits
 from mallocgame.baselines.paging.structures import U8
 from mallocgame.baselines.paging.trace import PageTrace, next_use
@@ -29,6 +30,8 @@ class HintSource:
         adversarial: put the same number of errors where they should hurt, not at random.
         threshold: of "popu" and "pleco", in units of k requests.
         train_share: of "learned".
+        closure: of the bits over prompts, see closure.py; "auto" takes the best on the first ``train_share`` of the
+            requests.
         seed: of the random flips.
     """
 
@@ -38,14 +41,20 @@ class HintSource:
     adversarial: bool = False
     threshold: float = 1.0
     train_share: float = 0.5
+    closure: str = "none"
     seed: int = 0
 
     def judge_from(self, trace: PageTrace) -> int:
-        """First request that counts: learned bits are judged on what they were not trained on."""
-        return int(trace.num_requests * self.train_share) if self.bits == "learned" else 0
+        """First request that counts: learned bits, and a chosen closure, are judged on what they have not seen."""
+        trained = self.bits == "learned" or (self.closure == "auto" and trace.prompts is not None)
+        return train_requests(trace, self.train_share) if trained else 0
 
-    def hints(self, trace: PageTrace, num_frames: int, policy: Policy) -> Hints | None:
+    def hints(
+        self, trace: PageTrace, num_frames: int, policy: Policy, *, memo: dict[object, U8] | None = None
+    ) -> Hints | None:
         """Return the hints of ``policy`` at cache size ``num_frames``, None where it needs none.
+
+        ``memo`` keeps bits between calls for one trace.
 
         Raises:
             InputError: no such source, or it cannot make hints of the kind that the policy needs.
@@ -56,12 +65,29 @@ class HintSource:
             return next_use(trace)
         if policy.hint is Hint.ARRIVAL:
             return self._arrivals(trace, policy)
-        bits = self._bits(trace, num_frames, policy.hint)
+        if policy.hint is Hint.PROMPT:
+            return with_prompts(trace, None)
+        kind = Hint.PHASE if policy.hint is Hint.PHASE else Hint.DISCARD
+        memo = {} if memo is None else memo
+        if (num_frames, kind) not in memo:
+            memo[num_frames, kind] = self._wrong(trace, self._bits(trace, num_frames, kind))
+        bits = memo[num_frames, kind]
+        if kind is Hint.DISCARD:
+            bits = close_bits(trace, bits, self._closure(trace, num_frames, bits, policy))
+        return with_prompts(trace, bits) if policy.hint is Hint.PROMPT_DISCARD else bits
+
+    def _wrong(self, trace: PageTrace, bits: U8) -> U8:
         if self.adversarial:
             return flip_adversarial(bits, next_use(trace), self.flip_zeros, self.flip_ones)
         if self.flip_zeros or self.flip_ones:
             return flip(bits, self.flip_zeros, self.flip_ones, seed=self.seed)
         return bits
+
+    def _closure(self, trace: PageTrace, num_frames: int, bits: U8, policy: Policy) -> str:
+        if self.closure != "auto" or trace.prompts is None:
+            return "none" if self.closure == "auto" else self.closure
+        seen = train_requests(trace, self.train_share)
+        return best_closure(trace[:seen], num_frames, bits[:seen], policy)
 
     def _arrivals(self, trace: PageTrace, policy: Policy) -> Hints:
         if self.bits == "lfd":

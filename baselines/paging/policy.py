@@ -22,6 +22,8 @@ class Hint(Enum):
     DISCARD = "discard"  # uint8: 1 = "the optimum evicts this page before its next request"
     PHASE = "phase"  # uint8: 1 = "this page is not requested in the next k-phase"
     ARRIVAL = "arrival"  # int64: the predicted index of the page's next request
+    PROMPT = "prompt"  # int64: 0 at the start of a prompt, otherwise 1 + the block before it; all 0 without prompts
+    PROMPT_DISCARD = "prompt-discard"  # int64: 2 * that + the discard bit
     NEXT_USE = "next-use"  # int32 or int64: the true one, n where there is none (offline policies)
 
 

@@ -68,6 +68,28 @@ def pop(links: I32, where: U8, queue: int) -> int:
 
 
 @jit
+def pop_newest(links: I32, where: U8, queue: int) -> int:
+    """Remove and return the newest page of ``queue``; -1 where it is empty."""
+    newest = int(links[where.size + queue, _OLDER])
+    if newest >= where.size:
+        return -1
+    remove(links, where, newest)
+    return newest
+
+
+@jit
+def push_oldest(links: I32, where: U8, queue: int, page: int) -> None:
+    """Put ``page``, which stands in no queue, before all others of ``queue``: it is the next to be popped."""
+    sentinel = where.size + queue
+    oldest = links[sentinel, _NEWER]
+    links[page, _NEWER] = oldest
+    links[page, _OLDER] = sentinel
+    links[oldest, _OLDER] = page
+    links[sentinel, _NEWER] = page
+    where[page] = queue + 1
+
+
+@jit
 def heap_push(keys: I64, values: I32, size: int, key: int, value: int) -> int:
     """Push (key, value) on a binary max-heap of ``size`` entries; return the new size."""
     i = size

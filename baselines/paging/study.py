@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from mallocgame.baselines.paging.bits import count_errors, exact_bits, last_in_phase
-from mallocgame.baselines.paging.combine import policy_from_name
+from mallocgame.baselines.paging.combine import part_of, policy_from_name
 from mallocgame.baselines.paging.engine import Job, simulate
 from mallocgame.baselines.paging.hints import HintSource
 from mallocgame.baselines.paging.policies.offline import OPT, OPT_HEAP
@@ -14,14 +15,19 @@ from mallocgame.baselines.paging.policy import Hint, Hints, Policy
 from mallocgame.baselines.paging.trace import PageTrace, from_ids, next_use
 from mallocgame.errors import InputError
 
-CLASSICAL = ("lru", "fifo", "clock", "lfu", "arc", "s3-fifo", "sieve", "w-tinylfu", "marker")
-ONE_BIT = ("fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "lru0+lru", "mark0~marker")
-ARRIVAL = ("blind-oracle", "blind-oracle+lru", "predictive-marker", "lmarker", "lnonmarker+marker")
+CLASSICAL = ("lru", "fifo", "clock", "lfu", "arc", "s3-fifo", "sieve", "w-tinylfu", "2q", "lirs", "lecar", "marker")
+ONE_BIT = ("fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "lru0+lru", "guard-lru0", "mark0~marker")
+PROMPT = ("prefix-lru", "prefix-lru0", "prefix-lru0+prefix-lru")
+_DISCARD = (Hint.DISCARD, Hint.PROMPT_DISCARD)
+ARRIVAL = ("blind-oracle", "blind-oracle+lru", "relaxed-belady", "predictive-marker", "lmarker", "lnonmarker+marker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One policy at one cache size.
+
+    ``usable_hits`` and ``saved_tokens`` are those of a prefix cache (see ``Result``), None without prompts. Every hit
+    of OPT is an upper bound on the usable hits of any policy, and OPT reaches it up to what it evicts inside a prompt.
 
     ``opt_ratio`` is faults over OPT's (NaN where OPT has none). ``eta0``, ``eta1`` and ``bound`` are None for policies
     without bits; the bound is proved for whole sequences, so it is None too where only a part was judged.
@@ -33,6 +39,8 @@ class Row:
     faults: int
     opt_ratio: float
     seconds: float
+    usable_hits: int | None = None
+    saved_tokens: int | None = None
     eta0: int | None = None
     eta1: int | None = None
     bound: float | None = None
@@ -64,7 +72,7 @@ def _warm_up(policies: Sequence[Policy]) -> None:
     """Compile (or load from Numba's cache) before anything is timed."""
     tiny = from_ids([0, 1, 0])
     for policy in policies:
-        dtype = {Hint.ARRIVAL: np.int64, Hint.NEXT_USE: np.int32}.get(policy.hint, np.uint8)
+        dtype = {Hint.DISCARD: np.uint8, Hint.PHASE: np.uint8, Hint.NEXT_USE: np.int32}.get(policy.hint, np.int64)
         hints = next_use(tiny).astype(dtype) if policy.hint is Hint.NEXT_USE else np.zeros(3, dtype)
         simulate(tiny, [Job(policy=policy, num_frames=2, hints=hints)], num_threads=1)
 
@@ -95,12 +103,14 @@ def study(
     _warm_up(policies)
     start = source.judge_from(trace)
     jobs: list[Job] = []
-    known: dict[tuple[int, Hint], Hints | None] = {}
+    known: dict[tuple[int, Hint, str], Hints | None] = {}
+    memo: dict[object, npt.NDArray[np.uint8]] = {}
     for k in sizes:
         for policy in policies:
-            key = (k if policy.hint in (Hint.DISCARD, Hint.PHASE) else 0, policy.hint)
+            own = policy.name if source.closure == "auto" and policy.hint in _DISCARD else ""
+            key = (k if policy.hint in (*_DISCARD, Hint.PHASE) else 0, policy.hint, own)
             if key not in known:
-                known[key] = source.hints(trace, k, policy)
+                known[key] = source.hints(trace, k, policy, memo=memo)
             jobs.append(Job(policy=policy, num_frames=k, hints=known[key], seed=seed, judge_from=start))
 
     def progressed(done: float) -> None:
@@ -121,6 +131,8 @@ def study(
                 faults=result.faults,
                 opt_ratio=result.faults / optimum if optimum else float("nan"),
                 seconds=result.seconds,
+                usable_hits=result.usable_hits,
+                saved_tokens=result.saved_tokens,
                 eta0=eta0,
                 eta1=eta1,
                 bound=bound,
@@ -131,12 +143,13 @@ def study(
 
 def _bound(trace: PageTrace, job: Job, optimum: int) -> tuple[int | None, int | None, float | None]:
     policy, k = job.policy, job.num_frames
-    if policy.hint not in (Hint.DISCARD, Hint.PHASE) or job.hints is None:
+    if policy.hint not in (*_DISCARD, Hint.PHASE) or job.hints is None:
         return None, None, None
-    truth = exact_bits(trace, k, policy.hint)
+    kind = Hint.PHASE if policy.hint is Hint.PHASE else Hint.DISCARD
+    truth = exact_bits(trace, k, kind)
     counted = last_in_phase(trace, k) if policy.hint is Hint.PHASE else np.ones(trace.num_requests, bool)
     counted[: job.judge_from] = False
-    errors = count_errors(job.hints, truth, counted=counted)
+    errors = count_errors(part_of(job.hints, policy.hint, kind), truth, counted=counted)
     guarantee = policy.guarantee
     if guarantee is None or job.judge_from:
         return errors.eta0, errors.eta1, None

@@ -3,8 +3,8 @@
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,46 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prompts:
+    """Which requests belong together: a prompt asks for its KV-cache blocks in order, from its first token on.
+
+    A block holds the keys and values of its tokens after all tokens before them, so a cached block saves work only if
+    every earlier block of the prompt is cached too. Ids of blocks stand for the whole prefix up to them (as the hashes
+    of serving systems do), so every block has one parent, the block before it.
+
+    Attributes:
+        starts: int64[num_prompts + 1], the request at which each prompt starts; the last entry is the number of
+            requests.
+        tokens: int64[num_prompts], tokens of each prompt.
+        block_tokens: tokens of a full block; only the last block of a prompt may have fewer.
+    """
+
+    starts: I64
+    tokens: I64
+    block_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.starts.size != self.tokens.size + 1 or self.starts[0] != 0 or (np.diff(self.starts) < 0).any():
+            raise InputError(f"need {self.tokens.size + 1} non-decreasing starts from 0, got {self.starts.size}")
+        if self.block_tokens < 1:
+            raise InputError(f"a block has at least 1 token, got {self.block_tokens}")
+
+    @property
+    def num_prompts(self) -> int:
+        """How many prompts there are."""
+        return int(self.tokens.size)
+
+    def part(self, start: int, stop: int) -> "Prompts":
+        """Return the prompts of requests [start, stop), numbered from 0; what is cut off a prompt is forgotten."""
+        cut = np.clip(self.starts, start, stop)
+        some = cut[1:] > cut[:-1]
+        before = (cut[:-1] - self.starts[:-1]) * self.block_tokens
+        held = np.minimum(self.tokens - before, (cut[1:] - cut[:-1]) * self.block_tokens)
+        starts = np.concatenate((cut[:-1][some] - start, [max(0, stop - start)]))
+        return Prompts(starts=starts, tokens=np.maximum(held[some], 0), block_tokens=self.block_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PageTrace:
     """Requests to unit pages.
 
@@ -48,12 +88,16 @@ class PageTrace:
         pages: int32[n], dense ids in [0, num_pages) in order of first request; may be a memory map of a file.
         num_pages: number of distinct pages.
         context: what else is known with each request, or None.
+        prompts: which requests are one prompt, or None where there are none.
+        notes: what was assumed or left out when the file was read, one sentence each.
     """
 
     name: str
     pages: I32
     num_pages: int
     context: Context | None = None
+    prompts: Prompts | None = None
+    notes: tuple[str, ...] = ()
     _spill: "_SpillFolder | None" = field(default=None, repr=False)  # lives as long as the memory map in it
 
     @property
@@ -66,15 +110,34 @@ class PageTrace:
         """Whether the sequence lies in a temporary file, not in memory."""
         return self._spill is not None
 
+    def noting(self, *notes: str) -> "PageTrace":
+        """Return the same trace with further notes; empty ones are left out."""
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
+
+    def parents(self) -> I32:
+        """Return int32[n], for each request the page before it in its prompt; -1 at a start, or without prompts."""
+        out = np.full(self.num_requests, -1, np.int32)
+        if self.prompts is not None and self.num_requests:
+            out[1:] = self.pages[:-1]
+            starts = self.prompts.starts[:-1]
+            out[starts[starts < self.num_requests]] = -1
+        return out
+
+    def prompt_start(self, request: int) -> int:
+        """Return the first request of the prompt that holds ``request``; the request itself without prompts."""
+        if self.prompts is None or not 0 <= request < self.num_requests:
+            return request
+        starts = self.prompts.starts
+        return int(starts[np.searchsorted(starts, request, side="right") - 1])
+
     def __getitem__(self, span: slice) -> "PageTrace":
         """Return a contiguous part of the sequence; ids stay as they are."""
         start, stop, step = span.indices(self.num_requests)
         if step != 1:
             raise InputError("a part of a trace is contiguous: step must be 1")
         context = None if self.context is None else Context(names=self.context.names, values=self.context.values[span])
-        return PageTrace(
-            name=self.name, pages=self.pages[start:stop], num_pages=self.num_pages, context=context, _spill=self._spill
-        )
+        prompts = None if self.prompts is None else self.prompts.part(start, max(start, stop))
+        return replace(self, pages=self.pages[start:stop], context=context, prompts=prompts)
 
 
 @jit
@@ -152,22 +215,33 @@ def from_ids(ids: Any, *, name: str = "trace", context: Context | None = None) -
     return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, context=context)
 
 
-def from_chunks(chunks: Iterable[U64], *, name: str, spill: bool = False) -> PageTrace:
+def from_keys(keys: Iterable[Hashable], *, name: str = "trace") -> PageTrace:
+    """Make a trace of keys of any hashable kind (text, bytes, tuples, integers of any size), compared as Python does.
+
+    >>> from_keys(["user:17", b"17", "user:17"]).pages.tolist()
+    [0, 1, 0]
+    """
+    numbers: dict[Hashable, int] = {}
+    pages = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int32)
+    return PageTrace(name=name, pages=pages, num_pages=len(numbers))
+
+
+def from_chunks(chunks: Iterable[U64], *, name: str, spill: bool = False, notes: tuple[str, ...] = ()) -> PageTrace:
     """Make a trace from chunks of ids; with ``spill`` the dense ids go to a temporary file, not to memory."""
     densify = Densifier()
     if not spill:
         parts = [densify(chunk) for chunk in chunks]
         pages = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-        return PageTrace(name=name, pages=pages, num_pages=densify.num_pages)
+        return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, notes=notes)
     folder = _SpillFolder()
     path = folder.path / "pages.i32"
     with path.open("wb") as file:
         for chunk in chunks:
             file.write(densify(chunk).tobytes())
     if path.stat().st_size == 0:
-        return PageTrace(name=name, pages=np.zeros(0, np.int32), num_pages=0)
+        return PageTrace(name=name, pages=np.zeros(0, np.int32), num_pages=0, notes=notes)
     pages = np.asarray(np.memmap(path, np.int32, mode="r"))
-    return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, _spill=folder)
+    return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, notes=notes, _spill=folder)
 
 
 @jit

@@ -5,20 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.paging_input import Source, TraceArgument, reads_traces
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.baselines.paging import PageTrace, Row
+    from mallocgame.baselines.paging import Row
 
 app = typer.Typer(
     help="Paging simulator: classical, one-bit and next-arrival policies against the optimum.", no_args_is_help=True
 )
 
-_TRACE_HELP = (
-    "A file (page ids as text or CSV, oracleGeneral binary, Mooncake JSONL), a program trace or a shipped one "
-    "(its tensors become tiles), or a generator: zipf, cyclic, moe, kv with options, such as zipf:num_pages=99,seed=1."
-)
-TraceArgument = Annotated[str, typer.Argument(metavar="TRACE", help=_TRACE_HELP)]
 PolicyOption = Annotated[
     str,
     typer.Option(
@@ -34,12 +30,6 @@ BitsOption = Annotated[
     typer.Option("--bits", help="lfd (exact), learned, online, popu, pleco, zeros, ones, teacher:POLICY, file:PATH."),
 ]
 FlipOption = Annotated[str, typer.Option("--flip", help="Share of wrong bits; Q0,Q1: of the 0s and of the 1s.")]
-FormatOption = Annotated[
-    str, typer.Option("--format", help="text, csv, oracle, mooncake or program; auto: by file name.")
-]
-ColumnOption = Annotated[str, typer.Option("--column", help="CSV column of the page id: index from 0, or header name.")]
-TileOption = Annotated[int, typer.Option("--tile-bytes", help="Page size when a program is split into tiles.")]
-SpillOption = Annotated[bool, typer.Option("--spill", help="Keep the sequence in a temporary file, not in memory.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of flips and of randomised policies.")]
 PlotOption = Annotated[str | None, typer.Option("--plot", help="Write a plot to this .png, .svg or .pdf file.")]
 TrainOption = Annotated[float, typer.Option("--train", help="Share of the requests that learned bits are trained on.")]
@@ -48,6 +38,7 @@ AdversarialOption = Annotated[bool, typer.Option("--adversarial", help="Put the 
 
 
 @app.command()
+@reads_traces
 def run(
     trace: TraceArgument,
     policy: PolicyOption = "lru,fwa0,lru0,mark0,mark-predict",
@@ -58,11 +49,9 @@ def run(
     train: TrainOption = 0.5,
     threshold: ThresholdOption = 1.0,
     seed: SeedOption = 0,
-    kind: FormatOption = "auto",
-    column: ColumnOption = "0",
-    tile_bytes: TileOption = 65536,
-    spill: SpillOption = False,
     json: JsonOption = False,
+    *,
+    source: Source,
 ) -> None:
     """Serve a sequence under each policy and cache size; OPT is always among them.
 
@@ -70,9 +59,9 @@ def run(
     """
     from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
-    pages = _open(trace, kind, column, tile_bytes, spill)
+    pages = source.open(trace)
     zeros, ones = _rates(flip)
-    source = HintSource(
+    told = HintSource(
         bits=bits,
         flip_zeros=zeros,
         flip_ones=ones,
@@ -81,17 +70,18 @@ def run(
         train_share=train,
         seed=seed,
     )
-    start = source.judge_from(pages)
+    start = told.judge_from(pages)
     if start:
         say(f"bits are learned on the first {start} requests; every policy is judged on the other requests")
     with progress("serving", 1.0) as on_progress:
-        rows = study(pages, _names(policy), parse_sizes(k, pages), source, seed=seed, on_progress=on_progress)
+        rows = study(pages, _names(policy), parse_sizes(k, pages), told, seed=seed, on_progress=on_progress)
     _show(
         rows, json, f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages, bits: {bits}, flip: {flip}"
     )
 
 
 @app.command()
+@reads_traces
 def compare(
     trace: TraceArgument,
     policy: PolicyOption = "lru,fwa0,lru0,mark0,mark-predict,lru0+lru",
@@ -100,11 +90,9 @@ def compare(
     adversarial: AdversarialOption = False,
     plot: PlotOption = None,
     seed: SeedOption = 0,
-    kind: FormatOption = "auto",
-    column: ColumnOption = "0",
-    tile_bytes: TileOption = 65536,
-    spill: SpillOption = False,
     json: JsonOption = False,
+    *,
+    source: Source,
 ) -> None:
     """Compare policies as more and more of their bits are wrong: faults over OPT, and the proved bound.
 
@@ -112,7 +100,7 @@ def compare(
     """
     from mallocgame.baselines.paging import flip_study, parse_sizes
 
-    pages = _open(trace, kind, column, tile_bytes, spill)
+    pages = source.open(trace)
     sizes = parse_sizes(k, pages)
     if len(sizes) != 1:
         raise InputError(f"compare works at one cache size, got {k!r}; curve takes several")
@@ -140,6 +128,7 @@ def compare(
 
 
 @app.command()
+@reads_traces
 def curve(
     trace: TraceArgument,
     policy: PolicyOption = "lru,fifo,sieve,s3-fifo,lru0",
@@ -148,11 +137,9 @@ def curve(
     plot: PlotOption = None,
     train: TrainOption = 0.5,
     seed: SeedOption = 0,
-    kind: FormatOption = "auto",
-    column: ColumnOption = "0",
-    tile_bytes: TileOption = 65536,
-    spill: SpillOption = False,
     json: JsonOption = False,
+    *,
+    source: Source,
 ) -> None:
     """Miss-ratio curves: every policy at every cache size in one pass over the sequence.
 
@@ -160,11 +147,11 @@ def curve(
     """
     from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
-    pages = _open(trace, kind, column, tile_bytes, spill)
+    pages = source.open(trace)
     sizes = list(dict.fromkeys(parse_sizes(k, pages)))
-    source = HintSource(bits=bits, train_share=train, seed=seed)
+    told = HintSource(bits=bits, train_share=train, seed=seed)
     with progress("serving", 1.0) as on_progress:
-        rows = study(pages, _names(policy), sizes, source, seed=seed, on_progress=on_progress)
+        rows = study(pages, _names(policy), sizes, told, seed=seed, on_progress=on_progress)
     if plot:
         from mallocgame.baselines.paging.plots import plot_curve
 
@@ -181,24 +168,26 @@ def curve(
 
 
 @app.command("bytes")
+@reads_traces
 def bytes_command(
     trace: TraceArgument,
     capacity: Annotated[int, typer.Option("--capacity", help="Bytes of the cache.")],
     policy: Annotated[str, typer.Option("--policy", help="Rules: lru, fifo, greedy-dual-size, belady, lru0.")] = (
         "lru,fifo,greedy-dual-size,belady,lru0"
     ),
-    tile_bytes: TileOption = 65536,
     json: JsonOption = False,
+    *,
+    source: Source,
 ) -> None:
     """Sized pages and writes: bytes fetched and bytes written back, apart. lru0 gets Belady's exact discard bits.
 
-    TRACE is an oracleGeneral file or a program trace.
+    TRACE is a file with sizes (oracleGeneral, lcs, vscsi, a table with --size-column) or a program trace.
 
     Example: mallocgame paging bytes TRACE.json.gz --capacity 16777216
     """
     from mallocgame.baselines.paging import discard_bits, simulate_sized
 
-    accesses = _open_sized(trace, tile_bytes)
+    accesses = source.open_sized(trace)
     names = [name.strip() for name in policy.split(",")]
     frames = max(1, capacity // max(1, int(accesses.size_bytes.mean()))) if accesses.size_bytes.size else 1
     bits = discard_bits(accesses.pages, frames) if "lru0" in names else None
@@ -242,77 +231,6 @@ def _rates(text: str) -> tuple[float, float]:
     if len(parts) > 2:
         raise InputError(f"--flip takes one share or two (of the 0s, of the 1s), got {text!r}")
     return _rate(parts[0]), _rate(parts[-1])
-
-
-def _open(text: str, kind: str, column: str, tile_bytes: int, spill: bool) -> "PageTrace":
-    from pathlib import Path
-
-    from mallocgame.baselines.paging import read_trace
-
-    generated: PageTrace | None = _generate(text)
-    if generated is not None:
-        return generated
-    if kind == "program" or (kind == "auto" and _is_program(text)):
-        tiles: PageTrace = _tiles(text, tile_bytes).pages
-        return tiles
-    path = Path(text)
-    size = path.stat().st_size if path.is_file() else 0
-    with progress(f"reading {path.name}", size or None) as on_progress:
-        return read_trace(path, kind=kind, column=column, spill=spill, on_progress=on_progress)
-
-
-def _is_program(text: str) -> bool:
-    from pathlib import Path
-
-    return text.lower().removesuffix(".gz").endswith(".json") or not (Path(text).exists() or "." in Path(text).name)
-
-
-def _tiles(text: str, tile_bytes: int) -> Any:
-    from mallocgame.baselines.paging import tile_program
-    from mallocgame.cli.traces import open_trace
-
-    tiled = tile_program(open_trace(text).program, tile_bytes)
-    if tiled.truncated:
-        say(f"the unrolled program is longer than {tiled.accesses.pages.num_requests} requests; its start is used")
-    return tiled.accesses
-
-
-def _open_sized(text: str, tile_bytes: int) -> Any:
-    from mallocgame.baselines.paging.readers import guess_format, read_oracle_sized
-
-    if _is_program(text):
-        return _tiles(text, tile_bytes)
-    if guess_format(text) == "oracle":
-        return read_oracle_sized(text)
-    raise InputError(f"{text}: sizes are known for program traces and oracleGeneral files (.bin, .oracleGeneral) only")
-
-
-def _generate(text: str) -> Any:
-    """Make the sequence that "NAME:option=value,..." or a bare generator name describes, None if it is neither."""
-    from inspect import signature
-    from pathlib import Path
-
-    from mallocgame.baselines.paging import cyclic, kv_cache, moe_decode, zipf
-
-    makers: dict[str, Any] = {"zipf": zipf, "cyclic": cyclic, "moe": moe_decode, "kv": kv_cache}
-    name, _, rest = text.partition(":")
-    if name not in makers or Path(text).exists():
-        return None
-    known = {key: parameter.default for key, parameter in signature(makers[name]).parameters.items()}
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if key not in known or not equals:
-            raise InputError(f"generator {name!r} has no option {part!r}; there are: {', '.join(known)}")
-        try:
-            options[key] = float(value) if isinstance(known[key], float) else int(value)
-        except ValueError:
-            raise InputError(f"generator {name!r}: {key} must be a number, got {value!r}") from None
-    missing = [key for key, default in known.items() if default is signature(makers[name]).empty and key not in options]
-    if missing:
-        raise InputError(f"generator {name!r} needs {', '.join(missing)}, such as {name}:{missing[0]}=100")
-    made: PageTrace = makers[name](**options)
-    return made
 
 
 def _fields(row: "Row") -> dict[str, Any]:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from mallocgame.baselines.paging.structures import I32
 
-BLOCK_TOKENS = 512  # tokens of one Mooncake block
 _NEVER_SECONDS = 1e6
 _MOST_USES = 16  # counts are capped: those of blocks that every prompt shares only tell how late in the trace it is
 
@@ -33,12 +32,13 @@ class ConversationFeatures:
         "seconds_since_use",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, block_tokens: int = 512) -> None:
+        self._block_tokens = block_tokens
         self._uses: list[int] = []
         self._last_second: list[float] = []
         self._pause: list[float] = []
 
-    def rows(self, timestamp_ms: int, prompt_tokens: int, pages: I32) -> npt.NDArray[np.float32]:
+    def rows(self, timestamp_ms: float, prompt_tokens: int, pages: I32) -> npt.NDArray[np.float32]:
         """Return float32[len(pages), len(NAMES)] for the blocks of one prompt, then remember the prompt."""
         second, blocks = timestamp_ms / 1000.0, pages.tolist()
         known = 0
@@ -57,7 +57,7 @@ class ConversationFeatures:
                 j,
                 len(blocks),
                 last - j,
-                j == last and prompt_tokens % BLOCK_TOKENS != 0,
+                j == last and prompt_tokens % self._block_tokens != 0,
                 known,
                 j - known,
                 min(turns, _MOST_USES),

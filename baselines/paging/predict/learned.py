@@ -37,6 +37,11 @@ class LearnedBits:
     model: Boosted
 
 
+def train_requests(trace: PageTrace, train_share: float) -> int:
+    """Return the length of the prefix that is trained on: whole prompts, at most ``train_share`` of the requests."""
+    return trace.prompt_start(int(trace.num_requests * train_share))
+
+
 def learned_bits(
     trace: PageTrace,
     num_frames: int,
@@ -58,7 +63,7 @@ def learned_bits(
     """
     if not 0.0 < train_share < 1.0:
         raise InputError(f"the training share lies in (0, 1), got {train_share}")
-    prefix_requests = int(trace.num_requests * train_share)
+    prefix_requests = train_requests(trace, train_share)
     if prefix_requests < _LEAST_REQUESTS:
         raise InputError(f"{prefix_requests} requests are too few to train on; need at least {_LEAST_REQUESTS}")
     policy = policy or (LRU0 if hint is Hint.DISCARD else MARK_PREDICT)

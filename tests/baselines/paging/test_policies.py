@@ -1,5 +1,7 @@
 """The compiled policies against slow references, golden figures, and a judge that replays every event."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from mallocgame.baselines.paging import (
     Job,
     PageTrace,
+    Prompts,
     check_events,
     discard_bits,
     from_ids,
@@ -19,6 +22,7 @@ from mallocgame.baselines.paging import (
     read_mooncake,
     record,
     simulate,
+    with_prompts,
     zipf,
 )
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
@@ -27,7 +31,14 @@ from tests.baselines.paging import reference as ref
 from tests.baselines.paging.instances import instances, sequence
 from tests.baselines.paging.paths import CONVERSATION
 
-COMBINED = ("fwa0+lru", "mark0~marker", "blind-oracle+lru", "lnonmarker+marker")
+COMBINED = (
+    "fwa0+lru",
+    "mark0~marker",
+    "blind-oracle+lru",
+    "lnonmarker+marker",
+    "prefix-lru0+prefix-lru",
+    "prefix-lru0+lru0+arc",
+)
 PAGES = st.lists(st.integers(0, 9), max_size=60)
 
 
@@ -37,6 +48,10 @@ def random_hints(policy: Policy, trace: PageTrace, k: int, seed: int) -> Hints |
         return next_use(trace)
     if policy.hint is Hint.ARRIVAL:
         return np.arange(trace.num_requests) + rng.integers(1, 20, trace.num_requests)
+    if policy.hint is Hint.PROMPT:
+        return with_prompts(trace, None)
+    if policy.hint is Hint.PROMPT_DISCARD:
+        return with_prompts(trace, rng.integers(0, 2, trace.num_requests).astype(np.uint8))
     if policy.hint in (Hint.DISCARD, Hint.PHASE):
         return rng.integers(0, 2, trace.num_requests).astype(np.uint8)
     return None
@@ -252,3 +267,200 @@ def test_unknown_policies_and_mixed_hints_are_refused() -> None:
         policy_from_name("best")
     with pytest.raises(InputError, match="one hint kind only"):
         policy_from_name("fwa0+mark-predict")
+
+
+def slow_two_queue(pages: list[int], k: int) -> int:
+    fresh: list[int] = []
+    ghosts: list[int] = []
+    main: list[int] = []
+    faults = 0
+    for page in pages:
+        if page in fresh:
+            continue
+        if page in main:
+            main.append(main.pop(main.index(page)))
+            continue
+        faults += 1
+        back = page in ghosts
+        if back:
+            ghosts.remove(page)
+        if len(fresh) + len(main) == k:
+            if len(fresh) > k // 4:
+                ghosts.append(fresh.pop(0))
+                ghosts = ghosts[-(k // 2) :] if k // 2 else []
+            else:
+                main.pop(0)
+        (main if back else fresh).append(page)
+    return faults
+
+
+def slow_lirs(pages: list[int], k: int) -> int:
+    room = k - max(1, k // 100)
+    stack: list[int] = []  # oldest first
+    high: list[int] = []
+    gone: list[int] = []
+    low: set[int] = set()
+    faults = 0
+
+    def prune() -> None:
+        while stack and stack[0] not in low:
+            page = stack.pop(0)
+            if page in gone:
+                gone.remove(page)
+
+    for page in pages:
+        if page not in low and page not in high:
+            faults += 1
+            if len(low) + len(high) == k:
+                victim = high.pop(0)
+                if victim in stack:
+                    gone.append(victim)
+        stacked = page in stack
+        for one in (stack, high, gone):
+            if page in one:
+                one.remove(page)
+        stack.append(page)
+        if page in low:
+            prune()
+        elif len(low) < room:
+            low.add(page)
+        elif stacked and room:
+            low.add(page)
+            lowest = stack.pop(0)
+            low.discard(lowest)
+            high.append(lowest)
+            prune()
+        else:
+            high.append(page)
+        if not room:
+            prune()
+        while len(stack) > 2 * k and gone:
+            stack.remove(gone.pop(0))
+    return faults
+
+
+@settings(max_examples=150, deadline=None)
+@given(PAGES, st.integers(1, 7))
+def test_2q_and_lirs_equal_their_references(pages: list[int], k: int) -> None:
+    trace = from_ids(pages)
+    for name, slow in (("2q", slow_two_queue), ("lirs", slow_lirs)):
+        assert record(trace, get_policy(name), k).faults == slow(pages, k)
+
+
+def slow_prefix_lru(trace: PageTrace, k: int) -> tuple[int, int]:
+    """Leaf-first LRU said outright: evict, of the blocks that no resident block continues, the least recently used."""
+    assert trace.prompts is not None
+    last: dict[int, tuple[int, int]] = {}  # of resident blocks: prompt, deeper blocks first
+    parent: dict[int, int] = {}
+    faults = usable = 0
+    starts = trace.prompts.starts.tolist()
+    pages = trace.pages.tolist()
+    for number, (start, stop) in enumerate(itertools.pairwise(starts)):
+        good = True
+        for i in range(start, stop):
+            page = pages[i]
+            parent[page] = pages[i - 1] if i > start else -1
+            good = good and page in last
+            usable += good
+            if page not in last:
+                faults += 1
+                if len(last) == k:
+                    leaves = [q for q in last if all(parent[x] != q for x in last)]
+                    before = [q for q in leaves if last[q][0] < number]
+                    del last[min(before, key=last.__getitem__) if before else pages[i - 1]]
+            last[page] = (number, -i)
+    return faults, usable
+
+
+def prompt_trace(rng: np.random.Generator, num_prompts: int) -> PageTrace:
+    """Prompts that walk a random tree of blocks."""
+    nodes: dict[tuple[int, int], int] = {}
+    pages, starts = [], [0]
+    for _ in range(num_prompts):
+        at = -1
+        for _ in range(int(rng.integers(1, 6))):
+            at = nodes.setdefault((at, int(rng.integers(0, 2))), len(nodes))
+            pages.append(at)
+        starts.append(len(pages))
+    prompts = Prompts(starts=np.array(starts), tokens=np.diff(starts) * 16 - 5, block_tokens=16)
+    return PageTrace(name="tree", pages=np.array(pages, np.int32), num_pages=len(nodes), prompts=prompts)
+
+
+def test_prefix_lru_evicts_the_oldest_leaf_and_usable_hits_are_counted() -> None:
+    rng = np.random.default_rng(3)
+    for k in range(1, 13):
+        for _ in range(12):
+            trace = prompt_trace(rng, 25)
+            job = Job(policy=get_policy("prefix-lru"), num_frames=k, hints=with_prompts(trace, None))
+            result = simulate(trace, [job])[0]
+            assert (result.faults, result.usable_hits) == slow_prefix_lru(trace, k)
+            assert result.usable_hits == trace.num_requests - result.faults  # what it keeps is always of use
+
+
+def test_usable_hits_and_tokens_of_any_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = prompt_trace(np.random.default_rng(4), 60)
+    assert trace.prompts is not None
+    job = Job(policy=get_policy("s3-fifo"), num_frames=7, judge_from=40)
+    events = record(trace, get_policy("s3-fifo"), 7).events
+    usable = tokens = 0
+    for number, (start, stop) in enumerate(itertools.pairwise(trace.prompts.starts.tolist())):
+        left = int(trace.prompts.tokens[number])
+        for i in range(start, stop):
+            if events[i] != -1:
+                break
+            usable += i >= 40
+            tokens += min(16, left) if i >= 40 else 0
+            left -= 16
+    for chunk in (7, 1 << 18):
+        monkeypatch.setattr("mallocgame.baselines.paging.engine.CHUNK_REQUESTS", chunk)
+        result = simulate(trace, [job])[0]
+        assert (result.usable_hits, result.saved_tokens) == (usable, tokens)
+    assert 0 < usable < trace.num_requests - result.faults  # some hits are of no use
+
+
+def best_usable(trace: PageTrace, k: int) -> int:
+    """The most usable hits that any demand-paging schedule has, by trying them all."""
+    assert trace.prompts is not None
+    starts = set(trace.prompts.starts.tolist())
+    states: dict[tuple[frozenset[int], bool], int] = {(frozenset(), False): 0}
+    for i, page in enumerate(trace.pages.tolist()):
+        after: dict[tuple[frozenset[int], bool], int] = {}
+        for (cached, lasting), score in states.items():
+            good = (lasting or i in starts) and page in cached
+            options = [cached | {page}]
+            if page not in cached and len(cached) == k:
+                options = [(cached - {q}) | {page} for q in cached]
+            for option in options:
+                after[option, good] = max(after.get((option, good), -1), score + good)
+        states = after
+    return max(states.values())
+
+
+def test_opt_bounds_the_usable_hits_of_every_schedule() -> None:
+    rng = np.random.default_rng(5)
+    reached = 0
+    for _ in range(60):
+        trace, k = prompt_trace(rng, 8), int(rng.integers(2, 6))
+        opt = simulate(trace, [Job(policy=get_policy("opt"), num_frames=k, hints=next_use(trace))])[0]
+        best = best_usable(trace, k)
+        assert (opt.usable_hits or 0) <= best <= trace.num_requests - opt.faults
+        reached += best == opt.usable_hits == trace.num_requests - opt.faults
+    assert reached > 40
+
+
+def test_without_prompts_the_prefix_policies_are_lru_and_lru0() -> None:
+    trace = zipf(num_pages=60, num_requests=3000, seed=7)
+    bits = np.random.default_rng(0).integers(0, 2, 3000).astype(np.uint8)
+    for name, plain, told in (("prefix-lru", "lru", None), ("prefix-lru0", "lru0", bits)):
+        one = record(trace, get_policy(name), 12, hints=with_prompts(trace, told)).events
+        assert np.array_equal(one, record(trace, get_policy(plain), 12, hints=told).events)
+
+
+def test_prefix_lru0_keeps_the_ancestors_of_what_it_keeps() -> None:
+    """Every hit is a usable one, whatever the bits: a block never outlives a block that it continues."""
+    rng = np.random.default_rng(6)
+    for k in range(6, 20, 3):  # no prompt is longer than the cache
+        trace = prompt_trace(rng, 80)
+        hints = with_prompts(trace, rng.integers(0, 2, trace.num_requests).astype(np.uint8))
+        result = simulate(trace, [Job(policy=get_policy("prefix-lru0"), num_frames=k, hints=hints)])[0]
+        assert result.usable_hits == trace.num_requests - result.faults

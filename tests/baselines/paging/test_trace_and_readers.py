@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mallocgame.baselines.paging import (
+    ReadOptions,
     from_chunks,
     from_ids,
     next_use,
@@ -19,9 +20,9 @@ from mallocgame.baselines.paging import (
     read_oracle,
     read_text,
 )
-from mallocgame.baselines.paging import readers as readers_module
 from mallocgame.baselines.paging.predict.conversation import ConversationFeatures
-from mallocgame.baselines.paging.readers import ORACLE_RECORD, guess_format, read_oracle_sized, read_trace
+from mallocgame.baselines.paging.readers import ORACLE_RECORD, guess_format, read_sized, read_trace
+from mallocgame.baselines.paging.readers import files as files_module
 from mallocgame.baselines.paging.trace import Densifier
 from mallocgame.errors import InputError
 from tests.baselines.paging.paths import CONVERSATION
@@ -57,7 +58,7 @@ def test_the_id_table_grows() -> None:
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
 def test_text_and_csv_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(readers_module, "BLOCK_BYTES", block)
+    monkeypatch.setattr(files_module, "BLOCK_BYTES", block)
     ids = [5, 18446744073709551615, 5, 0, 7]
     (tmp_path / "a.txt").write_text("# ids\n5 18446744073709551615\r\n\n5\t0\n7")
     (tmp_path / "b.csv").write_text("time,page,size\n" + "".join(f"{t}, {p} ,1\n" for t, p in enumerate(ids)))
@@ -69,7 +70,7 @@ def test_text_and_csv_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_text(tmp_path / "a.txt.gz"),
         read_csv(tmp_path / "b.csv", column="page"),
         read_csv(tmp_path / "b.csv", column="1"),
-        read_trace(tmp_path / "c.csv", spill=True),
+        read_trace(tmp_path / "c.csv", column="0", spill=True),
     ):
         assert trace.pages.tolist() == dense(ids)
 
@@ -79,20 +80,43 @@ def test_text_and_csv_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ("a.txt", "1\n2\n-3\n", r"a\.txt:3: a page id must not be negative, got '-3'"),
         ("a.txt", "1\n2.5\n", r"a\.txt:2: expected an integer page id, got '2\.5'"),
-        ("a.txt", "one\n", r"a\.txt:1: expected an integer"),
-        ("a.txt", "18446744073709551616\n", r"a\.txt:1: a page id must fit in 64 bits"),
-        ("a.csv", "page,x\n1,2\n3,y\n-\n", r"a\.csv:4: expected an integer"),
+        ("a.txt", "1\n*\n2\n", r"a\.txt:2: .* a mark of LIRS traces"),
+        ("a.txt", "1 7\n2 8\n", r"a\.txt: every line has 2 columns; the first line has 0: 1, 1: 7; choose one"),
+        ("a.txt", "1,7\n2,8\n", r"a\.txt: looks like a table; .* choose one with --column"),
+        ("a.txt", "1\x002\n", r"a\.txt: not text: it holds NUL bytes"),
+        ("a.txt", "\ufeff".encode("utf-16") + b"1\n", r"a\.txt: UTF-16 text"),
+        ("a.txt", "1\r2\r", r"a\.txt: lines end in CR alone"),
+        ("a.csv", "page,x\n1,2\n3,y\n-\n", r"a\.csv:4: the line does not have as many columns as the first"),
+        ("a.csv", "page,x\n1,2\n3,y,z\n", r"a\.csv:3: the line does not have as many columns as the first"),
+        ("a.csv", "page,x\n1,2\n,4\n", r"a\.csv:3: the page id is empty"),
         ("a.csv", "t,page\n1,2\n3\n", r"a\.csv:3: the line has too few columns"),
-        ("a.jsonl", '{"hash_ids": [1]}\n', r"a\.jsonl:1: expected a JSON object with timestamp"),
+        ("a.csv", "t,page\n1,2.5\n", r"a\.csv:2: expected an integer page id, got '2\.5'"),
+        ("a.csv", 't,page\n1,"2\n', r"a\.csv:2: a quoted field does not end on its line"),
+        ("a.csv", 't,page\n1,"2"3\n', r"a\.csv:2: a closing quote must be followed by a delimiter"),
+        ("a.csv", "t,op\n1,2\n", r"a\.csv: choose the column .* the columns are 0: t, 1: op"),
+        ("a.csv", "key,id\n1,2\n", r"a\.csv: choose the column .* the columns are 0: key, 1: id"),
+        ("a.csv", "1,2\n3,4\n", r"a\.csv: choose the column .* the first line has 0: 1, 1: 2"),
+        ("a.tsv", "1\t2\n3\t4\n", r"a\.tsv: choose the column"),
+        ("a.jsonl", '{"timestamp": 1}\n', r"a\.jsonl:1: expected a JSON object with timestamp"),
         ("a.jsonl", "{\n", r"a\.jsonl:1: expected a JSON object"),
+        ("a.jsonl", "[1]\n", r"a\.jsonl:1: expected a JSON object"),
         ("a.jsonl", '{"timestamp": 0, "input_length": 1, "hash_ids": [1.5]}', r"a\.jsonl:1: hash_ids must be"),
+        ("a.jsonl", '{"timestamp": 0, "input_length": 1, "hash_ids": [true]}', r"a\.jsonl:1: hash_ids must be"),
+        ("a.jsonl", '{"timestamp": "x", "input_length": 1, "hash_ids": [1]}', r"a\.jsonl:1: timestamp must be"),
+        ("a.jsonl", '{"event": "BlockStored", "block_hashes": [1]}', r"a\.jsonl:1: an event of a KV cache"),
+        ("a.jsonl", '{"input_length": 9, "hash_ids": [1]}\n{"input_length": 9, "hash_ids": [1, 2, 3]}', "no size of a"),
         ("a.bin", "x" * 25, r"a\.bin: truncated: 1 bytes after record 1, a record has 24"),
-        ("a.zst", "x", r"a\.zst: zstd files are not read"),
+        ("a.zst", "x", r"a\.zst: cannot unpack: the file is named \.zst"),
+        ("a.lcs", "x" * 9000, r"a\.lcs: not an lcs file"),
+        ("a.vscsi", "x" * 64, r"a\.vscsi: not a vscsi file"),
+        ("a.lis", "5 2 0 1\n7 0 0 2\n", r"a\.lis:2: a request is for at least 1 block, got 0"),
+        ("a.lis", "5 2 0\n", r"a\.lis:1: the line does not have as many columns"),
+        ("a.lis", "x 2 0 1\n", r"a\.lis:1: expected a block number"),
     ],
 )
-def test_broken_files_have_one_clear_line(tmp_path: Path, name: str, content: str, reason: str) -> None:
-    (tmp_path / name).write_text(content)
-    column = "page" if "t,page" in content else "0"
+def test_broken_files_have_one_clear_line(tmp_path: Path, name: str, content: str | bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    column = "page" if "page" in str(content) and "no column" not in reason else None
     with pytest.raises(InputError, match=reason) as caught:
         read_trace(tmp_path / name, column=column)
     assert "\n" not in str(caught.value)
@@ -100,17 +124,19 @@ def test_broken_files_have_one_clear_line(tmp_path: Path, name: str, content: st
 
 @pytest.mark.parametrize("block", [1, 4, 9])
 def test_line_numbers_count_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(readers_module, "BLOCK_BYTES", block)
-    (tmp_path / "a.csv").write_text("page\n1\n22\n333\n\nx\n")
-    with pytest.raises(InputError, match=r"a\.csv:6: expected an integer page id, got 'x'"):
+    monkeypatch.setattr(files_module, "BLOCK_BYTES", block)
+    (tmp_path / "a.csv").write_text("page\n1\n22\n333\n\n-4\n")
+    with pytest.raises(InputError, match=r"a\.csv:6: a page id must not be negative, got '-4'"):
         read_csv(tmp_path / "a.csv")
+    with pytest.raises(InputError, match=r"a\.csv:6: expected an integer page id below 2\*\*64, got '-4'"):
+        read_csv(tmp_path / "a.csv", options=ReadOptions(keys="integer"))
 
 
 def test_missing_files_and_columns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_trace(tmp_path / "absent.txt")
     (tmp_path / "a.csv").write_text("t,page\n1,2\n")
-    with pytest.raises(InputError, match="no column 'id'; there are: t, page"):
+    with pytest.raises(InputError, match="no column 'id': the columns are 0: t, 1: page"):
         read_csv(tmp_path / "a.csv", column="id")
     with pytest.raises(InputError, match="unknown trace format"):
         read_trace(tmp_path / "a.csv", kind="zip")
@@ -127,12 +153,12 @@ def test_empty_files_are_empty_traces(tmp_path: Path) -> None:
 
 
 def test_oracle_general(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers_module, "BLOCK_BYTES", 37)  # records straddle blocks
+    monkeypatch.setattr(files_module, "BLOCK_BYTES", 37)  # records straddle blocks
     rows = np.array([(0, 9, 512, 2), (1, 2**63 + 1, 64, -1), (2, 9, 4096, -1)], ORACLE_RECORD)
     rows.tofile(tmp_path / "t.oracleGeneral")
     assert ORACLE_RECORD.itemsize == 24
     assert read_oracle(tmp_path / "t.oracleGeneral").pages.tolist() == [0, 1, 0]
-    assert read_oracle_sized(tmp_path / "t.oracleGeneral").size_bytes.tolist() == [4096, 64]
+    assert read_sized(tmp_path / "t.oracleGeneral").size_bytes.tolist() == [4096, 64]
     assert guess_format("x.oracleGeneral.gz") == "oracle"
 
 
