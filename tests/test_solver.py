@@ -33,7 +33,7 @@ def test_the_first_mapping_is_validated_too() -> None:
 
 
 def test_a_start_that_is_not_valid_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"the start breaks \d+ rules, first alignment"):
+    with pytest.raises(InputError, match=r"the start breaks \d+ rules, first"):
         greedy(*PROBLEM, start=BROKEN)
 
 

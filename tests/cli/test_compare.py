@@ -37,7 +37,7 @@ def test_compare_rows_share_the_best_bound(cli: Run, trace_file: Path, bare_file
 def test_compare_table_csv_and_figure(cli: Run, trace_file: Path, bare_file: Path, tmp_path: Path) -> None:
     table, figure = tmp_path / "rows.csv", tmp_path / "figure.png"
     result = cli(
-        "compare", trace_file, bare_file, "--solvers", "none,greedy", "--csv", table, "--figure", figure, "--seconds", 3
+        "compare", trace_file, bare_file, "--solvers", "none,greedy", "--out", table, "--plot", figure, "--seconds", 3
     )
     assert result.code == 0, result.err
     assert "geometric mean" in result.out
@@ -54,8 +54,8 @@ def test_compare_table_csv_and_figure(cli: Run, trace_file: Path, bare_file: Pat
     [
         (("--solvers", "none,magic"), "unknown solver 'magic'"),
         (("--solvers", "none,none"), "twice"),
-        (("--figure", "x.gif"), "expected a name that ends in"),
-        (("--solvers", "none", "--csv", "no/folder/x.csv"), "cannot write"),
+        (("--plot", "x.gif"), "expected a name that ends in"),
+        (("--solvers", "none", "--out", "no/folder/x.csv"), "cannot write"),
     ],
 )
 def test_compare_refuses(cli: Run, bare_file: Path, arguments: tuple[str, ...], reason: str) -> None:
@@ -65,7 +65,7 @@ def test_compare_refuses(cli: Run, bare_file: Path, arguments: tuple[str, ...], 
 
 
 def test_a_figure_needs_something_to_compare_with(cli: Run, bare_file: Path, tmp_path: Path) -> None:
-    result = cli("compare", bare_file, "--solvers", "none", "--figure", tmp_path / "x.png")
+    result = cli("compare", bare_file, "--solvers", "none", "--plot", tmp_path / "x.png")
     assert result.code == 2
     assert "nothing to draw" in result.err
 

@@ -20,6 +20,7 @@ KEYS = [
     "chip",
     "solver",
     "valid",
+    "status",
     "judged_seconds",
     "xla_judged_seconds",
     "speedup_over_xla",
@@ -49,13 +50,13 @@ def test_a_row_holds_what_the_judge_says(cli: Run, trace_file: Path, toy: Trace,
     assert 0 <= row["gap"] < 1
     assert row["solve_seconds"] >= 0
     again = cli("evaluate", trace_file, "--mapping", out, "--json").rows[0]
-    assert {**row, "solver": out.name, "solve_seconds": None} == again
+    assert {**row, "solver": out.name, "status": "feasible", "solve_seconds": None} == again
 
 
 def test_the_table_and_every_file(cli: Run, trace_file: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("m.json.gz", "map.html", "trace.json.gz")]
     result = cli(
-        "evaluate", trace_file, "--solver", "xla", "--out", files[0], "--report", files[1], "--perfetto", files[2]
+        "evaluate", trace_file, "--solver", "xla", "--out", files[0], "--plot", files[1], "--perfetto", files[2]
     )
     assert result.code == 0, result.err
     for text in ("judged time", "speed-up over XLA", "1.000×", "gap to the bound", "stalls", "HBM-VMEM", "MiB in"):
@@ -85,7 +86,7 @@ def test_an_invalid_mapping_has_no_time_and_exits_with_1(
 ) -> None:
     path = tmp_path / "broken.json"
     _broken_mapping(toy, path)
-    result = cli("evaluate", trace_file, "--mapping", path, "--json", "--report", tmp_path / "no.png")
+    result = cli("evaluate", trace_file, "--mapping", path, "--json", "--plot", tmp_path / "no.png")
     assert result.code == 1
     (row,) = result.rows
     assert list(row) == KEYS
@@ -116,14 +117,14 @@ def test_validate_lists_violations(cli: Run, trace_file: Path, toy: Trace, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--solver", "magic"), "unknown solver 'magic', expected one of xla, none"),
+        (("--solver", "magic"), "unknown solver 'magic', expected one of anneal, best"),
         (("--solver", "none:3"), "takes no argument"),
         ((), "--solver NAME or --mapping FILE"),
         (("--solver", "none", "--mapping", "x.json"), "one of them"),
-        (("--solver", "none", "--seconds", "nan"), "--seconds"),
-        (("--solver", "none", "--report", "x.pdf"), "expected a name that ends in .html or .png"),
+        (("--solver", "none", "--seconds", "nan"), "a time limit must be a number of seconds >= 0, got nan"),
+        (("--solver", "none", "--plot", "x.pdf"), "expected a name that ends in .html or .png"),
         (("--solver", "none", "--perfetto", "x.txt"), ".json"),
-        (("--solver", "none", "--report", "no/such/folder/x.png"), "cannot write"),
+        (("--solver", "none", "--plot", "no/such/folder/x.png"), "cannot write"),
         (("--solver", "none", "--perfetto", "no/such/folder/x.json"), "cannot write"),
         (("--solver", "none", "--out", "no/such/folder/x.json"), "cannot write"),
         (("--mapping", "absent.json"), "absent.json: cannot read"),

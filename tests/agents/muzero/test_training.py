@@ -198,7 +198,7 @@ import sys
 from pathlib import Path
 from mallocgame.agents.muzero.trainer import Trainer
 from mallocgame.workloads.make import find_programs
-from tests.muzero.test_training import TINY
+from tests.agents.muzero.test_training import TINY
 from dataclasses import replace
 trainer = Trainer(find_programs(family="chain", decisions=20), replace(TINY, checkpoint_seconds=0.5), Path(sys.argv[1]))
 trainer.train(seconds=600)
