@@ -4,28 +4,47 @@ The plan knows the whole program at once but only estimates when copies can run;
 and copy times one by one under the judge itself. Each does what the other cannot.
 """
 
+from contextlib import suppress
+
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds.bound import capacity_bound
-from mallocgame.baselines.bounds.relaxation import relax
-from mallocgame.baselines.milp.relaxation_search import RelaxationSearch, focus
-from mallocgame.solver import Incumbent, solver
+from mallocgame.baselines.bounds.relaxation import OutOfTime, relax
+from mallocgame.baselines.milp.relaxation_search import RelaxationSearch, compile_planning, focus
+from mallocgame.solver import Incumbent, Problem, solver
 
 BOUND_SHARE, PLAN_SHARE = 0.2, 0.3  # of the time; annealing has the rest
 
 
-@solver(warm_up=anneal.prepare)
+def _prepare(problem: Problem) -> None:
+    anneal.prepare(problem)
+    compile_planning(problem)
+
+
+@solver(warm_up=_prepare)
 def hybrid(search: Incumbent) -> None:
     """Prove a bound, plan, anneal. Without a plan, annealing begins at the start."""
-    bound = capacity_bound(*search.problem, seconds=BOUND_SHARE * search.limits.seconds)
-    search.prove(bound.seconds)
-    if search.hierarchy.num_layers == 2 and not search.is_closed:
-        _plan(search)
+    program, hierarchy = search.problem
+    planned = focus(program)
+
+    def built() -> bool:
+        return search.spent_share > BOUND_SHARE + PLAN_SHARE / 2 or search.out_of_time()
+
+    relaxation = None
+    if hierarchy.num_layers == 2:
+        with suppress(OutOfTime):
+            relaxation = relax(planned, hierarchy, stop=built)
+    left = BOUND_SHARE * search.limits.seconds - search.spent_seconds
+    same = relaxation if planned is program else None
+    search.prove(
+        capacity_bound(program, hierarchy, seconds=max(left, 0.0), relaxation=same, stop=search.out_of_time).seconds
+    )
+    if relaxation is not None and not search.out_of_time():
+        _plan(search, RelaxationSearch(relaxation, search))
     if not search.out_of_time():
         anneal.improve(search.part())
 
 
-def _plan(search: Incumbent) -> None:
-    planner = RelaxationSearch(relax(focus(search.program), search.hierarchy), search)
+def _plan(search: Incumbent, planner: RelaxationSearch) -> None:
     until = (BOUND_SHARE + PLAN_SHARE) * search.limits.seconds
     planner.plan(max(0.7 * (until - search.spent_seconds), 0.1))
     if search.spent_seconds < until:  # once more, with copies priced by the waiting they caused

@@ -20,7 +20,7 @@ FEW_DECISIONS = 150  # up to which the exact model is small and evolution is wor
 
 
 def _prepare(problem: Problem) -> None:
-    anneal.prepare(problem)
+    hybrid.prepare(problem)
     if problem.program.num_decisions <= FEW_DECISIONS:
         evolution.prepare(problem)
 

@@ -1,11 +1,12 @@
 """One call for the best bound in a given time."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mallocgame.baselines.bounds.integer import solve_integer
 from mallocgame.baselines.bounds.linear import solve
-from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, relax
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import lower_bound
 from mallocgame.program import Program
@@ -27,28 +28,43 @@ class Bound:
 
 
 def capacity_bound(
-    program: Program, hierarchy: Hierarchy, *, seconds: float = 20.0, integer: bool = True, num_slots: int = 64
+    program: Program,
+    hierarchy: Hierarchy,
+    *,
+    seconds: float = 20.0,
+    integer: bool = True,
+    num_slots: int = 64,
+    relaxation: Relaxation | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Bound:
-    """Return the best proved bound within about ``seconds`` (0: the simple bound alone).
+    """Return the best bound proved within ``seconds`` (0: the simple bound alone).
 
     Args:
         program: the program, with its loops and flags.
         hierarchy: any number of layers.
-        seconds: time limit; the linear relaxation alone may take twice as long.
+        seconds: time limit, of building the relaxation too.
         integer: keep 0-1 decisions whole in the time that is left.
         num_slots: into how many slots of time the schedule is cut to see when copies can happen.
+        relaxation: of this problem, if it is built already.
+        stop: ends it early, with what is proved by then.
     """
     began = time.perf_counter()
     simple = lower_bound(program, hierarchy)
+
+    def left() -> float:
+        return seconds - (time.perf_counter() - began)
+
     linear = whole = 0.0
-    if seconds > 0:
-        relaxation = relax(program, hierarchy, num_slots=num_slots)
+    try:
+        if relaxation is None:
+            relaxation = relax(program, hierarchy, num_slots=num_slots, stop=lambda: left() <= 0.0 or stop())
         unit = relaxation.unit_seconds
-        # The linear relaxation may take as long again: an unfinished one gives no bound at all.
-        linear = max(solve(relaxation.linear, seconds=2.0 * seconds).bound * unit, 0.0)
-        left = seconds - (time.perf_counter() - began)
-        if integer and left > 0.1:
-            whole = solve_integer(relaxation, seconds=left).bound_seconds
+        if left() > 0.0:
+            linear = max(solve(relaxation.linear, seconds=left(), stop=stop).bound * unit, 0.0)
+        if integer and left() > 0.1:
+            whole = solve_integer(relaxation, seconds=left(), stop=stop).bound_seconds
+    except OutOfTime:
+        pass  # nothing is proved but the simple bound
     speeds = [layer.bytes_per_second for layer in hierarchy.layers]
     trusted = simple if max(speeds[1:]) >= speeds[0] or seconds == 0 else 0.0  # else it counts some traffic twice
     return Bound(

@@ -1,12 +1,17 @@
 """The relaxation with its 0-1 columns kept whole: HiGHS's branch and bound, and what it proves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
 
+from mallocgame.baselines.bounds.linear import LinearProgram
 from mallocgame.baselines.bounds.relaxation import Relaxation
+from mallocgame.baselines.native import call
 
 F64 = npt.NDArray[np.float64]
 
@@ -23,21 +28,74 @@ class IntegerSolution:
     is_optimal: bool
 
 
-def solve_integer(relaxation: Relaxation, *, seconds: float, gap: float = 1e-4) -> IntegerSolution:
+def solve_integer(
+    relaxation: Relaxation, *, seconds: float, gap: float = 1e-4, stop: Callable[[], bool] = lambda: False
+) -> IntegerSolution:
     """Minimise with every share in {0, 1}, for at most ``seconds``, until the relative ``gap`` is closed."""
-    linear = relaxation.linear
-    result = milp(
+    linear, unit = relaxation.linear, relaxation.unit_seconds
+    answer = minimise(
         np.array(linear.cost),
-        constraints=LinearConstraint(linear.matrix, lb=np.array(linear.row_bound)),
-        bounds=Bounds(np.array(linear.low), np.array(linear.high)),
-        integrality=relaxation.is_whole.astype(np.int64),
+        linear,
+        np.array([linear.low, linear.high]),
+        relaxation.is_whole,
+        seconds=seconds,
+        gap=gap,
+        stop=stop,
+    )
+    proved = answer.proved
+    bound = (proved + linear.constant) * (1.0 - MARGIN) * unit if np.isfinite(proved) else 0.0
+    value = float("inf") if answer.columns is None else (answer.value + linear.constant) * unit
+    return IntegerSolution(
+        bound_seconds=bound, value_seconds=value, columns=answer.columns, is_optimal=answer.is_optimal
+    )
+
+
+class Minimum(NamedTuple):
+    """What HiGHS answers: the best point (None: none found), its cost, the proved bound, and whether they meet."""
+
+    columns: F64 | None
+    value: float
+    proved: float
+    is_optimal: bool
+
+
+def minimise(
+    cost: F64,
+    linear: LinearProgram,
+    boxes: F64,
+    is_whole: npt.NDArray[np.bool_],
+    *,
+    seconds: float,
+    gap: float,
+    stop: Callable[[], bool] = lambda: False,
+) -> Minimum:
+    """Minimise ``cost`` over the rows of ``linear``, within other boxes, in a child that ends with the limit.
+
+    Args:
+        cost: float64[columns].
+        linear: its rows.
+        boxes: float64[2, columns], low and high.
+        is_whole: bool[columns], which columns are integers.
+        seconds: limit.
+        gap: relative, at which to stop.
+        stop: ends it early.
+    """
+    rows, seconds = np.array(linear.row_bound), max(seconds, 0.05)
+    found = call(_minimise, cost, linear.matrix, rows, boxes, is_whole, seconds, gap, seconds=seconds, stop=stop)
+    return found if found is not None else Minimum(None, float("inf"), -float("inf"), False)
+
+
+def _minimise(
+    cost: F64, matrix: csr_array, rows: F64, boxes: F64, is_whole: npt.NDArray[np.bool_], seconds: float, gap: float
+) -> Minimum:
+    result = milp(
+        cost,
+        constraints=LinearConstraint(matrix, lb=rows),
+        bounds=Bounds(boxes[0], boxes[1]),
+        integrality=is_whole.astype(np.int64),
         options={"time_limit": seconds, "mip_rel_gap": gap},
     )
-    proved = result.mip_dual_bound
-    unit = relaxation.unit_seconds
-    bound = 0.0
-    if proved is not None and np.isfinite(proved):
-        bound = (proved + linear.constant) * (1.0 - MARGIN) * unit
     columns = None if result.x is None else np.asarray(result.x)
-    value = float("inf") if columns is None else (float(result.fun) + linear.constant) * unit
-    return IntegerSolution(bound_seconds=bound, value_seconds=value, columns=columns, is_optimal=result.status == 0)
+    proved = -float("inf") if result.mip_dual_bound is None else float(result.mip_dual_bound)
+    value = float("inf") if columns is None else float(result.fun)
+    return Minimum(columns, value, proved, result.status == 0)

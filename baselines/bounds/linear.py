@@ -1,12 +1,14 @@
 """A linear program built row by row, and a lower bound on its optimum that no solver tolerance can overstate."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
+
+from mallocgame.baselines.native import call
 
 F64 = npt.NDArray[np.float64]
 
@@ -84,22 +86,36 @@ class LinearSolution:
     status: str
 
 
-def solve(program: LinearProgram, *, seconds: float | None = None, method: str = "highs") -> LinearSolution:
-    """Solve by HiGHS; an unfinished solve gives the bound of its last duals, or of none (the boxes alone)."""
-    matrix, bounds = program.matrix, np.array(program.row_bound)
-    cost, low, high = np.array(program.cost), np.array(program.low), np.array(program.high)
-    options = {} if seconds is None else {"time_limit": max(seconds, 0.01)}
-    result = linprog(
-        cost, A_ub=-matrix, b_ub=-bounds, bounds=np.column_stack([low, high]), method=method, options=options
-    )
-    if result.status == 2:
-        raise AssertionError("the relaxation has no solution, though the empty mapping is one: " + result.message)
-    duals = np.zeros(len(bounds)) if result.x is None else -np.asarray(result.ineqlin.marginals)
-    columns = low if result.x is None else np.asarray(result.x)
+def solve(
+    program: LinearProgram,
+    *,
+    seconds: float = 3600.0,
+    method: str = "highs",
+    stop: Callable[[], bool] = lambda: False,
+) -> LinearSolution:
+    """Solve by HiGHS, in a child that ends with the limit; an unfinished solve gives the bound of the boxes alone."""
+    cost, boxes, rows = np.array(program.cost), np.array([program.low, program.high]), np.array(program.row_bound)
+    arguments = (cost, program.matrix, rows, boxes, method, max(seconds, 0.01))
+    found = call(_solve, *arguments, seconds=max(seconds, 0.01), stop=stop)
+    columns, duals, status = found if found is not None else (None, None, "Time limit reached.")
+    if status.startswith("The problem is infeasible"):
+        raise AssertionError("the relaxation has no solution, though the empty mapping is one")
+    if columns is None or duals is None:
+        columns, duals = boxes[0], np.zeros(len(rows))
     value = float(cost @ columns) + program.constant
-    return LinearSolution(
-        bound=safe_bound(program, duals), value=value, columns=columns, status=str(result.message).split("\n")[0]
-    )
+    return LinearSolution(bound=safe_bound(program, duals), value=value, columns=columns, status=status)
+
+
+def _solve(
+    cost: F64, matrix: csr_array, rows: F64, boxes: F64, method: str, seconds: float
+) -> tuple[F64 | None, F64 | None, str]:
+    """Return the columns, the duals of the rows, and what HiGHS says."""
+    options = {"time_limit": seconds}
+    result = linprog(cost, A_ub=-matrix, b_ub=-rows, bounds=boxes.T, method=method, options=options)
+    status = str(result.message).split("\n")[0]
+    if result.x is None:
+        return None, None, status
+    return np.asarray(result.x), -np.asarray(result.ineqlin.marginals), status
 
 
 def safe_bound(program: LinearProgram, duals: F64) -> float:

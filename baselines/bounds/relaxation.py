@@ -4,6 +4,8 @@ Seconds are in units of the all-in-layer-0 time and bytes in units of a layer's 
 tolerances mean the same on every program.
 """
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,13 +68,30 @@ class Relaxation:
         return np.arange(len(self.linear.cost)) < self.num_shares
 
 
-def relax(program: Program, hierarchy: Hierarchy, *, num_slots: int = 64) -> Relaxation:
-    """Build the relaxation; ``num_slots`` is how finely it looks at when copies happen."""
+class OutOfTime(Exception):  # noqa: N818 (not an error: the limit is reached)
+    """A relaxation was not built in time."""
+
+
+def relax(
+    program: Program, hierarchy: Hierarchy, *, num_slots: int = 64, stop: Callable[[], bool] = lambda: False
+) -> Relaxation:
+    """Build the relaxation.
+
+    Args:
+        program: with its loops and flags.
+        hierarchy: any number of layers.
+        num_slots: how finely it looks at when copies happen.
+        stop: asked now and then.
+
+    Raises:
+        OutOfTime: ``stop`` said so.
+    """
     linear = LinearProgram()
     flows: list[Flow] = []
     shares: set[int] = set()
     unit = home_seconds(program, hierarchy) or 1.0
     for index, tensor in enumerate(program.tensors):
+        _check(stop)
         fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
         if tensor.movable and fits and any(not use.home_only for use in tensor.uses):
             first = len(linear.cost)
@@ -91,10 +110,15 @@ def relax(program: Program, hierarchy: Hierarchy, *, num_slots: int = 64) -> Rel
         shares=shares,
         num_shares=len(linear.cost),
     )
-    _add_times(relaxation)
-    _add_links(relaxation, num_slots)
-    _add_capacity(relaxation)
+    for add in (_add_times, lambda r: _add_links(r, num_slots), _add_capacity):
+        _check(stop)
+        add(relaxation)
     return relaxation
+
+
+def _check(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise OutOfTime
 
 
 def _matters(program: Program, hierarchy: Hierarchy, index: int, unit: float) -> bool:
@@ -202,27 +226,27 @@ def _presence(relaxation: Relaxation, layer: int, steps: list[int], sizes: F64) 
             continue
         at, size = flow.layers.index(layer), float(sizes[flow.route.tensor])
         for stop, present in flow.present.items():
-            row = rows[int(np.searchsorted(steps, flow.route.stops[stop].boundary))]
+            row = rows[bisect_left(steps, flow.route.stops[stop].boundary)]
             row.extend((column, -size * factor) for column, factor in present[at].terms)
         for index, kept in flow.kept.items():
             leg = flow.route.legs[index]
-            low, high = np.searchsorted(steps, [leg.from_step, leg.to_step])
-            for row in rows[low:high]:
-                row.extend((column, -size * factor) for column, factor in kept[at].terms)
+            terms = [(column, -size * factor) for column, factor in kept[at].terms]
+            for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
+                row += terms
     return rows
 
 
 def _add_flying(relaxation: Relaxation, layer: int, steps: list[int], rows: list[Terms]) -> None:
     """What has been copied of a tensor before a step takes space during it."""
-    capacity = relaxation.hierarchy.layers[layer].capacity_bytes
+    capacity, edges = relaxation.hierarchy.layers[layer].capacity_bytes, relaxation.edges.tolist()
     for progress in relaxation.progress:
         move = progress.move
         if move.target != layer:
             continue
         size = relaxation.program.tensors[move.tensor].size_bytes / capacity
-        low, high = np.searchsorted(steps, [move.leg.first_issue, max(move.leg.to_step, move.leg.first_issue)])
-        for at in range(int(low), int(high)):
-            column = progress.before_step(steps[at], relaxation.edges)
+        low = bisect_left(steps, move.leg.first_issue)
+        for at in range(low, bisect_left(steps, max(move.leg.to_step, move.leg.first_issue))):
+            column = progress.before_step(steps[at], edges)
             if column is not None:
                 rows[at].append((column, -size))
 

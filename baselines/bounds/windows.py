@@ -8,6 +8,7 @@ Slots are the leaves of a binary tree. A node's supply is what its children pass
 2 log2(slots) nodes, so a move needs that many columns, not one a slot.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,10 @@ class Progress:
     last_slots: list[int]
     done: list[int]
 
-    def before_step(self, step: int, edges: I64) -> int | None:
+    def before_step(self, step: int, edges: list[int]) -> int | None:
         """Return the column for what has certainly been copied before ``step`` starts (None: nothing)."""
-        edge = int(np.searchsorted(edges, step, side="right")) - 1  # the last edge at or before the step
-        index = int(np.searchsorted(self.last_slots, 2 * edge, side="right")) - 1
+        edge = bisect_right(edges, step) - 1  # the last edge at or before the step
+        index = bisect_right(self.last_slots, 2 * edge) - 1
         return self.done[index] if index >= 0 else None
 
 

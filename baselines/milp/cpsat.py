@@ -8,40 +8,38 @@
    copies priced by the waiting they caused; better mappings are kept (``mallocgame.baselines.milp.lns``).
 """
 
-import time
-
-import numpy as np
-
 from mallocgame.baselines.bounds.bound import capacity_bound
-from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.baselines.bounds.relaxation import OutOfTime, relax
 from mallocgame.baselines.milp.engine import cpsat_point
-from mallocgame.baselines.milp.relaxation_search import SLICE_SECONDS, RelaxationSearch, focus
+from mallocgame.baselines.milp.relaxation_search import RelaxationSearch, compile_planning, focus
 from mallocgame.solver import Incumbent, solver
 
 SMALL = 400  # 0-1 columns up to which CP-SAT is tried too
+BOUND_SHARE, PLAN_SHARE = 0.3, 0.2  # of the limit
 
 
-@solver
+@solver(warm_up=compile_planning)
 def cpsat(search: Incumbent) -> None:
     """Prove a bound and plan by integer programming; with over two layers prove the bound. A window is a step."""
     program, hierarchy = search.problem
     limit = search.limits.seconds
     if hierarchy.num_layers > 2:
-        search.prove(capacity_bound(program, hierarchy, seconds=limit).seconds)
+        search.prove(capacity_bound(program, hierarchy, seconds=limit, stop=search.out_of_time).seconds)
         return
-    relaxation = relax(focus(program), hierarchy)
+    planned = focus(program)
+    try:
+        relaxation = relax(planned, hierarchy, stop=search.out_of_time)
+    except OutOfTime:
+        return
     planner = RelaxationSearch(relaxation, search)
-    search.prove(capacity_bound(program, hierarchy, seconds=max(0.3 * limit, 0.1)).seconds)
-    if relaxation.num_shares <= SMALL and relaxation.program is program:
-        point = cpsat_point(relaxation, seconds=0.2 * limit, seed=search.seed, workers=2)
+    same = relaxation if planned is program else None
+    share = max(BOUND_SHARE * limit, 0.1)
+    search.prove(capacity_bound(program, hierarchy, seconds=share, relaxation=same, stop=search.out_of_time).seconds)
+    if relaxation.num_shares <= SMALL and planned is program:
+        seconds = PLAN_SHARE * limit
+        point = cpsat_point(relaxation, seconds=seconds, seed=search.seed, workers=2, stop=search.out_of_time)
         search.prove(point.bound_seconds)
         if point.columns is not None:
             planner.realise(point.columns)
-    planner.plan(max(min(0.2 * limit, search.left_seconds), 0.1))
-    rng = np.random.default_rng(search.seed)
-    while not search.out_of_time():
-        before = time.perf_counter()
-        planner.improve(rng, min(SLICE_SECONDS, max(search.left_seconds, 0.1)))
-        search.count()
-        if time.perf_counter() - before < 1e-4:
-            break
+    planner.plan(max(min(PLAN_SHARE * limit, search.left_seconds), 0.1))
+    planner.improve_until(search.out_of_time)

@@ -1,14 +1,18 @@
 """Two engines for the 0-1 relaxation: HiGHS (fast, floating point) and CP-SAT (integers throughout)."""
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from ortools.sat.python import cp_model
-from scipy.optimize import Bounds, LinearConstraint, milp
 
+from mallocgame.baselines.bounds.integer import minimise
+from mallocgame.baselines.bounds.linear import LinearProgram
 from mallocgame.baselines.bounds.relaxation import Relaxation
+from mallocgame.baselines.native import call
 
 F64 = npt.NDArray[np.float64]
 
@@ -25,28 +29,49 @@ class Point:
     is_optimal: bool
 
 
-def highs_point(relaxation: Relaxation, cost: F64, low: F64, high: F64, *, seconds: float, gap: float = 1e-3) -> Point:
+def highs_point(
+    relaxation: Relaxation,
+    cost: F64,
+    low: F64,
+    high: F64,
+    *,
+    seconds: float,
+    gap: float = 1e-3,
+    stop: Callable[[], bool] = lambda: False,
+) -> Point:
     """Minimise ``cost`` (which need not be the relaxation's own) within other boxes; the bound is not used."""
-    linear = relaxation.linear
-    result = milp(
-        cost,
-        constraints=LinearConstraint(linear.matrix, lb=np.array(linear.row_bound)),
-        bounds=Bounds(low, high),
-        integrality=relaxation.is_whole.astype(np.int64),
-        options={"time_limit": max(seconds, 0.05), "mip_rel_gap": gap},
-    )
-    return Point(
-        columns=None if result.x is None else np.asarray(result.x), bound_seconds=0.0, is_optimal=result.status == 0
-    )
+    boxes = np.array([low, high])
+    found = minimise(cost, relaxation.linear, boxes, relaxation.is_whole, seconds=seconds, gap=gap, stop=stop)
+    return Point(columns=found.columns, bound_seconds=0.0, is_optimal=found.is_optimal)
 
 
-def cpsat_point(relaxation: Relaxation, *, seconds: float, seed: int, workers: int, hint: F64 | None = None) -> Point:
-    """Minimise the relaxation's time by CP-SAT with a bound that no rounding can overstate.
+def cpsat_point(
+    relaxation: Relaxation,
+    *,
+    seconds: float,
+    seed: int,
+    workers: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> Point:
+    """Minimise the relaxation's time by CP-SAT, in a child that ends with the limit.
+
+    The bound is in seconds; (no point, no bound) where there was no time.
+    """
+    linear, unit, seconds = relaxation.linear, relaxation.unit_seconds, max(seconds, 0.05)
+    arguments = (linear, relaxation.is_share, unit, seconds, seed, workers)
+    found = call(_cpsat_point, *arguments, seconds=seconds, stop=stop)
+    return found if found is not None else Point(columns=None, bound_seconds=0.0, is_optimal=False)
+
+
+def _cpsat_point(
+    linear: LinearProgram, whole: npt.NDArray[np.bool_], unit: float, seconds: float, seed: int, workers: int
+) -> Point:
+    """Minimise by CP-SAT with a bound that no rounding can overstate.
 
     Every row is multiplied by ``SCALE`` and rounded, and then loosened by the most that rounding coefficients and
     columns can change, so each mapping stays a point of the integer model, with at most half a ``STEP`` a column lost.
     """
-    linear, whole = relaxation.linear, relaxation.is_share
+    began = time.perf_counter()
     model = cp_model.CpModel()
     variables = []
     for column, (low, high) in enumerate(zip(linear.low, linear.high, strict=True)):
@@ -68,15 +93,11 @@ def cpsat_point(relaxation: Relaxation, *, seconds: float, seed: int, workers: i
     if any(whole[column] or linear.cost[column] != 1.0 for column in priced):
         raise AssertionError("CP-SAT minimises the relaxation's own cost: seconds of excess and of waiting")
     model.minimize(sum(variables[column] for column in priced))
-    if hint is not None:
-        for column, variable in enumerate(variables):
-            model.add_hint(variable, round(float(hint[column]) * (1 if whole[column] else STEP)))
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(seconds, 0.05)
+    solver.parameters.max_time_in_seconds = max(seconds - (time.perf_counter() - began), 0.05)
     solver.parameters.random_seed = seed % 2**31
     solver.parameters.num_workers = workers
     status = solver.solve(model)
-    unit = relaxation.unit_seconds
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     lost = (len(priced) / 2 + 1) / STEP
     bound = (solver.best_objective_bound / STEP - lost + linear.constant * (1 - 1e-15)) * unit

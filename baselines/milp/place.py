@@ -1,5 +1,7 @@
 """Addresses for timed stays, and what to give up where they do not fit."""
 
+from collections.abc import Callable
+
 from mallocgame.baselines.milp.stays import Stay
 from mallocgame.baselines.milp.timing import Timed, retime, time_copies, to_mapping
 from mallocgame.baselines.packing import pack
@@ -13,16 +15,26 @@ MAX_REPAIRS = 40
 
 
 def place(
-    program: Program, hierarchy: Hierarchy, chosen: list[Stay], *, seconds: float, seed: int = 0
-) -> tuple[Mapping, int]:
+    program: Program,
+    hierarchy: Hierarchy,
+    chosen: list[Stay],
+    *,
+    seconds: float,
+    seed: int = 0,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Mapping, int] | None:
     """Return a valid mapping of as many of the stays as can be packed in about ``seconds``, and how many were given up.
+
+    None where ``stop`` says so first.
 
     Stays that the best packing leaves above the capacity go first; then whatever the validator still objects to.
     """
     kept = list(chosen)
     attempts = 3
     for _ in range(MAX_REPAIRS):
-        timed = retime(program, hierarchy, time_copies(program, hierarchy, kept))
+        if stop():
+            return None
+        timed = retime(program, hierarchy, time_copies(program, hierarchy, kept), stop=stop)
         offsets, high = _offsets(program, hierarchy, timed, seconds / attempts, seed)
         if high:
             kept = [stay for i, stay in enumerate(kept) if i not in high]

@@ -1,17 +1,24 @@
 """Plan, realise, learn: the loop between the 0-1 relaxation and the judge."""
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.relaxation import Relaxation, work_seconds
+from mallocgame.baselines import native
+from mallocgame.baselines.bounds.relaxation import Relaxation, relax, work_seconds
 from mallocgame.baselines.milp.engine import highs_point
 from mallocgame.baselines.milp.place import place
 from mallocgame.baselines.milp.spans import column_spans
 from mallocgame.baselines.milp.stays import Stay, stays
+from mallocgame.baselines.packing import pack
+from mallocgame.baselines.packing.buffers import Buffer
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping
 from mallocgame.program import Program
-from mallocgame.solver import Incumbent
+from mallocgame.solver import Incumbent, Limits, Problem
+from mallocgame.warm_up import tiny_problem
 
 F64 = npt.NDArray[np.float64]
 Generator = np.random.Generator
@@ -24,6 +31,19 @@ SLICE_SECONDS = 5.0  # of one window's integer program
 
 MANY = 800  # decisions above which the plan leaves the least tensors in layer 0
 LEAST = 0.002  # of all bytes: what those tensors move together
+
+
+def compile_planning(_: Problem) -> None:
+    """Compile what planning calls, and have a child for the native solvers ready."""
+    native.start()
+    search = Incumbent(tiny_problem(), Limits(seconds=30.0))
+    RelaxationSearch(relax(*search.problem), search).plan(10.0)
+    capacity = 10
+    pack(
+        [Buffer(name=str(i), lower=i % 3, upper=3 + i % 4, size_bytes=1 + i % 3) for i in range(9)],
+        capacity,
+        seconds=0.2,
+    )
 
 
 def focus(program: Program) -> Program:
@@ -49,7 +69,7 @@ class RelaxationSearch:
 
     def plan(self, seconds: float) -> None:
         """Solve the whole program and realise the point."""
-        found = highs_point(self.relaxation, self.cost, self.low, self.high, seconds=seconds)
+        found = highs_point(self.relaxation, self.cost, self.low, self.high, seconds=seconds, stop=self._stop)
         if found.columns is not None:
             self.realise(found.columns)
 
@@ -65,18 +85,35 @@ class RelaxationSearch:
         low, high = self.low.copy(), self.high.copy()
         fixed[self.relaxation.num_shares :] = False
         low[fixed] = high[fixed] = np.round(self.point[fixed])
-        found = highs_point(self.relaxation, self.cost, low, high, seconds=seconds)
+        found = highs_point(self.relaxation, self.cost, low, high, seconds=seconds, stop=self._stop)
         if found.columns is not None:
             self.realise(found.columns)
         elif fixed.any():  # the choices outside the window are no point of the relaxation: plan anew
             self.point = None
+
+    def improve_until(self, out_of_time: Callable[[], bool]) -> None:
+        """Improve window by window; each counts as a step of the search."""
+        rng = np.random.default_rng(self.search.seed)
+        while self.spans.size and not out_of_time():
+            before = time.perf_counter()
+            self.improve(rng, min(SLICE_SECONDS, max(self.search.left_seconds, 0.1)))
+            self.search.count()
+            if time.perf_counter() - before < 1e-4:  # nothing to free
+                break
+
+    def _stop(self) -> bool:
+        return self.search.should_stop
 
     def realise(self, columns: F64) -> None:
         """Turn a point into a mapping, offer it, and learn from how it fared."""
         chosen = stays(self.relaxation, columns)
         program, hierarchy = self.relaxation.program, self.relaxation.hierarchy
         left = max(self.search.left_seconds, 0.2)
-        mapping, given_up = place(program, hierarchy, chosen, seconds=min(3.0, left), seed=self.search.seed)
+        budget, seed = min(3.0, left), self.search.seed
+        found = place(program, hierarchy, chosen, seconds=budget, seed=seed, stop=self._stop)
+        if found is None:
+            return
+        mapping, given_up = found
         judged = self.search.judged(mapping)
         self.search.offer(mapping, judged)
         if judged < self.point_seconds:

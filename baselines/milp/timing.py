@@ -4,6 +4,7 @@ Every copy gets the idle link time it needs, latest first for copies in (so that
 earliest first for copies out; what the space does not allow becomes waiting, which the judge charges.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,11 +125,20 @@ def _needed(stay: Stay) -> list[Back]:
     return list(first.values())
 
 
-def retime(program: Program, hierarchy: Hierarchy, timed: list[Timed], *, rounds: int = 12) -> list[Timed]:
+def retime(
+    program: Program,
+    hierarchy: Hierarchy,
+    timed: list[Timed],
+    *,
+    rounds: int = 12,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Timed]:
     """Give copies that the judge waits for more time, as far as the space allows; return the best set met."""
     best, best_seconds = timed, _judged(program, hierarchy, timed)
     current = timed
     for _ in range(rounds):
+        if stop():
+            break
         mapping = to_mapping(program, current, [0] * len(current))
         stall = simulate(program, hierarchy, mapping).stall_seconds
         current = _stretched(program, hierarchy, current, stall > 1e-4 * max(float(stall.sum()), 1e-30))
