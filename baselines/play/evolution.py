@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
@@ -43,6 +42,7 @@ PATIENCE = 40  # epochs without a better mapping after which the search ends
 SAME = 1e-9  # relative difference below which the rules' and the judge's sums may differ by rounding
 ELITE = 2  # genomes that survive as they are
 TRIVIAL = 1e-3  # share of the traffic whose tensors stay in layer 0
+LOOK_SECONDS = 0.1  # between looks at the clock while workers work
 PAYS_FOR_PROCESSES = 5.0  # seconds of search below which starting processes takes longer than it saves
 
 
@@ -113,6 +113,8 @@ def _evolve(search: Incumbent, problem: Encoding, run: Runner, rngs: list[Genera
     stale = 0
     while stale < PATIENCE and not search.out_of_time():
         results = run([(island, rng, deadline, wanted) for island, rng in zip(islands, rngs, strict=True)])
+        if not results:
+            break
         grown, rngs = [genomes for genomes, _ in results], [rng for _, rng in results]
         best = min(grown, key=lambda genomes: float(genomes.seconds[0]))
         stale += 1
@@ -332,7 +334,7 @@ def _island(problem: Encoding, task: Task, stopped: Callable[[], bool]) -> tuple
 
 @contextmanager
 def _runner(search: Incumbent, problem: Encoding, workers: int) -> Iterator[Runner]:
-    """Yield what runs an epoch of all islands, in this process or in several."""
+    """Yield what runs an epoch of all islands, in this process or in several; it returns nothing where time is over."""
     if workers <= 1:
 
         def here(tasks: list[Task]) -> list[tuple[Genomes, Generator]]:
@@ -342,9 +344,15 @@ def _runner(search: Incumbent, problem: Encoding, workers: int) -> Iterator[Runn
         return
     context = multiprocessing.get_context("spawn")
     stopped = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (*search.problem, stopped))
-    try:
-        yield lambda tasks: list(pool.map(_work, tasks))
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)
+    with context.Pool(workers, _begin_worker, (*search.problem, stopped)) as pool:  # its end kills the workers
+
+        def there(tasks: list[Task]) -> list[tuple[Genomes, Generator]]:
+            pending = pool.map_async(_work, tasks, chunksize=1)
+            while not search.out_of_time():
+                pending.wait(LOOK_SECONDS)
+                if pending.ready():
+                    return pending.get()
+            stopped.set()
+            return []
+
+        yield there

@@ -76,15 +76,15 @@ class Gorp:
         self._random = np.random.default_rng(seed)
 
     def play(self, stop: Callable[[], bool] = lambda: False) -> float:
-        """Play an episode (until ``stop`` says so, between decisions) and return its judged seconds."""
+        """Play an episode, or what of it there is time for until ``stop`` says so, and return its judged seconds."""
         self.root.reset()
         while not self.root.done[0] and not stop():
-            self.root.step([self.best_action()])
+            self.root.step([self.best_action(stop)])
         self._keep(self.root, 0)
         return self.root.seconds(0)
 
-    def best_action(self) -> int:
-        """Return the action of the best mean; the rollouts are left at their ends."""
+    def best_action(self, stop: Callable[[], bool] = lambda: False) -> int:
+        """Return the action of the best mean; the rollouts are left at their ends, or where ``stop`` ended them."""
         batch = self.batch
         batch.copy_from(self.root, 0)
         possible = np.ones(batch.batch_size, dtype=np.bool_)
@@ -94,7 +94,7 @@ class Gorp:
             possible &= batch.action_masks[rows, actions] | batch.done  # past the end, one sequence is like another
             actions[~possible] = 0
             batch.step(actions)
-        while not batch.done.all():
+        while not batch.done.all() and not stop():
             random_legal(batch.action_masks, self._random.random(batch.batch_size), actions)
             batch.step(actions)
         seconds = batch.all_seconds()
