@@ -38,12 +38,8 @@ def compile_planning(_: Problem) -> None:
     native.start()
     search = Incumbent(tiny_problem(), Limits(seconds=30.0))
     RelaxationSearch(relax(*search.problem), search).plan(10.0)
-    capacity = 10
-    pack(
-        [Buffer(name=str(i), lower=i % 3, upper=3 + i % 4, size_bytes=1 + i % 3) for i in range(9)],
-        capacity,
-        seconds=0.2,
-    )
+    buffers = [Buffer(name=str(i), lower=i % 3, upper=3 + i % 4, size_bytes=1 + i % 3) for i in range(9)]
+    pack(buffers, 10, seconds=0.2)  # too little room, so that the exact search runs too
 
 
 def focus(program: Program) -> Program:
