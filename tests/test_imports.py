@@ -11,7 +11,7 @@ import pytest
 from tests.paths import ROOT
 
 GUESTS = ("workloads", "agents", "baselines")  # top-level folders, linked into the package
-WIRING: tuple[str, ...] = ()
+WIRING = ("mallocgame/__init__.py", "mallocgame/__main__.py")  # the front doors
 
 
 def _imports(path: Path) -> Iterator[str]:
