@@ -205,9 +205,9 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     ):
         assert said in table.out
     for wrong in (
-        ("explain", "nothing"),
-        ("explain", "lstm-v5e", "--solver-seconds", "-1"),
-        ("explain", "lstm-v5e", "--limit", "0"),
+        ("nothing",),
+        ("lstm-v5e", "--solver-seconds", "-1"),
+        ("lstm-v5e", "--limit", "0"),
     ):
         result = run(monkeypatch, capsys, "explain", *wrong)
         assert result.code == 2

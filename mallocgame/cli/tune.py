@@ -48,19 +48,18 @@ def tune(
             phase=shown.phase,
         )
         found = run(function, args, chip=chip, settings=settings)
-    _show(found, function, chip, out or folder, json)
+    _show(found, function, chip, json)
     if found.interrupted:
-        raise interrupted("the best options so far were kept")
+        gain = found.default_seconds / found.judged_seconds
+        where = f", kept in {out or folder}" if out or folder else ""
+        raise interrupted(f"the best so far is {gain:.3f} times faster{where}")
 
 
-def _show(found: Any, function: str, chip: str, out: Path | None, json: bool) -> None:
+def _show(found: Any, function: str, chip: str, json: bool) -> None:
     from dataclasses import asdict
 
     from mallocgame.cli.inject import print_options
 
-    if found.interrupted:
-        gain = found.default_seconds / found.judged_seconds
-        say(f"interrupted: the best so far is {gain:.3f} times faster" + (f", kept in {out}" if out else ""))
     row: dict[str, Any] = {"program": function, "chip": chip, **asdict(found)}
     if json:
         print_json([row])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
 from mallocgame.mapping import Mapping
-from mallocgame.solver import Solver
+from mallocgame.solver import SolveResult
 from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_STALE = 3  # rounds without improvement
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
-WARM_UP_SECONDS = 0.01  # a first call of the solver, which may have to compile itself
 
 Say = Callable[[str], None]
 
@@ -56,7 +55,7 @@ class Tuned:
 class Settings:
     """How ``tune`` goes about it. Times count from the call on, and everything that the user waits for."""
 
-    solve: Solver  # finds mappings on paper
+    solve: Callable[..., SolveResult]  # a ``mallocgame.solver.Solver``: finds mappings on paper
     seconds: float = 120.0  # for everything, compilations to the end included
     solver_seconds: float = 10.0  # for each mapping on paper
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
@@ -135,7 +134,6 @@ class _Tuning:
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
         self.program = target.trace.program.without_hoisting()
-        self.is_warm = False
         self.flags: Options = {}
         self.incumbents: list[_Incumbent] = []
         self.search = self._new_search({})  # the best
@@ -240,9 +238,6 @@ class _Tuning:
         """Return the next mapping to give to the compiler, None if no better one is known than what it does."""
         self.settings.phase("solving on paper")
         solve, hierarchy = self.settings.solve, self.target.trace.hierarchy
-        if not self.is_warm:
-            solve(self.program, hierarchy, seconds=min(WARM_UP_SECONDS, self.settings.solver_seconds))
-            self.is_warm = True
         left = max(self.final.search_deadline() - time.monotonic(), 0.0)
         result = solve(
             self.program,
