@@ -59,14 +59,11 @@ class Coefficients:
 
     constant: F64  # [...]
     slope: F64  # [nxi, ...]
+    is_fixed: bool
 
     def at(self, xi: F64) -> F64:
         """Return the array at xi."""
-        return np.asarray(self.constant + np.tensordot(xi, self.slope, axes=1))
-
-    @property
-    def is_fixed(self) -> bool:
-        return not self.slope.any()
+        return self.constant if self.is_fixed else np.asarray(self.constant + np.tensordot(xi, self.slope, axes=1))
 
 
 class AffineRecourse:
@@ -85,12 +82,16 @@ class AffineRecourse:
         self.base = recourse_at(problem, points[0], plan_size=self._size)
         samples = [self.base, *(recourse_at(problem, point, plan_size=self._size) for point in points[1:])]
         self._shift = points[0]
-        self._inverse = np.linalg.pinv(points[1:] - points[0]) if len(points) > 1 else np.zeros((self.box.size, 0))
         self._exact = np.array_equal(points, np.vstack([np.zeros((1, self.box.size)), np.eye(self.box.size)]))
+        moves = points[1:] - points[0]
+        self._inverse = moves if self._exact or not len(moves) else np.linalg.pinv(moves)
         self._parts = {name: self._fit(name, samples) for name in NUMBERS}
         self._check(points)
 
     def _fit(self, name: str, samples: list[Recourse]) -> Coefficients:
+        first = np.asarray(getattr(samples[0], name), float)
+        if all(np.array_equal(first, getattr(sample, name)) for sample in samples[1:]):
+            return Coefficients(first, np.broadcast_to(np.zeros(()), (self.box.size, *first.shape)), is_fixed=True)
         values = np.array([np.asarray(getattr(sample, name), float) for sample in samples])
         if (np.isinf(values) != np.isinf(values[0])).any():
             raise InputError(f"{type(self.problem).__name__}.recourse: {name} is infinite in some scenarios only")
@@ -98,7 +99,8 @@ class AffineRecourse:
         change = np.where(np.isinf(values[1:]), 0.0, values[1:]) - base
         slope = change if self._exact else np.tensordot(self._inverse, change, axes=1)
         slope = np.where(np.abs(slope) <= 1e-11 * max(1.0, float(np.abs(base).max(initial=0.0))), 0.0, slope)
-        return Coefficients(values[0] - np.tensordot(self._shift, slope, axes=1), slope)
+        constant = values[0] - np.tensordot(self._shift, slope, axes=1)
+        return Coefficients(constant, slope, is_fixed=not slope.any())
 
     def _check(self, points: F64) -> None:
         rng = np.random.default_rng(0)
@@ -147,8 +149,13 @@ class AffineRecourse:
     @cached_property
     def uncertain_rows(self) -> npt.NDArray[np.int64]:
         """Rows of the recourse that depend on xi, int64[R]."""
-        x_rows, y_rows, upper = (self._parts[name].slope != 0 for name in ("x_rows", "y_rows", "row_upper"))
-        return np.flatnonzero(x_rows.any(axis=(0, 2)) | y_rows.any(axis=(0, 2)) | upper.any(axis=0))
+        moving = np.zeros(len(self.base.row_upper), bool)
+        for name in ("x_rows", "y_rows", "row_upper"):
+            part = self._parts[name]
+            if not part.is_fixed:
+                changes = (part.slope != 0).any(axis=0)
+                moving |= changes.any(axis=1) if changes.ndim == 2 else changes
+        return np.flatnonzero(moving)
 
     def cost_cut(self, x: F64, y: F64) -> F64:
         """Return (a_0, a) with second-stage cost(x, y, xi) = a_0 + a.xi, float64[1 + nxi]."""

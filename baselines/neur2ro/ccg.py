@@ -73,7 +73,7 @@ def solve_paper(
         run.best_x if run.best_x.size else run.x,
         clock,
         stopped=stopped,
-        scenarios=np.array(run.scenarios).reshape(len(run.scenarios), -1),
+        scenarios=np.array(run.scenarios).reshape(len(run.scenarios), problem.uncertainty().size),
         history=tuple(run.history),
         used_network=True,
     )
@@ -130,8 +130,9 @@ def adversary(
 ) -> tuple[float, F64]:
     """Return the largest predicted second-stage value at plan ``x`` and its scenario, by MILP."""
     box = problem.uncertainty()
-    model, columns, _ = adversary_model(network, x, box)
-    result = solve(model, backend=config.backend, seconds=seconds, gap=config.gap, threads=config.threads)
+    clock = Clock(seconds)
+    model, columns, _ = adversary_model(network, x, box, clock=clock.part(0.5))
+    result = solve(model, backend=config.backend, seconds=max(0.05, clock.left), gap=config.gap, threads=config.threads)
     if result.status == "unknown":  # nothing within the time limit: the best of a sample, as the network sees it
         drawn = problem.sample_scenarios(np.random.default_rng(0), 200)
         xi = drawn[np.argmax(network.predict(x[None], drawn)[0])]

@@ -4,6 +4,10 @@ At plan x the second stage is min {q.y : G y <= a + A xi}, its value max {-v.(a 
 vertices of Xi are 0/1 (after scaling), the product of a bounded multiplier and a 0/1 entry is linear in a mixed-integer
 program (McCormick), so the worst scenario is found and proved. Two programs: the least total violation (multipliers in
 [0, 1], so it is exact whatever q) finds scenarios without a feasible second stage; the cost comes after it.
+
+Bounds on multipliers: their largest values over the dual polyhedron where it is bounded; otherwise, if every scenario
+leaves a margin s_r in the uncertain rows (again the first program), any optimal v has v.s <= q.y' - q.y for the y' that
+keeps the margin, hence v_r <= (max q.y - min q.y over the bounds of y) / s_r.
 Source of the dual adversary: Zeng and Zhao, Operations Research Letters 41 (2013), doi:10.1016/j.orl.2013.05.003.
 """
 
@@ -16,12 +20,14 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.affine import AffineRecourse
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.linear import LinearSet, Model
-from mallocgame.baselines.neur2ro.problem import TwoStageProblem
+from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem
 from mallocgame.baselines.neur2ro.solvers import solve
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
 GAP = 1e-7
+MARGINS = (0.2, 0.05, 0.01)  # of a row's size, tried in turn
+TRIAL = 1e4  # bound of multipliers that have none: the scenario found is then no proof
 VIOLATION = 1e-6  # relative; least total violation that counts as infeasible
 
 
@@ -73,7 +79,7 @@ class DualAdversary:
 
     @classmethod
     def build(cls, affine: AffineRecourse) -> Self | None:
-        """Return the adversary, or None where Xi has other vertices or a multiplier that matters has no bound."""
+        """Return the adversary, or None where Xi has other vertices or no multiplier can be bounded."""
         if not has_binary_vertices(affine.box):
             return None
         base = affine.base
@@ -88,11 +94,10 @@ class DualAdversary:
                 model.add_row(v, column, lower=-cost, upper=-cost)
             model.cost[int(v[row])] = -1.0
             result = solve(model, seconds=20.0)
-            if result.status == "infeasible":
-                return None  # unbounded second stage: the warm programs say so by name
-            if result.status != "optimal":
+            if result.status == "optimal":
+                upper[row] = -result.objective * (1 + 1e-6) + 1e-9
+            elif result.status != "unbounded" or not np.isfinite(_cost_range(base)):
                 return None
-            upper[row] = -result.objective * (1 + 1e-6) + 1e-9
         return cls(affine=affine, rows=rows, multiplier_upper=upper)
 
     def worst_scenario(self, x: F64, clock: Clock) -> Found:
@@ -102,13 +107,34 @@ class DualAdversary:
             OutOfTimeError: the deadline passed before any scenario was found.
         """
         limit = VIOLATION * max(1.0, float(np.abs(self.affine.base.row_upper).max(initial=0.0)))
-        violation, most, xi = self._solve(x, clock, feasibility=True)
+        violation, most, xi = self._solve(x, clock, np.zeros(len(self.rows)), None)
         if violation > limit:
             return Found(xi=xi, upper=np.inf)
         if most > limit + GAP:
             raise OutOfTimeError  # feasibility is neither proved nor refuted
-        _, upper, xi = self._solve(x, clock, feasibility=False)
-        return Found(xi=xi, upper=upper)
+        tops = self._multiplier_bounds(x, clock)
+        _, upper, xi = self._solve(x, clock, np.zeros(len(self.rows)), np.where(np.isnan(tops), TRIAL, tops))
+        proved = not np.isnan(tops).any()
+        return Found(xi=xi, upper=upper if proved else np.inf)
+
+    def _multiplier_bounds(self, x: F64, clock: Clock) -> F64:
+        """Return upper bounds on the multipliers at plan ``x``, float64[m]; NaN where none was found."""
+        tops = self.multiplier_upper.copy()
+        rows = self.affine.uncertain_rows
+        unknown = rows[np.isinf(tops[rows])]
+        if not len(unknown):
+            return tops
+        a, slope = self._right_hand_side(x)
+        scale = np.maximum(1e-3, np.abs(a[unknown]) + np.abs(slope[unknown]).sum(axis=1))
+        for share in MARGINS:
+            margin = np.zeros(len(self.rows))
+            margin[unknown] = share * scale
+            _, most, _ = self._solve(x, clock, margin, None)
+            if most <= VIOLATION * float(margin[unknown].min()):
+                tops[unknown] = _cost_range(self.affine.base) / margin[unknown]
+                return tops
+        tops[unknown] = np.nan
+        return tops
 
     def _right_hand_side(self, x: F64) -> tuple[F64, F64]:
         """Return (a, A) with row limits a + A xi at plan x: [m], [m, nxi]."""
@@ -121,11 +147,21 @@ class DualAdversary:
         ends = np.concatenate([-base.y_lower[lows], base.y_upper[highs]])
         return np.append(a, ends), np.vstack([slope, np.zeros((extra, slope.shape[1]))])
 
-    def _solve(self, x: F64, clock: Clock, *, feasibility: bool) -> tuple[float, float, F64]:
-        """Return (value, proved upper bound, scenario) of the dual program; bounds on y are never relaxed."""
+    def _solve(self, x: F64, clock: Clock, margin: F64, tops: F64 | None) -> tuple[float, float, F64]:
+        """Return (value, proved upper bound, scenario) of the dual program.
+
+        Args:
+            x: float64[nx].
+            clock: the deadline.
+            margin: float64[m], taken off the right-hand side.
+            tops: float64[m] bounds on the multipliers; None asks for the least total violation of the recourse's rows
+                instead of the cost (bounds on y are never relaxed).
+        """
         clock.check()
         box, base = self.affine.box, self.affine.base
         a, slope = self._right_hand_side(x)
+        a = a - margin
+        feasibility = tops is None
         model = Model()
         xi = model.add_set(box)
         span = box.upper - box.lower
@@ -133,7 +169,8 @@ class DualAdversary:
         for k in range(box.size):  # xi_k = lower_k + span_k pick_k
             terms = [(xi[k : k + 1], np.ones(1)), (picks[k : k + 1], -span[k : k + 1])]
             model.add_terms(terms, lower=float(box.lower[k]), upper=float(box.lower[k]))
-        tops = np.where(np.arange(len(a)) < len(base.row_upper), 1.0, np.inf) if feasibility else self.multiplier_upper
+        if tops is None:
+            tops = np.where(np.arange(len(a)) < len(base.row_upper), 1.0, np.inf)
         v = model.add_columns(len(a), upper=tops, cost=a + slope @ box.lower)
         target = np.zeros(len(base.y_cost)) if feasibility else base.y_cost
         for column, cost in zip(self.rows.T, target, strict=True):
@@ -156,6 +193,13 @@ class DualAdversary:
         x_cost, constant = self.affine.part("x_cost"), self.affine.part("constant")
         model.offset = -float(x_cost.constant @ x + constant.constant)
         model.set_cost(xi, -(x_cost.slope @ x + constant.slope))
+
+
+def _cost_range(base: Recourse) -> float:
+    """Return the difference between the largest and the least q.y over the bounds of y; inf where one has none."""
+    used = base.y_cost != 0
+    ends = np.stack([base.y_cost[used] * base.y_lower[used], base.y_cost[used] * base.y_upper[used]])
+    return float((ends.max(axis=0) - ends.min(axis=0)).sum())
 
 
 def _product(model: Model, v: int, pick: int, top: float, weight: float) -> None:

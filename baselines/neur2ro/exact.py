@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.linear import Model
-from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse, nominal_scenario
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse
 from mallocgame.baselines.neur2ro.references import (
     StaticPlan,
     Watch,
@@ -107,7 +107,7 @@ class _Run:
     def loop(self, on_iteration: Watch) -> str:
         """Alternate main program and adversary; return why it stopped."""
         self.main_gap = self.gap / 2
-        self.x = self.oracle.stages.answer(nominal_scenario(self.problem)).x
+        self.x = self.oracle.stages.answer(self.problem.mean_scenario()).x
         while True:
             worst = self.oracle.worst_case(self.x, hints=np.array(self.scenarios) if self.scenarios else None)
             self._keep(worst)
@@ -116,7 +116,7 @@ class _Run:
             )
             self.history.append(row)
             on_iteration(row)
-            if np.isfinite(self._value()) and self._value() - self.lower <= self.gap * max(1e-9, abs(self._value())):
+            if self._closed():
                 return "optimal"
             self.clock.check()
             if any(np.abs(worst.xi - old).sum() <= 1e-9 for old in self.scenarios):
@@ -129,6 +129,11 @@ class _Run:
                 self.problem, self.scenarios, self.oracle.stages, self.clock, self.main_gap, self.backend, self.threads
             )
             self.lower = max(self.lower, bound)
+
+    def _closed(self) -> bool:
+        if self.best is None or not (self.best.exact and self.best.feasible):
+            return False
+        return self.best.value - self.lower <= self.gap * max(1e-9, abs(self.best.value))
 
     def _value(self) -> float:
         return np.inf if self.best is None else self.best.value
@@ -152,7 +157,7 @@ class _Run:
             seconds=self.clock.elapsed,
             evaluation_seconds=0.0,
             stopped=stopped,
-            scenarios=np.array(self.scenarios).reshape(len(self.scenarios), -1),
+            scenarios=np.array(self.scenarios).reshape(len(self.scenarios), self.best.xi.size),
             history=tuple(self.history),
         )
 

@@ -11,6 +11,7 @@
    stages that are not binary get main programs over the pool instead (column-and-constraint generation).
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.affine import costs_only
 from mallocgame.baselines.neur2ro.ccg import CcgConfig, adversary
 from mallocgame.baselines.neur2ro.clock import OutOfTimeError
 from mallocgame.baselines.neur2ro.exact import main_program
@@ -87,7 +87,8 @@ def _phases(search: PlanSearch, config: SearchConfig, start: F64 | None) -> str:
     problem, stages = search.problem, search.stages
     plans = [] if start is None else [start]
     plans.append(stages.answer(problem.mean_scenario(), seconds=0.2 * search.clock.left).x)
-    plans.append(stages.answer(nominal_scenario(problem), seconds=0.2 * search.clock.left).x)
+    with contextlib.suppress(InputError):  # the nominal scenario need not be among listed ones, nor feasible
+        plans.append(stages.answer(nominal_scenario(problem), seconds=0.2 * search.clock.left).x)
     search.try_plan(plans[0])
     slow = _second_stage_seconds(search, plans[0]) > SLOW_SECONDS
     if slow or problem.uncertainty_kind == "general":
@@ -140,7 +141,8 @@ def _network_scenarios(search: PlanSearch, config: SearchConfig, plans: list[F64
 
 def _bound_by_cuts(search: PlanSearch, config: SearchConfig, plans: list[F64]) -> None:
     """Maximise D(xi) by cutting planes: a proved lower bound, and the plans of its cuts."""
-    problem, affine = search.problem, costs_only(search.problem)
+    problem, affine = search.problem, search.oracle.costs
+    assert affine is not None
     cost = problem.first_stage().cost
     program = CutProgram(problem)
     nominal = nominal_scenario(problem)

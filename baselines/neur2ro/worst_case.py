@@ -109,7 +109,7 @@ class WorstCaseOracle:
         self.tolerance = tolerance
         self.cost = problem.first_stage().cost
         self.calls = 0
-        self._costs: AffineRecourse | None = None
+        self.costs: AffineRecourse | None = None
         self._dual: DualAdversary | None = None
         self.listed: F64 | None = None
         self._pool: list[F64] = []
@@ -120,7 +120,7 @@ class WorstCaseOracle:
         """Find the strongest way to the worst case that the problem admits."""
         listed = problem.scenarios()
         if problem.uncertainty_kind == "objective":
-            self._costs = costs_only(problem)
+            self.costs = costs_only(problem)
         elif problem.uncertainty_kind == "finite":
             self.listed = None if listed is None else np.asarray(listed, float)
         else:
@@ -132,12 +132,12 @@ class WorstCaseOracle:
     @property
     def exact(self) -> bool:
         """Whether true worst cases can be had (given time)."""
-        return self._costs is not None or self.listed is not None or self._dual is not None
+        return self.costs is not None or self.listed is not None or self._dual is not None
 
     @property
     def how(self) -> str:
         """What the adversary is, in words."""
-        if self._costs is not None:
+        if self.costs is not None:
             return "cutting planes over the costs"
         if self.listed is not None:
             return f"{len(self.listed)} listed scenarios or vertices"
@@ -154,7 +154,7 @@ class WorstCaseOracle:
         self.calls += 1
         first = float(self.cost @ x)
         hints = np.zeros((0, self.problem.uncertainty().size)) if hints is None else hints
-        if self._costs is not None:
+        if self.costs is not None:
             return self._by_cuts(x, first, hints, stop_above)
         seen = _Seen(first, hints[0] if len(hints) else nominal_scenario(self.problem))
         try:
@@ -191,7 +191,7 @@ class WorstCaseOracle:
         return seen.worst(exact=seen.value == np.inf or close, upper=max(upper, seen.value))
 
     def _by_cuts(self, x: F64, first: float, hints: F64, stop_above: float) -> WorstCase:
-        assert self._costs is not None
+        assert self.costs is not None
         best, best_xi = -np.inf, nominal_scenario(self.problem)
         program = CutProgram(self.problem)
         queue = list(hints)
@@ -199,7 +199,7 @@ class WorstCaseOracle:
         closed = False
         try:
             for y in self._usable_answers(x):
-                program.add(self._costs.cost_cut(x, y))
+                program.add(self.costs.cost_cut(x, y))
             for _ in range(2000):
                 xi = queue.pop() if queue else None
                 if xi is None:
@@ -223,8 +223,8 @@ class WorstCaseOracle:
 
     def _checked_cut(self, x: F64, y: F64, xi: F64, value: float) -> F64:
         """Return the cost of (x, y) as a function of xi; it must agree with the second stage that gave y."""
-        assert self._costs is not None
-        cut = self._costs.cost_cut(x, y)
+        assert self.costs is not None
+        cut = self.costs.cost_cut(x, y)
         priced = float(cut[0] + cut[1:] @ xi)
         if abs(priced - value) > AGREEMENT * max(1.0, abs(value)):
             raise InputError(
@@ -237,8 +237,8 @@ class WorstCaseOracle:
         """Return remembered recourse decisions that are feasible for ``x``: each bounds its worst case from above."""
         if not self._answers:
             return []
-        assert self._costs is not None
-        base = self._costs.base
+        assert self.costs is not None
+        base = self.costs.base
         room = base.row_upper - base.x_rows @ x
         fits = np.all(np.array(self._answers) @ base.y_rows.T <= room + 1e-9, axis=1)
         return [self._answers[k] for k in np.flatnonzero(fits)]

@@ -7,13 +7,13 @@ import pytest
 
 from mallocgame.baselines.neur2ro.affine import costs_only
 from mallocgame.baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static, static_plan
-from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, deterministic_by_milp
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack, spread
 from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 from tests.baselines.neur2ro.user_problem import Reservation
