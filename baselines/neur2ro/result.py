@@ -55,7 +55,7 @@ class RobustResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values that strict parsers read: what is not finite becomes null."""
-        return strict(
+        found: dict[str, Any] = strict(
             {
                 "method": self.method,
                 "used_network": self.used_network,
@@ -72,6 +72,7 @@ class RobustResult:
                 "history": [asdict(row) for row in self.history],
             }
         )
+        return found
 
 
 def strict(value: Any) -> Any:
