@@ -7,20 +7,23 @@ the network has no say in the main program, which is then ``problem.deterministi
 the one of least adversary value, as the network sees it, not the last (main programs cut short are optimistic).
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.embedding import Affine, adversary_model, embed_plan_values
 from mallocgame.baselines.neur2ro.linear import Model
 from mallocgame.baselines.neur2ro.network import BoundNetwork, Network
-from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse
+from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse, nominal_scenario
+from mallocgame.baselines.neur2ro.references import JUDGING, judged
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.second_stages import SecondStages, warm_up
 from mallocgame.baselines.neur2ro.solvers import Backend, require, solve
-from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
+from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
 
@@ -52,55 +55,74 @@ def solve_paper(
         InputError: a program is infeasible or unbounded; the message names it.
     """
     config = config or CcgConfig()
-    began = time.perf_counter()
+    warm_up(problem)
     bound = network.bind(problem)
-    cost = problem.first_stage().cost
-    scenarios: list[F64] = []
-    history: list[Iteration] = []
-    x = problem.deterministic(nominal_scenario(problem)).x
-    main_value, best_claim, best_x = -np.inf, np.inf, x
-    stopped = f"{config.max_scenarios} scenarios"
-    while True:
-        left = config.seconds - (time.perf_counter() - began)
-        if left <= 0:
-            stopped = f"time limit of {config.seconds:g} s"
-            break
-        claim, xi = adversary(bound, problem, x, seconds=min(left, config.program_seconds), config=config)
-        claim += float(cost @ x)
-        if claim < best_claim:
-            best_claim, best_x = claim, x
-        row = Iteration(seconds=time.perf_counter() - began, main=main_value, adversary=claim, scenarios=len(scenarios))
-        history.append(row)
-        on_iteration(row)
-        if abs(claim - main_value) <= config.tolerance * abs(claim):
-            stopped = "main and adversary agree"
-            break
-        if any(np.abs(xi - old).sum() <= config.same_scenario for old in scenarios):
-            stopped = "the adversary repeats a scenario"
-            break
-        if len(scenarios) >= config.max_scenarios:
-            break
-        scenarios.append(xi)
-        left = config.seconds - (time.perf_counter() - began)
-        main_value, x = main_program(
-            bound, problem, scenarios, x, seconds=min(left, config.program_seconds), config=config
-        )
-    x = best_x
-    seconds = time.perf_counter() - began
-    worst = WorstCaseOracle(problem).worst_case(x, hints=np.array(scenarios) if scenarios else None)
-    return RobustResult(
-        method="neur2ro",
-        x=x,
-        worst_case=worst.value,
-        worst_case_exact=problem.uncertainty_kind != "general",
-        worst_scenario=worst.xi,
-        lower_bound=-np.inf,
-        seconds=seconds,
-        evaluation_seconds=time.perf_counter() - began - seconds,
+    oracle = WorstCaseOracle(problem)
+    clock = Clock(config.seconds)
+    part = clock.part(1 - JUDGING)
+    run = _Loop(problem, bound, config, part, SecondStages(problem, part), on_iteration)
+    try:
+        stopped = run.loop()
+    except OutOfTimeError:
+        stopped = f"time limit of {config.seconds:g} s"
+    if not run.x.size:
+        raise InputError(f"no plan for one known scenario within {config.seconds:g} s; raise --seconds")
+    return judged(
+        "paper",
+        oracle,
+        run.best_x if run.best_x.size else run.x,
+        clock,
         stopped=stopped,
-        scenarios=np.array(scenarios),
-        history=tuple(history),
+        scenarios=np.array(run.scenarios).reshape(len(run.scenarios), problem.uncertainty().size),
+        history=tuple(run.history),
+        used_network=True,
     )
+
+
+@dataclass(slots=True)
+class _Loop:
+    """The state of the published loop."""
+
+    problem: TwoStageProblem
+    network: BoundNetwork
+    config: CcgConfig
+    clock: Clock
+    stages: SecondStages
+    on_iteration: Callable[[Iteration], None]
+    x: F64 = field(default_factory=lambda: np.zeros(0))
+    best_x: F64 = field(default_factory=lambda: np.zeros(0))
+    best_claim: float = np.inf
+    scenarios: list[F64] = field(default_factory=list)
+    history: list[Iteration] = field(default_factory=list)
+
+    def loop(self) -> str:
+        """Alternate adversary and main program by the published stopping rules; return why it stopped."""
+        config, main_value = self.config, -np.inf
+        cost = self.problem.first_stage().cost
+        self.x = self.stages.answer(nominal_scenario(self.problem)).x
+        while True:
+            seconds = min(self.clock.left, config.program_seconds)
+            claim, xi = adversary(self.network, self.problem, self.x, seconds=seconds, config=config)
+            claim += float(cost @ self.x)
+            if claim < self.best_claim:
+                self.best_claim, self.best_x = claim, self.x
+            stored = len(self.scenarios)
+            row = Iteration(seconds=self.clock.elapsed, main=main_value, adversary=claim, scenarios=stored)
+            self.history.append(row)
+            self.on_iteration(row)
+            if abs(claim - main_value) <= config.tolerance * abs(claim):
+                return "main and adversary agree"
+            if any(np.abs(xi - old).sum() <= config.same_scenario for old in self.scenarios):
+                return "the adversary repeats a scenario"
+            if stored >= config.max_scenarios:
+                return f"{config.max_scenarios} scenarios"
+            self.clock.check()
+            self.scenarios.append(xi)
+            seconds = min(self.clock.left, config.program_seconds)
+            main_value, self.x = main_program(
+                self.network, self.problem, self.scenarios, self.x, seconds=seconds, config=config
+            )
+            self.clock.check()
 
 
 def adversary(
@@ -108,8 +130,9 @@ def adversary(
 ) -> tuple[float, F64]:
     """Return the largest predicted second-stage value at plan ``x`` and its scenario, by MILP."""
     box = problem.uncertainty()
-    model, columns, _ = adversary_model(network, x, box)
-    result = solve(model, backend=config.backend, seconds=seconds, gap=config.gap, threads=config.threads)
+    clock = Clock(seconds)
+    model, columns, _ = adversary_model(network, x, box, clock=clock.part(0.5))
+    result = solve(model, backend=config.backend, seconds=max(0.05, clock.left), gap=config.gap, threads=config.threads)
     if result.status == "unknown":  # nothing within the time limit: the best of a sample, as the network sees it
         drawn = problem.sample_scenarios(np.random.default_rng(0), 200)
         xi = drawn[np.argmax(network.predict(x[None], drawn)[0])]

@@ -78,6 +78,8 @@ def _seek_worst_cases(problem: TwoStageProblem, rng: np.random.Generator, count:
     if count == 0:
         return
     oracle = WorstCaseOracle(problem, tolerance=5e-3)
+    if not oracle.stages.is_fast and problem.uncertainty_kind != "objective":
+        return  # hundreds of slow second stages a plan: the sampled pairs must do
     convex = not problem.uncertainty().integer.any()
     for k in range(count):
         worst = oracle.worst_case(xs[-1 - k]).xi
@@ -127,7 +129,7 @@ def generate(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     stamp = target / "plan.txt"
-    text = f"{getattr(sampler, '__qualname__', sampler)} {asdict(plan)}\n"
+    text = f"{_name_of(sampler)} {asdict(plan)}\n"
     if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
         raise InputError(
             f"{target} holds data of another plan ({stamp.read_text(encoding='utf-8').strip()}); use a new folder"
@@ -148,6 +150,13 @@ def generate(
                 done += count
                 on_progress(done)
     return time.perf_counter() - began
+
+
+def _name_of(sampler: Sampler) -> str:
+    owner = getattr(sampler, "__self__", None)
+    name = getattr(sampler, "__qualname__", str(sampler))
+    inherited = isinstance(owner, type) and not name.startswith(owner.__qualname__)
+    return f"{owner.__qualname__}: {name}" if inherited and isinstance(owner, type) else name
 
 
 def _shard_path(folder: Path, shard: int) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.baselines.neur2ro.clock import Clock
 from mallocgame.baselines.neur2ro.linear import LinearSet, Model
 from mallocgame.baselines.neur2ro.network import BoundBranch, BoundNetwork
 from mallocgame.baselines.neur2ro.solvers import highs_program
@@ -141,7 +142,7 @@ def embed_relu(model: Model, pre: Affine, low: F64, high: F64) -> Affine:
     return Affine(columns=np.concatenate([pre.columns, outputs]), weights=weights, constant=constant)
 
 
-def bound_by_lp(model: Model, pre: Affine, low: F64, high: F64) -> tuple[F64, F64]:
+def bound_by_lp(model: Model, pre: Affine, low: F64, high: F64, clock: Clock) -> tuple[F64, F64]:
     """Tighten bounds on each entry of ``pre`` by linear programs over the model's relaxation (warm simplex)."""
     program = highs_program(_relaxed(model))
     low, high = low.copy(), high.copy()
@@ -149,6 +150,8 @@ def bound_by_lp(model: Model, pre: Affine, low: F64, high: F64) -> tuple[F64, F6
     highspy_ok = program.getModelStatus().__class__.kOptimal
     program.changeColsCost(model.num_columns, np.arange(model.num_columns, dtype=np.int32), np.zeros(model.num_columns))
     for k in range(len(pre.constant)):
+        if clock.left <= 0:
+            break  # the bounds at hand are valid, only wider
         for sign in (1.0, -1.0):
             end = low[k] if sign > 0 else high[k]
             if (end >= 0) == (sign > 0):
@@ -183,20 +186,24 @@ def affine_bounds(model: Model, vector: Affine) -> tuple[F64, F64]:
     return _interval(vector.weights, vector.constant, lower, upper)
 
 
-def embed_branch(model: Model, branch: BoundBranch, columns: I64, *, tighten: bool = True) -> Affine:
+def embed_branch(
+    model: Model, branch: BoundBranch, columns: I64, *, tighten: bool = True, clock: Clock | None = None
+) -> Affine:
     """Return the branch's encoding g of the variables as an affine vector."""
     pre = embed_items(model, branch, columns)
     low, high = affine_bounds(model, pre)
     if tighten:
-        low, high = bound_by_lp(model, pre, low, high)
+        low, high = bound_by_lp(model, pre, low, high, clock or Clock())
     return embed_relu(model, pre, low, high).times(branch.out)
 
 
-def embed_head(model: Model, network: BoundNetwork, pre: Affine, *, tighten: bool = True) -> Affine:
+def embed_head(
+    model: Model, network: BoundNetwork, pre: Affine, *, tighten: bool = True, clock: Clock | None = None
+) -> Affine:
     """Return the scaled prediction (one row) from the value layer's pre-activations."""
     low, high = affine_bounds(model, pre)
     if tighten:
-        low, high = bound_by_lp(model, pre, low, high)
+        low, high = bound_by_lp(model, pre, low, high, clock or Clock())
     hidden = embed_relu(model, pre, low, high)
     return hidden.times(network.network.value_out[None]).plus(np.array([network.network.out_bias]))
 
@@ -212,15 +219,15 @@ class EmbeddedSize:
 
 
 def adversary_model(
-    network: BoundNetwork, x: F64, uncertainty: LinearSet, *, tighten: bool = True
+    network: BoundNetwork, x: F64, uncertainty: LinearSet, *, tighten: bool = True, clock: Clock | None = None
 ) -> tuple[Model, I64, EmbeddedSize]:
     """Return the program max over xi of the prediction at plan ``x`` (as a minimisation), xi's columns and its size."""
     model = Model()
     columns = model.add_set(uncertainty)
     branch, weights = network.scenario_branch(x), network.network
     fixed = weights.value_x @ network.x.encode(x[None])[0] + weights.value_bias
-    encoded = embed_branch(model, branch, columns, tighten=tighten)
-    value = embed_head(model, network, encoded.times(weights.value_xi).plus(fixed), tighten=tighten)
+    encoded = embed_branch(model, branch, columns, tighten=tighten, clock=clock)
+    value = embed_head(model, network, encoded.times(weights.value_xi).plus(fixed), tighten=tighten, clock=clock)
     model.set_cost(value.columns, -value.weights[0])
     model.offset = -float(value.constant[0])
     neurons = branch.bias.size + len(branch.post) + len(weights.value_bias)
@@ -230,18 +237,26 @@ def adversary_model(
 
 
 def embed_plan_values(
-    model: Model, network: BoundNetwork, x: I64, scenarios: F64, *, tighten: bool = False
+    model: Model,
+    network: BoundNetwork,
+    x: I64,
+    scenarios: F64,
+    *,
+    tighten: bool = False,
+    clock: Clock | None = None,
 ) -> list[Affine]:
     """Return the scaled prediction at each stored scenario (float64[K, nxi]) as a function of the plan's columns."""
     weights = network.network
-    plan = embed_branch(model, network.x, x, tighten=tighten).times(weights.value_x).plus(weights.value_bias)
+    plan = (
+        embed_branch(model, network.x, x, tighten=tighten, clock=clock).times(weights.value_x).plus(weights.value_bias)
+    )
     values = []
     for xi in scenarios:
         if weights.coupled:
-            code = embed_branch(model, network.plan_branch(xi), x, tighten=tighten).times(weights.value_xi)
+            code = embed_branch(model, network.plan_branch(xi), x, tighten=tighten, clock=clock).times(weights.value_xi)
             pre = joined([plan, code])
         else:
             zero = np.zeros(network.features.x_map.matrix.shape[1])
             pre = plan.plus(weights.value_xi @ network.scenario_branch(zero).encode(xi[None])[0])
-        values.append(embed_head(model, network, pre, tighten=tighten))
+        values.append(embed_head(model, network, pre, tighten=tighten, clock=clock))
     return values

@@ -6,18 +6,22 @@ a scenario that breaks every policy (one linear program per choice of what break
 """
 
 import itertools
-import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.exact import AffineRecourse
+from mallocgame.baselines.neur2ro.affine import AffineRecourse
+from mallocgame.baselines.neur2ro.clock import Clock
 from mallocgame.baselines.neur2ro.linear import Model
-from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse, nominal_scenario
+from mallocgame.baselines.neur2ro.references import JUDGING, judged, known_scenario_plan
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
+from mallocgame.baselines.neur2ro.second_stages import warm_up
 from mallocgame.baselines.neur2ro.solvers import solve
-from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle, nominal_scenario
+from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
+from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
 TOLERANCE = 1e-5
@@ -43,15 +47,20 @@ def solve_k_adaptability(
     The result's lower bound is that of the two-stage problem only when k-adaptability is exact, so it is left at -inf;
     ``stopped`` says whether the k-adaptable optimum was proved. Without a solution in time the nominal plan is judged.
     """
-    began = time.perf_counter()
+    if not 1 <= policies <= 10:
+        raise InputError(f"k is {policies}; expected 1 to 10 policies")
+    warm_up(problem)
     affine = AffineRecourse(problem)
+    oracle = WorstCaseOracle(problem)
+    whole = Clock(seconds)
+    clock = whole.part(1 - JUDGING) if not oracle.stages.is_fast else Clock(0.9 * seconds)
     start: list[tuple[F64, ...]] = [()] * policies
     start[0] = (nominal_scenario(problem),)
     stack = [_Node(-np.inf, tuple(start))]
-    best, best_x = np.inf, problem.deterministic(nominal_scenario(problem)).x
+    best, best_x = np.inf, known_scenario_plan(problem, nominal_scenario(problem), clock)
     history: list[Iteration] = []
-    nodes = 0
-    while stack and (left := seconds - (time.perf_counter() - began)) > 0:
+    nodes, complete = 0, True
+    while stack and (left := clock.left) > 0:
         node = stack.pop()
         if node.bound >= best - 1e-4 * abs(best):
             continue
@@ -59,14 +68,16 @@ def solve_k_adaptability(
         solved = _node_program(problem, node.scenarios, min(left, program_seconds))
         if solved is None:
             continue
+        if isinstance(solved, str):  # no solution in the node's time: what is below it stays unknown
+            complete = False
+            continue
         bound, value, x, ys = solved
         if bound >= best - 1e-4 * abs(best):
             continue
-        xi = _separate(affine, x, ys, value - float(problem.first_stage().cost @ x))
+        xi = _separate(affine, x, ys, value - float(problem.first_stage().cost @ x), clock)
         if xi is None:
             best, best_x = value, x
-            elapsed = time.perf_counter() - began
-            history.append(Iteration(seconds=elapsed, main=best, adversary=bound, scenarios=nodes))
+            history.append(Iteration(seconds=clock.elapsed, main=best, adversary=bound, scenarios=nodes))
             continue
         children = []
         used = [k for k in range(policies) if node.scenarios[k]]
@@ -75,28 +86,21 @@ def solve_k_adaptability(
             groups[k] = (*groups[k], xi)
             children.append(_Node(bound, tuple(groups)))
         stack += children  # depth first, the last policy first: differing policies early
-    proved = not stack
-    solved_at = time.perf_counter()
-    worst = WorstCaseOracle(problem).worst_case(best_x)
-    return RobustResult(
-        method=f"k-adaptability-{policies}",
-        x=best_x,
-        worst_case=worst.value,
-        worst_case_exact=problem.uncertainty_kind != "general",
-        worst_scenario=worst.xi,
-        lower_bound=-np.inf,
-        seconds=solved_at - began,
-        evaluation_seconds=time.perf_counter() - solved_at,
-        stopped=f"{'proved' if proved else f'time limit of {seconds:g} s'} after {nodes} nodes",
-        scenarios=worst.xi[None],
+    ended = "proved" if not stack and complete else f"time limit of {seconds:g} s"
+    return judged(
+        f"k-adaptability-{policies}",
+        oracle,
+        best_x,
+        whole,
+        stopped=f"{ended} after {nodes} nodes" + ("" if history else "; no k-adaptable solution found: nominal plan"),
         history=tuple(history),
     )
 
 
 def _node_program(
     problem: TwoStageProblem, groups: tuple[tuple[F64, ...], ...], seconds: float
-) -> tuple[float, float, F64, list[F64]] | None:
-    """Return (bound, value, x, policies) of a node, or None if it has no solution."""
+) -> tuple[float, float, F64, list[F64]] | Literal["unknown"] | None:
+    """Return (bound, value, x, policies) of a node, None if it is infeasible, "unknown" if time ended first."""
     stage = problem.first_stage()
     model = Model()
     x = model.add_set(stage, with_cost=True)
@@ -111,12 +115,14 @@ def _node_program(
         policies.append(y)
     result = solve(model, seconds=seconds, gap=1e-4)
     if not result.has_solution:
-        return None
+        return None if result.status == "infeasible" else "unknown"
     plan = np.where(stage.integer, np.round(result.values[x]), result.values[x])
-    return result.bound, result.objective, plan, [np.round(result.values[y]) for y in policies]
+    whole = problem.recourse(groups[0][0]).y_integer
+    ys = [np.where(whole, np.round(result.values[y]), result.values[y]) for y in policies]
+    return result.bound, result.objective, plan, ys
 
 
-def _separate(affine: AffineRecourse, x: F64, ys: list[F64], theta: float) -> F64 | None:
+def _separate(affine: AffineRecourse, x: F64, ys: list[F64], theta: float, clock: Clock) -> F64 | None:
     """Return a scenario in which every policy costs more than theta or breaks a row, the most so, or None."""
     tables = []
     for y in ys:
@@ -126,6 +132,8 @@ def _separate(affine: AffineRecourse, x: F64, ys: list[F64], theta: float) -> F6
         tables.append(table / scale)
     worst, worst_xi = TOLERANCE, None
     for broken in itertools.product(*(range(len(table)) for table in tables)):
+        if clock.left <= 0:
+            return affine.box.lower if worst_xi is None else worst_xi  # not shown to be feasible: go on with a branch
         model = Model()
         xi = model.add_set(affine.box)
         depth = model.add_columns(1, lower=-10.0, upper=10.0, cost=-1.0)

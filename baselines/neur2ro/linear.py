@@ -1,5 +1,6 @@
 """Linear and mixed-integer models that no solver owns: sets of linear constraints, and a model under construction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,54 @@ from mallocgame.errors import InputError
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+
+
+def as_numbers(values: object, what: str) -> F64:
+    """Return ``values`` as float64.
+
+    Raises:
+        InputError: text, objects or NaN among them; ``what`` names them.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{what} holds {array.dtype} entries; expected numbers")
+    numbers = np.asarray(array, float)
+    if np.isnan(numbers).any():
+        raise InputError(f"{what} holds NaN; expected numbers")
+    return numbers
+
+
+def check_figures(
+    problem: object,
+    names: Sequence[str],
+    *,
+    length: int,
+    nonnegative: Sequence[str] = (),
+    free: Sequence[str] = (),
+) -> None:
+    """Check the figures of an instance: finite numbers, one row an item, not negative where they must not be.
+
+    Args:
+        problem: a (frozen) dataclass; its arrays become float64.
+        names: fields, numbers or arrays.
+        length: items.
+        nonnegative: those among them that must be >= 0.
+        free: arrays of any length.
+
+    Raises:
+        InputError: a field that is none of this, by name and value.
+    """
+    kind = type(problem).__name__
+    for name in names:
+        values = as_numbers(getattr(problem, name), f"{kind}.{name}")
+        if values.ndim and name not in free and len(values) != length:
+            raise InputError(f"{kind}.{name} has {len(values)} entries; expected {length}, one an item")
+        if not np.isfinite(values).all():
+            raise InputError(f"{kind}.{name} holds an infinite number; expected finite ones")
+        if name in nonnegative and (values < 0).any():
+            raise InputError(f"{kind}.{name} holds {float(values.min()):g}; expected numbers >= 0")
+        if values.ndim:
+            object.__setattr__(problem, name, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +77,8 @@ class LinearSet:
     row_upper: F64 = field(default_factory=lambda: np.zeros(0))  # [m]
 
     def __post_init__(self) -> None:
+        for name in ("lower", "upper", "cost", "rows", "row_lower", "row_upper"):
+            object.__setattr__(self, name, as_numbers(getattr(self, name), f"a LinearSet: {name}"))
         n = len(self.lower)
         if self.cost.size == 0:
             object.__setattr__(self, "cost", np.zeros(n))
@@ -39,8 +90,8 @@ class LinearSet:
         shapes = [self.upper.shape, self.integer.shape, self.cost.shape, self.rows.shape[1:]]
         if any(shape != (n,) for shape in shapes) or self.row_lower.shape != (m,) or self.row_upper.shape != (m,):
             raise InputError(f"a LinearSet of {n} variables has arrays of shapes {shapes}; expected {n} each")
-        if np.isnan(self.lower).any() or np.isnan(self.upper).any() or np.isnan(self.rows).any():
-            raise InputError("a LinearSet holds NaN; expected numbers (bounds may be infinite)")
+        if not (np.isfinite(self.rows).all() and np.isfinite(self.cost).all()):
+            raise InputError("a LinearSet has an infinite cost or row entry; only bounds may be infinite")
 
     @property
     def size(self) -> int:

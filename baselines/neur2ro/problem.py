@@ -3,7 +3,7 @@
     minimise over x in X   c.x + max over xi in Xi   min over y   q_x(xi).x + q_y(xi).y + q_0(xi)
                                                      with  T(xi) x + W(xi) y <= h(xi)
 
-Six methods are required (docs/neur2ro.md has a complete example in 60 lines); everything else has a default that
+Five members are required (docs/neur2ro.md has a complete example in 40 lines); everything else has a default that
 solves small linear or integer programs, and can be overridden for speed.
 """
 
@@ -14,34 +14,30 @@ from typing import Literal, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.linear import Bool, LinearSet, Model
-from mallocgame.baselines.neur2ro.solvers import optimise_over, require, solve
+from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
+from mallocgame.baselines.neur2ro.linear import LinearSet, Model, as_numbers
+from mallocgame.baselines.neur2ro.recourse import Recourse, RecourseSolver, SecondStage
+from mallocgame.baselines.neur2ro.solvers import highs_program, import_highs, optimise_over, require, solve
 from mallocgame.errors import InputError
+
+__all__ = [
+    "AffineMap",
+    "Deterministic",
+    "Features",
+    "Recourse",
+    "SecondStage",
+    "TwoStageProblem",
+    "Uncertainty",
+    "add_recourse",
+    "corners_of",
+    "default_features",
+    "deterministic_by_milp",
+    "nominal_scenario",
+    "per_item",
+]
 
 F64 = npt.NDArray[np.float64]
 Uncertainty = Literal["objective", "finite", "general"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recourse:
-    """The second stage at one scenario: minimise x_cost.x + y_cost.y + constant over y.
-
-    Subject to x_rows x + y_rows y <= row_upper and y_lower <= y <= y_upper, y_j whole where y_integer_j.
-    """
-
-    x_cost: F64  # [nx]
-    y_cost: F64  # [ny]
-    constant: float
-    x_rows: F64  # [m, nx]
-    y_rows: F64  # [m, ny]
-    row_upper: F64  # [m]
-    y_lower: F64  # [ny]
-    y_upper: F64  # [ny]
-    y_integer: Bool  # [ny]
-
-    def value(self, x: F64, y: F64) -> float:
-        """Return the second-stage cost of (x, y)."""
-        return float(self.x_cost @ x + self.y_cost @ y + self.constant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +81,11 @@ class Features:
     def __post_init__(self) -> None:
         if len(self.x_items) != self.x_map.items or len(self.xi_items) != self.xi_map.items:
             raise InputError("Features: the static features and the maps disagree on the number of items")
-        if not (np.isfinite(self.x_items).all() and np.isfinite(self.xi_items).all() and self.label_scale > 0):
-            raise InputError("Features must be finite and label_scale positive")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecondStage:
-    """The exact second stage at (x, xi): its value (inf when infeasible) and an optimal y."""
-
-    value: float
-    y: F64
+        for name in ("x_items", "xi_items", "label_offset", "label_scale"):
+            if not np.isfinite(as_numbers(getattr(self, name), f"Features.{name}")).all():
+                raise InputError(f"Features.{name} must be finite")
+        if not self.label_scale > 0:
+            raise InputError(f"Features.label_scale is {self.label_scale}; expected a positive number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +99,7 @@ class Deterministic:
 
 
 class TwoStageProblem(Protocol):
-    """One instance. Subclass it and write the first six members; the rest have defaults."""
+    """One instance. Subclass it and write the first five members; the rest have defaults."""
 
     #: What the maximum over scenarios looks like: "objective" (xi only in costs, affinely: worst cases are exact by
     #: cutting planes), "finite" (``scenarios`` lists them) or "general" (worst cases are searched: a lower bound).
@@ -132,8 +123,8 @@ class TwoStageProblem(Protocol):
         ...
 
     def features(self) -> Features:
-        """Return what the network sees."""
-        ...
+        """Return what the network sees. Default: first-stage costs, and how far a rise of xi_k moves costs and rows."""
+        return default_features(self)
 
     def scenarios(self) -> F64 | None:
         """Return every scenario that can be a worst case, float64[K, size of Xi], or None if there is no such list."""
@@ -141,27 +132,31 @@ class TwoStageProblem(Protocol):
 
     def second_stage(self, x: F64, xi: F64) -> SecondStage:
         """Solve the second stage exactly. Default: the recourse program on the MILP solver."""
-        recourse = self.recourse(xi)
-        model = Model()
-        y = model.add_columns(
-            len(recourse.y_cost),
-            lower=recourse.y_lower,
-            upper=recourse.y_upper,
-            cost=recourse.y_cost,
-            integer=recourse.y_integer,
-        )
-        room = recourse.row_upper - recourse.x_rows @ x
-        for row, limit in zip(recourse.y_rows, room, strict=True):
-            model.add_row(y, row, upper=limit)
-        result = solve(model, gap=1e-9, seconds=60.0)
-        if result.status == "infeasible":
-            return SecondStage(value=np.inf, y=np.zeros(len(y)))
-        values = require(result, "the second stage").values
-        return SecondStage(value=recourse.value(x, values), y=values)
+        return RecourseSolver().solve(self.recourse(xi), x, Clock())
 
     def values(self, xs: F64, xis: F64) -> F64:
         """Return second-stage values, float64[A, B], of every pair of xs[A, nx] and xis[B, nxi]."""
-        return np.array([[self.second_stage(x, xi).value for xi in xis] for x in xs]).reshape(len(xs), len(xis))
+        if type(self).second_stage is not TwoStageProblem.second_stage:
+            rows = [[self.second_stage(x, xi).value for xi in xis] for x in xs]
+        else:
+            solver, recourses = RecourseSolver(), [self.recourse(xi) for xi in xis]
+            rows = [[solver.solve(recourse, x, Clock()).value for recourse in recourses] for x in xs]
+        return np.array(rows).reshape(len(xs), len(xis))
+
+    def warm_up(self) -> None:
+        """Compile or load what the second stage needs; called before any clock starts. Default: nothing."""
+
+    def mean_scenario(self) -> F64:
+        """Return the scenario of a planner who expects the average, float64[nxi].
+
+        Default: the mean of the listed scenarios, or of a sample; of whole numbers the sample nearest to it.
+        """
+        listed = self.scenarios()
+        drawn = self.sample_scenarios(np.random.default_rng(0), 256) if listed is None else np.asarray(listed, float)
+        mean = drawn.mean(axis=0)
+        if listed is None and not self.uncertainty().integer.any():
+            return np.asarray(mean, float)
+        return np.asarray(drawn[np.argmin(np.abs(drawn - mean).sum(axis=1))])
 
     def deterministic(self, xi: F64) -> Deterministic:
         """Return the best (x, y) for a known scenario. Default: one MILP."""
@@ -170,7 +165,8 @@ class TwoStageProblem(Protocol):
     def sample_first_stage(self, rng: np.random.Generator, count: int) -> F64:
         """Return plans to train on, float64[count, nx]: answers to random costs over X."""
         stage = self.first_stage()
-        return np.array([optimise_over(stage, rng.normal(size=stage.size), "the first stage") for _ in range(count)])
+        plans = corners_of(stage, rng.normal(size=(count, stage.size)), "the first stage")
+        return np.where(stage.integer, np.round(plans), plans)
 
     def sample_scenarios(self, rng: np.random.Generator, count: int) -> F64:
         """Return scenarios to train on, float64[count, nxi]: vertices of Xi and (where Xi is convex) their mixtures."""
@@ -178,11 +174,68 @@ class TwoStageProblem(Protocol):
         if listed is not None:
             return listed[rng.integers(len(listed), size=count)]
         box = self.uncertainty()
-        corners = np.array([optimise_over(box, rng.normal(size=box.size), "the uncertainty set") for _ in range(count)])
+        corners = corners_of(box, rng.normal(size=(count, box.size)))
         if box.integer.any():
-            return np.round(corners)
+            return np.where(box.integer, np.round(corners), corners)
         weights = rng.dirichlet(np.full(count, 0.3), size=count)
         return np.where(rng.random((count, 1)) < 0.3, corners, weights @ corners)
+
+
+def default_features(problem: TwoStageProblem) -> Features:
+    """Return features of any problem: item i of x is (c_i, rows touched); item k of xi how costs and rows follow it."""
+    stage, box = problem.first_stage(), problem.uncertainty()
+    low = nominal_scenario(problem)
+    base = problem.recourse(low)
+    cost = stage.cost + base.x_cost
+    money = max(1e-9, float(np.abs(cost).mean()))
+    x_items = np.stack([cost / money, np.abs(base.x_rows).sum(axis=0) / max(1e-9, np.abs(base.x_rows).sum())], axis=1)
+    moves = []
+    for k in range(box.size):
+        xi = low.copy()
+        xi[k] = box.upper[k] if low[k] < box.upper[k] else box.lower[k]
+        at = problem.recourse(xi)
+        moves.append([np.abs(at.y_cost - base.y_cost).sum(), np.abs(at.row_upper - base.row_upper).sum()])
+    table = np.array(moves).reshape(box.size, 2)
+    table = table / np.maximum(1e-9, table.mean(axis=0, keepdims=True))
+    seen = problem.values(problem.sample_first_stage(np.random.default_rng(0), 4), low[None])
+    seen = seen[np.isfinite(seen)]
+    scale = float(np.abs(seen).max(initial=0.0)) or money * stage.size
+    return Features(
+        x_map=per_item(stage.size), xi_map=per_item(box.size), x_items=x_items, xi_items=table, label_scale=scale
+    )
+
+
+def corners_of(box: LinearSet, directions: F64, what: str = "the uncertainty set") -> F64:
+    """Return the point of the set with the least cost for each direction, float64[A, n]; warm from one to the next.
+
+    Raises:
+        InputError: the set is empty or unbounded; ``what`` names it.
+    """
+    if len(box.rows) == 0 and np.isfinite([box.lower, box.upper]).all():
+        return np.where(directions > 0, box.lower, box.upper)
+    if box.integer.any():
+        return np.array([optimise_over(box, direction, what) for direction in directions])
+    model = Model()
+    columns = model.add_set(box).astype(np.int32)
+    program = highs_program(model)
+    found = []
+    for direction in directions:
+        program.changeColsCost(len(columns), columns, direction)
+        program.run()
+        if program.getModelStatus() != import_highs().HighsModelStatus.kOptimal:
+            found.append(optimise_over(box, direction, what))  # says what is wrong
+        else:
+            found.append(np.clip(np.array(program.getSolution().col_value), box.lower, box.upper))
+    return np.array(found)
+
+
+def nominal_scenario(problem: TwoStageProblem) -> F64:
+    """Return the scenario of a planner who ignores uncertainty: the point of Xi nearest to 0 in the sum of sizes."""
+    box = problem.uncertainty()
+    zero = np.clip(np.zeros(box.size), box.lower, box.upper)
+    if box.violation(zero) <= 1e-9:
+        return zero
+    return optimise_over(box, np.where(box.lower >= 0, 1.0, 0.0), "the uncertainty set")
 
 
 def deterministic_by_milp(
@@ -192,6 +245,7 @@ def deterministic_by_milp(
 
     Raises:
         InputError: it is infeasible or unbounded.
+        OutOfTimeError: no plan was found in time.
     """
     recourse, stage = problem.recourse(xi), problem.first_stage()
     model = Model()
@@ -200,7 +254,10 @@ def deterministic_by_milp(
     y = add_recourse(model, [recourse], x)
     model.set_cost(y, recourse.y_cost)
     model.offset = recourse.constant
-    result = require(solve(model, gap=gap, seconds=seconds), "the problem at a known scenario")
+    result = solve(model, gap=gap, seconds=seconds)
+    if result.status == "unknown":
+        raise OutOfTimeError
+    require(result, f"{type(problem).__name__} at a known scenario")
     best_x = np.where(stage.integer, np.round(result.values[x]), result.values[x])
     value = float(stage.cost @ best_x) + recourse.value(best_x, result.values[y])
     return Deterministic(value=value, bound=min(value, result.bound), x=best_x, y=result.values[y])
@@ -243,35 +300,3 @@ def add_recourse(
                     raise InputError("a recourse row that differs between scenarios needs bounded x and y")
                 model.add_terms([*terms, (selectors[k : k + 1], np.array([slack]))], upper=r.row_upper[row] + slack)
     return y
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostBasis:
-    """The affine dependence of the second-stage cost on xi, for problems with uncertainty in the objective only."""
-
-    x_cost: F64  # [nxi + 1, nx]: constant part first
-    y_cost: F64  # [nxi + 1, ny]
-    constant: F64  # [nxi + 1]
-
-    def cut(self, x: F64, y: F64) -> F64:
-        """Return (a_0, a) with cost(x, y, xi) = a_0 + a.xi, float64[nxi + 1]."""
-        return self.x_cost @ x + self.y_cost @ y + self.constant
-
-
-def cost_basis(problem: TwoStageProblem) -> CostBasis:
-    """Return the affine cost of a problem whose uncertainty is in the objective, from its recourse at unit vectors.
-
-    Raises:
-        InputError: a constraint of the recourse depends on xi although the problem says that only costs do.
-    """
-    size = problem.uncertainty().size
-    base = problem.recourse(np.zeros(size))
-    x_cost, y_cost, constant = [base.x_cost], [base.y_cost], [base.constant]
-    for unit in np.eye(size):
-        at = problem.recourse(unit)
-        if not (np.array_equal(at.y_rows, base.y_rows) and np.array_equal(at.row_upper, base.row_upper)):
-            raise InputError("uncertainty_kind is 'objective' but the recourse constraints change with xi")
-        x_cost.append(at.x_cost - base.x_cost)
-        y_cost.append(at.y_cost - base.y_cost)
-        constant.append(at.constant - base.constant)
-    return CostBasis(x_cost=np.array(x_cost), y_cost=np.array(y_cost), constant=np.array(constant))

@@ -1,45 +1,108 @@
-"""The families that the command line knows by name, and the networks that come with the package."""
+"""The families that the command line knows: ours, those of installed packages, and ``package.module:Class``.
 
+An installed package adds a family with an entry point of group ``mallocgame.robust_problems`` whose value names a
+subclass of ``TwoStageProblem``; its optional classmethod ``read(path)`` opens instance files, its optional attribute
+``preset`` names the sizes of its network.
+"""
+
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
+from mallocgame.baselines.neur2ro.problems.commitment import CommitmentProblem
+from mallocgame.baselines.neur2ro.problems.facility import FacilityProblem
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
 from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
+from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
 from mallocgame.errors import InputError
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+GROUP = "mallocgame.robust_problems"
+REQUIRED = ("uncertainty_kind", "sample", "first_stage", "uncertainty", "recourse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A family of instances: how to draw one for training, how to read one, and the sizes of its network."""
 
+    name: str
     sample: Callable[[np.random.Generator], TwoStageProblem]
     read: Callable[[str | Path], TwoStageProblem] | None
-    preset: str
+    preset: str | None  # None: whichever fits the features
 
 
 FAMILIES = {
-    "knapsack": Family(sample=KnapsackProblem.sample, read=read_knapsack, preset="coupled"),
-    "capital-budgeting": Family(sample=CapitalBudgeting.sample, read=None, preset="capital-budgeting"),
-    "loans": Family(sample=LoansProblem.sample, read=read_loans, preset="capital-budgeting"),
+    row.name: row
+    for row in (
+        Family(name="knapsack", sample=KnapsackProblem.sample, read=read_knapsack, preset="coupled"),
+        Family(name="capital-budgeting", sample=CapitalBudgeting.sample, read=None, preset="capital-budgeting"),
+        Family(name="loans", sample=LoansProblem.sample, read=read_loans, preset="capital-budgeting"),
+        Family(name="memory", sample=MemoryProblem.sample, read=None, preset="coupled"),
+        Family(name="facility", sample=FacilityProblem.sample, read=None, preset=None),
+        Family(name="commitment", sample=CommitmentProblem.sample, read=None, preset=None),
+    )
 }
 
 
 def family(name: str) -> Family:
-    """Return a family by name.
+    """Return a family by its name, the name of an entry point, or ``package.module:Class``.
 
     Raises:
-        InputError: the name is unknown.
+        InputError: no such family, module or class, or a class that is no two-stage problem.
     """
-    if name not in FAMILIES:
-        raise InputError(f"problem {name!r} is unknown; expected one of {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if ":" in name:
+        return _family_of(name, _import(name))
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name in found:
+        return _family_of(name, _import(found[name].value))
+    known = ", ".join([*FAMILIES, *sorted(found)])
+    raise InputError(f"problem {name!r} is unknown; expected one of {known}, or package.module:Class")
+
+
+def _import(text: str) -> Any:
+    module_name, _, attribute = text.partition(":")
+    if not module_name or not attribute:
+        raise InputError(f"problem {text!r}; expected package.module:Class")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # installed commands do not look where they are run
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise InputError(f"problem {text!r}: no module named {error.name!r} (looked in {Path.cwd()} too)") from None
+    except AttributeError:
+        raise InputError(f"problem {text!r}: module {module_name} has no {attribute}") from None
+    except (SyntaxError, ImportError) as error:
+        raise InputError(f"problem {text!r}: the module cannot be imported ({error})") from None
+    return found
+
+
+def _family_of(name: str, kind: Any) -> Family:
+    if not isinstance(kind, type) or TwoStageProblem not in kind.__mro__:
+        raise InputError(f"problem {name!r} is not a subclass of mallocgame.baselines.neur2ro.problem.TwoStageProblem")
+    own = {member for base in kind.__mro__ if base is not TwoStageProblem for member in vars(base)}
+    annotated = {member for base in kind.__mro__ if base is not TwoStageProblem for member in _annotations(base)}
+    missing = [member for member in REQUIRED if member not in own | annotated]
+    if missing:
+        raise InputError(f"problem {name!r} lacks {', '.join(missing)}; docs/neur2ro.md has an example in 40 lines")
+    preset = getattr(kind, "preset", None)
+    problem: Any = kind
+    return Family(name=name, sample=problem.sample, read=getattr(kind, "read", None), preset=preset)
+
+
+def _annotations(kind: type) -> dict[str, Any]:
+    return dict(getattr(kind, "__annotations__", {})) if kind is not object else {}
 
 
 def pretrained(name: str) -> Path:

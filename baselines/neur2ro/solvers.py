@@ -173,7 +173,10 @@ def _highs(
         status: Status = "infeasible" if state == kinds.kInfeasible else "unbounded"
         return status, np.inf if status == "infeasible" else -np.inf, -np.inf, np.zeros(0)
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    bound = float(info.mip_dual_bound) if any(model.integer) else float(info.objective_function_value)
+    if any(model.integer):
+        bound = float(info.mip_dual_bound)
+    else:  # a linear program that was cut short proves nothing
+        bound = float(info.objective_function_value) if state == kinds.kOptimal else -np.inf
     if not feasible:
         return "unknown", np.inf, bound, np.zeros(0)
     values = np.array(program.getSolution().col_value)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.data import Example
-from mallocgame.baselines.neur2ro.network import Branch, Network, NetworkSize, describe
+from mallocgame.baselines.neur2ro.network import PRESETS, Branch, Network, NetworkSize, describe
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.errors import InputError, MissingExtraError
 
 
@@ -41,6 +42,24 @@ class Epoch:
     train_mse: float
     validation_mae: float
     seconds: float
+
+
+def suited_preset(sample: Callable[[np.random.Generator], TwoStageProblem], wanted: str | None) -> str:
+    """Return the preset to train with: the one wanted, else "coupled" where each plan item has a scenario item.
+
+    Raises:
+        InputError: an unknown preset, or a coupled one for a problem whose plan and scenario items differ in number.
+    """
+    if wanted is not None and wanted not in PRESETS:
+        raise InputError(f"preset {wanted!r} is unknown; expected one of {', '.join(PRESETS)}")
+    features = sample(np.random.default_rng(0)).features()
+    pairs = features.x_map.items == features.xi_map.items
+    if wanted is not None and PRESETS[wanted].coupled and not pairs:
+        raise InputError(
+            f"preset {wanted} needs as many scenario items as plan items; this problem has {features.xi_map.items} and "
+            f"{features.x_map.items}; use preset knapsack"
+        )
+    return wanted or ("coupled" if pairs else "knapsack")
 
 
 def _torch() -> Any:

@@ -1,5 +1,7 @@
 """``mallocgame robust``: two-stage robust plans (Neur2RO and exact references)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,16 +16,24 @@ if TYPE_CHECKING:
     from mallocgame.baselines.neur2ro.result import RobustResult
 
 app = typer.Typer(
-    help="Two-stage robust plans: train and run Neur2RO, and compare it with exact, static and nominal plans.",
+    help="Two-stage robust plans: exact, searched or learned (Neur2RO), beside average, static and nominal plans.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 
-Problem = Annotated[str, typer.Option("--problem", help="knapsack, capital-budgeting, loans or memory.")]
-NetworkOption = Annotated[
-    Path | None, typer.Option("--network", help="Folder of a trained network; default: the one that comes with it.")
+Problem = Annotated[
+    str,
+    typer.Option(
+        "--problem",
+        help="knapsack, capital-budgeting, loans, memory, facility, commitment, or your own: package.module:Class.",
+    ),
 ]
-Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Time limit of a solve.")]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", help="Folder of a trained network, or none; default: the one that comes with it."),
+]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Time limit: solving and judging together.")]
+Policies = Annotated[int, typer.Option("--k", min=1, max=10, help="k-adaptability: recourse policies.")]
 Instance = Annotated[
     str | None, typer.Argument(help="Instance file; for memory a trace (file or name); none: a random instance.")
 ]
@@ -35,46 +45,75 @@ Plot = Annotated[Path | None, typer.Option("--plot", help="Write a picture (PNG,
 Solver = Annotated[str, typer.Option("--solver", help="MILP solver: highs or scip.")]
 
 
-def _open(problem: str, text: str | None, size: int, seed: int, variant: str, budget: int) -> "TwoStageProblem":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """Which instance a command works on."""
+
+    problem: str
+    size: int
+    seed: int
+    variant: str
+    budget: int
+
+
+def _open(choice: _Choice, text: str | None) -> "TwoStageProblem":
     import numpy as np
 
     from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
-    from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
     from mallocgame.baselines.neur2ro.registry import family
 
-    if problem == "memory":
-        if variant not in ("bandwidth", "size", "bucket"):
-            raise InputError(f"--variant is {variant!r}; expected bandwidth, size or bucket")
-        kind: Any = variant
-        if text is None:
-            rng = np.random.default_rng(seed)
-            return MemoryProblem.random(rng, tensors=size, steps=2 * size, variant=kind, budget=budget)
-        from mallocgame.cli.traces import open_trace
-
-        trace = open_trace(text)
-        return MemoryProblem.from_program(
-            trace.program, trace.hierarchy, variant=kind, tensors=size, steps=24, budget=budget
-        )
-    found = family(problem)
+    if choice.problem == "memory":
+        return _open_memory(choice, text)
+    found = family(choice.problem)
     if text is not None:
         if found.read is None:
-            raise InputError(f"{problem} has no instance files; leave INSTANCE out and use --size and --seed")
+            raise InputError(f"{choice.problem} has no instance files; leave INSTANCE out (--seed draws another one)")
         return found.read(text)
-    rng = np.random.default_rng(seed)
-    return CapitalBudgeting.generate(rng, n=size) if problem == "capital-budgeting" else found.sample(rng)
+    rng = np.random.default_rng(choice.seed)
+    if choice.problem == "capital-budgeting":
+        return CapitalBudgeting.generate(rng, n=choice.size)
+    return found.sample(rng)
 
 
-def _network(problem: str, folder: Path | None, needed: bool) -> "Network | None":
+def _open_memory(choice: _Choice, text: str | None) -> "TwoStageProblem":
+    import numpy as np
+
+    from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+
+    if choice.variant not in ("bandwidth", "size", "bucket"):
+        raise InputError(f"--variant is {choice.variant!r}; expected bandwidth, size or bucket")
+    kind: Any = choice.variant
+    if text is None:
+        rng = np.random.default_rng(choice.seed)
+        return MemoryProblem.random(rng, tensors=choice.size, steps=2 * choice.size, variant=kind, budget=choice.budget)
+    from mallocgame.cli.traces import open_trace
+
+    trace = open_trace(text)
+    return MemoryProblem.from_program(
+        trace.program, trace.hierarchy, variant=kind, tensors=choice.size, steps=24, budget=choice.budget
+    )
+
+
+def _network(problem: str, folder: str | None, methods: list[str]) -> "Network | None":
+    """Return the network that the methods use: the folder's, else the one that comes with the family, else none."""
+    from mallocgame.baselines.neur2ro.methods import NEEDS_NETWORK, USES_NETWORK
     from mallocgame.baselines.neur2ro.network import load_network
     from mallocgame.baselines.neur2ro.registry import PRETRAINED
 
-    if folder is None:
-        folder = PRETRAINED / problem
-        if not (folder / "network.json").exists():
-            if needed:
-                raise InputError(f"no network comes with {problem}; train one and pass --network DIR")
-            return None
-    return load_network(folder)
+    needed = [name for name in methods if name in NEEDS_NETWORK]
+    if not set(methods) & set(USES_NETWORK):
+        return None
+    shipped = PRETRAINED / problem if ":" not in problem else None
+    if folder is not None and folder != "none":
+        return load_network(folder)
+    if folder is None and shipped is not None and (shipped / "network.json").exists():
+        return load_network(shipped)
+    if needed:
+        raise InputError(
+            f"method {needed[0]} needs a network and none comes with {problem}; train one with: "
+            f"mallocgame robust train --problem {problem} --out DIR, and pass --network DIR"
+        )
+    return None
 
 
 @app.command()
@@ -86,7 +125,10 @@ def train(
     scenarios: Annotated[int, typer.Option(min=1, help="Scenarios per instance; each meets every plan.")] = 32,
     worst_cases: Annotated[int, typer.Option(min=0, help="Plans per instance whose worst case is sought.")] = 3,
     processes: Annotated[int | None, typer.Option(min=1, help="Data processes; default: one per core.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Sizes: knapsack, capital-budgeting, script or coupled.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Sizes: knapsack, capital-budgeting, script or coupled; default: what suits the problem."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 150,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without improvement before stopping.")] = 40,
     seconds: Annotated[float, typer.Option(min=1.0, help="Time limit of the fit.")] = 1200.0,
@@ -95,21 +137,21 @@ def train(
     """Generate data and fit a network. Interrupted data generation goes on where it stopped.
 
     Example: mallocgame robust train --problem knapsack --out runs/knapsack
+    Example: mallocgame robust train --problem mymodule:MyProblem --instances 200 --out runs/mine
     """
     import csv
     from dataclasses import asdict
 
     from mallocgame.baselines.neur2ro.data import DataPlan, generate, load_examples
     from mallocgame.baselines.neur2ro.network import PRESETS, save_network
-    from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
     from mallocgame.baselines.neur2ro.registry import family
-    from mallocgame.baselines.neur2ro.train import Epoch, TrainConfig
+    from mallocgame.baselines.neur2ro.train import Epoch, TrainConfig, suited_preset
     from mallocgame.baselines.neur2ro.train import train as fit
+    from mallocgame.files import atomic_path
 
-    sample = MemoryProblem.sample if problem == "memory" else family(problem).sample
-    chosen = preset or ("coupled" if problem == "memory" else family(problem).preset)
-    if chosen not in PRESETS:
-        raise InputError(f"preset {chosen!r} is unknown; expected one of {', '.join(PRESETS)}")
+    found = family(problem)
+    sample = found.sample
+    chosen = suited_preset(sample, preset or found.preset)
     plan = DataPlan(instances=instances, plans=plans, scenarios=scenarios, worst_cases=worst_cases, seed=seed)
     with progress(f"data: {instances} instances", total=instances) as show:
         spent = generate(sample, plan, out / "data", processes=processes, on_progress=show)
@@ -132,7 +174,7 @@ def train(
 
         network, history = fit(examples, config, {"problem": problem, "data": asdict(plan)}, on_epoch=watch)
     save_network(network, out)
-    with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
+    with atomic_path(out / "history.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(asdict(history[0])))
         writer.writeheader()
         writer.writerows(asdict(row) for row in history)
@@ -145,10 +187,15 @@ def solve(
     instance: Instance = None,
     problem: Problem = "knapsack",
     method: Annotated[
-        str, typer.Option("--method", help="improved, paper, exact, static, nominal or k-adaptability.")
-    ] = "improved",
+        str,
+        typer.Option(
+            "--method",
+            help="average, learned, paper, search, search-without-network, exact, static, nominal or k-adaptability.",
+        ),
+    ] = "search",
     network: NetworkOption = None,
     seconds: Seconds = 20.0,
+    policies: Policies = 2,
     size: Size = 14,
     seed: Seed = 0,
     variant: Variant = "bandwidth",
@@ -161,18 +208,22 @@ def solve(
     """Find a robust plan.
 
     Example: mallocgame robust solve RKP_SC_n40_R1000_H100_h40_dev0.1_d0.5 --seconds 10 --out plan.json
+    Example: mallocgame robust solve --problem mymodule:MyProblem --method exact
     """
     from json import dumps
 
-    from mallocgame.baselines.neur2ro.methods import run
     from mallocgame.files import write_text
 
-    built = _open(problem, instance, size, seed, variant, budget)
-    trained = _network(problem, network, method == "paper") if method in ("paper", "improved") else None
-    result = _run(run, method, built, trained, seconds, solver)
+    [name] = _names(method)
+    built = _open(_Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
+    trained = _network(problem, network, [name])
+    result = _run(name, built, trained, seconds=seconds, solver=solver, policies=policies)
     document = {"format": "mallocgame.neur2ro.plan", "version": 1, "problem": problem, **result.to_json()}
+    names = getattr(built, "tensor_names", ())
+    if names:
+        document["tensors"] = [label for label, chosen in zip(names, result.x, strict=True) if chosen > 0.5]
     if out is not None:
-        write_text(out, dumps(document, indent=1) + "\n")
+        write_text(out, dumps(document, indent=1, allow_nan=False) + "\n")
     if plot is not None:
         from mallocgame.baselines.neur2ro.plots import plot_iterations
 
@@ -180,34 +231,68 @@ def solve(
     if json:
         print_json([document])
     else:
-        print_table("Robust plan", COLUMNS, [_cells(method, result)])
-        say(f"stopped: {result.stopped}; chosen: {', '.join(str(i) for i, v in enumerate(result.x) if v > 0.5)}")
+        print_table("Robust plan", COLUMNS, [_cells(result)])
+        say(f"stopped: {result.stopped}; {_in_words(result, names)}")
 
 
-COLUMNS = ("method", "worst case", "exact", "lower bound", "gap %", "seconds", "scenarios")
+COLUMNS = ("method", "network", "worst case", "exact", "lower bound", "gap %", "seconds", "scenarios")
 
 
-def _cells(method: str, result: "RobustResult") -> tuple[str, ...]:
+def _names(text: str) -> list[str]:
+    """Return today's names of the methods in a comma-separated list."""
+    from mallocgame.baselines.neur2ro.methods import OLD_NAMES, canonical
+
+    names = [word.strip() for word in text.split(",")]
+    for old in {name for name in names if name in OLD_NAMES}:
+        say(f"method {old} is now called {OLD_NAMES[old]}; the old name goes with the next release")
+    return [canonical(name) for name in names]
+
+
+def _in_words(result: "RobustResult", names: Sequence[str]) -> str:
+    """Return the plan in words: what is chosen, by name where there are names, and what differs from 0 and 1."""
+    if names:
+        return "pinned: " + (", ".join(n for n, v in zip(names, result.x, strict=True) if v > 0.5) or "nothing")
+    if all(abs(v - round(v)) <= 1e-6 and round(v) in (0, 1) for v in result.x):
+        return "chosen: " + (", ".join(str(i) for i, v in enumerate(result.x) if v > 0.5) or "nothing")
+    return "x: " + ", ".join(f"{v:.6g}" for v in result.x)
+
+
+def _cells(result: "RobustResult") -> tuple[str, ...]:
     bounded = result.lower_bound > float("-inf")
     return (
-        method,
-        f"{result.worst_case:.6g}",
+        result.method,
+        "yes" if result.used_network else "no",
+        f"{result.worst_case:.6g}" if result.feasible else "infeasible",
         "yes" if result.worst_case_exact else "found",
         f"{result.lower_bound:.6g}" if bounded else "-",
-        f"{100 * result.gap:.3f}" if bounded else "-",
-        f"{result.seconds:.2f}",
+        f"{100 * result.gap:.3f}" if bounded and result.feasible else "-",
+        f"{result.seconds + result.evaluation_seconds:.2f}",
         str(len(result.scenarios)),
     )
 
 
 def _run(
-    run: Any, method: str, built: "TwoStageProblem", network: "Network | None", seconds: float, solver: str
+    name: str,
+    built: "TwoStageProblem",
+    network: "Network | None",
+    *,
+    seconds: float,
+    solver: str,
+    policies: int,
 ) -> "RobustResult":
-    with progress(method, total=seconds) as show:
-        result: RobustResult = run(
-            method, built, network, seconds=seconds, backend=solver, on_iteration=lambda row: show(row.seconds)
+    from mallocgame.baselines.neur2ro.methods import run
+
+    backend: Any = solver
+    with progress(name, total=seconds) as show:
+        return run(
+            name,
+            built,
+            network,
+            seconds=seconds,
+            backend=backend,
+            policies=policies,
+            on_iteration=lambda row: show(row.seconds),
         )
-    return result
 
 
 @app.command()
@@ -220,6 +305,7 @@ def evaluate(
     variant: Variant = "bandwidth",
     budget: Budget = 3,
     samples: Annotated[int, typer.Option(min=1, help="Scenarios to sample.")] = 200,
+    seconds: Seconds = 60.0,
     json: JsonOption = False,
 ) -> None:
     """Judge a plan with exact second stages: worst case, sampled scenarios, nominal.
@@ -231,12 +317,13 @@ def evaluate(
 
     import numpy as np
 
+    from mallocgame.baselines.neur2ro.linear import as_numbers
     from mallocgame.baselines.neur2ro.methods import judge
     from mallocgame.errors import TraceError
 
     try:
         document = loads(plan.read_text(encoding="utf-8"))
-        x = np.array(document["x"], dtype=float)
+        x = as_numbers(document["x"], "x")
     except OSError as error:
         raise TraceError(plan, None, f"cannot be read ({error.strerror})") from None
     except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
@@ -244,22 +331,27 @@ def evaluate(
     if x.ndim != 1 or not np.isfinite(x).all():
         raise TraceError(plan, None, "x must be a list of finite numbers")
     with progress("judging", total=None):
-        found = judge(_open(problem, instance, size, seed, variant, budget), x, samples=samples)
+        choice = _Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget)
+        found = judge(_open(choice, instance), x, samples=samples, seconds=seconds)
     if json:
         print_json([asdict(found)])
         return
-    cells = [f"{value:.6g}" for value in (found.worst_case, found.sampled_worst, found.sampled_mean, found.nominal)]
+    costs = (found.worst_case, found.sampled_worst, found.sampled_mean, found.nominal)
+    cells = [f"{value:.6g}" if np.isfinite(value) else "infeasible" for value in costs]
     head = "worst case" if found.exact else "worst found"
     print_table(f"Costs of {plan}", (head, "sampled worst", "sampled mean", "nominal"), [cells])
+    if found.infeasible_share:
+        say(f"no feasible second stage in {100 * found.infeasible_share:.1f} % of {found.samples} sampled scenarios")
 
 
 @app.command()
 def compare(
     instances: Annotated[list[str] | None, typer.Argument(help="Instance files or traces; none: a random one.")] = None,
     problem: Problem = "knapsack",
-    methods: Annotated[str, typer.Option("--methods", help="Comma-separated.")] = "improved,paper,nominal",
+    methods: Annotated[str, typer.Option("--methods", help="Comma-separated.")] = "average,search,nominal",
     network: NetworkOption = None,
     seconds: Seconds = 20.0,
+    policies: Policies = 2,
     size: Size = 14,
     seed: Seed = 0,
     variant: Variant = "bandwidth",
@@ -273,38 +365,18 @@ def compare(
 
     Example: mallocgame robust compare gpt2_training-v5e --problem memory --methods exact,nominal --budgets 0,1,2,4
     """
-    from mallocgame.baselines.neur2ro.methods import METHODS, run
-    from mallocgame.baselines.neur2ro.plots import plot_budgets, plot_regret
-
-    names = methods.split(",")
-    for name in names:
-        if name not in METHODS:
-            raise InputError(f"method {name!r} is unknown; expected some of {', '.join(METHODS)}")
+    names = _names(methods)
     sweep = _budgets(budgets, problem) or [budget]
-    trained = _network(problem, network, "paper" in names) if {"paper", "improved"} & set(names) else None
+    trained = _network(problem, network, names)
     rows: list[dict[str, Any]] = []
     for text in instances or [None]:  # type: ignore[list-item]
         for gamma in sweep:
-            built = _open(problem, text, size, seed, variant, gamma)
-            results = {name: _run(run, name, built, trained, seconds, solver) for name in names}
-            best = min(result.worst_case for result in results.values())
-            for name, result in results.items():
-                rows.append(
-                    {
-                        "instance": text or f"random-{seed}",
-                        "budget": gamma if problem == "memory" else None,
-                        "method": name,
-                        "worst_case": result.worst_case,
-                        "regret_percent": 100 * (result.worst_case - best) / max(1e-12, abs(best)),
-                        "lower_bound": result.lower_bound,
-                        "seconds": result.seconds,
-                    }
-                )
-    if plot is not None and budgets is not None:
-        costs = {name: [r["worst_case"] for r in rows if r["method"] == name][: len(sweep)] for name in names}
-        plot_budgets([float(gamma) for gamma in sweep], costs, str(rows[0]["instance"]), plot)
-    elif plot is not None:
-        plot_regret({name: [r["regret_percent"] for r in rows if r["method"] == name] for name in names}, plot)
+            built = _open(_Choice(problem=problem, size=size, seed=seed, variant=variant, budget=gamma), text)
+            results = [_run(name, built, trained, seconds=seconds, solver=solver, policies=policies) for name in names]
+            label = text or f"random-{seed}"
+            rows += _compared(label, gamma if problem == "memory" else None, names, results)
+    if plot is not None:
+        _plot(rows, names, sweep if budgets is not None else None, plot)
     if json:
         print_json(rows)
         return
@@ -313,13 +385,49 @@ def compare(
             r["instance"],
             "-" if r["budget"] is None else str(r["budget"]),
             r["method"],
-            f"{r['worst_case']:.6g}",
-            f"{r['regret_percent']:.3f}",
+            "yes" if r["used_network"] else "no",
+            f"{r['worst_case']:.6g}" if r["feasible"] else "infeasible",
+            "yes" if r["worst_case_exact"] else "found",
+            f"{r['regret_percent']:.3f}" if r["feasible"] else "-",
             f"{r['seconds']:.2f}",
         )
         for r in rows
     ]
-    print_table("Robust plans", ("instance", "budget", "method", "worst case", "regret %", "seconds"), cells)
+    head = ("instance", "budget", "method", "network", "worst case", "exact", "regret %", "seconds")
+    print_table("Robust plans", head, cells)
+
+
+def _compared(
+    instance: str, budget: int | None, names: list[str], results: list["RobustResult"]
+) -> list[dict[str, Any]]:
+    """Return one row a method, with its regret against the best worst case among them."""
+    best = min(result.worst_case for result in results)
+    return [
+        {
+            "instance": instance,
+            "budget": budget,
+            "method": name,
+            "used_network": result.used_network,
+            "feasible": result.feasible,
+            "worst_case": result.worst_case,
+            "worst_case_exact": result.worst_case_exact,
+            "regret_percent": 100 * (result.worst_case - best) / max(1e-12, abs(best)) if result.feasible else None,
+            "lower_bound": result.lower_bound,
+            "seconds": result.seconds + result.evaluation_seconds,
+        }
+        for name, result in zip(names, results, strict=True)
+    ]
+
+
+def _plot(rows: list[dict[str, Any]], names: list[str], sweep: list[int] | None, path: Path) -> None:
+    from mallocgame.baselines.neur2ro.plots import plot_budgets, plot_regret
+
+    if sweep is not None:
+        costs = {name: [r["worst_case"] for r in rows if r["method"] == name][: len(sweep)] for name in names}
+        plot_budgets([float(gamma) for gamma in sweep], costs, str(rows[0]["instance"]), path)
+        return
+    finite = {name: [r["regret_percent"] for r in rows if r["method"] == name and r["feasible"]] for name in names}
+    plot_regret(finite, path)
 
 
 def _budgets(text: str | None, problem: str) -> list[int]:

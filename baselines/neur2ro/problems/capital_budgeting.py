@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.choice_knapsack import late_values, solve_choice_knapsack
-from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, check_figures
 from mallocgame.baselines.neur2ro.problem import (
     AffineMap,
     Deterministic,
@@ -49,9 +49,19 @@ class CapitalBudgeting(TwoStageProblem):
     late_loan_cost: float = 0.144
     uncertainty_kind: Uncertainty = "general"
 
+    def __post_init__(self) -> None:
+        amounts = ("budget", "loan", "early_loan_cost", "late_loan_cost")
+        names = ("cost", "profit", "phi", "psi", *amounts)
+        check_figures(self, names, length=len(np.atleast_1d(self.cost)), nonnegative=names)
+
     @property
     def size(self) -> int:
         return len(self.cost)
+
+    def warm_up(self) -> None:
+        x, xi = np.zeros((1, self.size + int(self.has_loans))), np.zeros((1, FACTORS))
+        self.values(x, xi)
+        self.second_stage(x[0], xi[0])
 
     @property
     def has_loans(self) -> bool:

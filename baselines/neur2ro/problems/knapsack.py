@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.choice_knapsack import repair_values, solve_choice_knapsack
 from mallocgame.baselines.neur2ro.formats import read_number_table
-from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set, check_figures
 from mallocgame.baselines.neur2ro.problem import (
     Deterministic,
     Features,
@@ -46,9 +46,22 @@ class KnapsackProblem(TwoStageProblem):
     budget: float  # Gamma
     uncertainty_kind: Uncertainty = "objective"
 
+    def __post_init__(self) -> None:
+        names = ("profit", "degradation", "repair_weight", "weight", "outsourcing_cost", "capacity", "budget")
+        check_figures(self, names, length=len(np.atleast_1d(self.profit)), nonnegative=names)
+
     @property
     def size(self) -> int:
         return len(self.profit)
+
+    def mean_scenario(self) -> F64:
+        """The whole budget, spread evenly: Gamma / n."""
+        return np.full(self.size, min(1.0, self.budget / self.size))
+
+    def warm_up(self) -> None:
+        xi = np.zeros(self.size)
+        self.values(np.ones((1, self.size)), xi[None])
+        self.second_stage(np.ones(self.size), xi)
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.choice_knapsack import solve_choice_knapsack
 from mallocgame.baselines.neur2ro.formats import read_number_table
-from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, check_figures
 from mallocgame.baselines.neur2ro.problem import (
     AffineMap,
     Features,
@@ -47,9 +47,17 @@ class LoansProblem(TwoStageProblem):
     late_share: float  # f
     uncertainty_kind: Uncertainty = "objective"
 
+    def __post_init__(self) -> None:
+        amounts = ("budget", "early_loan", "late_loan", "early_loan_cost", "late_loan_cost", "late_share")
+        names = ("profit", "cost", *amounts)
+        check_figures(self, (*names, "loadings"), length=len(np.atleast_1d(self.profit)), nonnegative=names)
+
     @property
     def size(self) -> int:
         return len(self.profit)
+
+    def warm_up(self) -> None:
+        self.second_stage(np.zeros(self.size + 1), np.zeros(self.loadings.shape[1]))
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self:

@@ -23,7 +23,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set
+from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set, check_figures
 from mallocgame.baselines.neur2ro.problem import AffineMap, Features, Recourse, TwoStageProblem, Uncertainty, per_item
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
@@ -58,7 +58,10 @@ class MemoryProblem(TwoStageProblem):
     tensor_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        n = len(self.size)
+        n = len(np.atleast_1d(self.size))
+        amounts = ("capacity", "transfer", "contention", "overflow_cost", "budget")
+        names = ("size", "growth", "load_cost", "hold_cost", "demote_cost", *amounts)
+        check_figures(self, (*names, "buckets"), length=n, nonnegative=names, free=("buckets",))
         if n == 0 or self.capacity <= 0 or not np.isfinite(self.size).all():
             raise InputError(f"{self.name}: need at least one tensor and a positive capacity")
         if self.variant == "size" and math.comb(n, min(n, self.budget)) > MAX_LISTED:

@@ -10,7 +10,7 @@ from mallocgame.baselines.neur2ro.network import Branch, Network
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "tests/neur2ro" in str(item.path):
+        if "tests/baselines/neur2ro" in str(item.path):
             item.add_marker(pytest.mark.robust)
 
 

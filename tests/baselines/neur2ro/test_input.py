@@ -136,9 +136,9 @@ def test_command_line_solve_and_evaluate(tmp_path: Path) -> None:
     judged = runner.invoke(app, ["evaluate", str(plan), str(path), "--json"], catch_exceptions=False)
     assert json.loads(judged.stdout)["worst_case"] == pytest.approx(worst)
     assert (tmp_path / "p.png").stat().st_size > 1000
-    arguments = ["compare", str(path), "--methods", "improved,nominal", "--seconds", "2", "--json"]
+    arguments = ["compare", str(path), "--methods", "search,nominal", "--seconds", "2", "--json"]
     compared = [json.loads(line) for line in runner.invoke(app, arguments, catch_exceptions=False).stdout.splitlines()]
-    assert [row["method"] for row in compared] == ["improved", "nominal"]
+    assert [row["method"] for row in compared] == ["search", "nominal"]
     assert compared[0]["regret_percent"] == 0.0
 
 
@@ -147,7 +147,7 @@ def test_command_line_solve_and_evaluate(tmp_path: Path) -> None:
     [
         (["solve", "--problem", "chess"], "unknown"),
         (["solve", "--problem", "loans", "--method", "guess"], "unknown"),
-        (["solve", "--problem", "loans", "--method", "paper"], "no network comes with"),
+        (["solve", "--problem", "loans", "--method", "paper"], "none comes with loans"),
         (["solve", "--problem", "memory", "--variant", "colour"], "expected bandwidth"),
         (["compare", "--problem", "loans", "--budgets", "1"], "is for --problem memory"),
         (["evaluate", "absent.json"], "cannot be read"),

@@ -5,14 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
+from mallocgame.baselines.neur2ro.affine import costs_only
 from mallocgame.baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static, static_plan
-from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
-from mallocgame.baselines.neur2ro.problem import TwoStageProblem, cost_basis, deterministic_by_milp
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem, deterministic_by_milp
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack, spread
 from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 from tests.baselines.neur2ro.user_problem import Reservation
@@ -85,16 +86,16 @@ def test_worst_case_by_cuts_bounds_every_scenario_and_is_attained(seed: int) -> 
         assert problem.uncertainty().violation(worst.xi) <= 1e-6
 
 
-def test_improved_and_exact_agree_with_enumeration() -> None:
+def test_search_and_exact_agree_with_enumeration() -> None:
     rng = np.random.default_rng(5)
     problem = small_knapsack(rng, 7)
     oracle = WorstCaseOracle(problem)
     plans = np.array([[bit >> i & 1 for i in range(7)] for bit in range(128)], float)
     best = min(oracle.worst_case(x).value for x in plans)
     assert solve_exact(problem, seconds=60).worst_case == pytest.approx(best, rel=2e-4)
-    improved = solve_improved(problem, None, ImprovedConfig(seconds=20))
-    assert improved.worst_case == pytest.approx(best, rel=1e-6)
-    assert improved.lower_bound <= best + 1e-6 * abs(best)
+    found = solve_search(problem, None, SearchConfig(seconds=20))
+    assert found.worst_case == pytest.approx(best, rel=1e-6)
+    assert found.lower_bound <= best + 1e-6 * abs(best)
     for weaker in (solve_static(problem), solve_nominal(problem)):
         assert weaker.worst_case >= best - 1e-6 * abs(best)
 
@@ -129,7 +130,7 @@ def test_published_optima() -> None:
     folder = SHARED_DATA / "robust_capital_budgeting_loans"
     for h, profit in ((20, 16.0987), (40, 49.5806)):
         problem = read_loans(folder / f"RC_N10_R100_H100_h{h}_C1_0.2_C2_0.2_M4_F0.8_Lambda0.12_Mu1.2_Ro5_no1")
-        found = solve_improved(problem, None, ImprovedConfig(seconds=20))
+        found = solve_search(problem, None, SearchConfig(seconds=20))
         assert -found.worst_case == pytest.approx(profit, abs=1e-3)
 
 
@@ -148,7 +149,7 @@ def test_k_adaptability_lies_between_static_and_full_recourse() -> None:
     one = solve_k_adaptability(problem, policies=1, seconds=20)
     assert two.history[-1].main <= one.history[-1].main + 1e-4
     assert two.worst_case <= two.history[-1].main + 1e-3  # judged with full recourse
-    assert min(two.worst_case, 0) >= solve_improved(problem, None, ImprovedConfig(seconds=5)).worst_case - 2e-3
+    assert min(two.worst_case, 0) >= solve_search(problem, None, SearchConfig(seconds=5)).worst_case - 2e-3
 
 
 def test_memory_variants() -> None:
@@ -175,7 +176,7 @@ def test_size_worst_cases_are_monotone() -> None:
 
 def test_objective_uncertainty_that_is_not_is_named() -> None:
     with pytest.raises(InputError, match="constraints change with xi"):
-        cost_basis(CapitalBudgeting.generate(np.random.default_rng(0), n=5))
+        costs_only(CapitalBudgeting.generate(np.random.default_rng(0), n=5))
 
 
 def test_exact_refuses_general_uncertainty() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mallocgame.baselines.neur2ro.data import DataPlan, generate, load_examples, make_example
-from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
 from mallocgame.baselines.neur2ro.network import PRESETS, NetworkSize, load_network, save_network
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem
 from mallocgame.baselines.neur2ro.registry import pretrained
+from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.baselines.neur2ro.train import TrainConfig, train
 from mallocgame.errors import InputError, TraceError
 from tests.baselines.neur2ro.user_problem import Reservation
@@ -76,7 +76,7 @@ def test_users_problem_from_sampling_to_plan() -> None:
     ]
     network, _ = train(examples, TrainConfig(size=SMALL, epochs=4, batch_plans=4, batch_scenarios=4), {})
     problem = Reservation.sample(np.random.default_rng(100))
-    result = solve_improved(problem, network, ImprovedConfig(seconds=4, quiet_restarts=1, network_scenarios=2))
+    result = solve_search(problem, network, SearchConfig(seconds=4, quiet_restarts=1, network_scenarios=2))
     assert problem.first_stage().violation(result.x) <= 1e-9
     value = problem.first_stage().cost @ result.x + problem.second_stage(result.x, result.worst_scenario).value
     assert value == pytest.approx(result.worst_case)
