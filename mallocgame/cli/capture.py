@@ -147,8 +147,9 @@ def _remarks(trace: "Trace") -> list[str]:
 
 
 def _show(trace: "Trace", json: bool) -> None:
-    from mallocgame.evaluation import prove_bound
+    from mallocgame.cli.cases import prove_bound
     from mallocgame.judge.simulation import home_seconds, simulate
+    from mallocgame.solver import Problem
 
     program, hierarchy = trace.program, trace.hierarchy
     row: dict[str, Any] = {
@@ -161,7 +162,7 @@ def _show(trace: "Trace", json: bool) -> None:
         "xla_judged_seconds": simulate(program, hierarchy, trace.mapping).total_seconds if trace.mapping else None,
         "xla_estimate_seconds": trace.estimates.get("xla_seconds"),
         "none_judged_seconds": home_seconds(program, hierarchy),
-        "lower_bound_seconds": prove_bound(program, hierarchy, BOUND_SECONDS),
+        "lower_bound_seconds": prove_bound(Problem(program, hierarchy), BOUND_SECONDS),
     }
     if json:
         print_json([row])
