@@ -11,17 +11,31 @@ from typing import Any, Self
 from mallocgame.errors import InputError, TraceError
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.judge.validation import validate
+from mallocgame.program import Program
 from mallocgame.workloads.anonymise import anonymise
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, Options, newest_module
 from mallocgame.workloads.xla.log import parse_log
+from mallocgame.workloads.xla.loops import TripCounts
 from mallocgame.workloads.xla.mapping import build_mapping
+from mallocgame.workloads.xla.network import with_network_times
 from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions
 from mallocgame.workloads.xla.records import Position, XlaLog
+from mallocgame.workloads.xla.remarks import Basis
+from mallocgame.workloads.xla.remarks import provenance as remarks
+from mallocgame.workloads.xla.topology import chip_of, num_devices, parse_mesh
 
-__all__ = ["capture", "trace_from_compilation", "trace_from_files"]
+__all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """What the user knows and the compiler does not."""
+
+    trip_counts: dict[str, int] = field(default_factory=dict)  # of loops without a constant one; "": of all those
+    ici_bytes_per_second: float | None = None  # between chips, each way; None: the network's time is left out
 
 
 def capture(
@@ -29,21 +43,25 @@ def capture(
     arguments: str = "",
     *,
     chip: str,
+    mesh: str = "",
     compiler_options: Options | None = None,
+    assumptions: Assumptions | None = None,
     full: bool = False,
     name: str = "",
     refine: int = 2,
     compiler: Compiler | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Trace:
-    """Compile a function ahead of time for a TPU chip that need not be there, and return its trace.
+    """Compile a function ahead of time for TPU chips that need not be there, and return its trace.
 
     Args:
         function: a reference, ``package.module:function``, or a function that can be imported by that name.
-        arguments: shapes such as ``bf16[8,128],f32[]``; empty: the module's ``example_args()``.
-        chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``.
+        arguments: shapes such as ``bf16[8,128],f32[]``; empty: the function's or its module's ``example_args``.
+        chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``, or several, such as ``v5e:2x2``; the trace is of one of them.
+        mesh: axes over the chips, such as ``data=2,model=2``, handed to ``example_args(mesh)``.
         compiler_options: libtpu options, such as overrides.
-        full: let the compilation finish (finds errors that come after memory-space assignment).
+        assumptions: trip counts and network bandwidth, which the compiler does not know.
+        full: let the compilation finish (finds errors that come after memory-space assignment, keeps cycle estimates).
         name: the trace's name; empty: the function's name and the chip.
         refine: at most so many further compilations, with other mappings, where one hides compute times.
         compiler: a warm ``Compiler`` to use again and again; without one, one is started and ended.
@@ -53,47 +71,55 @@ def capture(
         InputError: no such function or chip.
         TraceError: the compilation failed, or is of a kind that a trace cannot express.
     """
-    if compiler is None:
-        with Compiler() as own:
-            return capture(
-                function,
-                arguments,
-                chip=chip,
-                compiler_options=compiler_options,
-                full=full,
-                name=name,
-                refine=refine,
-                compiler=own,
-                on_bytes=on_bytes,
-            )
-    reference = _reference(function, arguments)
-    options = dict(compiler_options or {})
-    return capture_program(
-        reference, chip, compiler, options=options, full=full, name=name, refine=refine, on_bytes=on_bytes
-    )[0]
+    asked = CaptureRequest(
+        reference=_reference(function, arguments, mesh),
+        chip=chip,
+        options=dict(compiler_options or {}),
+        assumptions=assumptions or Assumptions(),
+        full=full,
+        name=name,
+        refine=refine,
+        on_bytes=on_bytes,
+    )
+    if compiler is not None:
+        return run_capture(asked, compiler)[0]
+    with Compiler() as own:
+        return run_capture(asked, own)[0]
 
 
-def capture_program(
-    reference: ProgramReference,
-    chip: str,
-    compiler: Compiler,
-    *,
-    options: Options | None = None,
-    full: bool = False,
-    name: str = "",
-    refine: int = 2,
-    on_bytes: Callable[[int], None] | None = None,
-) -> tuple[Trace, XlaProgram]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureRequest:
+    """What ``capture`` is asked for."""
+
+    reference: ProgramReference
+    chip: str
+    options: Options = field(default_factory=dict)
+    assumptions: Assumptions = field(default_factory=Assumptions)
+    full: bool = False
+    name: str = ""
+    refine: int = 2
+    on_bytes: Callable[[int], None] | None = None
+
+
+def capture_program(reference: ProgramReference, chip: str, compiler: Compiler) -> tuple[Trace, XlaProgram]:
+    """Capture with default settings; also return how the program's parts correspond to the compiler's."""
+    return run_capture(CaptureRequest(reference=reference, chip=chip), compiler)
+
+
+def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaProgram]:
     """Do what ``capture`` does; also return how the program's parts correspond to the compiler's."""
-    options = options or {}
-    compilation = compiler.compile(reference, chip, options, full=full, on_bytes=on_bytes).check(reference)
-    trace_name = name or f"{reference.name}-{chip}"
-    reading = _Reading.of(compilation.log.splitlines(), compilation.hlo, chip, trace_name)
-    for _ in range(refine):
+    reference, options = asked.reference, asked.options
+    compilation = compiler.compile(reference, asked.chip, options, full=asked.full, on_bytes=asked.on_bytes)
+    compilation.check(reference)
+    name = asked.name or f"{reference.name}-{asked.chip.replace(':', '-')}"
+    reading = _Reading.of(
+        compilation.log.splitlines(), compilation.hlo, asked.chip, name, assumptions=asked.assumptions
+    )
+    for _ in range(asked.refine):
         hidden = hidden_definitions(reading.log, reading.built)
         if not hidden:
             break
-        other = compiler.compile(reference, chip, _assign_first(options, hidden), hlo=False)
+        other = compiler.compile(reference, asked.chip, _assign_first(options, hidden), hlo=False)
         if other.error or not reading.refine(other.log.splitlines()):
             break
     provenance: dict[str, Value] = {
@@ -102,6 +128,8 @@ def capture_program(
         "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted(options.items())),
         **_versions(),
     }
+    if reference.mesh:
+        provenance["mesh"] = reference.mesh
     return _relative(reading.trace(provenance), reference), reading.built
 
 
@@ -137,11 +165,17 @@ def trace_from_compilation(
 
 
 def trace_from_files(
-    log: str | os.PathLike[str], hlo_folder: str | os.PathLike[str], chip: str, *, name: str = "", hide: bool = False
+    log: str | os.PathLike[str],
+    hlo_folder: str | os.PathLike[str],
+    chip: str,
+    *,
+    name: str = "",
+    hide: bool = False,
+    assumptions: Assumptions | None = None,
 ) -> Trace:
     """Return the trace of a log and a dump folder that were made elsewhere (on a TPU host, say).
 
-    ``hide`` replaces names and source paths.
+    ``hide`` replaces names and source paths; ``assumptions`` as for ``capture``.
 
     Raises:
         TraceError: a file that cannot be read, or is not what it should be.
@@ -153,7 +187,8 @@ def trace_from_files(
     try:
         with open(log, encoding="utf-8", errors="replace") as lines:
             trace_name = name or f"{Path(log).stem}-{chip}"
-            trace = _Reading.of(lines, module, chip, trace_name, str(log)).trace({"log": Path(log).name})
+            reading = _Reading.of(lines, module, chip, trace_name, path=str(log), assumptions=assumptions)
+            trace = reading.trace({"log": Path(log).name})
     except OSError as error:
         raise TraceError(log, None, f"cannot be read: {error.strerror or error}") from error
     return anonymise(trace) if hide else trace
@@ -184,19 +219,41 @@ class _Reading:
     """A compilation on its way to a trace."""
 
     name: str
-    chip: str
+    target: str
     log: XlaLog
     module: HloModule
     hierarchy: Hierarchy
+    assumptions: Assumptions
+    counts: TripCounts
     built: XlaProgram
     others: list[XlaLog] = field(default_factory=list)
 
     @classmethod
-    def of(cls, lines: Iterable[str], hlo: str, chip: str, name: str, path: str = "") -> Self:
+    def of(
+        cls,
+        lines: Iterable[str],
+        hlo: str,
+        target: str,
+        name: str,
+        *,
+        path: str = "",
+        assumptions: Assumptions | None = None,
+    ) -> Self:
+        assumed = assumptions or Assumptions()
         log = parse_log(lines, path or f"log of {name}")
-        hierarchy, module = hierarchy_of(log, chip), parse_hlo(hlo, f"HLO of {name}")
-        built = build_program(log, module, hierarchy, name=name)
-        return cls(name=name, chip=chip, log=log, module=module, hierarchy=hierarchy, built=built)
+        hierarchy, module = hierarchy_of(log, chip_of(target)), parse_hlo(hlo, f"HLO of {name}")
+        counts = TripCounts(given=assumed.trip_counts)
+        built = build_program(log, module, hierarchy, name=name, counts=counts)
+        return cls(
+            name=name,
+            target=target,
+            log=log,
+            module=module,
+            hierarchy=hierarchy,
+            assumptions=assumed,
+            counts=counts,
+            built=built,
+        )
 
     def refine(self, lines: Iterable[str]) -> bool:
         """Use another compilation's log; False if it is of no use."""
@@ -204,7 +261,9 @@ class _Reading:
         try:
             self.others.append(parse_log(lines, f"another log of {self.name}"))
             others = tuple(self.others)
-            self.built = build_program(self.log, self.module, self.hierarchy, name=self.name, others=others)
+            self.built = build_program(
+                self.log, self.module, self.hierarchy, name=self.name, others=others, counts=self.counts
+            )
         except TraceError:
             self.others = self.others[:-1]
             return False
@@ -216,20 +275,32 @@ class _Reading:
         if broken:
             reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
             raise TraceError(self.log.path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
+        basis = Basis(log=self.log, built=self.built, hierarchy=self.hierarchy, counts=self.counts)
         facts: dict[str, Value] = {
-            "chip": self.chip,
+            "chip": chip_of(self.target),
             "compilations": 1 + len(self.others),
             "unreconciled_bytes": self.built.unreconciled_bytes,
             "hidden_compute_seconds": self.built.hidden_seconds,
+            **remarks(basis),
         }
+        if self.target != facts["chip"]:
+            facts["topology"] = self.target
         return Trace(
             name=self.name,
-            program=self.built.program,
+            program=self._with_network(facts),
             hierarchy=self.hierarchy,
             mapping=mapping,
             estimates=estimates(self.log, self.built),
             provenance=provenance | facts,
         )
+
+    def _with_network(self, facts: dict[str, Value]) -> Program:
+        speed = self.assumptions.ici_bytes_per_second
+        if speed is None or "collectives" not in facts:
+            return self.built.program
+        facts["ici_bytes_per_second"] = speed
+        aliases, devices = self.built.aliases, num_devices(self.target)
+        return with_network_times(self.built.program, self.log, aliases, bytes_per_second=speed, num_devices=devices)
 
 
 def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
@@ -241,7 +312,9 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
         for use in tensor.uses:
             place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
             fast.append(int(place in log.charged_fast))
+    opaque = tuple(step for step, times in enumerate(built.times) if times.is_opaque)
     return {
+        **({"xla_opaque_steps": opaque} if opaque else {}),
         "xla_seconds": log.seconds_with_copies,
         "xla_seconds_without_copies": log.seconds_without_copies,
         "xla_step_seconds": tuple(simulated.get(step) for step in steps),
@@ -250,15 +323,19 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
     }
 
 
-def _reference(function: Callable[..., Any] | ProgramReference | str, arguments: str) -> ProgramReference:
+def _reference(
+    function: Callable[..., Any] | ProgramReference | str, arguments: str, mesh: str = ""
+) -> ProgramReference:
+    parse_mesh(mesh)
     if isinstance(function, ProgramReference):
-        return function if not arguments else replace(function, arguments=arguments)
+        changes = {"arguments": arguments, "mesh": mesh}
+        return replace(function, **{key: value for key, value in changes.items() if value})
     if isinstance(function, str):
-        return parse_reference(function, arguments)
+        return parse_reference(function, arguments, mesh=mesh)
     reference = reference_to(function)
     if reference is None:
         raise InputError(f"{function!r} cannot be imported by name; define it at the top level of a module")
-    return replace(reference, arguments=arguments)
+    return replace(reference, arguments=arguments, mesh=mesh)
 
 
 def _versions() -> dict[str, Value]:

@@ -1,11 +1,13 @@
 """Which function to compile: ``package.module:function``, with its arguments."""
 
 import importlib
+import inspect
 import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from mallocgame.errors import InputError
@@ -37,31 +39,49 @@ _DTYPES = {
 class ProgramReference:
     """A function by name, so that another process can import it.
 
-    ``name`` is an attribute of ``module``, or a program of its ``MODELS`` table. ``arguments`` is text such as
-    ``bf16[8,128,768],f32[]``; empty: the module's ``example_args()`` (a model brings its own).
+    ``name`` is an attribute of ``module``, or a program of its ``MODELS`` table. Its arguments are, in this order:
+    ``arguments``, text such as ``bf16[8,128,768],f32[]``; what ``arguments_from``, a function of the module, returns;
+    the function's own attribute ``example_args``; the module's ``example_args()`` (a model brings its own).
     """
 
     module: str
     name: str
     arguments: str = ""
+    arguments_from: str = ""
+    mesh: str = ""  # axes over the chips, such as data=2,model=2
     folder: str = ""  # put on the import path first, where the module lies outside it
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.name}"
+        return f"{self.module}:{self.name}{',' if self.arguments_from else ''}{self.arguments_from}"
 
 
-def parse_reference(text: str, arguments: str = "", folder: str | None = None) -> ProgramReference:
-    """Parse ``package.module:function``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function and what it is called with: pytrees of shapes, arrays, numbers, and of anything where static."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+    donated: tuple[int, ...] = ()  # numbers of arguments whose memory the results may reuse
+
+
+def parse_reference(text: str, arguments: str = "", folder: str | None = None, mesh: str = "") -> ProgramReference:
+    """Parse ``package.module:function`` or ``package.module:function,args_function``.
 
     Raises:
         InputError: not of that form, or ``arguments`` that do not parse.
     """
-    module, colon, name = text.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module.split("."), name)):
-        raise InputError(f"expected a function as package.module:function, got {text!r}")
+    module, colon, names = text.partition(":")
+    name, comma, arguments_from = names.partition(",")
+    words = (*module.split("."), *name.split("."), *((arguments_from,) if comma else ()))
+    if not colon or not all(word.isidentifier() for word in words):
+        raise InputError(f"expected a function as package.module:function[,args_function], got {text!r}")
+    if arguments and arguments_from:
+        raise InputError(f"{text}: arguments are given twice, as text and by {arguments_from}")
     parse_arguments(arguments)
+    where = os.getcwd() if folder is None else folder
     return ProgramReference(
-        module=module, name=name, arguments=arguments, folder=os.getcwd() if folder is None else folder
+        module=module, name=name, arguments=arguments, arguments_from=arguments_from, mesh=mesh, folder=where
     )
 
 
@@ -86,32 +106,78 @@ def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
     return found
 
 
-def resolve(reference: ProgramReference) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...]]:
-    """Import the function; return it, its arguments as shapes, and the numbers of the donated ones. Imports JAX.
+def resolve(reference: ProgramReference, mesh: Any = None) -> Call:
+    """Import the function, and make its arguments; ``mesh`` is handed to an arguments function that takes one.
 
     Raises:
-        InputError: no such module or function, or no arguments.
+        InputError: no such module or function, or no arguments. What the user's code raises is let through.
     """
     if reference.folder and reference.folder not in sys.path:
         sys.path.insert(0, reference.folder)
-    try:
-        module = importlib.import_module(reference.module)
-    except ImportError as error:
-        raise InputError(f"{reference}: cannot import {reference.module}: {error}") from error
+    module = _import(reference)
     models = getattr(module, "MODELS", {})
     if reference.name in models and not reference.arguments:
         model = models[reference.name]
         function, arguments = model.build()
-        return function, tuple(arguments), tuple(model.donate_argnums)
-    function = getattr(module, reference.name, None)
-    if not callable(function):
-        raise InputError(f"{reference}: {reference.module} has no function {reference.name}")
+        return Call(function=function, arguments=tuple(arguments), donated=tuple(model.donate_argnums))
+    function = _attribute(module, reference.name, reference)
     if reference.arguments:
-        return function, shapes(reference.arguments), ()
-    example = getattr(module, "example_args", None)
-    if not callable(example):
-        raise InputError(f"{reference}: give --args, or define example_args() in {reference.module}")
-    return function, tuple(example()), ()
+        return Call(function=function, arguments=shapes(reference.arguments))
+    return _call(function, _made_arguments(reference, module, function, mesh))
+
+
+def _import(reference: ProgramReference) -> Any:
+    try:
+        return importlib.import_module(reference.module)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if reference.module == missing or reference.module.startswith(f"{missing}."):
+            raise InputError(f"{reference}: cannot import {reference.module}: {error}") from error
+        raise
+
+
+def _attribute(module: Any, name: str, reference: ProgramReference) -> Callable[..., Any]:
+    found: Any = reduce(lambda holder, word: getattr(holder, word, None), name.split("."), module)
+    if not callable(found):
+        raise InputError(f"{reference}: {reference.module} has no function {name}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _made_arguments(reference: ProgramReference, module: Any, function: Callable[..., Any], mesh: Any) -> Any:
+    own: Any = getattr(function, "example_args", None)
+    make: Any
+    if reference.arguments_from:
+        make = _attribute(module, reference.arguments_from, reference)
+    elif own is not None and not callable(own):
+        return own
+    else:
+        make = own or getattr(module, "example_args", None)
+    if not callable(make):
+        raise InputError(
+            f"{reference}: give --args or {reference.module}:{reference.name},ARGS_FUNCTION, "
+            f"or define {reference.name}.example_args or example_args() in {reference.module}"
+        )
+    if not _takes_mesh(make):
+        return make()
+    if mesh is None:
+        raise InputError(f"{reference}: {make.__name__} takes a mesh: give --topology and --mesh")
+    return make(mesh)
+
+
+def _takes_mesh(make: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(make).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return bool(needed)
+
+
+def _call(function: Callable[..., Any], made: Any) -> Call:
+    """Return the call of a tuple or list of arguments, a dict of keywords, or one array."""
+    if isinstance(made, dict):
+        return Call(function=function, keywords=dict(made))
+    if isinstance(made, (tuple, list)) and not hasattr(made, "_fields"):
+        return Call(function=function, arguments=tuple(made))
+    return Call(function=function, arguments=(made,))
 
 
 def shapes(arguments: str) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """``mallocgame capture``: a JAX function, or a log made elsewhere, as a trace."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,17 +10,36 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress,
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
+    from mallocgame.workloads.capture import Assumptions
     from mallocgame.workloads.trace import Trace
+
+BOUND_SECONDS = 2.0  # about as long as a compilation
 
 
 def capture(
     function: Annotated[
         str | None, typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile.")
     ] = None,
-    chip: Annotated[str, typer.Option("--chip", help="v4, v5e, v5p or v6e.")] = "v5e",
-    args: Annotated[
-        str, typer.Option("--args", help="Its arguments, e.g. 'bf16[8,128],f32[]'; none: example_args() of its module.")
+    chip: Annotated[
+        str, typer.Option("--chip", "--topology", help="v4, v5e, v5p or v6e; several chips: v5e:2x2, v4:2x2x1, ….")
+    ] = "v5e",
+    mesh: Annotated[
+        str, typer.Option("--mesh", help="Axes over several chips, e.g. data=2,model=2, for example_args(mesh).")
     ] = "",
+    args: Annotated[
+        str,
+        typer.Option("--args", help="Its arguments, e.g. 'bf16[8,128],f32[]'; none: its or its module's example_args."),
+    ] = "",
+    trip_count: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trip-count", metavar="[LOOP=]N", help="How often loops run whose count is no constant; repeatable."
+        ),
+    ] = None,
+    ici_gbps: Annotated[
+        float | None,
+        typer.Option("--ici-gbps", help="GB/s that each chip sends to others: adds the network's time by arithmetic."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Save the trace here (.json or .json.gz).")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="A libtpu compiler option; repeatable.")
@@ -52,8 +72,9 @@ def capture(
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
     if out is not None and not out.name.endswith((".json", ".json.gz")):
         raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
-    if function is None and (args or option or full):
-        raise InputError("--args, --option and --full are for compiling, not for what was compiled before")
+    if function is None and (args or option or full or mesh):
+        raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
+    known = _known(trip_count or [], ici_gbps)
     if hlo is not None:
         from mallocgame.hierarchy import preset
         from mallocgame.workloads.hlo_trace import trace_from_hlo
@@ -62,9 +83,9 @@ def capture(
     elif log is not None and hlo_dir is not None:
         from mallocgame.workloads.capture import trace_from_files
 
-        trace = trace_from_files(log, hlo_dir, chip)
+        trace = trace_from_files(log, hlo_dir, chip, assumptions=known)
     else:
-        trace = _compiled(str(function), chip, args, option or [], full)
+        trace = _compiled(str(function), (chip, mesh, args), option or [], known, full)
     if anonymise:
         from mallocgame.workloads.anonymise import anonymise as without_names
 
@@ -74,13 +95,32 @@ def capture(
 
         save_trace(out, trace)
     _show(trace, json)
+    for remark in _remarks(trace):
+        say(remark)
     if out is not None:
         say(f"saved {out}")
 
 
-def _compiled(function: str, chip: str, args: str, option: list[str], full: bool) -> "Trace":
+def _known(trip_count: list[str], ici_gbps: float | None) -> "Assumptions":
+    from mallocgame.workloads.capture import Assumptions
+
+    counts: dict[str, int] = {}
+    for text in trip_count:
+        loop, _, number = text.rpartition("=")
+        if not number.isdigit() or int(number) < 1 or loop in counts:
+            raise InputError(f"--trip-count {text}: expected N or LOOP=N with N >= 1, each loop once")
+        counts[loop] = int(number)
+    if ici_gbps is not None and not 0 < ici_gbps < math.inf:
+        raise InputError(f"--ici-gbps {ici_gbps}: expected GB/s > 0")
+    return Assumptions(trip_counts=counts, ici_bytes_per_second=None if ici_gbps is None else 1e9 * ici_gbps)
+
+
+def _compiled(
+    function: str, target: tuple[str, str, str], option: list[str], known: "Assumptions", full: bool
+) -> "Trace":
     from mallocgame.workloads.capture import capture as run
 
+    chip, mesh, args = target
     options: dict[str, str | bool] = {}
     for text in option:
         key, equals, value = text.partition("=")
@@ -88,11 +128,28 @@ def _compiled(function: str, chip: str, args: str, option: list[str], full: bool
             raise InputError(f"--option {text}: expected KEY=VALUE")
         options[key] = value
     with progress(f"compiling {function} for {chip}") as advance:
-        return run(function, args, chip=chip, compiler_options=options, full=full, on_bytes=advance)
+        return run(
+            function,
+            args,
+            chip=chip,
+            mesh=mesh,
+            compiler_options=options,
+            assumptions=known,
+            full=full,
+            on_bytes=advance,
+        )
+
+
+def _remarks(trace: "Trace") -> list[str]:
+    from mallocgame.workloads.xla.remarks import sentences
+
+    return sentences(trace)
 
 
 def _show(trace: "Trace", json: bool) -> None:
-    from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
+    from mallocgame.cli.cases import prove_bound
+    from mallocgame.judge.simulation import home_seconds, simulate
+    from mallocgame.solver import Problem
 
     program, hierarchy = trace.program, trace.hierarchy
     row: dict[str, Any] = {
@@ -105,7 +162,7 @@ def _show(trace: "Trace", json: bool) -> None:
         "xla_judged_seconds": simulate(program, hierarchy, trace.mapping).total_seconds if trace.mapping else None,
         "xla_estimate_seconds": trace.estimates.get("xla_seconds"),
         "none_judged_seconds": home_seconds(program, hierarchy),
-        "lower_bound_seconds": lower_bound(program, hierarchy),
+        "lower_bound_seconds": prove_bound(Problem(program, hierarchy), BOUND_SECONDS),
     }
     if json:
         print_json([row])

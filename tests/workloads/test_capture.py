@@ -12,11 +12,13 @@ from mallocgame.errors import InputError, TraceError
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.program import UseKind
-from mallocgame.workloads.capture import capture, trace_from_files
+from mallocgame.workloads.capture import Assumptions, capture, trace_from_files
 from mallocgame.workloads.program_reference import ProgramReference, parse_arguments, parse_reference, reference_to
-from mallocgame.workloads.trace import load_trace
+from mallocgame.workloads.trace import Trace, load_trace
 from mallocgame.workloads.xla.compiler import HLO_PASSES, TOTALS_ONLY, Compiler, Options
+from mallocgame.workloads.xla.fidelity import compare
 from mallocgame.workloads.xla.log import DONE
+from mallocgame.workloads.xla.remarks import sentences
 
 tpu = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")), reason="needs the tpu extra"
@@ -45,6 +47,72 @@ def update(cache, row):
 
 def until(x):
     return lax.while_loop(lambda v: v.sum() < 10.0, lambda v: v @ v + 1.0, x)
+
+def nested(n, x):
+    return lax.fori_loop(0, n, lambda i, x: lax.fori_loop(0, 3, lambda j, y: jnp.tanh(y @ x), x), x)
+
+def decode(w, cache, at, x):
+    y = jnp.tanh(x @ w)
+    cache = lax.dynamic_update_slice(cache, y[None], (at, 0, 0))
+    return cache, (cache * y).sum(0)
+
+def offload(w, x):
+    h = jnp.tanh(x @ w)
+    parked = jax.device_put(h, jax.memory.Space.Host)
+    return jnp.sin(h) @ w + jax.device_put(parked, jax.memory.Space.Device)
+
+def cholesky(a):
+    return jnp.linalg.cholesky(a @ a.T + jnp.eye(a.shape[0]))
+
+def kernel(x, y):
+    from jax.experimental import pallas as pl
+    spec = pl.BlockSpec((256, 1024), lambda i: (i, 0))
+    def add(a, b, o):
+        o[...] = a[...] + b[...]
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return pl.pallas_call(add, out_shape=shape, grid=(4,), in_specs=[spec, spec], out_specs=spec)(x, y) @ x
+
+@functools.partial(jax.jit, static_argnums=1, static_argnames="act")
+def layered(params, repeats, *, act="relu"):
+    x = params["x"]
+    for _ in range(repeats):
+        x = getattr(jax.nn, act)(x @ params["w"])
+    return x
+
+def own_args():
+    shape = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
+    return {"w": shape, "x": shape}, 5
+
+layered.example_args = lambda: ({"w": jnp.zeros((256, 256)), "x": jnp.zeros((256, 256))}, 2)
+
+def by_name(x, scale, kind):
+    return jnp.sin(x * scale) if kind == "sine" else x
+
+by_name.example_args = {"x": jnp.zeros((256, 256)), "scale": 2.0, "kind": "sine"}
+
+def one_array(x):
+    return x @ x
+
+def square():
+    return jax.ShapeDtypeStruct((256, 256), jnp.float32)
+
+def sharded(w, x):
+    y = jax.nn.relu(x @ w)
+    return y.sum(0)
+
+def sharded_args(mesh):
+    from jax.sharding import NamedSharding, PartitionSpec as P
+    split = lambda shape, *axes: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(mesh, P(*axes)))
+    return split((1024, 1024), "data", "model"), split((4096, 1024), "data", None)
+
+def ring(x):
+    from jax.sharding import PartitionSpec as P
+    mesh = jax.make_mesh((len(jax.devices()),), ("d",))
+    def run(x):
+        size = lax.axis_size("d")
+        y = lax.ppermute(x, "d", [(i, (i + 1) % size) for i in range(size)])
+        return y + x @ x
+    return jax.shard_map(run, mesh=mesh, in_specs=P("d", None), out_specs=P("d", None), check_vma=False)(x)
 
 def branch(x, flag):
     return lax.cond(flag[0] > 0, lambda v: v @ v, lambda v: v @ v @ v, x)
@@ -110,9 +178,7 @@ def test_donated_cache_is_updated_in_place(folder: Path, compiler: Compiler) -> 
 @pytest.mark.parametrize(
     ("name", "arguments", "kind", "reason"),
     [
-        ("until", "f32[512,512]", TraceError, "trip count is not known"),
-        ("branch", "f32[512,512],f32[1]", TraceError, "conditionals are not supported"),
-        ("broken", "f32[8]", TraceError, "no such layer"),
+        ("broken", "f32[8]", TraceError, r"no such layer \(users_model.py:\d+, in broken\)"),
         ("missing", "f32[8]", InputError, "no function missing"),
         ("two", "f32[8,4],f32[3,3]", TraceError, "dot_general"),
     ],
@@ -122,6 +188,157 @@ def test_what_cannot_be_captured_is_refused_by_name(
 ) -> None:
     with pytest.raises(kind, match=reason):
         capture(reference(folder, name, arguments), chip="v5e", compiler=compiler)
+
+
+def explained(trace: Trace) -> Trace:
+    """Return the trace, after the judge has repeated XLA's own figures of it."""
+    found = compare(trace)
+    assert found.step_share_within_1_percent > 0.99
+    assert found.home_share_within_1_percent > 0.99
+    assert abs(found.total_error) < 0.01
+    return trace
+
+
+@pytest.mark.tpu
+@tpu
+def test_unknown_trip_counts_are_taken_as_xla_does_and_as_the_user_says(folder: Path, compiler: Compiler) -> None:
+    trace = explained(capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=compiler))
+    (loop,) = trace.program.loops
+    name = str(trace.provenance["assumed_trip_counts"][0]).partition("=")[0]  # type: ignore[index]
+    assert loop.trip_count == 5
+    assert any(name in line and "--trip-count" in line and "users_model.py" in line for line in sentences(trace))
+    for key in ("", name):
+        known = Assumptions(trip_counts={key: 40})
+        given = capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=compiler, assumptions=known)
+        assert given.program.loops[0].trip_count == 40
+        assert given.provenance["given_trip_counts"] == (f"{name}=40",)
+    known = Assumptions(trip_counts={"wile": 2})
+    with pytest.raises(TraceError, match=f"no loop of the program; of unknown count: {name}"):
+        capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=compiler, assumptions=known)
+
+
+@pytest.mark.tpu
+@tpu
+def test_loops_in_a_loop_of_unknown_count(folder: Path, compiler: Compiler) -> None:
+    known = Assumptions(trip_counts={"": 7})
+    trace = capture(reference(folder, "nested", "s32[],f32[512,512]"), chip="v5e", compiler=compiler, assumptions=known)
+    assert sorted(loop.trip_count for loop in trace.program.loops) == [3, 7]
+    assert max(i.trip_count for i in trace.program.instructions) == 21
+
+
+@pytest.mark.tpu
+@tpu
+def test_what_is_copied_because_it_is_not_donated_is_named(folder: Path, compiler: Compiler) -> None:
+    text = "bf16[512,512],bf16[1024,8,512],s32[],bf16[8,512]"
+    trace = capture(reference(folder, "decode", text), chip="v5e", compiler=compiler)
+    assert any("cache: 8388608 bytes" in line and "donate it" in line for line in sentences(trace))
+
+
+@pytest.mark.tpu
+@tpu
+@pytest.mark.parametrize(
+    ("name", "text", "opaque"),
+    [
+        ("kernel", "f32[1024,1024],f32[1024,1024]", 3 * 2**22),
+        ("cholesky", "f32[256,256]", None),
+        ("offload", "f32[1024,1024],f32[512,1024]", 0),
+    ],
+)
+def test_what_is_not_ours_to_move_is_captured(
+    folder: Path, compiler: Compiler, name: str, text: str, opaque: int | None
+) -> None:
+    trace = explained(capture(reference(folder, name, text), chip="v5e", compiler=compiler))
+    moved = trace.provenance.get("opaque_bytes", 0)
+    assert moved == opaque or (opaque is None and moved)
+    steps = trace.estimates.get("xla_opaque_steps", ())
+    assert isinstance(steps, tuple)
+    for step in steps:
+        assert isinstance(step, int)
+        assert trace.program.instructions[step].opcode == "custom-call"
+        assert trace.program.instructions[step].fixed_bytes
+    assert bool(moved) == any("cost model does not know" in line for line in sentences(trace))
+
+
+@pytest.mark.tpu
+@tpu
+def test_host_copies_hold_what_they_move(folder: Path, compiler: Compiler) -> None:
+    trace = capture(reference(folder, "offload", "f32[1024,1024],f32[512,1024]"), chip="v5e", compiler=compiler)
+    step = {i.name: number for number, i in enumerate(trace.program.instructions)}
+    start, end = step["copy-start.1"], step["copy-done.1"]
+    (back,) = [t for t in trace.program.tensors if any(u.step == start and u.kind == UseKind.DEFINE for u in t.uses)]
+    assert [u.kind for u in back.uses if u.step == end] == [UseKind.UPDATE]  # a copy of it before would be stale
+
+
+@pytest.mark.tpu
+@tpu
+@pytest.mark.parametrize("chip", ["v5e:2x2", "v6e:2x2"])
+def test_several_chips_and_a_mesh_by_name(folder: Path, compiler: Compiler, chip: str) -> None:
+    wanted = parse_reference("users_model:sharded,sharded_args", folder=str(folder), mesh="data=2,model=2")
+    trace = explained(capture(wanted, chip=chip, compiler=compiler))
+    assert trace.provenance["topology"] == chip
+    assert trace.provenance["mesh"] == "data=2,model=2"
+    assert int(str(trace.provenance["collectives"])) > 0
+    assert max(t.size_bytes for t in trace.program.tensors if t.is_parameter) == 2048 * 1024 * 2  # a chip's share
+    assert any("network" in line for line in sentences(trace))
+    slow = Assumptions(ici_bytes_per_second=1e9)
+    networked = capture(wanted, chip=chip, compiler=compiler, assumptions=slow)
+    assert not any("network" in line for line in sentences(networked))
+    assert networked.program.compute_seconds.sum() > trace.program.compute_seconds.sum() + 0.5e-3
+
+
+@pytest.mark.tpu
+@tpu
+def test_program_that_makes_its_own_mesh(folder: Path, compiler: Compiler) -> None:
+    trace = explained(capture(reference(folder, "ring", "f32[2048,512]"), chip="v5e:2x2", compiler=compiler))
+    step = {i.opcode: number for number, i in enumerate(trace.program.instructions)}
+    start, end = step["collective-permute-start"], step["collective-permute-done"]
+    written = [t for t in trace.program.tensors if any(u.step == start and u.kind == UseKind.DEFINE for u in t.uses)]
+    between = [u for u in written[0].uses if start < u.step <= end]
+    assert between
+    assert {(u.kind, u.bytes) for u in between} == {(UseKind.UPDATE, 0)}
+
+
+@pytest.mark.tpu
+@tpu
+@pytest.mark.parametrize(
+    ("text", "size"), [("layered", 2**18), ("layered,own_args", 2**19), ("one_array,square", 2**18)]
+)
+def test_functions_bring_their_arguments(folder: Path, compiler: Compiler, text: str, size: int) -> None:
+    trace = capture(parse_reference(f"users_model:{text}", folder=str(folder)), chip="v5e", compiler=compiler)
+    assert {t.size_bytes for t in trace.program.tensors if t.is_parameter} == {size}
+
+
+@pytest.mark.tpu
+@tpu
+def test_keyword_arguments_and_static_ones(folder: Path, compiler: Compiler) -> None:
+    trace = capture(reference(folder, "by_name"), chip="v5e", compiler=compiler)
+    assert trace.program.num_steps > 1
+
+
+@pytest.mark.tpu
+@tpu
+@pytest.mark.parametrize(
+    ("text", "chip", "mesh", "reason"),
+    [
+        ("sharded,sharded_args", "v5e", "", "give --topology and --mesh"),
+        ("sharded,sharded_args", "v5e:2x2", "", "give --topology and --mesh"),
+        ("sharded,sharded_args", "v5e:2x2", "data=2,model=4", "8 places, v5e:2x2 has 4"),
+        ("sharded,sharded_args", "v5e:2x2", "data", "AXIS=SIZE"),
+        ("sharded,none_such", "v5e:2x2", "data=2,model=2", "no function none_such"),
+        ("two", "v5e:3x77", "", "libtpu has no topology v5e:3x77"),
+        ("two", "v9", "", "unknown chip"),
+        ("two,own args", "v5e", "", "args_function"),
+    ],
+)
+def test_bad_targets_and_arguments(
+    folder: Path, compiler: Compiler, text: str, chip: str, mesh: str, reason: str
+) -> None:
+    def run() -> Trace:
+        wanted = parse_reference(f"users_model:{text}", folder=str(folder))
+        return capture(wanted, chip=chip, mesh=mesh, compiler=compiler)
+
+    with pytest.raises(InputError, match=reason):
+        run()
 
 
 @pytest.mark.tpu

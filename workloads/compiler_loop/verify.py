@@ -17,7 +17,7 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, serving_layers
 from mallocgame.program import Program
-from mallocgame.workloads.capture import capture_program
+from mallocgame.workloads.capture import CaptureRequest, run_capture
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, options_of
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
@@ -89,7 +89,8 @@ class Target:
     ) -> "Target":
         """Compile by default."""
         start = time.perf_counter()
-        trace, built = capture_program(reference, chip, compiler, on_bytes=on_bytes)  # type: ignore[arg-type]
+        request = CaptureRequest(reference=reference, chip=chip, on_bytes=on_bytes)
+        trace, built = run_capture(request, compiler)  # type: ignore[arg-type]
         return cls(
             reference=reference,
             chip=chip,

@@ -16,22 +16,7 @@ from mallocgame.workloads.hlo.verify import verify
 FORWARDING = frozenset({"get-tuple-element", "tuple", "bitcast", "while", "parameter", "optimization-barrier"})
 _IN_PLACE = {"dynamic-update-slice": 0, "scatter": 0}  # opcode: the operand written
 _TRANSPARENT = frozenset({"bitcast", "get-tuple-element", "convert-element-type"})
-_UNSUPPORTED = {
-    "conditional": "conditionals",
-    "call": "calls",
-    "all-reduce": "collectives",
-    "all-reduce-start": "collectives",
-    "all-gather": "collectives",
-    "all-gather-start": "collectives",
-    "all-to-all": "collectives",
-    "reduce-scatter": "collectives",
-    "collective-permute": "collectives",
-    "collective-permute-start": "collectives",
-    "send": "sends and receives",
-    "recv": "sends and receives",
-    "infeed": "infeeds",
-    "outfeed": "outfeeds",
-}
+_UNSUPPORTED = {"conditional": "conditionals", "call": "calls"}
 
 Place = tuple[str, Index]  # an instruction's name and a leaf of its result
 
@@ -126,8 +111,6 @@ def alias_groups(module: HloModule, path: object = "HLO", opaque: frozenset[str]
 
 def _refuse(instruction: HloInstruction, path: object) -> None:
     reason = _UNSUPPORTED.get(instruction.opcode)
-    if reason is None and instruction.opcode.endswith(("-start", "-done", "-update")):
-        reason = f"asynchronous {instruction.opcode} before memory-space assignment"
     if reason:
         raise TraceError(path, None, f"{instruction.name}: {reason} are not supported")
 
@@ -147,9 +130,12 @@ def _connect(aliases: Aliases, instruction: HloInstruction) -> None:
     elif instruction.opcode == "tuple":
         for index, _ in leaves(instruction.shape):
             aliases.join((operands[index[0]], index[1:]), (name, index))
-    elif instruction.opcode in ("bitcast", "optimization-barrier"):
+    elif instruction.opcode in ("bitcast", "optimization-barrier", "add-dependency", "domain"):
         for index, _ in leaves(instruction.shape):
             aliases.join((operands[0], index), (name, index))
+    elif instruction.opcode.endswith(("-start", "-update", "-done")) or instruction.opcode in ("send", "recv"):
+        for index, operand, inner in passed_on(instruction):
+            aliases.join((operands[operand], inner), (name, index))
     else:
         for index, operand, inner in in_place_pairs(aliases.module, instruction):
             aliases.join((operands[operand], inner), (name, index))
@@ -163,6 +149,34 @@ def _connect_loop(aliases: Aliases, loop: WhileLoop) -> None:
     for index, _ in leaves(instruction.shape):
         for name in places:
             aliases.join((loop.instruction, index), (name, index))
+
+
+def passed_on(instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:
+    """Yield (result index, operand, index in the operand) of what an asynchronous instruction only hands on.
+
+    A start holds its operands in the first element of its result and what is being written in the second (a copy-start
+    the other way round); a done takes the second out.
+    """
+    opcode, several = instruction.opcode, len(instruction.operands) > 1
+    places = [index for index, _ in leaves(instruction.shape)]
+    if opcode == "all-reduce-start":
+        return
+    if opcode == "copy-start":
+        yield from ((index, 0, index[1:]) for index in places if index[:1] == (1,))
+    elif opcode in ("async-start", "all-gather-start", "collective-permute-start", "send"):
+        nested = opcode == "async-start" or several
+        for index in places:
+            if index[:1] == (0,) and opcode == "send":
+                yield index, 0, index[1:]
+            elif index[:1] == (0,):
+                yield (index, index[1], index[2:]) if nested else (index, 0, index[1:])
+    elif opcode in ("async-update", "all-reduce-done"):
+        yield from ((index, 0, index) for index in places)
+    elif opcode in ("copy-done", "recv-done"):
+        inner = (0,) if opcode == "copy-done" else ()
+        yield from ((index, 0, (*inner, *index)) for index in places if opcode == "copy-done" or index[:1] == (0,))
+    elif opcode.endswith("-done") and opcode != "send-done":
+        yield from ((index, 0, (1, *index)) for index in places)
 
 
 def in_place_pairs(module: HloModule, instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:

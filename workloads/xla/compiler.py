@@ -24,10 +24,11 @@ from typing import Any, Self
 
 from mallocgame.errors import InputError, MissingExtraError, TraceError
 from mallocgame.workloads.program_reference import ProgramReference
-from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED, TOPOLOGIES
+from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED
 from mallocgame.workloads.xla.log import DONE
+from mallocgame.workloads.xla.topology import ONE_CHIP, chip_of
 
-CHIPS = tuple(TOPOLOGIES)
+CHIPS = tuple(ONE_CHIP)
 FULL_LOG = "memory_space_assignment=3,simulator=3,algorithm=5"
 TOTALS_ONLY = "memory_space_assignment=2"
 MAPPING_LOG = "memory_space_assignment=3,simulator=3,algorithm=3"  # enough to read the mapping of a known program
@@ -130,7 +131,7 @@ class Compiler:
 
         Args:
             reference: the function.
-            chip: one of ``CHIPS``.
+            chip: one of ``CHIPS``, or a topology of several, such as ``v5e:2x2``.
             options: libtpu's compiler options, such as ``xla_tpu_msa_tensor_overrides``.
             full: let the compiler finish, which finds errors that come after memory-space assignment.
             hlo: also return the module before the pass.
@@ -144,8 +145,7 @@ class Compiler:
         Raises:
             InputError: an unknown chip.
         """
-        if chip not in TOPOLOGIES:
-            raise InputError(f"unknown chip {chip!r}, expected one of {', '.join(CHIPS)}")
+        chip_of(chip)
         start = time.perf_counter()
         request: dict[str, Any] = {"reference": asdict(reference), "chip": chip, "background": background}
         request |= {"again": self._ready * again, "vmodule": MAPPING_LOG if again else self._vmodule}

@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TOPOLOGIES = {"v4": "v4:1x1x1", "v5e": "v5e:1x1", "v5p": "v5p:1x1x1", "v6e": "v6e:1x1"}
 FINISHED = "mallocgame: compilation finished"
 FAILED = "mallocgame: compilation failed:"
 FOLDER_PREFIX = "mallocgame-compile-"
@@ -203,12 +202,13 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
     os.environ["TPU_VMODULE"] = request["vmodule"]
     lowered, failure = None, ""
     try:
-        from mallocgame.workloads.program_reference import ProgramReference, resolve
+        from mallocgame.workloads.program_reference import ProgramReference
+        from mallocgame.workloads.xla.lower import describe_failure, lower
 
-        function, arguments, donated = resolve(ProgramReference(**request["reference"]))
-        lowered = lower_for(function, arguments, donated, request["chip"])
+        reference = ProgramReference(**request["reference"])
+        lowered = lower(reference, request["chip"])
     except BaseException as error:  # the asker reads what went wrong from the log
-        failure = f"{type(error).__name__}: {error}"
+        failure = describe_failure(error, request["reference"]["folder"])
     with os.fdopen(options_pipe) as pipe:
         line = pipe.readline()
     if not line:  # nobody asks any more
@@ -223,30 +223,10 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
         try:
             lowered.compile(compiler_options=asked["options"])
         except BaseException as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = describe_failure(error, request["reference"]["folder"])
     text = f"{FAILED} {failure}".replace("\n", " ") if failure else FINISHED
     os.write(2, f"\n{text}\n".encode())
     return bool(failure)
-
-
-def lower_for(function: Any, arguments: tuple[Any, ...], donated: tuple[int, ...], chip: str) -> Any:
-    """Return the function lowered for one core of ``chip``; its ``compile`` makes libtpu log to standard error."""
-    import jax
-    import numpy
-    from jax.experimental import topologies
-    from jax.sharding import SingleDeviceSharding
-
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chip])
-    sharding = SingleDeviceSharding(topology.devices[0])
-    struct: Any = jax.ShapeDtypeStruct
-
-    def placed(leaf: Any) -> Any:
-        array = leaf if hasattr(leaf, "dtype") else numpy.asarray(leaf)
-        return struct(array.shape, array.dtype, sharding=sharding)
-
-    # a function that is jitted already keeps its own options (donation, static arguments)
-    jitted = function if hasattr(function, "lower") else jax.jit(function, donate_argnums=donated)
-    return jitted.lower(*jax.tree.map(placed, arguments))
 
 
 if __name__ == "__main__":

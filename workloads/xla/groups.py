@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mallocgame.errors import TraceError
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
-from mallocgame.workloads.hlo.module import leaves, to_index
+from mallocgame.workloads.hlo.module import HloInstruction, leaves, to_index
+from mallocgame.workloads.xla.flight import flights, steps_on_the_way
 from mallocgame.workloads.xla.records import BufferRow, Position, XlaLog
 
 _VALUE = re.compile(r"(.*?)(?:\{([\d,]*)\})?")
@@ -21,6 +22,7 @@ class Access:
     bytes: int | None
     writes: bool
     in_place: bool = False
+    holds: bool = False  # touches nothing, but what is there must stay: something asynchronous is under way
 
 
 def tensor_sizes(log: XlaLog, aliases: Aliases) -> dict[Place, int]:
@@ -93,9 +95,21 @@ def _join_in_place(row: BufferRow, groups: list[Place], log: XlaLog, aliases: Al
 
 def accesses(log: XlaLog, aliases: Aliases, sizes: dict[Place, int]) -> Iterator[tuple[Place, Access]]:
     """Yield each scheduled instruction's accesses of the groups in ``sizes``, in schedule order, reads first."""
+    held: dict[int, dict[Place, bool]] = {}
+    sent: dict[int, set[Place]] = {}  # what is read all the while, though the log has it handed on as a result
+    for flight in flights(log, aliases):
+        for step in range(flight.start_step, flight.end_step + 1):
+            sent.setdefault(step, set()).update(flight.read)
+        for step in steps_on_the_way(flight, log, aliases):
+            held.setdefault(step, {}).update(dict.fromkeys(flight.read, False) | dict.fromkeys(flight.written, True))
     for step, (_, name) in enumerate(log.schedule):
         instruction = aliases.instruction(name)
-        if instruction.opcode in FORWARDING:
+        own = {aliases.find((name, index)) for index, _ in leaves(instruction.shape)}
+        for group, written in held.get(step, {}).items():
+            if group in sizes and not (written and group in own and touches(instruction)):
+                place = Position(instruction=name)
+                yield group, Access(step=step, place=place, bytes=0, writes=written, in_place=written, holds=True)
+        if not touches(instruction):
             continue
         shapes = aliases.module.computations[aliases.computation_of[name]].instructions
         for operand, source in enumerate(instruction.operands):
@@ -110,4 +124,12 @@ def accesses(log: XlaLog, aliases: Aliases, sizes: dict[Place, int]) -> Iterator
                 place = Position(instruction=name, index=index)
                 shared = (name, index) in aliases.in_place
                 touched = log.accessed_bytes.get(place)
-                yield group, Access(step=step, place=place, bytes=touched, writes=True, in_place=shared)
+                writes = group not in sent.get(step, ())
+                if not writes and not shared:
+                    continue  # an asynchronous start hands its operand on
+                yield group, Access(step=step, place=place, bytes=touched, writes=writes, in_place=shared)
+
+
+def touches(instruction: HloInstruction) -> bool:
+    """Whether an instruction reads and writes anything itself, instead of handing it on."""
+    return instruction.opcode not in FORWARDING and not instruction.opcode.endswith(("-done", "-update"))

@@ -198,7 +198,9 @@ class LogReader:
         self._accessed(place, match[4], match[5])
 
     def _accessed(self, place: Position, accessed: str, size: str) -> None:
-        if self._integer(accessed) < 0 or self.log.accessed_bytes.setdefault(
+        if accessed == "-1":  # XLA does not know
+            self.log.unknown_bytes[place] = self._integer(size)
+        elif self._integer(accessed) < 0 or self.log.accessed_bytes.setdefault(
             place, self._integer(accessed)
         ) != self._integer(accessed):
             raise TraceError(
@@ -262,6 +264,9 @@ class LogReader:
         )
 
     def _buffer(self, text: str) -> None:
+        if self.section == "buffer columns" and "," not in text:  # an empty table
+            self.section = ""
+            return
         if self.section == "buffer columns":
             if text != _BUFFER_COLUMNS:
                 raise TraceError(self.log.path, self.number, f"unknown columns {text!r}, expected {_BUFFER_COLUMNS!r}")
@@ -282,6 +287,9 @@ class LogReader:
         self.log.buffers.append(row)
 
     def _interval(self, text: str) -> None:
+        if self.section == "allocation columns" and "," not in text:  # an empty table
+            self.section = ""
+            return
         if self.section == "allocation columns":
             if text != _INTERVAL_COLUMNS:
                 reason = f"unknown columns {text!r}, expected {_INTERVAL_COLUMNS!r}"

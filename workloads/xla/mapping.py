@@ -52,7 +52,8 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
             pieces.append(_piece(tensor, row, built, held))
     residencies, copies = _residencies(_join(pieces), built.program)
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
-    issued = sum(row.name.startswith(("copy-start", "slice-start")) for row in log.simulated)
+    own = {name for _, name in log.schedule}  # the program's, such as copies to the host
+    issued = sum(row.name.startswith(("copy-start", "slice-start")) and row.name not in own for row in log.simulated)
     others = sum(r.start_step == HELD for r in residencies) + sum(bool(row.replaces) for row in log.allocations)
     if issued != len(transfers) + others:
         raise TraceError(log.path, None, f"XLA's timeline issues {issued} copies, its allocations {len(transfers)}")

@@ -2,20 +2,29 @@
 
 import math
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mallocgame.errors import TraceError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, array_bytes, leaves
+from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
-from mallocgame.workloads.xla.loops import find_loops
+from mallocgame.workloads.xla.loops import TripCounts, find_loops
 from mallocgame.workloads.xla.records import XlaLog
-from mallocgame.workloads.xla.times import NEST_FACTOR, Observation, StepFacts, StepTimes, solve_step
+from mallocgame.workloads.xla.times import (
+    NEST_FACTOR,
+    Observation,
+    StepFacts,
+    StepTimes,
+    asynchronous_step,
+    opaque_step,
+    solve_step,
+)
 
+_FOREIGN = frozenset({"custom-call", "infeed", "outfeed"})  # XLA's cost model does not look inside
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
-MAX_REPLACED = 0.005  # of the time with everything in default memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +37,18 @@ class XlaProgram:
     times: tuple[StepTimes, ...]
     unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
     hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
+    copies: dict[str, float]  # copy instructions: their share of the time with everything in default memory
+    replaced: dict[str, float]  # of those and of slices, the ones that the pass made asynchronous
 
 
 def build_program(
-    log: XlaLog, module: HloModule, hierarchy: Hierarchy, *, name: str = "", others: Sequence[XlaLog] = ()
+    log: XlaLog,
+    module: HloModule,
+    hierarchy: Hierarchy,
+    *,
+    name: str = "",
+    others: Sequence[XlaLog] = (),
+    counts: TripCounts | None = None,
 ) -> XlaProgram:
     """Build the program.
 
@@ -41,6 +58,7 @@ def build_program(
         hierarchy: the chip's memory.
         name: the program's name; empty: the module's.
         others: logs of the same program compiled with other mappings, which show compute times that the first hides.
+        counts: how often loops run whose trip count is no constant.
 
     Raises:
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
@@ -49,7 +67,7 @@ def build_program(
     for computation, instruction in log.schedule:
         if aliases.computation_of.get(instruction) != computation:
             raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
-    loops = find_loops(log, aliases)
+    loops = find_loops(log, aliases, counts)
     sizes = tensor_sizes(log, aliases)
     touched = list(accesses(log, aliases, sizes))
     strangers = [
@@ -59,8 +77,8 @@ def build_program(
         raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
     times, filled = _solve((log, *others), aliases, hierarchy, loops, sizes, touched)
     instructions = _instructions(log, aliases, loops, times)
-    _check_replaced(log, instructions)
-    tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True))
+    copies, replaced = _copies(log, instructions)
+    tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True), times)
     residual = sum(step.residual_bytes for step in times)
     total = sum(sum(step.access_bytes) + step.fixed_bytes for step in times)
     if residual > MAX_UNRECONCILED * total:
@@ -75,13 +93,20 @@ def build_program(
         aliases=aliases,
         times=times,
         unreconciled_bytes=residual,
+        copies=copies,
+        replaced=replaced,
         hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
     )
 
 
-def _check_replaced(log: XlaLog, instructions: tuple[Instruction, ...]) -> None:
-    """Refuse a program in which copies that the pass makes asynchronous matter: the judge keeps them synchronous."""
+def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the shares of the time that copies take, and those that the pass makes asynchronous: here they stay.
+
+    Raises:
+        TraceError: the pass made something asynchronous that is no instruction of the schedule.
+    """
     seconds = [log.home_seconds[step] * i.trip_count for step, i in enumerate(instructions)]
+    total = sum(seconds) or 1.0
     step_of = {i.name: step for step, i in enumerate(instructions)}
     replaced = {a.replaces for a in log.allocations if a.replaces}
     strangers = replaced - step_of.keys()
@@ -89,10 +114,8 @@ def _check_replaced(log: XlaLog, instructions: tuple[Instruction, ...]) -> None:
         raise TraceError(
             log.path, None, f"{log.async_conversions} copies were made asynchronous, of unknown instructions"
         )
-    share = sum(seconds[step_of[name]] for name in replaced) / (sum(seconds) or 1.0)
-    if share > MAX_REPLACED:
-        reason = f"copies that the pass makes asynchronous take {100 * share:.1f} % of the time, which is not supported"
-        raise TraceError(log.path, None, reason)
+    copies = {i.name: seconds[step] / total for step, i in enumerate(instructions) if i.opcode == "copy"}
+    return copies, {name: seconds[step_of[name]] / total for name in sorted(replaced, key=lambda name: step_of[name])}
 
 
 def _solve(
@@ -139,11 +162,26 @@ def _solve(
             shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
             immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
         )
-        solution = solve_step(facts, hierarchy)
+        solution = _explain(facts, instruction, aliases, hierarchy)
         for i, size in zip(of_step[step], solution.access_bytes, strict=True):
             filled[i] = size
         solved.append(solution)
     return tuple(solved), filled
+
+
+def _explain(facts: StepFacts, instruction: HloInstruction, aliases: Aliases, hierarchy: Hierarchy) -> StepTimes:
+    """Return what a step does: as XLA's cost model says it, or by its shapes where that model does not know."""
+    if is_asynchronous(instruction):
+        return asynchronous_step(facts)
+    solution = solve_step(facts, hierarchy)
+    if (
+        instruction.opcode not in _FOREIGN or not instruction.operands
+    ):  # without: it only gives a place (AllocateBuffer)
+        return solution
+    known = all(size is not None for size in facts.movable_bytes)
+    if known and not solution.residual_bytes and solution.fixed_bytes + sum(solution.access_bytes) > 0:
+        return solution
+    return opaque_step(facts, facts.shape_bytes)
 
 
 def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> list[str]:
@@ -186,15 +224,25 @@ def _instructions(
 
 
 def _tensors(
-    log: XlaLog, aliases: Aliases, sizes: dict[Place, int], touched: Iterable[tuple[tuple[Place, Access], int]]
+    log: XlaLog,
+    aliases: Aliases,
+    sizes: dict[Place, int],
+    touched: Iterable[tuple[tuple[Place, Access], int]],
+    times: tuple[StepTimes, ...],
 ) -> tuple[tuple[Tensor, ...], dict[Place, int]]:
     uses: dict[Place, list[Use]] = {group: [] for group in sizes}
     for (group, access), size in touched:
         kind = UseKind.READ if not access.writes else UseKind.UPDATE if access.in_place else UseKind.DEFINE
-        if size == 0 and kind != UseKind.DEFINE:
+        opaque = times[access.step].is_opaque
+        if size == 0 and kind != UseKind.DEFINE and not (access.holds or opaque):
             continue
         place = access.place
-        uses[group].append(Use(step=access.step, bytes=size, kind=kind, operand=place.operand, index=place.index))
+        use = Use(step=access.step, bytes=size, kind=kind, operand=place.operand, index=place.index)
+        before = _written_in(uses[group], use) if kind != UseKind.READ else None
+        if before is None:
+            uses[group].append(use)
+        else:  # two results of one instruction in one place
+            uses[group][before] = replace(uses[group][before], bytes=uses[group][before].bytes + size)
     entry = aliases.module.computations[aliases.module.entry]
     outputs = {aliases.find((entry.root, index)) for index, _ in leaves(entry.instructions[entry.root].shape)}
     parameters: dict[Place, str] = {}
@@ -221,6 +269,12 @@ def _tensors(
             )
         )
     return tuple(tensors), tensor_of
+
+
+def _written_in(uses: list[Use], new: Use) -> int | None:
+    """Return which of ``uses`` already writes in the step of ``new``."""
+    same = (i for i in range(len(uses) - 1, -1, -1) if uses[i].step == new.step and uses[i].kind != UseKind.READ)
+    return next(same, None)
 
 
 def _shape_bytes(instruction: HloInstruction, aliases: Aliases, tensors: Container[Place] = ()) -> int:

@@ -81,6 +81,7 @@ class XlaLog:
     schedule: list[tuple[str, str]] = field(default_factory=list)  # computation, instruction
     home_seconds: dict[int, float] = field(default_factory=dict)  # step: elapsed with everything in default memory
     accessed_bytes: dict[Position, int] = field(default_factory=dict)
+    unknown_bytes: dict[Position, int] = field(default_factory=dict)  # sizes of what is accessed to an unknown extent
     sizes_bytes: dict[Position, int] = field(default_factory=dict)
     benefit_seconds: dict[Position, float] = field(default_factory=dict)  # negative: compute-bound by that much
     buffers: list[BufferRow] = field(default_factory=list)

@@ -46,6 +46,7 @@ class StepTimes:
     access_bytes: tuple[int, ...]
     residual_bytes: int
     hidden_seconds: float = 0.0  # how far the compute time may lie below ``compute_seconds`` and still matter
+    is_opaque: bool = False  # XLA's cost model does not know what it does: its traffic is the size of what it is given
 
 
 def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
@@ -86,6 +87,24 @@ def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
         residual_bytes=residual,
         hidden_seconds=hidden,
     )
+
+
+def opaque_step(facts: StepFacts, traffic_bytes: int) -> StepTimes:
+    """Return a step of which XLA knows next to nothing: its operands and results cross the slow memory once."""
+    nothing = (0,) * len(facts.movable_bytes)
+    return StepTimes(
+        compute_seconds=facts.home_seconds,
+        fixed_bytes=traffic_bytes,
+        access_bytes=nothing,
+        residual_bytes=0,
+        is_opaque=True,
+    )
+
+
+def asynchronous_step(facts: StepFacts) -> StepTimes:
+    """Return the start or end of something that runs beside others; XLA charges its memory side nothing."""
+    nothing = (0,) * len(facts.movable_bytes)
+    return StepTimes(compute_seconds=facts.home_seconds, fixed_bytes=0, access_bytes=nothing, residual_bytes=0)
 
 
 def _compute(facts: StepFacts, fixed_bytes: int, filled: tuple[int, ...], hierarchy: Hierarchy) -> tuple[float, float]:

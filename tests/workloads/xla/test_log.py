@@ -181,6 +181,28 @@ def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: b
         parse_hlo(data.decode("latin-1"))
 
 
+def test_empty_tables_are_read_over() -> None:
+    reader = LogReader("x")
+    prefix = "I1123 10:00:00.000000       1 algorithm.cc:1] "
+    summary = "Sync copy replacement summary: "
+    text = ["Debug buffer info: ", summary, "Debug allocation info: ", summary, "Initial resource[0] = 1e-06 (a)"]
+    for number, line in enumerate(text):
+        reader.read(number, prefix + line)
+    assert (reader.log.buffers, reader.log.intervals, reader.log.home_seconds) == ([], set(), {0: 1e-6})
+
+
+def test_unknown_extent_of_an_access_is_kept_apart() -> None:
+    reader = LogReader("x")
+    prefix = "I1123 10:00:00.000000       1 algorithm.cc:1] "
+    for _ in range(2):
+        reader.read(1, f"{prefix}    use: custom-call.1, operand 0, accessed: -1 / 4096")
+        reader.read(2, f"{prefix}    pos: fusion.1, accessed: 512 / 4096")
+    assert list(reader.log.unknown_bytes.values()) == [4096]
+    assert list(reader.log.accessed_bytes.values()) == [512]
+    with pytest.raises(TraceError, match="-2 bytes"):
+        reader.read(3, f"{prefix}    use: custom-call.1, operand 0, accessed: -2 / 4096")
+
+
 def test_positions() -> None:
     place = parse_position("while.1, operand 0 {5,1}")
     assert place is not None
@@ -295,9 +317,7 @@ def test_trip_count_that_depends_on_data_is_unknown() -> None:
     assert trip_count(aliases, aliases.loops[0]) is None
 
 
-@pytest.mark.parametrize(
-    ("opcode", "name"), [("all-reduce", "collectives"), ("conditional", "conditionals"), ("copy-start", "asynchronous")]
-)
+@pytest.mark.parametrize(("opcode", "name"), [("call", "calls"), ("conditional", "conditionals")])
 def test_unsupported_instructions_are_refused_by_name(opcode: str, name: str) -> None:
     with pytest.raises(TraceError, match=f"c: .*{name}"):
         alias_groups(parse_hlo(module().replace("%c = f32[8] copy", f"%c = f32[8] {opcode}")))

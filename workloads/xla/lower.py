@@ -1,0 +1,198 @@
+"""A user's function, lowered for chips that are not there. Imports JAX; runs in the compiling process only."""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mallocgame.errors import InputError
+from mallocgame.workloads.program_reference import Call, ProgramReference, resolve
+from mallocgame.workloads.xla.topology import make_mesh, topology_name
+
+Leaf = Callable[[Any], Any]
+
+
+def lower(reference: ProgramReference, target: str) -> Any:
+    """Return the function lowered for ``target``; its ``compile`` makes libtpu log to standard error.
+
+    On one chip everything is placed there. On several, arguments keep the shardings that they have, those without one
+    are left to the program; ``jax.devices()`` and the default meshes are the topology's, so that programs which make
+    their own mesh find it.
+
+    Raises:
+        InputError: no such function, arguments or topology.
+    """
+    from jax.experimental import topologies
+
+    try:
+        devices = list(topologies.get_topology_desc(platform="tpu", topology_name=topology_name(target)).devices)
+    except Exception as error:
+        raise InputError(f"libtpu has no topology {topology_name(target)}: {_first_line(error)}") from error
+    if target != topology_name(target):
+        return _lower_for_one(resolve(reference, None), devices[0])
+    mesh = make_mesh(reference.mesh, devices, target) if reference.mesh else None
+    meshes = _let_programs_find(devices)
+    call = resolve(reference, mesh)  # outside of the mesh's context: arguments may be arrays on this machine
+    with _using(mesh):
+        try:
+            return _lower_for_several(call, devices)
+        except Exception:
+            if not meshes.made_by_default:
+                raise
+            meshes.automatic = True  # as jax.make_mesh was before version 0.9
+            with contextlib.suppress(Exception):
+                return _lower_for_several(call, devices)
+            raise
+
+
+def _lower_for_one(call: Call, device: Any) -> Any:
+    import jax
+    import numpy
+    from jax.sharding import SingleDeviceSharding
+
+    struct: Any = jax.ShapeDtypeStruct
+
+    def placed(leaf: Any) -> Any:
+        array = leaf if hasattr(leaf, "dtype") else numpy.asarray(leaf)
+        return struct(array.shape, array.dtype, sharding=SingleDeviceSharding(device))
+
+    return _lower(call, placed, device)
+
+
+def _lower_for_several(call: Call, devices: list[Any]) -> Any:
+    import jax
+
+    struct: Any = jax.ShapeDtypeStruct
+
+    def described(leaf: Any) -> Any:
+        sharding = getattr(leaf, "sharding", None)
+        known = sharding is not None and sharding.device_set <= set(devices)
+        return struct(leaf.shape, leaf.dtype, sharding=sharding if known else None) if hasattr(leaf, "dtype") else leaf
+
+    return _lower(call, described, devices[0])
+
+
+def _lower(call: Call, described: Leaf, device: Any) -> Any:
+    """Lower with each array described; static arguments and what is no array are handed on as they are."""
+    import jax
+
+    function, static, names = _jitted(call)
+    arguments = [a if i in static else jax.tree.map(described, a) for i, a in enumerate(call.arguments)]
+    keywords = {k: a if k in names else jax.tree.map(described, a) for k, a in call.keywords.items()}
+    leaves = jax.tree.leaves(([a for i, a in enumerate(arguments) if i not in static], keywords))
+    placed = any(getattr(leaf, "sharding", None) is not None for leaf in leaves)
+    with contextlib.nullcontext() if placed else jax.default_device(device):
+        return function.lower(*arguments, **keywords)
+
+
+def _jitted(call: Call) -> tuple[Any, frozenset[int], frozenset[str]]:
+    """Return a jitted function, and which of its arguments are static.
+
+    A function that is jitted already keeps its own options. Otherwise arguments that hold something else than numbers
+    and arrays (a string, a function, a configuration) are static.
+    """
+    import jax
+
+    if hasattr(call.function, "lower"):
+        info = getattr(call.function, "_jit_info", None)
+        static = frozenset(n % len(call.arguments) for n in getattr(info, "static_argnums", ()) if call.arguments)
+        return call.function, static, frozenset(getattr(info, "static_argnames", ()) or ())
+    static = frozenset(i for i, argument in enumerate(call.arguments) if not _is_data(argument))
+    names = frozenset(name for name, argument in call.keywords.items() if not _is_data(argument))
+    run = jax.jit(
+        call.function, donate_argnums=call.donated, static_argnums=sorted(static), static_argnames=sorted(names)
+    )
+    return run, static, names
+
+
+def _is_data(argument: Any) -> bool:
+    import jax
+
+    return all(hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex) for leaf in jax.tree.leaves(argument))
+
+
+@dataclass(kw_only=True)
+class _Meshes:
+    """How ``jax.make_mesh`` types the axes of meshes whose maker does not say."""
+
+    made_by_default: bool = False
+    automatic: bool = False
+
+
+def _let_programs_find(devices: list[Any]) -> _Meshes:
+    """Make the topology's devices those that this process's programs see."""
+    import jax
+    from jax.experimental import mesh_utils
+    from jax.sharding import AxisType
+
+    meshes = _Meshes()
+    build_mesh: Any = jax.make_mesh
+    build_devices: Any = mesh_utils.create_device_mesh
+
+    def make(shape: Any, names: Any, axis_types: Any = None, *, devices: Any = None) -> Any:
+        if axis_types is None:
+            meshes.made_by_default = True
+            axis_types = (AxisType.Auto,) * len(names) if meshes.automatic else None
+        return build_mesh(shape, names, axis_types, devices=found() if devices is None else devices)
+
+    def arranged(shape: Any, devices: Any = None, **options: Any) -> Any:
+        return build_devices(shape, found() if devices is None else devices, **options)
+
+    def found(backend: str | None = None) -> list[Any]:
+        del backend
+        return list(devices)
+
+    def count(backend: str | None = None) -> int:
+        del backend
+        return len(devices)
+
+    changed: Any = jax
+    changed.devices, changed.device_count, changed.make_mesh = found, count, make
+    utilities: Any = mesh_utils
+    utilities.create_device_mesh = arranged
+    return meshes
+
+
+@contextlib.contextmanager
+def _using(mesh: Any) -> Iterator[None]:
+    import jax
+
+    if mesh is None:
+        yield
+        return
+    with jax.set_mesh(mesh):
+        yield
+
+
+def describe_failure(error: BaseException, folder: str) -> str:
+    """Return an error in one line: its type, its message, and the user's file and line where one is on the way."""
+    if isinstance(error, InputError):
+        return f"InputError: {error}"
+    where = _users_place(error, folder)
+    return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}"
+
+
+def _users_place(error: BaseException, folder: str) -> str:
+    """Return ``file:line, in function`` of the innermost frame in ``folder``, or outside JAX and this package."""
+    import jax
+
+    here = Path(__file__).resolve().parent
+    own = [str(Path(str(jax.__file__)).resolve().parent), str(here), str(here.parent / "program_reference.py")]
+    root = f"{Path(folder).resolve()}{os.sep}" if folder else ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    places = [(str(Path(f.filename).resolve()), f.lineno, f.name) for f in frames]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((str(Path(error.filename).resolve()), error.lineno, ""))
+    foreign = [p for p in places if not p[0].startswith(tuple(own))]
+    users = [p for p in foreign if root and p[0].startswith(root) and "site-packages" not in p[0]]
+    if not (users or foreign):
+        return ""
+    file, line, name = (users or foreign)[-1]
+    return f"{file.removeprefix(root)}:{line}{f', in {name}' if name else ''}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,139 @@
+"""What a trace does not know or takes for granted, in numbers for its provenance and in sentences for its reader."""
+
+import re
+from dataclasses import dataclass
+
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.mapping import Mapping
+from mallocgame.program import Program
+from mallocgame.workloads.hlo.module import HloInstruction, array_bytes, leaves
+from mallocgame.workloads.trace import Trace, Value
+from mallocgame.workloads.xla.loops import TripCounts
+from mallocgame.workloads.xla.network import is_collective
+from mallocgame.workloads.xla.program import XlaProgram
+from mallocgame.workloads.xla.records import XlaLog
+
+_LABEL = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
+_LEAST_COPY_SHARE = 0.005  # of the time: copies that take less are not worth a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What remarks are made from."""
+
+    log: XlaLog
+    built: XlaProgram
+    hierarchy: Hierarchy
+    counts: TripCounts
+
+
+def provenance(basis: Basis) -> dict[str, Value]:
+    """Return what is unknown or assumed; an ordinary program of one chip gives nothing."""
+    log, built = basis.log, basis.built
+    facts: dict[str, Value] = {}
+    assumed = {name: count for name, (count, given) in basis.counts.assumed.items() if not given}
+    given = {name: count for name, (count, given) in basis.counts.assumed.items() if given}
+    if assumed:
+        facts["assumed_trip_counts"] = tuple(f"{name}={count}" for name, count in assumed.items())
+    if given:
+        facts["given_trip_counts"] = tuple(f"{name}={count}" for name, count in given.items())
+    if log.unknown_bytes:
+        facts["unknown_access_bytes"] = sum(log.unknown_bytes.values())
+    opaque = [step for step, times in enumerate(built.times) if times.is_opaque]
+    if opaque:
+        facts |= _opaque_facts(opaque, built.program, basis.hierarchy)
+    collectives = sum(is_collective(built.aliases, name) for _, name in log.schedule)
+    if collectives:
+        facts["collectives"] = collectives
+    copies = [_copy_fact(name, share, built) for name, share in built.replaced.items() if share >= _LEAST_COPY_SHARE]
+    if copies:
+        facts["synchronous_copies"] = tuple(copies)
+    undonated = _undonated(built)
+    if undonated:
+        facts["copied_because_not_donated"] = tuple(undonated)
+    return facts
+
+
+def _opaque_facts(opaque: list[int], program: Program, hierarchy: Hierarchy) -> dict[str, Value]:
+    seconds = simulate(program, hierarchy, Mapping()).elapsed_seconds
+    moved = sum(sum(program.instructions[step].fixed_bytes) * program.instructions[step].trip_count for step in opaque)
+    return {
+        "opaque_steps": len(opaque),
+        "opaque_bytes": moved,
+        "opaque_share": float(seconds[opaque].sum() / (seconds.sum() or 1.0)),
+    }
+
+
+def _copy_fact(name: str, share: float, built: XlaProgram) -> str:
+    copied = built.aliases.instruction(name)
+    size = sum(array_bytes(text) for _, text in leaves(copied.shape))
+    return f"{name}: {size} bytes, {100 * share:.1f} % of the time"
+
+
+def _undonated(built: XlaProgram) -> list[str]:
+    """Return the parameters that are copied whole, for a substantial part of the time, because they are not donated."""
+    aliases = built.aliases
+    entry = aliases.module.computations[aliases.module.entry]
+    donated = {(entry.parameter(number).name, index) for _, number, index in aliases.module.donations}
+    parameters = {
+        aliases.find((i.name, index)): i
+        for i in entry.instructions.values()
+        if i.opcode == "parameter"
+        for index, _ in leaves(i.shape)
+        if (i.name, index) not in donated
+    }
+    outputs = {text for _, text in leaves(entry.instructions[entry.root].shape)}
+    found = []
+    for name, share in built.copies.items():
+        copied = aliases.instruction(name)
+        source = parameters.get(aliases.operand_group(copied, 0, ()))
+        if source is None or share < _LEAST_COPY_SHARE:
+            continue
+        if _shape_of(source) == _shape_of(copied) and _shape_of(source) in outputs:
+            size = array_bytes(_shape_of(source))
+            found.append(f"{_label(source)}: {size} bytes, {100 * share:.1f} % of the time in {name}")
+    return found
+
+
+def _shape_of(instruction: HloInstruction) -> str:
+    return str(instruction.shape)
+
+
+def _label(parameter: HloInstruction) -> str:
+    label = _LABEL.search(parameter.attributes)
+    return label[1].replace("\\", "") if label else parameter.name
+
+
+def sentences(trace: Trace) -> list[str]:
+    """Return what the reader of a captured trace should know, a line each."""
+    facts = trace.provenance
+    lines = []
+    for text in _texts(facts.get("assumed_trip_counts")):
+        loop, _, count = text.rpartition("=")
+        guess = f"trip count unknown, taken as {count} as XLA does; --trip-count {loop}=N says better"
+        lines.append(f"{loop}{_source(trace.program, loop)}: {guess}")
+    donate = "copied because it is not donated; donate it (jax.jit(…, donate_argnums=…))"
+    lines += [f"{text}: {donate}" for text in _texts(facts.get("copied_because_not_donated"))]
+    stays = "XLA makes this copy asynchronous, here it stays synchronous"
+    lines += [f"{text}: {stays}" for text in _texts(facts.get("synchronous_copies"))]
+    share = facts.get("opaque_share")
+    if isinstance(share, float):
+        what = f"{facts.get('opaque_steps')} steps that XLA's cost model does not know (custom calls, infeeds)"
+        lines.append(f"{what} take {100 * share:.1f} % of the time: what they are given, moved once, in slow memory")
+    collectives = facts.get("collectives")
+    if collectives and "ici_bytes_per_second" not in facts:
+        lines.append(
+            f"{collectives} collectives are charged for memory only; the network's time is unknown (--ici-gbps)"
+        )
+    lines += _texts(facts.get("notes"))
+    return lines
+
+
+def _texts(value: Value) -> tuple[str, ...]:
+    return tuple(str(entry) for entry in value) if isinstance(value, tuple) else ()
+
+
+def _source(program: Program, name: str) -> str:
+    found = next((i.source for i in program.instructions if i.name == name and i.source), "")
+    return f" ({found})" if found else ""
