@@ -7,16 +7,16 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.agents.muzero.finish import finish
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
-from mallocgame.agents.muzero.variations import Variations
 from mallocgame.errors import InputError
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
+from mallocgame.game.finish import finish
+from mallocgame.game.variations import Variations
 from mallocgame.mapping import Mapping
 from mallocgame.solver import Incumbent, solver
 

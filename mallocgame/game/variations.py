@@ -5,6 +5,9 @@ game is doubtful and what it would rather do there; what is found is the next ga
 little slower may be the next to be changed (simulated annealing), else the first good plan would be the last.
 """
 
+from collections.abc import Mapping as Arrays
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,6 +57,24 @@ class Variations:
         self.seconds, self.actions = rules.decode(game, np.asarray(actions, dtype=np.int64), totals=self._totals)
         self._now, self.current = self.seconds, self.actions
         self.guide(np.ones((game.num_decisions, game.num_actions)) if policies is None else policies)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what ``restore`` needs to go on as if nothing had happened, but for ``guide``'s policies."""
+        seconds = np.array([self.seconds, self._now])
+        return {"seconds": seconds, "actions": self.actions, "current": self.current, "totals": self._totals}
+
+    def restore(self, state: Arrays[str, npt.NDArray[Any]]) -> None:
+        """Go on from a ``state`` of the same game.
+
+        Raises:
+            ValueError: it is of a game of another length.
+        """
+        if any(len(state[name]) != self.game.num_decisions for name in ("actions", "current", "totals")):
+            raise ValueError(f"variations of a game of {self.game.num_decisions} decisions expected")
+        self.seconds, self._now = (float(x) for x in state["seconds"])
+        self.actions, self.current = state["actions"].copy(), state["current"].copy()
+        self._totals = state["totals"].copy()
+        self._marks = [self.game.start]
 
     def guide(self, policies: npt.NDArray[np.floating]) -> None:
         """Say what the agent would play in the current game, floating[D, A]: where it doubts, changes are tried."""
