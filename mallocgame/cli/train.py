@@ -1,7 +1,6 @@
 """``mallocgame train``: train a MuZero agent on traces, watch it, stop and resume it."""
 
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,7 +63,9 @@ def train(
     """
     if seconds is None and steps is None:
         raise InputError("give a budget: --seconds or --steps")
-    _choose(device)
+    from mallocgame.agents.muzero.devices import choose
+
+    choose(device)
     traces = [open_trace(name) for name in workload]
     if len({trace.program.name for trace in traces}) < len(traces):
         traces = [_renamed(trace) for trace in traces]
@@ -97,32 +98,6 @@ def train(
         print_json(rows)
     else:
         _print(rows, out)
-
-
-def _choose(device: str | None) -> None:
-    """Say to JAX, which is not imported yet, where to run.
-
-    Raises:
-        InputError: no such device, or none at hand.
-    """
-    if device not in ("cpu", "gpu", None):
-        raise InputError(f"--device is {device!r}, expected cpu or gpu")
-    before = os.environ.get("JAX_PLATFORMS")
-    if device is not None:
-        os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[device]
-    from mallocgame.agents.muzero.devices import backend
-
-    try:
-        found = backend()
-        if device is not None and found != device:
-            raise InputError(f"--device is {device}, but JAX runs on {found} already (an earlier import)")
-    except BaseException as error:
-        os.environ.pop("JAX_PLATFORMS")
-        if before is not None:
-            os.environ["JAX_PLATFORMS"] = before
-        if isinstance(error, RuntimeError | AssertionError):  # what JAX raises where there is no such device
-            raise InputError(f"--device is {device}, but JAX finds no such device") from None
-        raise
 
 
 @contextmanager

@@ -75,17 +75,17 @@ def test_a_warm_search_leaves_the_best_game_and_may_come_back_with_a_better_one(
     ((program, hierarchy),) = find_programs(family="training", decisions=60)
     game = rules.make_game(program, hierarchy)
     found, left = {}, {}
-    for temperature in (0.0, 3e-3):
+    for temperature in (0.0, 1e-3):
         runs = []
-        for seed in range(5):
+        for seed in range(6):
             best, random = Variations(game, np.zeros(game.num_decisions, dtype=np.int64)), np.random.default_rng(seed)
             for progress in np.linspace(0.0, 1.0, 40):
                 best.search(100, random, temperature * (1.0 - progress))
                 left[temperature] = left.get(temperature, False) or best.current.tolist() != best.actions.tolist()
             runs.append(best.seconds)
         found[temperature] = float(np.mean(runs))
-    assert left[3e-3]
-    assert found[3e-3] < found[0.0]
+    assert left[1e-3]
+    assert found[1e-3] < found[0.0]
 
 
 def test_states_kept_on_the_way_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
