@@ -1,8 +1,8 @@
 """The best game of a program, played again and again with a few moves changed: simulated annealing in the rules.
 
 What is found is the next game to change. A changed game that is a little slower may be the next one, too, else the
-first good plan would be the last. Who knows where a game is doubtful and what to play there rather (a trained agent) says so
-(``guide``); without, all decisions and actions are alike.
+first good plan would be the last. Who knows where a game is doubtful and what to play there rather (a trained agent)
+says so (``guide``); without, all decisions and actions are alike.
 """
 
 from collections.abc import Mapping as Arrays
