@@ -56,13 +56,14 @@ class RayTrainer(Trainer):
         *,
         seed: int = 0,
         starts: Sequence[Mapping | None] = (),
+        known: Sequence[Mapping | None] = (),
         resume: bool = False,
         weights: Path | None = None,
         address: str = "local",
         num_actors: int = 2,
     ) -> None:
         """Connect to the cluster at ``address`` ("local": start one here) and start the actors."""
-        super().__init__(pairs, config, folder, seed=seed, starts=starts, resume=resume, weights=weights)
+        super().__init__(pairs, config, folder, seed=seed, starts=starts, known=known, resume=resume, weights=weights)
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
         self._remote = ray.remote(num_cpus=1, max_restarts=0)(Player)

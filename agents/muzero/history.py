@@ -49,6 +49,16 @@ class History:
         self._policies[at], self._values[at] = policies, values
         self.length += 1
 
+    def moves(self) -> dict[str, Array]:
+        """Return the moves of all games in flight without what they showed, one game after the other."""
+        parts = {"actions": self._actions, "policies": self._policies, "values": self._values}
+        inside = np.arange(self._actions.shape[1]) < self.length[:, None]
+        return {name: array[inside] for name, array in parts.items()} | {"lengths": self.length.copy()}
+
+    def forget(self, rows: Array) -> None:
+        """Start the histories of these rows, bool[B], anew."""
+        self.length[rows] = 0
+
     def take(self, row: int, program: str) -> Episode:
         """Return a game's moves as an episode, and start its history anew."""
         part = (row, slice(int(self.length[row])))

@@ -100,6 +100,17 @@ def make_learner(model: Model, observation: Any, seed: int) -> tuple[Learner, Up
     return state, jax.jit(update)
 
 
+def check_finite(weights: Any, where: str) -> None:
+    """See that all weights (a pytree) are finite.
+
+    Raises:
+        InputError: some are not; the message begins with ``where``.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all():
+            raise InputError(f"{where}: the weights {jax.tree_util.keystr(path)} hold NaN or infinity")
+
+
 def shard(batch: dict[str, Any]) -> dict[str, Any]:
     """Split a batch's rows over the local devices (one device: nothing to do); XLA then adds the gradients up."""
     devices = jax.local_devices()

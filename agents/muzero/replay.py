@@ -141,6 +141,25 @@ class Store:
             weights=weights,
         )
 
+    def state(self) -> dict[str, Array]:
+        """Return what its episodes alone do not say: priorities, and what reanalysis made of the targets."""
+        names = ("policies", "root_values")
+        return {"mass": self._mass} | {name: self._arrays[name] for name in names if name in self._arrays}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take back ``state``, once the episodes are where they were.
+
+        Raises:
+            ValueError: it is of a store of another size.
+        """
+        mine = self.state()
+        if mine.keys() != state.keys() or any(mine[name].shape != state[name].shape for name in mine):
+            raise ValueError(f"priorities and targets of {len(self._mass)} positions expected")
+        for name, array in mine.items():
+            array[...] = state[name]
+        for start in np.unique(self._first[self._mass > 0]):
+            self._renew(int(start))
+
     def _room(self, like: Array) -> Array:
         return np.zeros((self.capacity_steps, *like.shape[1:]), dtype=like.dtype)
 
@@ -179,6 +198,18 @@ class Replay(Store):
         self.kept.append(Kept(start, episode.length, number, episode.program))
         self._cursor = stop
 
+    def put_back(self, kept: Sequence[tuple[Kept, Episode]], cursor: int) -> None:
+        """Put episodes where an earlier replay of this size had them, oldest first."""
+        for row, episode in kept:
+            self.put(row.start, episode)
+            self.kept.append(row)
+        self._cursor = cursor
+
+    @property
+    def cursor(self) -> int:
+        """Where the next episode goes, if it fits."""
+        return self._cursor
+
     def _drop_until(self, clear_of: Callable[[Kept], bool]) -> None:
         while self.kept and not clear_of(self.kept[0]):
             self.clear(self.kept.popleft().start)
@@ -193,6 +224,7 @@ class Records(Store):
         starts = np.cumsum([0, *lengths.values()])
         self._starts = dict(zip(lengths, starts.tolist(), strict=False))
         self.returns: dict[str, float] = {}
+        self.changed: set[str] = set()  # programs whose episode is newer than the one on disk
 
     def episodes(self) -> list[Episode]:
         """Return the episodes, one of each program that has any."""
@@ -212,6 +244,7 @@ class Records(Store):
 
     def keep(self, episode: Episode) -> None:
         """Keep an episode as it is."""
+        self.changed.add(episode.program)
         self.returns[episode.program] = float(episode.rewards.sum())
         self.put(self._starts[episode.program], episode)
 

@@ -1,29 +1,47 @@
-"""A run's folder: configuration, checkpoints, episodes, metrics. No pickle anywhere.
+"""A run's folder: settings, checkpoints, episodes, metrics. No pickle anywhere, and nothing is lost by a kill.
 
-``run.json`` (what the network needs to load), ``checkpoints/N`` (orbax; the newest complete one counts),
-``state-N.json`` (counters, random state), ``replay/*.npz`` (episodes), ``records/*.npz`` (the best of each program),
-``metrics.jsonl``.
+``run.json`` says what the run is; it is written first and never again. Everything else belongs to a checkpoint N:
+``checkpoints/N`` (orbax), ``arrays/N.npz`` (priorities, games in flight, best mappings), ``replay/*.npz`` and
+``records/*.npz`` (episodes, each written once), and ``state-N.json``, which names them and is written last: only with
+it the checkpoint counts. A new checkpoint touches nothing that an older ``state-*.json`` names until its own is there.
+``lock`` is held by whoever trains (the system lets go of it when the process dies, however it dies).
 """
 
+import fcntl
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mallocgame.agents.muzero.archive import (
+    Arrays,
+    read_arrays,
+    read_episode,
+    write_arrays,
+    write_episode,
+)
 from mallocgame.agents.muzero.config import Config
-from mallocgame.agents.muzero.learner import Learner
-from mallocgame.agents.muzero.replay import Episode, Records, Replay
+from mallocgame.agents.muzero.learner import Learner, check_finite
+from mallocgame.agents.muzero.replay import Episode, Kept, Records, Replay
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, write_text
+from mallocgame.game.observation import global_names, use_names
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.program import Program
 
-FORMAT = 2
+FORMAT = 3
 FINE_TUNING_RATE = 4e-4
 NETWORK_SETTINGS = ("latent_size", "hidden_size", "num_blocks", "conv_channels", "support_size", "value_scale")
+FOLDERS = ("checkpoints", "arrays", "replay", "records")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +50,59 @@ class RunFolder:
 
     path: Path
 
-    def create(self, config: Config, shapes: dict[str, list[int]], num_actions: int) -> None:
+    def create(
+        self,
+        config: Config,
+        shapes: dict[str, list[int]],
+        num_actions: int,
+        pairs: Sequence[tuple[Program, Hierarchy]] = (),
+    ) -> None:
         """Make the folder and write ``run.json``.
 
         Raises:
-            InputError: there is a run in the folder already.
+            InputError: there is a run in the folder already, or the best mapping of another.
         """
         if (self.path / "run.json").exists():
             raise InputError(f"{self.path} holds a run already; give --resume to continue it, or another --out")
-        for part in ("checkpoints", "replay", "records"):
+        for program, _ in pairs:
+            if self.best_file(program.name).exists():
+                raise InputError(f"{self.best_file(program.name)} is there already; give another --out")
+        for part in FOLDERS:
             (self.path / part).mkdir(parents=True, exist_ok=True)
         about = {
             "format": FORMAT,
             "config": config.to_dict(),
             "observation_shapes": shapes,
+            "features": _features(num_actions),
             "num_actions": num_actions,
+            "programs": {program.name: fingerprint(program, hierarchy) for program, hierarchy in pairs},
             "versions": {"jax": jax.__version__},
         }
         write_text(self.path / "run.json", json.dumps(about, indent=1) + "\n")
+
+    def best_file(self, name: str) -> Path:
+        """Return where the best mapping of a program is written; no name leads out of the folder."""
+        return self.path / f"best-{name.replace('/', '_').replace(os.sep, '_')}.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other writers out of the folder.
+
+        Raises:
+            InputError: somebody else writes there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = _owner(file)
+                raise InputError(f"{self.path} is being written by another run{owner}; give another --out") from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
 
     def about(self) -> dict[str, Any]:
         """Read ``run.json``.
@@ -64,7 +117,10 @@ class RunFolder:
             raise TraceError(path, None, f"not a readable run: {error}") from None
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             found = about.get("format") if isinstance(about, dict) else about
-            raise TraceError(path, None, f"run format {found!r}, this version reads {FORMAT}")
+            raise TraceError(path, None, f"run format {found!r}, this version reads {FORMAT}; train it anew")
+        for name, kind in (("config", dict), ("observation_shapes", dict), ("num_actions", int), ("features", list)):
+            if not isinstance(about.get(name), kind):
+                raise TraceError(path, None, f"{name} is {about.get(name)!r}, expected a {kind.__name__}")
         return about
 
     def check(self, shapes: dict[str, list[int]], num_actions: int) -> Config:
@@ -73,15 +129,40 @@ class RunFolder:
         Raises:
             TraceError: it does not; the message says what differs.
         """
-        about = self.about()
+        about, path = self.about(), self.path / "run.json"
         if about["num_actions"] != num_actions:
             message = f"the network has {about['num_actions']} actions, the game {num_actions} (memory layers differ)"
-            raise TraceError(self.path / "run.json", None, message)
+            raise TraceError(path, None, message)
+        mine, theirs = _features(num_actions), about["features"]
+        if mine != theirs:
+            new, old = [x for x in mine if x not in theirs], [x for x in theirs if x not in mine]
+            message = f"the network was trained by another version: it lacks features {new}, and wants {old}"
+            raise TraceError(path, None, message)
         for name, shape in shapes.items():
             trained = about["observation_shapes"].get(name)
             if trained != shape:
-                raise TraceError(self.path / "run.json", None, f"{name} has shape {shape}, the network wants {trained}")
+                raise TraceError(path, None, f"{name} has shape {shape}, the network wants {trained}")
         return self.config()
+
+    def check_programs(self, pairs: Sequence[tuple[Program, Hierarchy]]) -> list[str]:
+        """See that this is the run of these programs; return their names in its order.
+
+        Raises:
+            TraceError: it is not; the message names the first that differs.
+        """
+        ours = self.about().get("programs", {})
+        for program, hierarchy in pairs:
+            known = ours.get(program.name)
+            if known is None:
+                message = f"the run is of {', '.join(ours) or 'no program'}, not of {program.name}"
+                raise TraceError(self.path / "run.json", None, message)
+            if known != fingerprint(program, hierarchy):
+                message = f"the run is of another {program.name}: its tensors, memory or hoisting (--hoist) differ"
+                raise TraceError(self.path / "run.json", None, message)
+        missing = [name for name in ours if name not in {program.name for program, _ in pairs}]
+        if missing:
+            raise TraceError(self.path / "run.json", None, f"the run is of {', '.join(missing)}, too; name it as well")
+        return list(ours)
 
     def check_network(self, config: Config) -> None:
         """See that a network of ``config`` can take this run's weights.
@@ -95,41 +176,71 @@ class RunFolder:
         if different:
             raise TraceError(self.path / "run.json", None, f"its network has {'; '.join(different)}")
 
-    def save(self, learner: Learner, state: dict[str, Any], replay: Replay, records: Records) -> None:
-        """Write a checkpoint; it counts once its ``state-N.json`` is there. Older ones go afterwards."""
-        number = int(state["steps"])
+    def save(self, learner: Learner, state: dict[str, Any], arrays: Arrays, replay: Replay, records: Records) -> int:
+        """Write a checkpoint and return its number; older ones go afterwards.
+
+        Raises:
+            InputError: the weights are not finite.
+        """
+        check_finite(learner, f"{self.path}: nothing was saved")
+        before = self.newest()
+        number = 1 + max([int(p.stem.split("-")[-1].split(".")[0]) for p in self._numbered()], default=0)
         target = (self.path / "checkpoints" / str(number)).absolute()
-        if target.exists():
-            shutil.rmtree(target)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target, learner._asdict())
-        names = {f"{kept.number}.npz" for kept in replay.kept}
+        written = {row[2] for row in before["kept"]} if before is not None else set()  # a kill may have left others
         for kept in replay.kept:
-            file = self.path / "replay" / f"{kept.number}.npz"
-            if not file.exists():
-                _write_episode(file, replay.episode(kept.start, kept.program))
+            if kept.number not in written:
+                file = self.path / "replay" / f"{kept.number}.npz"
+                write_episode(file, replay.episode(kept.start, kept.program))
+        files = dict(before["records"]) if before is not None else {}
         for index, episode in enumerate(records.episodes()):
-            _write_episode(self.path / "records" / f"{index}.npz", episode)
-        state = {**state, "episodes": [kept.number for kept in replay.kept]}
+            if episode.program in records.changed or episode.program not in files:
+                files[episode.program] = f"{number}-{index}.npz"
+                write_episode(self.path / "records" / files[episode.program], episode)
+        write_arrays(
+            self.path / "arrays" / f"{number}.npz",
+            _flat(replay.state(), "replay") | _flat(records.state(), "records") | arrays,
+        )
+        kept_rows = [[kept.start, kept.length, kept.number, kept.program] for kept in replay.kept]
+        state = {**state, "number": number, "records": files, "kept": kept_rows, "cursor": replay.cursor}
         write_text(self.path / f"state-{number}.json", json.dumps(state) + "\n")
+        records.changed.clear()
+        self._clean(number, {f"{kept.number}.npz" for kept in replay.kept}, set(files.values()))
+        return number
+
+    def _numbered(self) -> list[Path]:
+        """Return all that has a checkpoint's number."""
+        found = [p for p in (self.path / "checkpoints").glob("*") if p.name.split(".")[0].isdigit()]
+        return found + list(self.path.glob("state-*.json")) + list((self.path / "arrays").glob("*.npz"))
+
+    def _clean(self, number: int, episodes: set[str], records: set[str]) -> None:
+        """Remove what the newest state does not name."""
         for old in self.path.glob("state-*.json"):
             if old.name != f"state-{number}.json":
                 old.unlink()
         for folder in (self.path / "checkpoints").iterdir():
             if folder.name != str(number):
                 shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.path / "replay").glob("*.npz"):
-            if file.name not in names:
-                file.unlink()
+        for part, names in (("arrays", {f"{number}.npz"}), ("replay", episodes), ("records", records)):
+            for file in (self.path / part).iterdir():
+                if file.name not in names:
+                    file.unlink()
 
     def newest(self) -> dict[str, Any] | None:
-        """Return the state of the newest complete checkpoint, None if there is none."""
+        """Return the state of the newest complete checkpoint, None if there is none.
+
+        Raises:
+            TraceError: it is not readable.
+        """
         states = sorted(self.path.glob("state-*.json"), key=lambda p: int(p.stem.split("-")[1]))
         if not states:
             return None
         try:
             state: dict[str, Any] = json.loads(states[-1].read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+            if not {"number", "records", "kept", "cursor", "steps"} <= state.keys():
+                raise ValueError("entries are missing")
+        except (OSError, ValueError, AttributeError) as error:
             raise TraceError(states[-1], None, f"not a readable state: {error}") from None
         return state
 
@@ -137,15 +248,26 @@ class RunFolder:
         """Return the checkpoint that belongs to ``state``.
 
         Raises:
-            TraceError: it is missing or does not fit ``like``.
+            TraceError: it is missing, damaged, not finite, or does not fit ``like``.
         """
-        folder = (self.path / "checkpoints" / str(int(state["steps"]))).absolute()
+        folder = (self.path / "checkpoints" / str(int(state["number"]))).absolute()
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 restored = checkpointer.restore(folder, jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TraceError(folder, None, f"not a checkpoint of this network: {str(error).splitlines()[0]}") from None
-        return Learner(**restored)
+        except Exception as error:  # what orbax and TensorStore raise for damaged files is not documented
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TraceError(folder, None, f"not a checkpoint of this network: {first}") from None
+        learner = Learner(**restored)
+        check_finite(learner, str(folder))
+        return learner
+
+    def load_arrays(self, state: dict[str, Any]) -> Arrays:
+        """Return the arrays that belong to ``state``.
+
+        Raises:
+            TraceError: missing or damaged.
+        """
+        return read_arrays(self.path / "arrays" / f"{int(state['number'])}.npz", "the arrays of a checkpoint")
 
     def config(self) -> Config:
         """Return the run's configuration."""
@@ -163,13 +285,14 @@ class RunFolder:
         leaves = jax.tree.leaves(learner.target)
         with atomic_path(target / "weights.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, *(np.asarray(leaf) for leaf in leaves))
-        shutil.copy(self.path / "run.json", target / "run.json")
+        about = {name: value for name, value in self.about().items() if name != "programs"}
+        write_text(target / "run.json", json.dumps(about, indent=1) + "\n")
 
     def load_parameters(self, like: Learner) -> Any:
         """Return the searching weights of an exported folder, or of the newest checkpoint.
 
         Raises:
-            TraceError: there are none, or they do not fit ``like``.
+            TraceError: there are none, they are damaged or not finite, or they do not fit ``like``.
         """
         file = self.path / "weights.npz"
         if not file.exists():
@@ -178,22 +301,37 @@ class RunFolder:
                 raise TraceError(self.path, None, "the run has no checkpoint yet")
             return self.load(like, state).target
         leaves, tree = jax.tree.flatten(like.target)
-        try:
-            with np.load(file, allow_pickle=False) as data:
-                found = [data[f"arr_{i}"] for i in range(len(leaves))]
-        except (OSError, ValueError, KeyError) as error:
-            raise TraceError(file, None, f"not the weights of this network: {error}") from None
+        arrays = read_arrays(file, "the weights of this network")
+        found = [arrays.get(f"arr_{i}", np.empty(0)) for i in range(len(leaves))]
         if [leaf.shape for leaf in found] != [leaf.shape for leaf in leaves]:
             raise TraceError(file, None, "the weights have other shapes than this version's network")
-        return jax.tree.unflatten(tree, found)
+        parameters = jax.tree.unflatten(tree, found)
+        check_finite(parameters, str(file))
+        return parameters
 
-    def load_episodes(self, state: dict[str, Any]) -> list[tuple[int, Episode]]:
-        """Return the episodes of a state's replay, oldest first."""
-        return [(index, _read_episode(self.path / "replay" / f"{index}.npz")) for index in state["episodes"]]
+    def load_episodes(self, state: dict[str, Any]) -> list[tuple[Kept, Episode]]:
+        """Return the episodes of a state's replay and their places, oldest first.
 
-    def load_records(self) -> list[Episode]:
-        """Return the best episode of each program."""
-        return [_read_episode(file) for file in sorted((self.path / "records").glob("*.npz"))]
+        Raises:
+            TraceError: one is missing, damaged, or of another length.
+        """
+        found = []
+        for row in state["kept"]:
+            kept = Kept(*row)
+            file = self.path / "replay" / f"{kept.number}.npz"
+            episode = read_episode(file)
+            if (episode.length, episode.program) != (kept.length, kept.program):
+                raise TraceError(file, None, f"not the episode of {kept.program} of {kept.length} moves")
+            found.append((kept, episode))
+        return found
+
+    def load_records(self, state: dict[str, Any]) -> list[Episode]:
+        """Return the best episode of each program.
+
+        Raises:
+            TraceError: one is missing or damaged.
+        """
+        return [read_episode(self.path / "records" / name) for name in state["records"].values()]
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``."""
@@ -201,20 +339,34 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
 
-def _write_episode(path: Path, episode: Episode) -> None:
-    arrays = {f"observation.{name}": array for name, array in episode.observations.items()}
-    for name in ("legal", "actions", "rewards", "policies", "root_values"):
-        arrays[name] = getattr(episode, name)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, program=np.array(episode.program), **arrays)  # type: ignore[arg-type]
+def fingerprint(program: Program, hierarchy: Hierarchy) -> str:
+    """Return a digest of what a game of ``program`` depends on; names do not count."""
+    instructions = [(i.compute_seconds, i.trip_count, i.fixed_bytes) for i in program.instructions]
+    tensors = [(t.size_bytes, t.is_parameter, t.is_output, t.movable, t.holdable, t.hoistable) for t in program.tensors]
+    uses = [(u.step, u.bytes, int(u.kind), u.home_only) for t in program.tensors for u in t.uses]
+    loops = [(loop.start_step, loop.end_step, loop.trip_count) for loop in program.loops]
+    layers = [(x.capacity_bytes, x.bytes_per_second, x.alignment_bytes) for x in hierarchy.layers]
+    links = [(x.pairs, x.bytes_per_second, x.shared_layer, x.latency_seconds, x.max_in_flight) for x in hierarchy.links]
+    everything = repr((instructions, tensors, uses, loops, layers, links))
+    return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 
-def _read_episode(path: Path) -> Episode:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except (OSError, ValueError) as error:
-        raise TraceError(path, None, f"not a readable episode: {error}") from None
-    observations = {k.removeprefix("observation."): v for k, v in arrays.items() if k.startswith("observation.")}
-    rest = {k: v for k, v in arrays.items() if not k.startswith("observation.") and k != "program"}
-    return Episode(observations=observations, program=str(arrays["program"]), **rest)
+def part_of(arrays: Arrays, prefix: str) -> Arrays:
+    """Return the arrays whose names begin with ``prefix.``, without it."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in arrays.items() if k.startswith(f"{prefix}.")}
+
+
+def _flat(arrays: Arrays, prefix: str) -> Arrays:
+    return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
+def _features(num_actions: int) -> list[str]:
+    """Return what the observation's columns mean: weights of another version fit the shapes, perhaps, but not these."""
+    num_layers = (num_actions + 1) // 2
+    return [*use_names(num_layers), *global_names(num_layers)]
+
+
+def _owner(file: TextIO) -> str:
+    file.seek(0)
+    number = file.read().strip()
+    return f" (process {number})" if number.isdigit() else ""

@@ -1,6 +1,7 @@
 """Playing: many games side by side, one search a move for all of them."""
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Arrays
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ F64 = npt.NDArray[np.float64]
 MOVES_IN_FLIGHT = 26_000  # in whole games
 FEWEST_GAMES = 16
 Pair = tuple[Program, Hierarchy]
+StateArrays = Arrays[str, npt.NDArray[Any]]
 Finished = tuple[Episode, Mapping, float]  # an episode, its mapping, and its simulated seconds
 Played = tuple[I32, Mapping, float]  # int32[D] actions, their mapping, and its simulated seconds
 
@@ -58,6 +60,39 @@ class SelfPlay:
         if finished:
             batch.reset(batch.done.copy(), which=self.random.integers(0, len(self.pairs), size=len(finished)))
         return finished
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the games in flight: which program each plays, int64[B], and its moves so far."""
+        return {"which": self.batch.which.copy(), **self._history.moves()}
+
+    def restore(self, state: StateArrays) -> None:
+        """Play the games in flight of ``state`` up to where they were; games that the rules now forbid start anew.
+
+        Raises:
+            ValueError: they are not games of these programs.
+        """
+        which, lengths, total = state["which"], state["lengths"], int(state["lengths"].sum())
+        fits = which.shape == lengths.shape == (self.num_games,)
+        fits = fits and bool(((which >= 0) & (which < len(self._lengths))).all())
+        fits = fits and bool(((lengths >= 0) & (lengths < self._lengths[which])).all())
+        if not fits or any(len(state[name]) != total for name in ("actions", "policies", "values")):
+            raise ValueError(f"{self.num_games} games in flight of {len(self._lengths)} programs expected")
+        batch, history, begins = self.batch, self._history, np.cumsum(lengths) - lengths
+        batch.reset(which=which)
+        waits = int(lengths.max(initial=0)) - lengths  # the longest game goes first: all arrive together
+        for time in range(int(lengths.max(initial=0))):
+            batch.reset(waits == time)
+            history.forget(waits >= time)
+            history.see(observations_of(batch), batch.action_masks)
+            at, playing = begins + np.maximum(time - waits, 0), waits <= time
+            at = np.where(playing, at, 0)
+            before = batch.all_seconds()
+            batch.step(np.where(playing, state["actions"][at], 0))
+            rewards = log_rewards(before, batch.all_seconds())
+            history.move(state["actions"][at], rewards, state["policies"][at], state["values"][at])
+        fresh = batch.done | (lengths == 0)  # done: by a move that is no longer legal
+        batch.reset(fresh)
+        history.forget(fresh)
 
     def _astray(self, actions: I32) -> I32:
         """Replace a few actions by random legal ones, more in the noisier games; a plan of one mind finds no other."""

@@ -7,24 +7,20 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.agents.muzero.finish import finish
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
-from mallocgame.agents.muzero.variations import Variations
 from mallocgame.errors import InputError
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.mapping import Mapping
+from mallocgame.game.local_search import best_start, refine
+from mallocgame.game.variations import Variations
 from mallocgame.solver import Incumbent, solver
 
 I64 = npt.NDArray[np.int64]
-PLAY_SHARE = 0.3  # of the time: whole games
-FINISH_SHARE = 0.1  # of the time: for the tensors that focusing left out; the rest is for variations
-VARIATIONS_AT_ONCE = 8  # between looks at the clock
-VARIATIONS_PER_THOUGHT = 1024  # tried before the agent is asked again
+PLAY_SHARE = 0.3  # of the limit: whole games; the rest is for local search
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -47,11 +43,8 @@ def muzero(search: Incumbent, *, run: Path | str = PRETRAINED, simulations: int 
     found = RunFolder(folder)
     pair = (program.focused(found.config().focus_fraction), hierarchy)
     if pair[0].num_decisions:
-        start = search.mapping
         agent = _Agent(found, simulations, games, pair, search.seed)
-        _vary(search, agent, _play(search, agent, start))
-        assert search.mapping is not None
-        search.offer(finish(program, pair[0], hierarchy, search.mapping, FINISH_SHARE * search.limits.seconds))
+        refine(search, agent.game, _play(search, agent), seed=search.seed, guide=agent.guide)
 
 
 class _Agent:
@@ -64,8 +57,7 @@ class _Agent:
         learner, _ = make_learner(model, probe.observations, seed)
         counts = sorted({0, config.num_simulations}) if simulations is None else [simulations]
         self.pair, self.games, self.key = pair, games, jax.random.key(seed)
-        self.game, self.random = rules.make_game(*pair), np.random.default_rng(seed)
-        self.parameters, self.temperature = run.load_parameters(learner), config.variation_temperature
+        self.game, self.parameters = rules.make_game(*pair), run.load_parameters(learner)
         self.greedy = [make_search(model, num_simulations=count, explore=False) for count in counts]
         self.noisy = [make_search(model, num_simulations=count, explore=True) for count in counts]
 
@@ -78,35 +70,22 @@ class _Agent:
                 self.key, now = jax.random.split(self.key)
                 yield list(play(self.pair, search, self.parameters, now, self.games))
 
-    def think(self, variations: Variations) -> None:
+    def guide(self, variations: Variations) -> None:
         """Say what the agent would rather have played in the current game."""
         episode, _, _ = replayed(self.pair, variations.current)
         variations.guide(reconsider(episode, self.noisy[-1], self.parameters, self.key, self.games))
 
 
-def _play(search: Incumbent, agent: _Agent, start: Mapping | None) -> I64:
-    """Play whole games for ``PLAY_SHARE`` of the time; return the best one's actions, ``start``'s if that is better."""
-    best_seconds, best = float("inf"), np.zeros(agent.game.num_decisions, dtype=np.int64)
-    if start is not None:
-        best_seconds, best = rules.decode(agent.game, rules.actions_of(agent.game, start))
+def _play(search: Incumbent, agent: _Agent) -> I64:
+    """Play whole games for ``PLAY_SHARE`` of the limit; return the best one's actions (or the start's)."""
+    best = best_start(agent.game, search.mapping)
+    best_seconds, _ = rules.decode(agent.game, best)
     for number, round_ in enumerate(agent.rounds(), start=1):
         for actions, mapping, seconds in round_:
+            search.count(len(actions))
             if seconds < best_seconds:
                 best_seconds, best = seconds, actions.astype(np.int64)
                 search.offer(mapping)
-        search.out_of_time()  # tells the progress
-        if search.spent_seconds * (number + 1) / number > PLAY_SHARE * search.limits.seconds:
+        if search.out_of_time() or search.spent_share * (number + 1) / number > PLAY_SHARE:
             break
     return best
-
-
-def _vary(search: Incumbent, agent: _Agent, actions: I64) -> None:
-    """Search around the best game until it is time to finish."""
-    until = (1.0 - FINISH_SHARE) * search.limits.seconds
-    variations, tried = Variations(agent.game, actions), 0
-    while (left := 1.0 - search.spent_seconds / until) > 0.0 and not search.out_of_time():
-        if tried % VARIATIONS_PER_THOUGHT == 0:
-            agent.think(variations)
-        if variations.search(VARIATIONS_AT_ONCE, agent.random, left * agent.temperature):
-            search.offer(rules.mapping_of(agent.game, variations.actions))
-        tried += VARIATIONS_AT_ONCE

@@ -1,8 +1,9 @@
-"""Training: play, learn, keep the best mapping of each program, save, and go on after a crash."""
+"""Training: play, learn, keep the best mapping of each program, save, and go on after a crash as if it had not been."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.agents.muzero.best import Bests
 from mallocgame.agents.muzero.config import Config
-from mallocgame.agents.muzero.finish import finish
 from mallocgame.agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
-from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.run import RunFolder, part_of
 from mallocgame.agents.muzero.search import Search, make_search
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
-from mallocgame.agents.muzero.variations import Variations
-from mallocgame.errors import InputError
+from mallocgame.agents.muzero.signals import postponed
+from mallocgame.errors import InputError, TraceError
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.judge.simulation import simulate
-from mallocgame.judge.validation import validate
+from mallocgame.game.finish import finish
+from mallocgame.game.variations import Variations
 from mallocgame.mapping import Mapping
 
 I64 = npt.NDArray[np.int64]
 VARIATIONS_AT_ONCE = 256
 NOTHING = 1e-5  # what float32 rewards leave uncertain, as a share of the time
 FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
-
-
-@dataclass(slots=True, kw_only=True)
-class Best:
-    """The best mapping met of one program; ``seconds`` is judged on the whole program, not the focused one."""
-
-    mapping: Mapping
-    seconds: float
-    home_seconds: float
+FINISH_MOVES = 600_000  # about as many; a budget in moves knows no clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +64,7 @@ class Trainer:
         *,
         seed: int = 0,
         starts: Sequence[Mapping | None] = (),
+        known: Sequence[Mapping | None] = (),
         resume: bool = False,
         weights: Path | None = None,
     ) -> None:
@@ -79,27 +73,33 @@ class Trainer:
         Args:
             pairs: the programs to play, whole; they are focused here.
             starts: hybrid mode: a valid mapping for each program (or None), demonstrated, and never made worse.
+            known: a mapping for each program (or None) that is not demonstrated, and never made worse.
             resume: continue the run in ``folder``; ``config`` is then the run's own.
             weights: start from the weights of this run or exported agent, whose network must have the same sizes.
 
         Raises:
             InputError: a folder that holds a run (without ``resume``) or none (with it), or one that does not fit.
         """
-        self.pairs = list(pairs)
         self.folder = RunFolder(folder)
+        rows = list(zip(pairs, _padded(starts, pairs), _padded(known, pairs), strict=True))
         if resume:
             config = self.folder.config()
+            order = self.folder.check_programs(pairs)
+            rows.sort(key=lambda row: order.index(row[0][0].name))
+        self.pairs = [pair for pair, _, _ in rows]
+        self.best = Bests(self.pairs)
+        for (program, _), start, other in rows:
+            self.best.offer(program.name, start)
+            self.best.offer(program.name, other)
         focused = [(program.focused(config.focus_fraction), hierarchy) for program, hierarchy in self.pairs]
         probe = MallocGameBatch(focused[:1], 1)
         shapes = shapes_of(probe)
-        if resume:
-            self.folder.check(shapes, probe.num_actions)
-        else:
-            self.folder.create(config, shapes, probe.num_actions)
         self.config, self.seed = config, seed
         self.model = Model(config, probe.num_actions)
         self.learner, self._update = make_learner(self.model, probe.observations, seed)
-        if weights is not None and not resume:
+        if resume:
+            self.folder.check(shapes, probe.num_actions)
+        if weights is not None:
             fitting = RunFolder(weights)
             fitting.check(shapes, probe.num_actions)
             fitting.check_network(config)
@@ -124,16 +124,34 @@ class Trainer:
         self._variations_due = 0.0
         self._varied: Variations | None = None  # the program that was varied last
         self._typical_length = float(np.mean(list(lengths.values())))
-        self.best: dict[str, Best] = {}
-        for (program, hierarchy), start in zip(self.pairs, [*starts, *[None] * len(self.pairs)], strict=False):
-            home = simulate(program, hierarchy, Mapping()).total_seconds
-            mapping = start if start is not None else Mapping()
-            judged = simulate(program, hierarchy, mapping).total_seconds
-            self.best[program.name] = Best(mapping=mapping, seconds=judged, home_seconds=home)
-        self._starts = {p[0].name: s for p, s in zip(self.pairs, starts, strict=False) if s is not None}
-        self._demonstrate()
+        self._number = 0  # of the checkpoint in the folder that this trainer goes on from
+        self._held = False
         if resume:
             self._restore()
+        else:
+            with self.folder.locked():
+                self.folder.create(config, shapes, probe.num_actions, self.pairs)
+        self._demonstrate({program.name: start for (program, _), start, _ in rows if start is not None})
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other writers out of the folder while in this context; ``train`` does so, too.
+
+        Raises:
+            InputError: somebody else writes there, or has done so since this trainer was made.
+        """
+        if self._held:
+            yield
+            return
+        with self.folder.locked():
+            newest = self.folder.newest()
+            if (0 if newest is None else int(newest["number"])) != self._number:
+                raise InputError(f"{self.folder.path}: another run has gone on from here; resume it again")
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
 
     def train(
         self,
@@ -143,40 +161,60 @@ class Trainer:
         report: Callable[[Report], None] | None = None,
         report_seconds: float = 1.0,
     ) -> None:
-        """Train until ``seconds`` or ``steps`` (moves, over the whole run) are spent, or Ctrl-C; then save.
+        """Train until ``seconds`` or ``steps`` (moves, over the whole run) are spent, or a signal comes; then save.
+
+        With a budget in ``steps`` alone a run that was stopped or killed and resumed ends as the straight one does, bit
+        for bit. SIGINT and SIGTERM are obeyed after the move at hand, a second one at once and without saving.
 
         Raises:
-            InputError: no budget.
-            KeyboardInterrupt: passed on after saving.
+            InputError: no budget, another writer in the folder, or a loss that is not finite.
+            KeyboardInterrupt: passed on after saving (``signals.Interrupted`` for a signal).
         """
         if seconds is None and steps is None:
             raise InputError("training needs a budget: seconds or steps")
-        begun, before = time.monotonic(), self.spent_seconds
-        last_report = last_save = begun
-        first_steps, losses, improved = self.steps, dict[str, float](), set[str]()
+        with self.hold(), postponed() as check:
+            if not self._number:
+                self.save()  # the weights and demonstrations that it begins with
+            self._train(seconds, steps, _Reporter(self, report, report_seconds), check)
+
+    def _train(
+        self, seconds: float | None, steps: int | None, reporter: "_Reporter", check: Callable[[], None]
+    ) -> None:
+        begun, before, whole = time.monotonic(), self.spent_seconds, True
+        last_save = begun
         try:
-            self._imitate()
+            self._imitate(check)
             while (done := self._progress(seconds, steps)) < 1.0:
-                improved |= self._advance() | self._vary(done)
-                losses = self._learn(done) or losses
+                whole = False
+                improved = self._advance() | self._vary(done)
+                losses = self._learn(done)
+                whole = True
                 now = time.monotonic()
                 self.spent_seconds = before + now - begun
-                if report is not None and now - last_report >= report_seconds:
-                    rate = (self.steps - first_steps) / max(now - begun, 1e-9)
-                    report(self._report(done, losses, rate, tuple(sorted(improved))))
-                    improved, last_report = set(), now
+                reporter.tell(done, losses, improved)
                 if now - last_save >= self.config.checkpoint_seconds:
                     self.save()
                     last_save = time.monotonic()
-        finally:
+                check()
+        except KeyboardInterrupt:
+            if not whole:  # in the middle of a move: the last checkpoint is all that belongs together
+                raise
             self.save()
-            improved |= self._finish()
-            if report is not None:
-                rate = (self.steps - first_steps) / max(time.monotonic() - begun, 1e-9)
-                report(self._report(self._progress(seconds, steps), losses, rate, tuple(sorted(improved))))
+            reporter.close(self._progress(seconds, steps))
+            raise
+        self.save()
+        improved = self._finish(float("inf") if seconds is None else FINISH_SECONDS)
+        if improved:
+            self.save()
+        reporter.close(self._progress(seconds, steps), improved)
 
     def save(self) -> None:
-        """Write a checkpoint; a kill at any moment leaves this one or the one before."""
+        """Write a checkpoint; a kill at any moment leaves this one or the one before.
+
+        Raises:
+            InputError: another writer in the folder, or weights that are not finite.
+        """
+        varied = self._varied
         state = {
             "steps": self.steps,
             "episodes_played": self.episodes,
@@ -185,25 +223,51 @@ class Trainer:
             "numpy": self.random.bit_generator.state,
             "games": self.play.random.bit_generator.state,
             "debt": self._debt,
+            "returns": self._returns,
             "variations_due": self._variations_due,
+            "varied": None if varied is None else [game is varied.game for game in self.play.batch.games].index(True),
         }
-        self.folder.save(self.learner, state, self.replay, self.records)
+        parts = {"flights": self.play.state(), "best": self.best.arrays()}
+        if varied is not None:
+            parts["varied"] = varied.state()
+        arrays = {f"{part}.{name}": array for part, table in parts.items() for name, array in table.items()}
+        with self.hold():
+            self._number = self.folder.save(self.learner, state, arrays, self.replay, self.records)
 
     def _restore(self) -> None:
         state = self.folder.newest()
         if state is None:
             return  # killed before its first checkpoint: nothing but the start is known
         self.learner = self.folder.load(self.learner, state)
+        episodes, records = self.folder.load_episodes(state), self.folder.load_records(state)
+        arrays = self.folder.load_arrays(state)
+        try:
+            self._take_back(state)
+            self.replay.put_back(episodes, int(state["cursor"]))
+            for episode in records:
+                self.records.keep(episode)
+            self.records.changed.clear()
+            self.replay.restore(part_of(arrays, "replay"))
+            self.records.restore(part_of(arrays, "records"))
+            self.play.restore(part_of(arrays, "flights"))
+            self.best.restore(part_of(arrays, "best"))
+            if state["varied"] is not None:
+                game = self.play.batch.games[state["varied"]]
+                self._varied = Variations(game, part_of(arrays, "varied")["actions"])
+                self._varied.restore(part_of(arrays, "varied"))
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            where = self.folder.path / f"state-{state['number']}.json"
+            raise TraceError(where, None, f"not a state of this run: {error}") from None
+        self._number = int(state["number"])
+
+    def _take_back(self, state: dict[str, Any]) -> None:
         self.steps, self.episodes = int(state["steps"]), int(state["episodes_played"])
         self.spent_seconds, self._debt = float(state["spent_seconds"]), float(state["debt"])
         self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
-        self._variations_due = float(state.get("variations_due", 0.0))
+        self._variations_due = float(state["variations_due"])
+        self._returns = [float(x) for x in state["returns"]]
         self.random.bit_generator.state = state["numpy"]
         self.play.random.bit_generator.state = state["games"]
-        for number, episode in self.folder.load_episodes(state):
-            self.replay.add(episode, number)
-        for episode in self.folder.load_records():
-            self.records.keep(episode)
 
     def _search(self, num_simulations: int) -> Search:
         return make_search(self.model, num_simulations=num_simulations, explore=True)
@@ -213,19 +277,20 @@ class Trainer:
         shares += [self.steps / steps] if steps else []
         return max(shares, default=1.0)
 
-    def _demonstrate(self) -> None:
+    def _demonstrate(self, starts: dict[str, Mapping]) -> None:
         for program, hierarchy in self.play.pairs:
-            start = self._starts.get(program.name)
+            start = starts.get(program.name)
             if start is not None:
                 episode, _, _ = demonstrate((program, hierarchy), start)
                 self.records.offer(episode, self.config.imitation_share)
 
-    def _imitate(self) -> None:
+    def _imitate(self, check: Callable[[], None]) -> None:
         """Learn from the demonstrations alone, once, before the first game."""
         total = self.config.imitation_updates
         while self.records.num_steps and not self.steps and (done := int(self.learner.updates)) < total:
             rate = learning_rate(self.config, done / total)
             self._update_from([(self.records, self.config.batch_size)], rate)
+            check()
 
     def _store(self, episode: Episode) -> None:
         self.replay.add(episode, self.episodes)
@@ -245,7 +310,7 @@ class Trainer:
         for episode, mapping, seconds in finished:
             self._store(episode)
             self._returns = [*self._returns[-63:], float(episode.rewards.sum())]
-            if self._accept(episode.program, mapping, seconds):
+            if self.best.offer(episode.program, mapping, seconds):
                 improved.add(episode.program)
         self.steps += moves
         self._debt += moves * self.config.updates_per_step
@@ -273,33 +338,16 @@ class Trainer:
             return set()
         episode, mapping, seconds = replayed(pair, self._varied.actions)
         self.records.offer(episode, self.config.imitation_share)
-        return {record.program} if self._accept(record.program, mapping, seconds) else set()
+        return {record.program} if self.best.offer(record.program, mapping, seconds) else set()
 
-    def _accept(self, name: str, mapping: Mapping, seconds: float = 0.0) -> bool:
-        """Keep a mapping that is faster on the whole program: the validator and the simulator say so, not the rules.
-
-        Args:
-            seconds: what the rules say.
-        """
-        if seconds >= self.best[name].seconds:
-            return False
-        program, hierarchy = next(pair for pair in self.pairs if pair[0].name == name)
-        if validate(program, hierarchy, mapping):
-            return False
-        judged = simulate(program, hierarchy, mapping).total_seconds
-        if judged >= self.best[name].seconds:
-            return False
-        self.best[name] = replace(self.best[name], mapping=mapping, seconds=judged)
-        return True
-
-    def _finish(self) -> set[str]:
+    def _finish(self, seconds: float) -> set[str]:
         """Decide what focusing left out, for each program that was played; return those that got faster."""
-        improved = set()
+        improved, share = set(), 1.0 / len(self.pairs)
         for (program, hierarchy), (focused, _) in zip(self.pairs, self.play.pairs, strict=True):
-            if self.best[program.name].mapping.residencies:
-                mapping = self.best[program.name].mapping
-                seconds = FINISH_SECONDS / len(self.pairs)
-                if self._accept(program.name, finish(program, focused, hierarchy, mapping, seconds)):
+            mapping = self.best[program.name].mapping
+            if mapping.residencies:
+                found = finish(program, focused, hierarchy, mapping, seconds * share, moves=FINISH_MOVES * share)
+                if self.best.offer(program.name, found):
                     improved.add(program.name)
         return improved
 
@@ -318,7 +366,11 @@ class Trainer:
         if losses is None:
             return None
         names = ("total", "policy", "value", "reward", "consistency")
-        return {name: float(getattr(losses, name)) for name in names} | {"learning_rate": rate}
+        found = {name: float(getattr(losses, name)) for name in names}
+        if not math.isfinite(found["total"]):
+            what = f"after {int(self.learner.updates)} updates the loss is {found['total']}"
+            raise InputError(f"{self.folder.path}: {what}; its last checkpoint is kept (a smaller learning_rate?)")
+        return found | {"learning_rate": rate}
 
     def _update_from(self, shares: Sequence[tuple[Store, int]], rate: float) -> Losses:
         """Make one update from so many positions of each store, and renew their priorities."""
@@ -352,7 +404,8 @@ class Trainer:
         fresh[:count, 0] = policies
         return replace(batch, policies=fresh)
 
-    def _report(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> Report:
+    def row(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> Report:
+        """Return the run as it stands, and log it."""
         row = Report(
             elapsed_seconds=self.spent_seconds,
             progress=progress,
@@ -367,12 +420,42 @@ class Trainer:
             replay_steps=self.replay.num_steps,
             improved=improved,
         )
-        self.folder.log({name: getattr(row, name) for name in Report.__dataclass_fields__} | _finite(row.mean_return))
+        mean_return = row.mean_return if np.isfinite(row.mean_return) else None
+        self.folder.log(
+            {name: getattr(row, name) for name in Report.__dataclass_fields__} | {"mean_return": mean_return}
+        )
         return row
 
 
-def _finite(mean_return: float) -> dict[str, Any]:
-    return {"mean_return": mean_return if np.isfinite(mean_return) else None}
+class _Reporter:
+    """Tells the caller of ``train`` now and then, and what has come together since."""
+
+    def __init__(self, trainer: Trainer, report: Callable[[Report], None] | None, every_seconds: float) -> None:
+        self._trainer, self._report, self._every = trainer, report, every_seconds
+        self._begun = self._last = time.monotonic()
+        self._steps, self._losses = trainer.steps, dict[str, float]()
+        self._improved: set[str] = set()
+
+    def tell(self, progress: float, losses: dict[str, float] | None, improved: set[str]) -> None:
+        """Note what is new; report if it is time."""
+        self._losses = losses or self._losses
+        self._improved |= improved
+        now = time.monotonic()
+        if now - self._last >= self._every:
+            self._last = now
+            self.close(progress)
+
+    def close(self, progress: float, improved: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        """Report now."""
+        if self._report is None:
+            return
+        improved, self._improved = self._improved | improved, set()
+        rate = (self._trainer.steps - self._steps) / max(time.monotonic() - self._begun, 1e-9)
+        self._report(self._trainer.row(progress, self._losses, rate, tuple(sorted(improved))))
 
 
-__all__ = ["Best", "Learner", "Report", "Trainer"]
+def _padded(mappings: Sequence[Mapping | None], pairs: Sequence[Pair]) -> list[Mapping | None]:
+    return [*mappings, *[None] * (len(pairs) - len(mappings))]
+
+
+__all__ = ["Learner", "Report", "Trainer"]

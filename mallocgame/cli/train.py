@@ -1,8 +1,9 @@
 """``mallocgame train``: train a MuZero agent on traces, watch it, stop and resume it."""
 
 import math
-import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,9 @@ from mallocgame.errors import InputError
 if TYPE_CHECKING:
     from mallocgame.agents.muzero.config import Config
     from mallocgame.agents.muzero.trainer import Report, Trainer
+    from mallocgame.hierarchy import Hierarchy
+    from mallocgame.mapping import Mapping
+    from mallocgame.program import Program
     from mallocgame.solver import SolveResult
     from mallocgame.workloads.trace import Trace
 
@@ -44,7 +48,9 @@ def train(
     ] = 10.0,
     hoist: Annotated[bool, typer.Option(help="Allow copies that stay in fast memory through loops.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the network, the games and the replay.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or gpu; without it JAX_PLATFORMS says, or else cpu.", show_default=False)
+    ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS|local", help="Play on Ray actors of this cluster (extra: ray).")
     ] = None,
@@ -55,38 +61,90 @@ def train(
 
     Example: mallocgame train --workload moe_decode-v5e --out runs/moe --seconds 600
     """
-    if device not in ("cpu", "gpu"):
-        raise InputError(f"--device is {device!r}, expected cpu or gpu")
     if seconds is None and steps is None:
         raise InputError("give a budget: --seconds or --steps")
-    os.environ.setdefault("JAX_PLATFORMS", "cpu" if device == "cpu" else "cuda")
-    from mallocgame.agents.muzero.config import Config as Settings
+    from mallocgame.agents.muzero.devices import choose
 
+    choose(device)
     traces = [open_trace(name) for name in workload]
     if len({trace.program.name for trace in traces}) < len(traces):
         traces = [_renamed(trace) for trace in traces]
     programs = [t.program if hoist else t.program.without_hoisting() for t in traces]
-    first = _weights_folder(weights)
-    settings = Settings.from_toml(config) if config is not None else _settings_of(first)
-    solved = partial(_solved, traces, hoist=hoist, seconds=solver_seconds, seed=seed)
-    starts = [result.mapping for result in solved(hybrid)] if hybrid else []
-    rivals = {name: [result.seconds for result in solved(name)] for name in against or ()}
     pairs = [(program, t.hierarchy) for program, t in zip(programs, traces, strict=True)]
-    make_trainer = _trainer_of(ray, actors)
-    trainer = make_trainer(pairs, settings, out, seed=seed, starts=starts, resume=resume, weights=first)
-    watch = _Watch(trainer, traces, rivals, out, quiet=as_json)
-    try:
-        with watch:
-            trainer.train(seconds=seconds, steps=steps, report=watch.report)
-    except KeyboardInterrupt:
-        say(f"stopped; continue with: mallocgame train --resume --out {out} ...")
-    finally:
-        watch.write_best()
+    first = _weights_folder(weights)
+    settings = _settings(out if resume else None, config, first)
+    known = [_best_on_disk(out, pair) for pair in pairs] if resume else []
+    with _terminable():
+        solved = partial(_solved, traces, hoist=hoist, seconds=solver_seconds, seed=seed)
+        starts = [result.mapping for result in solved(hybrid)] if hybrid else []
+        rivals = {name: [result.seconds for result in solved(name)] for name in against or ()}
+        make_trainer = _trainer_of(ray, actors)
+        trainer = make_trainer(
+            pairs, settings, out, seed=seed, starts=starts, known=known, resume=resume, weights=first
+        )
+        watch = _Watch(trainer, traces, rivals, out, quiet=as_json)
+        with trainer.hold():
+            try:
+                with watch:
+                    trainer.train(seconds=seconds, steps=steps, report=watch.report)
+            except KeyboardInterrupt as interrupt:
+                code = getattr(interrupt, "exit_code", 130)
+                say(f"mallocgame: stopped; continue with: mallocgame train --resume --out {out} ...")
+                raise typer.Exit(code) from None
+            finally:
+                watch.write_best()
     rows = watch.rows()
     if as_json:
         print_json(rows)
     else:
         _print(rows, out)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Make SIGTERM end the command in one line, as Ctrl-C does; training itself saves first."""
+
+    def end(number: int, frame: object) -> None:
+        del frame
+        say("mallocgame: terminated")
+        raise SystemExit(128 + number)  # nothing that catches exceptions stops it
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _settings(run: Path | None, config: Path | None, weights: Path | None) -> "Config":
+    """Return a run's own settings, those of a file, or those that suit the weights to start from.
+
+    Raises:
+        InputError: a file with other settings than those of the run to resume.
+    """
+    from mallocgame.agents.muzero.config import Config
+    from mallocgame.agents.muzero.run import RunFolder
+
+    wanted = Config.from_toml(config) if config is not None else None
+    if run is not None:
+        own = RunFolder(run).config()
+        pairs = () if wanted is None else zip(own.to_dict().items(), wanted.to_dict().values(), strict=True)
+        different = [f"{name} is {ours!r}, not {theirs!r}" for (name, ours), theirs in pairs if ours != theirs]
+        if different:
+            raise InputError(f"{run} is resumed with its own settings ({'; '.join(different)}); leave --config out")
+        return own
+    if wanted is not None:
+        return wanted
+    return Config() if weights is None else RunFolder(weights).fine_tuning()
+
+
+def _best_on_disk(out: Path, pair: "tuple[Program, Hierarchy]") -> "Mapping | None":
+    """Return the best mapping that the run has written of a program, None before there is one."""
+    from mallocgame.agents.muzero.run import RunFolder
+    from mallocgame.workloads.formats.mapping_file import load_mapping
+
+    file = RunFolder(out).best_file(pair[0].name)
+    return load_mapping(file, *pair) if file.exists() else None
 
 
 def _weights_folder(weights: str | None) -> Path | None:
@@ -95,13 +153,6 @@ def _weights_folder(weights: str | None) -> Path | None:
     from mallocgame.agents.muzero.solver import PRETRAINED
 
     return PRETRAINED
-
-
-def _settings_of(weights: Path | None) -> "Config":
-    from mallocgame.agents.muzero.config import Config
-    from mallocgame.agents.muzero.run import RunFolder
-
-    return Config() if weights is None else RunFolder(weights).fine_tuning()
 
 
 def _trainer_of(ray: str | None, actors: int) -> "Callable[..., Trainer]":
@@ -129,6 +180,8 @@ def _solved(traces: "list[Trace]", solver: str, *, hoist: bool, seconds: float, 
     for trace in traces:
         program = trace.program if hoist else trace.program.without_hoisting()
         results.append(solve(program, trace.hierarchy, seconds=seconds, seed=seed, **options))
+        if results[-1].status == "interrupted":
+            raise KeyboardInterrupt
     return results
 
 
@@ -142,6 +195,7 @@ class _Watch:
 
         self.trainer, self.out, self.quiet = trainer, out, quiet
         self.traces = {trace.program.name: trace for trace in traces}
+        self._written: dict[str, float] = {}
         self.xla = {
             name: simulate(t.program, t.hierarchy, t.mapping).total_seconds
             for name, t in self.traces.items()
@@ -183,12 +237,14 @@ class _Watch:
             self.live.update(self._panel(row))
 
     def write_best(self) -> None:
-        """Write each program's best mapping as ``best-NAME.json``."""
+        """Write each program's best mapping where it is better than what was written before."""
         from mallocgame.workloads.formats.mapping_file import save_mapping
 
         for name, best in self.trainer.best.items():
-            trace = self.traces[name]
-            save_mapping(self.out / f"best-{name}.json", best.mapping, trace.program, trace.hierarchy)
+            if best.seconds < self._written.get(name, math.inf):
+                trace = self.traces[name]
+                save_mapping(self.trainer.folder.best_file(name), best.mapping, trace.program, trace.hierarchy)
+                self._written[name] = best.seconds
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row a program."""
@@ -206,7 +262,7 @@ class _Watch:
                     "home_seconds": best.home_seconds,
                     "steps": self.trainer.steps,
                     "episodes": self.trainer.episodes,
-                    "mapping": str(self.out / f"best-{name}.json"),
+                    "mapping": str(self.trainer.folder.best_file(name)),
                 }
             )
         return rows
@@ -239,7 +295,13 @@ class _Watch:
         for name, seconds in row.best.items():
             against = [f"{x:.3f} x {solver}" for solver, x in self._speedups(name, seconds).items()]
             table.add_row(f"best {name}", ", ".join([f"{seconds * 1e3:.4f} ms", *against]))
-        return Panel(table, title="mallocgame train", expand=False)
+        return Panel(table, title=f"mallocgame train on {_device()}", expand=False)
+
+
+def _device() -> str:
+    from mallocgame.agents.muzero.devices import device_kind
+
+    return device_kind()
 
 
 def _print(rows: list[dict[str, Any]], out: Path) -> None:

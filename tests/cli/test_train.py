@@ -1,6 +1,10 @@
 """``train``: what it prints, writes and refuses."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +12,9 @@ import pytest
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
-from mallocgame.workloads.trace import Trace, load_mapping
+from mallocgame.workloads.trace import Trace, load_mapping, save_mapping
 from tests.cli.conftest import Run
+from tests.paths import ROOT
 
 SMALL = "latent_size = 16\nhidden_size = 16\nconv_channels = 2\nnum_games = 8\nnum_simulations = 4\nbatch_size = 16\n"
 
@@ -64,6 +69,7 @@ def test_the_panel_shows_every_rival(cli: Run, trace_file: Path, settings_file: 
     [
         ((), "--seconds or --steps"),
         (("--steps", "1", "--device", "tpu"), "cpu or gpu"),
+        (("--steps", "1", "--device", "gpu"), "--device is gpu"),
         (("--steps", "1", "--against", "nobody"), "nobody"),
         (("--steps", "1", "--resume"), "not a readable run"),
         (("--steps", "1", "--weights", "nowhere"), "nowhere"),
@@ -76,3 +82,60 @@ def test_bad_input_is_one_line(
     assert result.code == 2
     assert message in result.err
     assert result.err.count("\n") == 1
+
+
+def test_a_resumed_run_never_writes_a_worse_mapping(
+    cli: Run, trace_file: Path, toy: Trace, settings_file: Path, tmp_path: Path
+) -> None:
+    """The mapping on disk is far better than what a few moves find, and that of no game of the run."""
+    run = tmp_path / "run"
+    train = ("train", "--workload", trace_file, "--out", run, "--json")
+    assert cli(*train, "--config", settings_file, "--steps", "8").code == 0
+    best = run / f"best-{toy.program.name}.json"
+    assert toy.mapping is not None
+    save_mapping(best, toy.mapping, toy.program, toy.hierarchy)
+    before = simulate(toy.program, toy.hierarchy, toy.mapping).total_seconds
+    result = cli(*train, "--resume", "--steps", "16")
+    assert result.code == 0, result.err
+    after = load_mapping(best, toy.program, toy.hierarchy)
+    assert simulate(toy.program, toy.hierarchy, after).total_seconds <= before
+    assert result.rows[0]["judged_seconds"] <= before
+
+    other = settings_file.with_name("other.toml")
+    other.write_text(SMALL.replace("batch_size = 16", "batch_size = 8"))
+    refused = cli(*train, "--resume", "--steps", "24", "--config", other)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "batch_size is 16, not 8" in refused.err
+    best.write_bytes(best.read_bytes()[:100])
+    damaged = cli(*train, "--resume", "--steps", "24")
+    assert (damaged.code, damaged.err.count("\n")) == (2, 1)
+    assert len(best.read_bytes()) == 100
+    again = cli(*train, "--steps", "24")
+    assert again.code == 2
+    assert "--resume" in again.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_training_in_one_line(
+    trace_file: Path, settings_file: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", "--workload", trace_file, "--out", run, "--config", settings_file, "--seconds", "600", "--json")
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from mallocgame.cli import main; main()", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        limit = time.monotonic() + 240
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < limit and child.poll() is None:
+            time.sleep(0.1)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    assert (child.returncode, out, err.count("\n")) == (code, "", 1), err
+    assert "--resume" in err
+    assert list(run.glob("state-*.json"))

@@ -211,7 +211,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(run)], env=environment)
     try:
         limit = time.monotonic() + 240
-        while len(list(run.glob("replay/*.npz"))) < 2 and time.monotonic() < limit and child.poll() is None:
+        while len(list(run.glob("replay/*.npz"))) < 2 or (
+            not list(run.glob("state-[2-9].json")) and time.monotonic() < limit and child.poll() is None
+        ):
             time.sleep(0.1)
     finally:
         child.send_signal(signal.SIGKILL)
@@ -220,7 +222,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert state is not None
     resumed = Trainer(find_programs(family="chain", decisions=20), TINY, run, resume=True)
     assert resumed.steps == state["steps"] > 0
-    assert len(resumed.replay.kept) == len(state["episodes"])
+    assert len(resumed.replay.kept) == len(state["kept"])
     resumed.train(steps=resumed.steps + 64)
     assert resumed.steps >= state["steps"] + 64
 

@@ -11,7 +11,15 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
 
-def finish(program: Program, focused: Program, hierarchy: Hierarchy, mapping: Mapping, seconds: float) -> Mapping:
+def finish(
+    program: Program,
+    focused: Program,
+    hierarchy: Hierarchy,
+    mapping: Mapping,
+    seconds: float = float("inf"),
+    *,
+    moves: float = float("inf"),
+) -> Mapping:
     """Return ``mapping`` with more tensors in fast memory, if the game says that this is faster; else as it is.
 
     The game of the whole program is played as ``mapping`` plays it. Then each tensor that only ``program`` may move,
@@ -21,6 +29,7 @@ def finish(program: Program, focused: Program, hierarchy: Hierarchy, mapping: Ma
     Args:
         focused: the program that ``mapping`` was made for, see ``Program.focused``.
         seconds: time limit.
+        moves: limit in decisions played, in whole games: the same on every machine.
     """
     until = time.monotonic() + seconds
     game = rules.make_game(program, hierarchy)
@@ -28,12 +37,13 @@ def finish(program: Program, focused: Program, hierarchy: Hierarchy, mapping: Ma
     uses = program.uses
     traffic = np.bincount(uses.tensor, uses.bytes * program.trip_counts[uses.step], len(program.tensors))
     left = [i for i in np.unique(owners).tolist() if not focused.tensors[i].movable]
-    wanted = rules.actions_of(game, mapping)
-    best, _ = rules.decode(game, wanted)
+    best, wanted = rules.decode(game, rules.actions_of(game, mapping))
+    games = moves / max(game.num_decisions, 1) - 1.0
     for tensor in sorted(left, key=lambda i: -traffic[i]):
         for action in (game.num_actions - 1, game.num_actions - 2):
-            if time.monotonic() > until:
+            if time.monotonic() > until or games < 1.0:
                 break
+            games -= 1.0
             trial = np.where(owners == tensor, action, wanted)
             found, taken = rules.decode(game, trial)
             if found < best:

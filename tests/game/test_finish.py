@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mallocgame.agents.muzero.finish import finish
 from mallocgame.game import rules
+from mallocgame.game.finish import finish
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
