@@ -274,7 +274,7 @@ def run(
     first = Start(mapping=None, seconds=0.0)
     if not (start == "auto" and solve_it.is_constructive):
         first = find_start(case, start, limits=limits, seed=seed)
-    solve_it.prepare(case.problem)
+    solve_it.prepare(case.problem, **own)
     begun = time.perf_counter()
     result = solve_it(
         *case.problem,

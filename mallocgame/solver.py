@@ -275,7 +275,7 @@ class Solver:
         self,
         improve: SolverFunction,
         *,
-        warm_up: Callable[[Problem], None] | None,
+        warm_up: Callable[..., None] | None,
         is_constructive: bool,
         argument: str | None,
     ) -> None:
@@ -306,13 +306,15 @@ class Solver:
                 has = ", ".join(self.options) or "none"
                 raise InputError(f"solver {self.name} has no option {name!r}; its options: {has}")
 
-    def prepare(self, problem: Problem) -> None:
-        """Compile, or load, what solving this problem will call: done before a clock starts."""
+    def prepare(self, problem: Problem, **options: Any) -> None:
+        """Compile, or load, what solving this problem with these options will call: done before a clock starts."""
         from mallocgame.jit import warm_up
 
         warm_up("judge", lambda: simulate(problem.program, problem.hierarchy, Mapping()))
         if self._warm_up is not None:
-            warm_up(self.name, lambda: self._warm_up(problem) if self._warm_up is not None else None)
+            compile_all = self._warm_up
+            name = " ".join([self.name, *(f"{key}={value}" for key, value in sorted(options.items()))])
+            warm_up(name, lambda: compile_all(problem, **options))
 
     def __call__(
         self,
@@ -346,7 +348,7 @@ class Solver:
         is_due = limits.steps != 0 and limits.seconds > 0
         try:
             if is_due:
-                self.prepare(problem)
+                self.prepare(problem, **options)
             search = Incumbent(problem, limits, seed=seed, progress=progress)
             search.offer(Mapping())
             search.prove(lower_bound(program, hierarchy))
@@ -381,7 +383,7 @@ def solver(improve: SolverFunction, /) -> Solver: ...
 @overload
 def solver(
     *,
-    warm_up: Callable[[Problem], None] | None = None,
+    warm_up: Callable[..., None] | None = None,
     is_constructive: bool = False,
     argument: str | None = None,
 ) -> Callable[[SolverFunction], Solver]: ...
@@ -389,7 +391,7 @@ def solver(
     improve: SolverFunction | None = None,
     /,
     *,
-    warm_up: Callable[[Problem], None] | None = None,
+    warm_up: Callable[..., None] | None = None,
     is_constructive: bool = False,
     argument: str | None = None,
 ) -> Solver | Callable[[SolverFunction], Solver]:
@@ -397,7 +399,8 @@ def solver(
 
     Args:
         improve: ``improve(search, **options)``.
-        warm_up: compiles what the solver calls on a problem; without it the judge's kernels alone are compiled first.
+        warm_up: ``warm_up(problem, **options)`` compiles what the solver calls on a problem, once a process and set of
+            options; without it the judge's kernels alone are compiled first.
         is_constructive: the solver builds its mapping from nothing: the command line gives it no start, so that its
             answer is its own.
         argument: the option that ``NAME:TEXT`` on the command line fills with ``TEXT``.

@@ -101,11 +101,6 @@ class CaptureRequest:
     on_bytes: Callable[[int], None] | None = None
 
 
-def capture_program(reference: ProgramReference, chip: str, compiler: Compiler) -> tuple[Trace, XlaProgram]:
-    """Capture with default settings; also return how the program's parts correspond to the compiler's."""
-    return run_capture(CaptureRequest(reference=reference, chip=chip), compiler)
-
-
 def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaProgram]:
     """Do what ``capture`` does; also return how the program's parts correspond to the compiler's."""
     reference, options = asked.reference, asked.options

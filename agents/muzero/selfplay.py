@@ -1,6 +1,6 @@
 """Playing: many games side by side, one search a move for all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Arrays
 from typing import Any
 
@@ -152,11 +152,18 @@ def reconsider(episode: Episode, search: Search, parameters: Parameters, key: ja
     return np.concatenate(found)[: episode.length]
 
 
-def play(pair: Pair, search: Search, parameters: Parameters, key: jax.Array, num_games: int) -> Iterator[Played]:
-    """Play ``num_games`` games of one program to the end side by side; yield each."""
+def play(
+    pair: Pair,
+    search: Search,
+    parameters: Parameters,
+    key: jax.Array,
+    num_games: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Played]:
+    """Play ``num_games`` games of one program side by side, to the end or as far as ``stop`` lets them; yield each."""
     batch = MallocGameBatch([pair], num_games)
     actions: list[I32] = []
-    while not batch.done.all():
+    while not batch.done.all() and not (actions and stop()):
         key, now = jax.random.split(key)
         actions.append(np.asarray(search(parameters, batch.observations, batch.action_masks, now).action))
         batch.step(actions[-1])

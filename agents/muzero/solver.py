@@ -1,6 +1,6 @@
 """A trained agent as a solver: it plays the program, changes its best game, and decides what focusing left out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -17,14 +17,26 @@ from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.local_search import best_start, refine
 from mallocgame.game.variations import Variations
-from mallocgame.solver import Incumbent, solver
+from mallocgame.mapping import Mapping
+from mallocgame.solver import Incumbent, Problem, solver
+from mallocgame.warm_up import tiny_problem
 
 I64 = npt.NDArray[np.int64]
 PLAY_SHARE = 0.3  # of the limit: whole games; the rest is for local search
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-@solver(argument="run")
+def _compile(_: Problem, *, run: Path | str = PRETRAINED, simulations: int | None = None, games: int = 16) -> None:
+    folder = Path(run)
+    if (folder / "run.json").exists():
+        agent = _Agent(RunFolder(folder), simulations, games, tiny_problem(), 0)
+        rounds = agent.rounds()
+        for _ in (*agent.greedy, *agent.noisy):
+            next(rounds)
+        agent.guide(Variations(agent.game, best_start(agent.game, Mapping())))
+
+
+@solver(argument="run", warm_up=_compile)
 def muzero(search: Incumbent, *, run: Path | str = PRETRAINED, simulations: int | None = None, games: int = 16) -> None:
     """Play with the network of a run (by default the one that ships with the package), then change the best game.
 
@@ -61,14 +73,14 @@ class _Agent:
         self.greedy = [make_search(model, num_simulations=count, explore=False) for count in counts]
         self.noisy = [make_search(model, num_simulations=count, explore=True) for count in counts]
 
-    def rounds(self) -> Iterator[list[Played]]:
+    def rounds(self, stop: Callable[[], bool] = lambda: False) -> Iterator[list[Played]]:
         """Yield one greedy game of each number of simulations, and then noisy ones without end, in turn."""
         for search in self.greedy:
-            yield list(play(self.pair, search, self.parameters, self.key, 1))
+            yield list(play(self.pair, search, self.parameters, self.key, 1, stop))
         while True:
             for search in self.noisy:
                 self.key, now = jax.random.split(self.key)
-                yield list(play(self.pair, search, self.parameters, now, self.games))
+                yield list(play(self.pair, search, self.parameters, now, self.games, stop))
 
     def guide(self, variations: Variations) -> None:
         """Say what the agent would rather have played in the current game."""
@@ -80,11 +92,12 @@ def _play(search: Incumbent, agent: _Agent) -> I64:
     """Play whole games for ``PLAY_SHARE`` of the limit; return the best one's actions (or the start's)."""
     best = best_start(agent.game, search.mapping)
     best_seconds, _ = rules.decode(agent.game, best)
-    for number, round_ in enumerate(agent.rounds(), start=1):
+    for number, round_ in enumerate(agent.rounds(search.out_of_time), start=1):
         for actions, mapping, seconds in round_:
             search.count(len(actions))
             if seconds < best_seconds:
-                best_seconds, best = seconds, actions.astype(np.int64)
+                best_seconds, best = seconds, np.zeros_like(best)
+                best[: len(actions)] = actions  # a game that ended early leaves the rest in layer 0
                 search.offer(mapping)
         if search.out_of_time() or search.spent_share * (number + 1) / number > PLAY_SHARE:
             break

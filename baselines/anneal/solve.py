@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ HOT = ((3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0))  # chains: from
 COOL = ((4e-4, 4e-6, 0.6), (1e-4, 1e-6, 1.0))  # temperatures are shares of the time with everything in layer 0
 
 
-def _compile(_: Problem) -> None:
+def _compile(_: Problem, **_options: Any) -> None:
     _anneal(Incumbent(tiny_problem(), Limits(steps=1)), HOT)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ MANY = 800  # decisions above which the plan leaves the least tensors in layer 0
 LEAST = 0.002  # of all bytes: what those tensors move together
 
 
-def compile_planning(_: Problem) -> None:
+def compile_planning(_: Problem, **_options: Any) -> None:
     """Compile what planning calls, and have a child for the native solvers ready."""
     native.start()
     search = Incumbent(tiny_problem(), Limits(seconds=30.0))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ class Encoding:
         return len(self.first) - 1
 
 
-def _compile(_: Problem) -> None:
+def _compile(_: Problem, **_options: Any) -> None:
     problem = encode(*tiny_problem())
     evolve_island(problem, None, np.random.default_rng(0), lambda: False, actions_of(problem.game, Mapping()))
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +108,7 @@ class Gorp:
             self.best, self.best_seconds = batch.to_mapping(row), batch.seconds(row)
 
 
-def _compile(_: Problem) -> None:
+def _compile(_: Problem, **_options: Any) -> None:
     Gorp(*tiny_problem(), rollouts=1).play()
 
 
