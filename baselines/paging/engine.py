@@ -173,6 +173,23 @@ def simulate(
     return [one.result() for one in running]
 
 
+def usable_hits(trace: PageTrace, events: I32) -> U8:
+    """Return uint8[n], 1 where a recorded event is a usable hit; every hit is one without prompts."""
+    hits: U8 = (events == HIT).astype(np.uint8)
+    if trace.prompts is not None:
+        _run_of_hits(hits, trace.prompts.starts)
+    return hits
+
+
+@jit
+def _run_of_hits(hits: U8, starts: I64) -> None:
+    for prompt in range(starts.size - 1):
+        lasting = True
+        for i in range(starts[prompt], starts[prompt + 1]):
+            lasting = lasting and hits[i] == 1
+            hits[i] = 1 if lasting else 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """A whole run: int32[n] events, uint8[n] hits, and uint8[num_pages] what was cached at the end."""

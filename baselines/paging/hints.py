@@ -9,13 +9,19 @@ from mallocgame.baselines.paging.bits import as_bits, discard_bits, exact_bits, 
 from mallocgame.baselines.paging.closure import best_closure, close_bits, with_prompts
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
 from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from mallocgame.baselines.paging.predict.drift import watched_bits
 from mallocgame.baselines.paging.predict.learned import learned_bits, train_requests
 from mallocgame.baselines.paging.predict.online import online_bits
+from mallocgame.baselines.paging.predict.predictor import Predictor
+from mallocgame.baselines.paging.predict.shadow import shadow_bits
 from mallocgame.baselines.paging.structures import U8
 from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError, TraceError
 
-SOURCES = ("lfd", "learned", "online", "popu", "pleco", "zeros", "ones", "teacher:POLICY", "file:PATH")
+SOURCES = (
+    "lfd", "watched", "learned", "online", "model:FILE", "shadow:POLICY", "popu", "pleco", "zeros", "ones",
+    "teacher:POLICY", "file:PATH",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,12 @@ class HintSource:
             return exact_bits(trace, num_frames, hint)
         if kind == "learned":
             return learned_bits(trace, num_frames, hint, train_share=self.train_share).bits
+        if kind == "watched":
+            return watched_bits(trace, num_frames).bits
+        if kind == "model" and argument:
+            return Predictor.load(argument).bits(trace)
+        if kind == "shadow":
+            return shadow_bits(trace, num_frames, argument)
         if kind == "online":
             return online_bits(trace, num_frames)
         if kind in ("popu", "pleco"):
