@@ -43,6 +43,7 @@ from mallocgame.baselines.paging.readers import (
 from mallocgame.baselines.paging.selection import Choice, choose_one_bit
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
 from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, PROMPT, Row, flip_study, parse_sizes, study
+from mallocgame.baselines.paging.tiers import Tier, TiersResult, simulate_tiers
 from mallocgame.baselines.paging.trace import Context, PageTrace, Prompts, from_chunks, from_ids, from_keys, next_use
 
 __all__ = [
@@ -70,6 +71,8 @@ __all__ = [
     "Result",
     "Row",
     "SizedResult",
+    "Tier",
+    "TiersResult",
     "TiledProgram",
     "WatchedBits",
     "as_bits",
@@ -115,6 +118,7 @@ __all__ = [
     "shadow_bits",
     "simulate",
     "simulate_sized",
+    "simulate_tiers",
     "study",
     "threshold_bits",
     "tile_program",
