@@ -42,7 +42,17 @@ from mallocgame.baselines.paging.readers import (
 )
 from mallocgame.baselines.paging.selection import Choice, choose_one_bit
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
-from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, PROMPT, Row, flip_study, parse_sizes, study
+from mallocgame.baselines.paging.study import (
+    ARRIVAL,
+    CLASSICAL,
+    ONE_BIT,
+    PROMPT,
+    Row,
+    flip_study,
+    parse_sizes,
+    point_study,
+    study,
+)
 from mallocgame.baselines.paging.tiers import Tier, TiersResult, simulate_tiers
 from mallocgame.baselines.paging.trace import Context, PageTrace, Prompts, from_chunks, from_ids, from_keys, next_use
 
@@ -101,6 +111,7 @@ __all__ = [
     "parse_sizes",
     "phase_bits",
     "pleco",
+    "point_study",
     "policies",
     "policy_from_name",
     "policy_names",

@@ -213,6 +213,7 @@ def _combined_guarantee(a: Policy, b: Policy, epsilon: float) -> Guarantee | Non
         beta=lambda k: 2.0 * own.beta(k),
         gamma=2.0 * own.gamma,
         robust=None if robust is None else lambda k: 2.0 * robust(k),
+        constant=lambda k: 2.0 * own.constant(k) + k,
     )
 
 

@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one job cost. ``seconds`` is the time inside the policy's own step.
+    """What one job cost. ``seconds`` is the time inside the policy's own step; ``total_faults`` counts from request 0.
 
     ``usable_hits`` counts the hits on blocks whose whole prefix was resident when their prompt came, ``saved_tokens``
     the tokens in them; both are None for a trace without prompts, where every hit is of use.
@@ -55,6 +55,7 @@ class Result:
     num_requests: int
     faults: int
     seconds: float
+    total_faults: int
     usable_hits: int | None = None
     saved_tokens: int | None = None
 
@@ -111,7 +112,7 @@ class _Running:
         self.state = job.policy.start(trace.num_pages, frames, trace.num_requests, job.seed)
         self.events = np.empty(trace.num_requests if keep_events else CHUNK_REQUESTS, np.int32)
         self.keep_events = keep_events
-        self.faults, self.seconds = 0, 0.0
+        self.faults, self.total_faults, self.seconds = 0, 0, 0.0
         self.usable = np.zeros(4, np.int64)
 
     def advance(self, start: int, stop: int) -> None:
@@ -120,6 +121,7 @@ class _Running:
         began = time.perf_counter()
         faults = int(self.job.policy.step(self.state, self.trace.pages[start:stop], hints, start, events))
         self.seconds += time.perf_counter() - began
+        self.total_faults += faults
         if start < self.job.judge_from:
             faults = int(np.sum(events[self.job.judge_from - start :] != HIT))
         self.faults += faults
@@ -136,6 +138,7 @@ class _Running:
             num_requests=max(0, self.trace.num_requests - job.judge_from),
             faults=self.faults,
             seconds=self.seconds,
+            total_faults=self.total_faults,
             usable_hits=None if self.trace.prompts is None else int(self.usable[0]),
             saved_tokens=None if self.trace.prompts is None else int(self.usable[1]),
         )

@@ -31,15 +31,17 @@ class Hint(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarantee:
-    """A proved bound: faults <= alpha * OPT + beta * eta0 + gamma * eta1, in expectation where randomized.
+    """A proved bound: faults <= alpha * OPT + beta * eta0 + gamma * eta1 + constant, in expectation where randomized.
 
-    eta0 counts wrong predicted 0s, eta1 wrong predicted 1s; ``robust`` is a bound over OPT for any predictions.
+    eta0 counts wrong predicted 0s, eta1 wrong predicted 1s; ``robust`` is a bound over OPT for any predictions, to
+    which the constant is added too.
     """
 
     alpha: float
     beta: Callable[[int], float]  # of the cache size k
     gamma: float
     robust: Callable[[int], float] | None = None
+    constant: Callable[[int], float] = lambda k: 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
