@@ -43,7 +43,8 @@ def test_what_libraries_print_never_reaches_standard_output() -> None:
 
 def test_children_end_with_their_parent() -> None:
     script = (
-        "import os, time; from mallocgame.baselines import native; print(native.call(os.getpid, seconds=60), flush=True);"
+        "import os, time; from mallocgame.baselines import native;"
+        "print(native.call(os.getpid, seconds=60), flush=True);"
         "native.call(time.sleep, 60, seconds=60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
