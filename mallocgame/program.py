@@ -23,7 +23,7 @@ __all__ = ["Conditional", "Instruction", "Loop", "Program", "Tensor", "Use", "Us
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-Array = TypeVar("Array", F64, I64, Bool)
+Array = TypeVar("Array", F64, I64, Bool, npt.NDArray[Any])
 
 
 class UseKind(IntEnum):
@@ -239,7 +239,7 @@ def _frozen(array: Array) -> Array:
     return array
 
 
-def _counts(values: Sequence[float]) -> I64 | F64:
+def _counts(values: Sequence[float]) -> npt.NDArray[Any]:
     """Return whole counts as integers, so that sums over them are exact."""
     is_whole = all(float(value).is_integer() for value in values)
     return np.array(values, dtype=np.int64 if is_whole else np.float64)

@@ -70,7 +70,7 @@ class Region(NamedTuple):
     start_step: int
     end_step: int  # exclusive
     kind: str  # "loop", "conditional" or "branch"
-    index: int  # of the loop or conditional in the program
+    number: int  # of the loop or conditional in the program
     branch: int = -1
 
 
@@ -119,7 +119,7 @@ def check_regions(name: str, num_steps: int, loops: Sequence[Loop], conditionals
 def _may_hold(above: Region, region: Region) -> bool:
     """Whether ``region`` may stand directly inside ``above``: a conditional holds its branches, and nothing else."""
     return (above.kind == "conditional") == (region.kind == "branch") and (
-        region.kind != "branch" or above.index == region.index
+        region.kind != "branch" or above.number == region.number
     )
 
 
@@ -153,7 +153,7 @@ class Flow:
             self.parent.append(open_regions[-1] if open_regions else -1)
             self.first_inside.setdefault((self.parent[-1], region.start_step), index)
             open_regions.append(index)
-        self.branch_regions = {(r.index, r.branch): i for i, r in enumerate(self.regions) if r.kind == "branch"}
+        self.branch_regions = {(r.number, r.branch): i for i, r in enumerate(self.regions) if r.kind == "branch"}
 
     def successors(self) -> list[set[int]]:
         """Return, per stretch, those that may follow it; ``END`` where the program may end after it."""
@@ -192,9 +192,9 @@ class Flow:
             return
         what, above = self.regions[region], self.parent[region]
         if what.kind == "branch":
-            yield self.conditionals[what.index].end_step, self.parent[above]
+            yield self.conditionals[what.number].end_step, self.parent[above]
             return
-        if what.kind == "loop" and self.loops[what.index].trip_count > 1:
+        if what.kind == "loop" and self.loops[what.number].trip_count > 1:
             yield what.start_step, region
         yield at, above
 
@@ -203,9 +203,9 @@ class Flow:
         if what.kind != "conditional":
             yield what.start_step, region
             return
-        conditional = self.conditionals[what.index]
+        conditional = self.conditionals[what.number]
         for branch, (start, end, _) in enumerate(conditional.branches()):
             if start < end:
-                yield start, self.branch_regions[what.index, branch]
+                yield start, self.branch_regions[what.number, branch]
             else:
                 yield conditional.end_step, self.parent[region]

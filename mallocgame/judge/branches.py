@@ -104,9 +104,9 @@ class _Walk:
             while open_branches and open_branches[-1][0] <= region.start_step:
                 open_branches.pop()
             if region.kind == "conditional":
-                self.inside.setdefault(open_branches[-1][1] if open_branches else -1, []).append(region.index)
+                self.inside.setdefault(open_branches[-1][1] if open_branches else -1, []).append(region.number)
             else:
-                key = self.keys.setdefault((region.index, region.branch), len(self.keys))
+                key = self.keys.setdefault((region.number, region.branch), len(self.keys))
                 open_branches.append((region.end_step, key))
 
     def boundary(self, at: int, scale: float) -> None:

@@ -107,7 +107,7 @@ class _Walk:
     def _regions(self) -> list[Region]:
         """Return loops that repeat, conditionals and branches; what encloses stands before what is enclosed."""
         found = nested(self.program.loops, self.program.conditionals)
-        return [r for r in found if r.kind != "loop" or self.program.loops[r.index].trip_count > 1]
+        return [r for r in found if r.kind != "loop" or self.program.loops[r.number].trip_count > 1]
 
     def _begin(self) -> None:
         self.found, self.forks = [], {}
@@ -121,13 +121,13 @@ class _Walk:
         for region in regions:
             if region.start_step != boundary:
                 continue
-            if region.kind == "loop" and region.index in self.allowed:
-                self.state.current &= self.allowed[region.index]
+            if region.kind == "loop" and region.number in self.allowed:
+                self.state.current &= self.allowed[region.number]
             elif region.kind == "conditional":
-                self.forks[region.index] = _Fork(self.state.copy())
-                conditional = self.program.conditionals[region.index]
+                self.forks[region.number] = _Fork(self.state.copy())
+                conditional = self.program.conditionals[region.number]
                 if any(start == end for start, end, _ in conditional.branches()):
-                    self.forks[region.index].end(self.state)  # a branch that does nothing
+                    self.forks[region.number].end(self.state)  # a branch that does nothing
 
     def _leave(self, boundary: int, regions: list[Region]) -> bool:
         """Close what ends here, inner regions first; False if a loop's entry state must shrink."""
@@ -135,17 +135,17 @@ class _Walk:
             if region.end_step != boundary:
                 continue
             if region.kind == "loop":
-                if not self._close_loop(region.index, self.program.loops[region.index]):
+                if not self._close_loop(region.number, self.program.loops[region.number]):
                     return False
             elif region.kind == "branch":
                 self._close_branch(region, boundary)
         return True
 
     def _close_branch(self, region: Region, boundary: int) -> None:
-        fork = self.forks[region.index]
+        fork = self.forks[region.number]
         fork.end(self.state)
         assert fork.after is not None
-        is_last = boundary == self.program.conditionals[region.index].end_step
+        is_last = boundary == self.program.conditionals[region.number].end_step
         self.state = fork.after if is_last else fork.entry.copy()
         alive = {i for i in self.residencies if self.mapping.residencies[i].end_step > boundary}
         if not is_last:  # what ended in another branch is not there in the next one

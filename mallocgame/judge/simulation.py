@@ -1,6 +1,7 @@
 """The judge: how long a program takes under a mapping. Bytes are conserved; nothing is free."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from mallocgame.program import Program, Tensor, UseKind
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Counts = npt.NDArray[Any]  # int64; float64 where some are fractions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class Timeline:
     stall_seconds: F64  # float64[T + 1], wait for copies before each step; the last is the wait at the end
     layer_bytes: I64  # int64[T, L], bytes that one execution moves in each layer
     link_busy_seconds: F64  # float64[K]
-    link_bytes: I64 | F64  # [K, 2], bytes copied toward faster and toward slower layers; float64 where expected
+    link_bytes: Counts  # [K, 2], bytes copied toward faster and toward slower layers; float64 where expected
     transfer_finish_seconds: F64  # float64[X], when the program sees each transfer complete
     occupancy_bytes: I64  # int64[T, L], bytes that residencies occupy (layer 0 is not planned, hence 0)
 
@@ -45,7 +47,7 @@ def simulate(program: Program, hierarchy: Hierarchy, mapping: Mapping, *, servin
     num_steps, num_links = program.num_steps, len(hierarchy.links)
     elapsed, idle = np.empty(num_steps), np.empty((num_steps, num_links))
     speeds, link_layer = _speeds(hierarchy)
-    counts = branches.loop_counts(program) if program.conditionals else program.trip_counts
+    counts: Counts = branches.loop_counts(program) if program.conditionals else program.trip_counts
     timeline.instruction_times(program.compute_seconds, counts, layer_bytes, speeds, link_layer, elapsed, idle)
     queue, position, order, work, trips = link_queues(program, hierarchy, mapping)
     table = mapping.transfer_table
@@ -86,7 +88,7 @@ def bytes_by_layer(program: Program, hierarchy: Hierarchy, serving: I64) -> I64:
     return table
 
 
-def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[I64, I64, I64, F64, I64 | F64]:
+def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[I64, I64, I64, F64, Counts]:
     """Return each transfer's queue, place in it, the queues, its work in link seconds, and its trip count.
 
     The work counts loops, not branches: it is what a transfer inside a branch takes if the branch runs.
@@ -134,13 +136,13 @@ def _link_indices(hierarchy: Hierarchy) -> I64:
     return table
 
 
-def _boundary_counts(program: Program, start: I64, end: I64) -> tuple[I64 | F64, F64 | None]:
+def _boundary_counts(program: Program, start: I64, end: I64) -> tuple[Counts, F64 | None]:
     """Return how often each pair of boundaries is passed by loops, and with what probability (None: no branches).
 
     Their product is ``program.boundary_trip_count``.
     """
     whole = all(float(loop.trip_count).is_integer() for loop in program.loops)
-    product: I64 | F64 = np.ones(len(start), dtype=np.int64 if whole else np.float64)
+    product: Counts = np.ones(len(start), dtype=np.int64 if whole else np.float64)
     for loop in program.loops:
         inside = (loop.start_step < start) & (start < loop.end_step) & (loop.start_step < end) & (end < loop.end_step)
         product[inside] *= int(loop.trip_count) if whole else loop.trip_count
@@ -192,7 +194,7 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
     return max(fastest, compulsory / fastest_home)
 
 
-def _compulsory_bytes(tensor: Tensor, kinds: I64, moved: I64 | F64, weights: F64 | None, span: slice) -> float:
+def _compulsory_bytes(tensor: Tensor, kinds: I64, moved: Counts, weights: F64 | None, span: slice) -> float:
     """Return the bytes of layer 0 that a parameter that is read, or an output, costs whatever the mapping.
 
     What runs only sometimes counts as often: on a path that reads it, a parameter costs at least the less of one read

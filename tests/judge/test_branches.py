@@ -127,7 +127,7 @@ def test_a_copy_lies_in_one_branch_or_around_both() -> None:
     program = _program(weight)
     around = [_place(0, 0, 1, 8)]
     assert _rules(program, around, [_copy(0, 0, 0, 7)]) == set()
-    assert _rules(program, around, [_copy(0, 0, 0, 3)]) == {"branch"}
+    assert _rules(program, around, [_copy(0, 0, 0, 3)]) == {"branch", "stale"}
     assert "branch" in _rules(program, [_place(0, 0, 2, 8)], [_copy(0, 0, 1, 5)])
     assert "branch" in _rules(program, [_place(0, 0, 4, 8)], [_copy(0, 0, 3, 6)])  # issued between the branches
     assert "stale" in _rules(program, [_place(0, 0, 2, 8)], [_copy(0, 0, 1, 3)])  # the other branch does not copy

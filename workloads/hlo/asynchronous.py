@@ -32,10 +32,10 @@ def result_index(opcode: str) -> Index:
 
 
 def source_index(opcode: str) -> Index | None:
-    """Return where in a start's result its operands stand; None where they do not."""
-    if opcode in _RESULTS_ONLY or opcode == "recv":
+    """Return where in a start's result its operands stand; None where they do not (also for the opcode of its end)."""
+    if opcode in _RESULTS_ONLY or opcode in ("recv", "recv-done"):
         return None
-    return (1,) if opcode == "copy-start" else (0,)
+    return (1,) if opcode in ("copy-start", "copy-done") else (0,)
 
 
 def forwarded_pairs(instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:
@@ -56,7 +56,7 @@ def forwarded_pairs(instruction: HloInstruction) -> Iterator[tuple[Index, int, I
 
 def _sources(instruction: HloInstruction, where: Index) -> Iterator[tuple[Index, int, Index]]:
     member = _member(instruction.shape, where)
-    if len(instruction.operands) == 1 and not isinstance(member, tuple):
+    if (len(instruction.operands) == 1 or instruction.opcode == "send") and not isinstance(member, tuple):
         yield where, 0, ()
     elif isinstance(member, tuple):
         for number in range(min(len(instruction.operands), len(member))):

@@ -5,6 +5,7 @@ long or short: names may lack ``%``, a computation its signature, and everything
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -47,6 +48,8 @@ _CALLED = re.compile(
 _ELEMENT = re.compile(r"\bindex=(\d{1,9})\b")
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
+_ROW = re.compile(r"(\d{1,9}) (.*)")
+_NUMBERED = re.compile(r"(\w+)=(\d{1,9})\b")
 _OUTPUT_ALIAS = re.compile(r"\{([\d, ]*)\}: \((\d+), \{([\d, ]*)\}")
 
 
@@ -308,22 +311,23 @@ def _donations(header: str) -> tuple[tuple[Index, int, Index], ...]:
 
 
 def _sources(tables: dict[str, list[str]]) -> dict[int, str]:
-    """Return file:line per stack frame."""
-    files: dict[int, str] = {}
+    """Return file:line per stack frame; rows that do not read as such are left out."""
+    files = {number: rest.strip().strip('"') for number, rest in _rows(tables, "FileNames")}
     places: dict[int, tuple[int, str]] = {}
-    frames: dict[int, str] = {}
-    for row in tables.get("FileNames", ()):
-        number, _, rest = row.partition(" ")
-        files[int(number)] = rest.strip().strip('"')
-    for row in tables.get("FileLocations", ()):
-        number, _, rest = row.partition(" ")
-        values = dict(re.findall(r"(\w+)=(\d+)", rest))
+    for number, rest in _rows(tables, "FileLocations"):
+        values = dict(_NUMBERED.findall(rest))
         if "file_name_id" in values:
-            places[int(number)] = (int(values["file_name_id"]), values.get("line", "0"))
-    for row in tables.get("StackFrames", ()):
-        number, _, rest = row.partition(" ")
-        values = dict(re.findall(r"(\w+)=(\d+)", rest))
-        if int(values.get("file_location_id", 0)) in places:
-            file, at = places[int(values["file_location_id"])]
-            frames[int(number)] = f"{files.get(file, '')}:{at}"
+            places[number] = (int(values["file_name_id"]), values.get("line", "0"))
+    frames: dict[int, str] = {}
+    for number, rest in _rows(tables, "StackFrames"):
+        file, at = places.get(int(dict(_NUMBERED.findall(rest)).get("file_location_id", 0)), (0, ""))
+        if at:
+            frames[number] = f"{files.get(file, '')}:{at}"
     return frames
+
+
+def _rows(tables: dict[str, list[str]], name: str) -> Iterator[tuple[int, str]]:
+    for row in tables.get(name, ()):
+        match = _ROW.match(row)
+        if match:
+            yield int(match[1]), match[2]

@@ -219,7 +219,7 @@ class _Finding:
 
     def _held_until(self, step: int, instruction: HloInstruction) -> None:
         """The end of an asynchronous pair: until here its operands are read."""
-        where = asynchronous.source_index(instruction.opcode.replace("-done", "-start"))
+        where = asynchronous.source_index(instruction.opcode)
         if instruction.opcode.endswith("-update") or where is None or not instruction.operands:
             return
         start = self.module.computations[self.aliases.computation_of[instruction.name]].instructions[
@@ -272,7 +272,8 @@ class _Finding:
             if i.opcode == "parameter"
             for index, _ in leaves(i.shape)
         }
-        tensors, number = [], {}
+        tensors: list[Tensor] = []
+        number: dict[Place, int] = {}
         for root, group in self.groups.items():
             uses, is_parameter = _settled(group, root in parameters)
             if not uses and not is_parameter:

@@ -84,9 +84,9 @@ class _Unsharing:
         for callee in scheduled_computations(instruction):
             if callee in self.made or callee in seen:
                 number = 2
-                while f"{callee}~{number}" in self.made:
+                while {f"{callee}.{number}"} & (self.made.keys() | self.module.computations.keys()):
                     number += 1
-                copy = f"{callee}~{number}"
+                copy = f"{callee}.{number}"
                 self.copies.setdefault(callee, []).append(copy)
                 attributes = _renamed(attributes, callee, copy)
             else:
