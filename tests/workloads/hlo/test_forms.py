@@ -28,7 +28,8 @@ LONG = """HloModule scaled, is_scheduled=true, entry_computation_layout={(f32[16
 ENTRY %main (p: f32[16,16], q: f32[16,16]) -> f32[16,16] {
   %p = f32[16,16]{1,0} parameter(0)
   %q = f32[16,16]{1,0} parameter(1)
-  %f = f32[16,16]{1,0} fusion(%p, /*index=1*/%q), kind=kLoop, calls=%fused, metadata={op_name="a } b" source_file="m.py" source_line=3}
+  %f = f32[16,16]{1,0} fusion(%p, /*index=1*/%q), kind=kLoop, calls=%fused, metadata={op_name="a } b"
+    source_file="m.py" source_line=3}
   ROOT %d = f32[16,16]{1,0} dot(%f, %q), lhs_contracting_dims={1}, rhs_contracting_dims={0}
 }
 """
@@ -193,7 +194,8 @@ LOOPING = """
 """
 STEP = """
 more { s = (f32[8]) parameter(0) ROOT g = pred[] custom-call(s), custom_call_target="f" }
-step { s = (f32[8]) parameter(0) e = f32[8] get-tuple-element(s), index=0 n = f32[8] negate(e) ROOT r = (f32[8]) tuple(n) }
+step { s = (f32[8]) parameter(0) e = f32[8] get-tuple-element(s), index=0
+  n = f32[8] negate(e) ROOT r = (f32[8]) tuple(n) }
 """
 
 
@@ -241,7 +243,7 @@ fused {
 
 
 def test_constants_are_read_from_memory() -> None:
-    entry = "  k = f32[64] constant({...})\n  s = f32[] constant(1)\n  x = f32[64] parameter(0)\n  ROOT y = f32[64] add(x, k)"
+    entry = "k = f32[64] constant({...}) s = f32[] constant(1) x = f32[64] parameter(0) ROOT y = f32[64] add(x, k)"
     program = _read(entry)
     assert _uses(program, "k") == [("y", "READ", 256)]
     assert _tensor(program, "k").is_parameter
