@@ -252,11 +252,3 @@ def assemble(program: Program, chosen: list[tuple[Candidate, int, int, int]]) ->
                 )
             )
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
-
-
-def boundary_contexts(program: Program) -> I64:
-    """Return int64[T + 1], a number per boundary that is the same iff the same loops contain it."""
-    numbers: dict[tuple[bool, ...], int] = {}
-    loops = [loop for loop in program.loops if loop.trip_count > 1]
-    keys = [tuple(loop.contains_boundary(b) for loop in loops) for b in range(program.num_steps + 1)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.anneal import kernel
-from mallocgame.baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
+from mallocgame.baselines.anneal.candidates import Candidate, assemble, candidates
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import home_seconds
@@ -133,7 +133,6 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
     speed = np.array([x.bytes_per_second for x in hierarchy.links])
     latency = np.array([x.latency_seconds for x in hierarchy.links])
     shared = [-1 if x.shared_layer is None else x.shared_layer for x in hierarchy.links]
-    context = boundary_contexts(program)
     trips = [program.boundary_trip_count(b, b) for b in range(program.num_steps + 1)]
     uses = program.uses
     return kernel.Tables(
@@ -145,7 +144,7 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
         use_bytes=np.array(uses.bytes),
         compute=np.array(program.compute_seconds),
         trips=np.array(program.trip_counts),
-        context=context,
+        context=np.array(program.loop_context),
         context_trips=np.array(trips, dtype=np.int64),
         layer_speed=np.array([layer.bytes_per_second for layer in layers]),
         capacity=capacity,
