@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.game.rules.state import DECISIONS, Rules, state_views
+from mallocgame.game.rules.state import Rules, State
 from mallocgame.game.rules.step import do_step, play
-from mallocgame.jit import jit, kernel
+from mallocgame.jit import jit, part
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Walk(NamedTuple):
     floats: F64
 
 
-@kernel
+@part
 def uniform(random: U64) -> float:
     """Return a number in [0, 1)."""
     random[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -59,7 +59,7 @@ def uniform(random: U64) -> float:
     return np.float64((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@kernel
+@part
 def below(random: U64, count: int) -> int:
     """Return an integer in [0, count)."""
     return int(uniform(random) * count)
@@ -84,7 +84,7 @@ def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) 
         walk.taken[:] = walk.wanted
         walk.ints[:] = walk.marks[mark]
         walk.floats[:] = walk.mark_floats[mark]
-        state = state_views(rules.dims, walk.ints, walk.floats)
+        state = State(rules.layout, walk.ints, walk.floats)
         seconds = play(rules, state, walk.wanted, walk.taken, walk.trial, walk.limits)
         moves += state.turn[0] - mark * stride
         loss = seconds / walk.seconds[1] - 1.0
@@ -99,7 +99,7 @@ def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) 
     return moves
 
 
-@kernel
+@part
 def differing(one: I64, other: I64) -> tuple[int, int]:
     """Return the first and the last index where two arrays differ, -1 where they do not."""
     begin, end = -1, -1
@@ -110,7 +110,7 @@ def differing(one: I64, other: I64) -> tuple[int, int]:
     return begin, end
 
 
-@jit
+@part
 def reach(rules: Rules, walk: Walk, mark: int, stride: int) -> int:
     """See that the mark ``mark`` is known; return how many decisions that took."""
     moves = 0
@@ -118,15 +118,15 @@ def reach(rules: Rules, walk: Walk, mark: int, stride: int) -> int:
         before = walk.known[0] - 1
         walk.marks[before + 1] = walk.marks[before]
         walk.mark_floats[before + 1] = walk.mark_floats[before]
-        state = state_views(rules.dims, walk.marks[before + 1], walk.mark_floats[before + 1])
-        for i in range(before * stride, min((before + 1) * stride, rules.dims[DECISIONS])):
+        state = State(rules.layout, walk.marks[before + 1], walk.mark_floats[before + 1])
+        for i in range(before * stride, min((before + 1) * stride, rules.num_decisions)):
             do_step(rules, state, walk.current[i])
             moves += 1
         walk.known[0] += 1
     return moves
 
 
-@kernel
+@part
 def change(walk: Walk) -> None:
     """Change a few of the wanted actions, most likely where there is doubt, often several near each other."""
     random, wanted = walk.random, walk.wanted
@@ -151,7 +151,7 @@ def change(walk: Walk) -> None:
         at = min(max(at + below(random, 2 * AROUND + 1) - AROUND, 0), length - 1)
 
 
-@kernel
+@part
 def swap(walk: Walk, at: int) -> None:
     """Leave one tensor that is used about now in layer 0, and let some others of those stay in fast memory."""
     random, wanted, fastest = walk.random, walk.wanted, walk.cumulated.shape[1] - 1
@@ -177,7 +177,7 @@ def swap(walk: Walk, at: int) -> None:
                 wanted[walk.uses[i]] = fastest
 
 
-@kernel
+@part
 def nth(wanted: I64, begin: int, end: int, inside: bool, rank: int) -> int:
     """Return the decision of that rank among those, from ``begin`` on, that stay in fast memory (or do not)."""
     for i in range(begin, end):
