@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mallocgame.game.rules.state import Rules, State
 from mallocgame.game.rules.step import do_step, play
-from mallocgame.jit import jit, part
+from mallocgame.jit import kernel, part
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -65,12 +65,19 @@ def below(random: U64, count: int) -> int:
     return int(uniform(random) * count)
 
 
-@jit
+@part
+def copy_to(target: I64 | F64, source: I64 | F64) -> None:
+    """Copy an array. (Numba's own ``[:] =`` compiles the text of errors too, for seconds.)"""
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@kernel
 def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) -> int:
     """Play ``count`` changed games; return how many decisions that took."""
     moves = 0
     for _ in range(count):
-        walk.wanted[:] = walk.current
+        copy_to(walk.wanted, walk.current)
         change(walk)
         begin, end = differing(walk.wanted, walk.current)
         if begin < 0:
@@ -78,24 +85,24 @@ def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) 
         mark = begin // stride
         moves += reach(rules, walk, mark, stride)
         slack = (SLACK + 10.0 * temperature) * walk.seconds[1]
-        walk.trial[:] = walk.totals
-        walk.limits[:] = walk.totals + slack
-        walk.limits[: end + SETTLED] = np.inf
-        walk.taken[:] = walk.wanted
-        walk.ints[:] = walk.marks[mark]
-        walk.floats[:] = walk.mark_floats[mark]
+        copy_to(walk.trial, walk.totals)
+        for i in range(walk.totals.shape[0]):
+            walk.limits[i] = walk.totals[i] + slack if i >= end + SETTLED else np.inf
+        copy_to(walk.taken, walk.wanted)
+        copy_to(walk.ints, walk.marks[mark])
+        copy_to(walk.floats, walk.mark_floats[mark])
         state = State(rules.layout, walk.ints, walk.floats)
         seconds = play(rules, state, walk.wanted, walk.taken, walk.trial, walk.limits)
         moves += state.turn[0] - mark * stride
         loss = seconds / walk.seconds[1] - 1.0
         if loss <= 0.0 or (temperature > 0.0 and uniform(walk.random) < np.exp(-loss / temperature)):
-            walk.current[:] = walk.taken
-            walk.totals[:] = walk.trial
+            copy_to(walk.current, walk.taken)
+            copy_to(walk.totals, walk.trial)
             walk.seconds[1] = seconds
             walk.known[0] = min(walk.known[0], mark + 1)
             if seconds <= walk.seconds[0]:
                 walk.seconds[0] = seconds
-                walk.best[:] = walk.taken
+                copy_to(walk.best, walk.taken)
     return moves
 
 
@@ -116,8 +123,8 @@ def reach(rules: Rules, walk: Walk, mark: int, stride: int) -> int:
     moves = 0
     while walk.known[0] <= mark:
         before = walk.known[0] - 1
-        walk.marks[before + 1] = walk.marks[before]
-        walk.mark_floats[before + 1] = walk.mark_floats[before]
+        copy_to(walk.marks[before + 1], walk.marks[before])
+        copy_to(walk.mark_floats[before + 1], walk.mark_floats[before])
         state = State(rules.layout, walk.marks[before + 1], walk.mark_floats[before + 1])
         for i in range(before * stride, min((before + 1) * stride, rules.num_decisions)):
             do_step(rules, state, walk.current[i])
