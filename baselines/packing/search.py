@@ -12,25 +12,40 @@ Three things are ours:
   nothing else, and a state that failed for one order of placement fails for every other;
 * *twins* (same sections, size and alignment) are placed in one order only.
 
-All kernels of the search live in this one module because Numba's cache looks only at the file that holds the function.
+The state and its pairs of do and undo are in ``state.py``.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from mallocgame.baselines.packing.problem import I64
+from mallocgame.baselines.packing.state import (
+    ARENA,
+    COUNT,
+    FAR,
+    PART,
+    PARTS,
+    PENDING,
+    TRAIL,
+    U64,
+    Bounds,
+    Frames,
+    Instance,
+    Packing,
+    empty_bounds,
+    empty_frames,
+    empty_packing,
+    put,
+    raise_least,
+    round_up,
+    take_back,
+)
 from mallocgame.jit import jit, kernel
 
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
-U64 = npt.NDArray[np.uint64]
+__all__ = ["INFEASIBLE", "LIMIT", "SOLVED", "STOPPED", "Instance", "Memo", "search"]
 
 SOLVED, INFEASIBLE, LIMIT, STOPPED = 1, 2, 3, 4
-_FAR = np.int64(1) << np.int64(62)
-_TRAIL, _ARENA, _PENDING, _PARTS = 0, 1, 2, 3  # of Packing.tops
-_PART, _COUNT = 0, 1  # of Bounds.known
 _BEGIN, _END, _LOW, _HIGH, _PARENT, _NEXT, _NUMBER = 0, 1, 2, 3, 4, 5, 6  # columns of the parts that wait
 
 
@@ -46,60 +61,6 @@ class Memo:
         return cls(keys=np.zeros((1 << num_bits, 2), np.uint64))
 
 
-class Instance(NamedTuple):
-    """n buffers in rank order, their sections, and how to search; sizes and offsets in units."""
-
-    first: I64  # [n], first section of each buffer
-    last: I64  # [n], one past its last section
-    size: I64  # [n], > 0
-    alignment: I64  # [n], >= 1
-    fixed: I64  # [n], the offset a buffer must have, or -1
-    max_offset: I64  # [n], the greatest offset allowed
-    label: I64  # [n], >= 0, its name in the failed-state table: equal for twins, independent of the order
-    twin: I64  # [n], the twin of next lower rank, or -1
-    pointers: I64  # [n + 1], as ``overlap_lists`` returns
-    neighbours: I32  # as ``overlap_lists`` returns
-    num_sections: int
-    capacity: int  # units that a section can hold
-    by_load: bool  # rank a part's buffers first by the greatest rest of their sections when it was split off
-    deep: bool  # apply the section bound to the whole part at each node, not only to the placed buffer's sections
-
-
-class Packing(NamedTuple):
-    """The partial packing; whatever changes in it is undone by its pair."""
-
-    offsets: I64  # [n]
-    least: I64  # [n], least offset of each buffer given what is placed
-    placed: npt.NDArray[np.bool_]  # [n]
-    rest: I64  # [sections], size still to be placed
-    cuts: I64  # [sections], unplaced buffers crossing from section s to s + 1
-    tops: I64  # [4]: how much of the trail, the arena and the waiting parts is in use; parts made so far
-
-
-class Frames(NamedTuple):
-    """One row for each placed buffer, and one for the node being tried; depth d is row d."""
-
-    members: I64  # [., 2], range of the arena that holds the part's buffers
-    sections: I64  # [., 2]
-    candidates: I64  # [., 2], range of the candidates
-    position: I64  # [.], the candidate to try next
-    parent: I64  # [.], where to go when this node is exhausted
-    pending: I64  # [.], the part that comes after this one, or -1
-    part: I64  # [.], number of the part
-    placed: I64  # [.], the buffer that the node has placed, or -1
-    marks: I64  # [., 3], ``tops`` before it placed anything
-    key: U64  # [., 2], of the state
-
-
-class Bounds(NamedTuple):
-    """Scratch of the section bound over a whole part."""
-
-    bound: I64  # [n], a lower bound on each unplaced buffer's offset; -1: placed
-    above: I64  # [sections], size that must lie above the bound looked at
-    waiting: I64  # [n], the part's buffers, highest bound first as of the last look
-    known: I64  # [2]: the part that ``waiting`` is of, and its number of buffers
-
-
 @kernel
 def _mix(label: int, offset: int, salt: int) -> np.uint64:
     word = np.uint64(label) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(offset) * np.uint64(0xC2B2AE3D27D4EB4F)
@@ -110,11 +71,6 @@ def _mix(label: int, offset: int, salt: int) -> np.uint64:
     word *= np.uint64(0x94D049BB133111EB)
     word ^= word >> np.uint64(31)
     return word
-
-
-@kernel
-def _round_up(offset: int, alignment: int) -> int:
-    return offset if alignment == 1 else (offset + alignment - 1) // alignment * alignment
 
 
 @kernel
@@ -141,76 +97,6 @@ def _sort_by_load(x: Instance, p: Packing, arena: I64, begin: int, end: int, loa
         gap //= 3
 
 
-# Do and undo
-
-
-@kernel
-def _put(x: Instance, p: Packing, i: int, offset: int) -> bool:
-    """Place buffer i; return whether its sections still hold what is to be placed above it. ``_lift`` undoes it."""
-    p.placed[i] = True
-    p.offsets[i] = offset
-    top = offset + x.size[i]
-    viable = True
-    for s in range(x.first[i], x.last[i]):
-        p.rest[s] -= x.size[i]
-        if s + 1 < x.last[i]:
-            p.cuts[s] -= 1
-        if p.rest[s] > 0 and top + p.rest[s] > x.capacity:
-            viable = False
-    return viable
-
-
-@kernel
-def _lift(x: Instance, p: Packing, i: int) -> None:
-    p.placed[i] = False
-    for s in range(x.first[i], x.last[i]):
-        p.rest[s] += x.size[i]
-        if s + 1 < x.last[i]:
-            p.cuts[s] += 1
-
-
-@kernel
-def _raise(x: Instance, p: Packing, trail: I64, i: int) -> bool:
-    """Raise the least offsets of what is live with the placed buffer i; return whether all still fit.
-
-    ``_lower`` undoes it, by the trail.
-    """
-    top = p.offsets[i] + x.size[i]
-    at = p.tops[_TRAIL]
-    viable = True
-    for m in range(x.pointers[i], x.pointers[i + 1]):
-        j = np.int64(x.neighbours[m])
-        if p.placed[j] or p.least[j] >= top:
-            continue
-        trail[at, 0], trail[at, 1] = j, p.least[j]
-        at += 1
-        least = _round_up(top, x.alignment[j])
-        p.least[j] = least
-        if least > x.max_offset[j] or (x.fixed[j] >= 0 and least > x.fixed[j]):
-            viable = False
-            break
-    p.tops[_TRAIL] = at
-    return viable
-
-
-@kernel
-def _lower(p: Packing, trail: I64, mark: int) -> None:
-    at = p.tops[_TRAIL]
-    while at > mark:
-        at -= 1
-        p.least[trail[at, 0]] = trail[at, 1]
-    p.tops[_TRAIL] = at
-
-
-@kernel
-def _take_back(x: Instance, p: Packing, f: Frames, trail: I64, depth: int) -> None:
-    """Undo all that the node at ``depth`` did: what it placed, raised, and split off."""
-    _lower(p, trail, f.marks[depth, _TRAIL])
-    _lift(x, p, f.placed[depth])
-    p.tops[_ARENA], p.tops[_PENDING] = f.marks[depth, _ARENA], f.marks[depth, _PENDING]
-    f.placed[depth] = -1
-
-
 # Entering a node
 
 
@@ -218,7 +104,7 @@ def _take_back(x: Instance, p: Packing, f: Frames, trail: I64, depth: int) -> No
 def _measure(x: Instance, p: Packing, f: Frames, arena: I64, depth: int) -> tuple[int, int, np.uint64, np.uint64]:
     """Return (number of the part's unplaced buffers, least end any of them can have, key of the state)."""
     key_a, key_b = np.uint64(1), np.uint64(2)
-    ceiling = int(_FAR)
+    ceiling = int(FAR)
     unplaced = 0
     for m in range(f.members[depth, 0], f.members[depth, 1]):
         i = arena[m]
@@ -253,7 +139,7 @@ def _list_candidates(
     unplaced, below which the next must begin.
     """
     last_offset, last_rank, ceiling = floor
-    highest = _FAR
+    highest = FAR
     for s in range(f.sections[depth, 0], f.sections[depth, 1]):
         if p.rest[s] > 0:
             highest = min(highest, x.capacity - p.rest[s])
@@ -295,14 +181,14 @@ def _bound_members(x: Instance, p: Packing, b: Bounds, arena: I64, members: tupl
         if bound < offset or (bound == offset and m < rank):
             if x.fixed[j] >= 0:
                 return False
-            bound = _FAR
+            bound = FAR
             for q in range(x.pointers[j], x.pointers[j + 1]):
                 k = np.int64(x.neighbours[q])
                 if not p.placed[k]:
                     bound = min(bound, max(p.least[k], offset) + x.size[k])
-            if bound == _FAR:
+            if bound == FAR:
                 return False
-            bound = _round_up(bound, x.alignment[j])
+            bound = round_up(bound, x.alignment[j])
             if bound > x.max_offset[j]:
                 return False
         b.bound[j] = bound
@@ -312,7 +198,7 @@ def _bound_members(x: Instance, p: Packing, b: Bounds, arena: I64, members: tupl
 @kernel
 def _sections_hold(x: Instance, b: Bounds, low: int, high: int) -> bool:
     """Tell whether what must lie above each bound fits there, in every section, from the highest bound down."""
-    count = b.known[_COUNT]
+    count = b.known[COUNT]
     for a in range(1, count):
         j = b.waiting[a]
         bound = b.bound[j]
@@ -340,8 +226,8 @@ def _sections_hold(x: Instance, b: Bounds, low: int, high: int) -> bool:
 def _part_holds(x: Instance, p: Packing, f: Frames, b: Bounds, arena: I64, depth: int, rank: int) -> bool:
     """Apply both bounds to the part of the node at ``depth``."""
     begin, end = f.members[depth, 0], f.members[depth, 1]
-    if f.part[depth] != b.known[_PART]:
-        b.known[_PART], b.known[_COUNT] = f.part[depth], end - begin
+    if f.part[depth] != b.known[PART]:
+        b.known[PART], b.known[COUNT] = f.part[depth], end - begin
         for m in range(end - begin):
             b.waiting[m] = arena[begin + m]
     if not _bound_members(x, p, b, arena, (begin, end), rank):
@@ -376,7 +262,7 @@ def _go_down(f: Frames, depth: int) -> None:
 def _split(x: Instance, p: Packing, f: Frames, arena: I64, pending: I64, load: I64, depth: int) -> None:
     """Let the parts that the buffer placed at ``depth`` separates wait, and the next node take one of them.
 
-    ``_take_back`` undoes it by the tops of the arena and of the waiting parts.
+    ``take_back`` undoes it by the tops of the arena and of the waiting parts.
     """
     i = f.placed[depth]
     low, high = f.sections[depth, 0], f.sections[depth, 1]
@@ -385,7 +271,7 @@ def _split(x: Instance, p: Packing, f: Frames, arena: I64, pending: I64, load: I
     for s in range(low, high):
         if s + 1 < high and not (x.first[i] <= s < x.last[i] - 1 and p.cuts[s] == 0):
             continue
-        begin = p.tops[_ARENA]
+        begin = p.tops[ARENA]
         end = begin
         for m in range(f.members[depth, 0], f.members[depth, 1]):
             j = arena[m]
@@ -395,13 +281,13 @@ def _split(x: Instance, p: Packing, f: Frames, arena: I64, pending: I64, load: I
         if end > begin:
             if x.by_load:
                 _sort_by_load(x, p, arena, begin, end, load)
-            row = p.tops[_PENDING]
-            p.tops[_PARTS] += 1
+            row = p.tops[PENDING]
+            p.tops[PARTS] += 1
             pending[row, _BEGIN], pending[row, _END] = begin, end
             pending[row, _LOW], pending[row, _HIGH] = start, s + 1
             pending[row, _PARENT], pending[row, _NEXT] = depth, head
-            pending[row, _NUMBER] = p.tops[_PARTS]
-            p.tops[_ARENA], p.tops[_PENDING] = end, row + 1
+            pending[row, _NUMBER] = p.tops[PARTS]
+            p.tops[ARENA], p.tops[PENDING] = end, row + 1
             head = row
         start = s + 1
     child = depth + 1
@@ -412,60 +298,6 @@ def _split(x: Instance, p: Packing, f: Frames, arena: I64, pending: I64, load: I
 
 
 # The search
-
-
-@jit
-def _empty_packing(x: Instance, offsets: I64) -> Packing:
-    n = x.first.size
-    p = Packing(
-        offsets=offsets,
-        least=np.zeros(n, np.int64),
-        placed=np.zeros(n, np.bool_),
-        rest=np.zeros(x.num_sections, np.int64),
-        cuts=np.zeros(x.num_sections, np.int64),
-        tops=np.array([0, n, 0, 0]),
-    )
-    for i in range(n):
-        offsets[i] = -1
-        p.least[i] = max(x.fixed[i], 0)
-        for s in range(x.first[i], x.last[i]):
-            p.rest[s] += x.size[i]
-            if s + 1 < x.last[i]:
-                p.cuts[s] += 1
-    return p
-
-
-@jit
-def _empty_frames(x: Instance) -> Frames:
-    """Return frames whose first row is the whole problem."""
-    n = x.first.size
-    depths = n + 2
-    f = Frames(
-        members=np.zeros((depths, 2), np.int64),
-        sections=np.zeros((depths, 2), np.int64),
-        candidates=np.zeros((depths, 2), np.int64),
-        position=np.zeros(depths, np.int64),
-        parent=np.zeros(depths, np.int64),
-        pending=np.zeros(depths, np.int64),
-        part=np.zeros(depths, np.int64),
-        placed=np.full(depths, -1, np.int64),
-        marks=np.zeros((depths, 3), np.int64),
-        key=np.zeros((depths, 2), np.uint64),
-    )
-    f.members[0, 1], f.sections[0, 1] = n, x.num_sections
-    f.parent[0] = f.pending[0] = -1
-    return f
-
-
-@jit
-def _empty_bounds(x: Instance) -> Bounds:
-    n = x.first.size
-    return Bounds(
-        bound=np.full(n, -1, np.int64),
-        above=np.empty(x.num_sections, np.int64),
-        waiting=np.empty(n, np.int64),
-        known=np.array([-1, 0]),
-    )
 
 
 @jit
@@ -498,7 +330,7 @@ def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> 
     """
     n = x.first.size
     mask = np.uint64(memo.shape[0] - 1)
-    p, f, b = _empty_packing(x, offsets), _empty_frames(x), _empty_bounds(x)
+    p, f, b = empty_packing(x, offsets), empty_frames(x), empty_bounds(x)
     trail = np.empty((16 * n + 64, 2), np.int64)  # rows of (buffer, its least offset before)
     arena = np.empty(n * 4 + 64, np.int64)
     candidates = np.empty(n * 4 + 64, np.int64)
@@ -543,7 +375,7 @@ def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> 
             entering = False
 
         if f.placed[depth] >= 0:
-            _take_back(x, p, f, trail, depth)
+            take_back(x, p, f, trail, depth)
         if f.position[depth] == f.candidates[depth, 1]:  # exhausted
             slot = f.key[depth, 0] & mask
             memo[slot, 0], memo[slot, 1] = f.key[depth, 0], f.key[depth, 1]
@@ -552,7 +384,7 @@ def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> 
             parent = f.parent[depth]
             while depth - 1 > parent:
                 depth -= 1
-                _take_back(x, p, f, trail, depth)
+                take_back(x, p, f, trail, depth)
             depth = parent
             continue
 
@@ -562,19 +394,19 @@ def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> 
         if p.least[i] > x.max_offset[i]:
             continue
         f.placed[depth] = i
-        if not _put(x, p, i, p.least[i]):
+        if not put(x, p, i, p.least[i]):
             continue
-        needed = p.tops[_TRAIL] + x.pointers[i + 1] - x.pointers[i]
+        needed = p.tops[TRAIL] + x.pointers[i + 1] - x.pointers[i]
         if needed > trail.shape[0]:
-            trail = _longer_trail(trail, p.tops[_TRAIL], needed)
-        if not _raise(x, p, trail, i):
+            trail = _longer_trail(trail, p.tops[TRAIL], needed)
+        if not raise_least(x, p, trail, i):
             continue
         if x.deep and not _part_holds(x, p, f, b, arena, depth, rank):
             continue
         if _separates(x, p, i):
-            needed = p.tops[_ARENA] + f.members[depth, 1] - f.members[depth, 0]
+            needed = p.tops[ARENA] + f.members[depth, 1] - f.members[depth, 0]
             if needed > arena.size:
-                arena = _longer(arena, p.tops[_ARENA], needed)
+                arena = _longer(arena, p.tops[ARENA], needed)
             _split(x, p, f, arena, pending, load, depth)
             last_offset, last_rank = 0, -1
         else:
