@@ -167,9 +167,7 @@ def _squeezed(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes
     except (OSError, EOFError, ValueError):
         return _bytes(data, rng)
     if rng.random() < 0.005:
-        return gzip.compress(
-            plain[:1] + bytes(rng.choice((b"0,", b"{},", b"1 ", b"[", b"\n"))) * (24 << 20), 9, mtime=0
-        )
+        return gzip.compress(plain[:1] + bytes(rng.choice((b"0,", b"{},", b"1 ", b"[", b"\n"))) * (8 << 20), 9, mtime=0)
     inner = mutate(plain, (), rng)
     packed = gzip.compress(inner, 1, mtime=0)
     return packed + rng.choice((b"", b"", b"", b"x", packed))

@@ -5,7 +5,7 @@ import io
 import json
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,6 +172,7 @@ def _read_dump(path: Path) -> Any:
 # Packing and paging
 
 PACKING = (
+    b"id,lower,upper,size,gaps,conflicts\na,0,10,8,2-4 6-8,\nb,2,4,8,,a\nc,0,9,4,1-3@0:2,a;b\n",
     b"id,lower,upper,size\na,0,4,8\nb,1,3,16\nc,2,6,8\n",
     b"buffer_id,start,end,size,alignment,offset,hint\n0,0,3,8,8,-1,0\n1,1,2,16,16,32,5\n2,2,5,8,1,,\n",
 )
@@ -193,9 +194,9 @@ def _read_pages(kind: str) -> Callable[[Path], Any]:
 
 
 def _read_sized(path: Path) -> Any:
-    from mallocgame.baselines.paging.readers import read_oracle_sized
+    from mallocgame.baselines.paging.readers import read_sized
 
-    return read_oracle_sized(path)
+    return read_sized(path)
 
 
 def _read_bits(path: Path) -> Any:
@@ -299,32 +300,28 @@ def _npz(arrays: dict[str, Any]) -> bytes:
 
 
 def _runs() -> list[bytes]:
-    from mallocgame.agents.muzero.config import Config
+    return [(_shipped_run() / "run.json").read_bytes()]
 
-    about = {
-        "format": 2,
-        "config": asdict(Config()),
-        "observation_shapes": {"memory": [2, 16, 32], "globals": [5]},
-        "num_actions": 3,
-        "versions": {"jax": "0.10.2"},
-    }
-    return [json.dumps(about, indent=1).encode()]
+
+@cache
+def _shipped_run() -> Path:
+    import mallocgame.agents.muzero
+
+    return Path(mallocgame.agents.muzero.__file__).parent / "pretrained"
 
 
 def _read_run(path: Path) -> Any:
     from mallocgame.agents.muzero.config import Config
     from mallocgame.agents.muzero.run import RunFolder
 
-    def read(folder: Path) -> Any:
-        run = RunFolder(folder)
+    shipped = json.loads(_runs()[0])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "run.json").symlink_to(path.resolve())
+        run = RunFolder(Path(folder))
         run.config()
         run.fine_tuning()
         run.check_network(Config())
-        return run.check({"memory": [2, 16, 32], "globals": [5]}, 3)
-
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "run.json").symlink_to(path.resolve())
-        return read(Path(folder))
+        return run.check(shipped["observation_shapes"], shipped["num_actions"])
 
 
 def _read_toml(path: Path) -> Any:
@@ -341,6 +338,7 @@ def _read_state(path: Path) -> Any:
         return RunFolder(Path(folder)).newest()
 
 
+STATE = b'{"number": 7, "records": {"p": "0.npz"}, "kept": [[0, 0, 5, "p"]], "cursor": 3, "steps": 7}'
 WEIGHTS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, np.float32)}
 
 
@@ -376,11 +374,26 @@ def _read_records(path: Path) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "records").mkdir()
         (Path(folder) / "records" / "0.npz").symlink_to(path.resolve())
-        return RunFolder(Path(folder)).load_records()
+        return RunFolder(Path(folder)).load_records({"records": {"p": "0.npz"}})
 
 
 def _file(name: str) -> Callable[[], list[bytes]]:
     return lambda: [(DATA / name).read_bytes()]
+
+
+def _states() -> list[bytes]:
+    place = {"instruction": "fusion.1", "operand": 0, "index": []}
+    row = {"action": "prefetch", "tensor": 3, "place": place, "step": 7, "start_after": 2}
+    head = {"version": 2, "program": "m:f", "rounds": 3, "judged_seconds": 1e-3, "flags": {"xla_a": True}}
+    return [json.dumps({**head, "overrides": [row]}).encode()]
+
+
+def _read_tuning(path: Path) -> Any:
+    from mallocgame.workloads.compiler_loop.run_folder import RunFolder
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "state.json").symlink_to(path.resolve())
+        return RunFolder(Path(folder), {"program": "m:f"}).load()
 
 
 READERS = {
@@ -392,6 +405,7 @@ READERS = {
         Reader(name="hlo", suffix=".hlo", seeds=lambda: [HLO], read=_read_hlo),
         Reader(name="xla-log", suffix=".log", seeds=_file("lstm-v5e.log"), read=_read_log),
         Reader(name="xla-dump", suffix=".txt", seeds=_file("lstm-v5e.hlo"), read=_read_dump),
+        Reader(name="tuning", suffix=".json", seeds=_states, read=_read_tuning),
         Reader(name="packing", suffix=".csv", seeds=lambda: list(PACKING), read=_read_packing),
         Reader(name="pages-text", suffix=".txt", seeds=lambda: [PAGES_TEXT], read=_read_pages("text")),
         Reader(name="pages-gz", suffix=".txt.gz", seeds=lambda: [gzip.compress(PAGES_TEXT)], read=_read_pages("auto")),
@@ -399,6 +413,8 @@ READERS = {
         Reader(name="pages-oracle", suffix=".bin", seeds=_oracle, read=_read_pages("oracle")),
         Reader(name="pages-sized", suffix=".bin", seeds=_oracle, read=_read_sized),
         Reader(name="pages-mooncake", suffix=".jsonl", seeds=lambda: [PAGES_MOONCAKE], read=_read_pages("mooncake")),
+        Reader(name="pages-arc", suffix=".lis", seeds=lambda: [b"100 3 0 0\n7 1 0 1\n"], read=_read_pages("arc")),
+        Reader(name="pages-lirs", suffix=".trc", seeds=lambda: [b"5\n6\n5\n*\n"], read=_read_pages("lirs")),
         Reader(name="bits", suffix=".txt", seeds=lambda: [b"0 1 1\n0,0,1\n"], read=_read_bits),
         Reader(name="knapsack", suffix=".txt", seeds=lambda: [KNAPSACK], read=_read_knapsack),
         Reader(name="loans", suffix=".txt", seeds=lambda: [LOANS], read=_read_loans),
@@ -414,7 +430,7 @@ READERS = {
         ),
         Reader(name="examples", suffix=".npz", seeds=_examples, read=_read_examples),
         Reader(name="run", suffix=".json", seeds=_runs, read=_read_run),
-        Reader(name="state", suffix=".json", seeds=lambda: [b'{"steps": 7, "episodes": [0, 1]}'], read=_read_state),
+        Reader(name="state", suffix=".json", seeds=lambda: [STATE], read=_read_state),
         Reader(
             name="config",
             suffix=".toml",
