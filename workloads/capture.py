@@ -182,7 +182,9 @@ def trace_from_files(
         reason = "no HLO from before memory-space assignment: dump with xla_dump_to and xla_dump_hlo_pass_re"
         raise TraceError(hlo_folder, None, f"{reason}='plumb-vmem-info|rename-tensor-core-fusion-ops'")
     trace_name = name or f"{Path(log).stem}-{chip}"
-    reading = _Reading.of(read_lines(log), module, chip, trace_name, path=str(log), assumptions=assumptions)
+    reading = _Reading.of(
+        read_lines(log, errors="replace"), module, chip, trace_name, path=str(log), assumptions=assumptions
+    )
     trace = reading.trace({"log": Path(log).name})
     return anonymise(trace) if hide else trace
 

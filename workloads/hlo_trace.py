@@ -65,8 +65,7 @@ def trace_from_hlo(
     peak = PEAK_OPERATIONS.get(hierarchy.name) if operations_per_second is None else operations_per_second
     if peak is None or not 0 < peak < math.inf:
         raise InputError(f"no peak rate known for {hierarchy.name}: give operations per second > 0")
-    module = read_module("
-".join(read_lines(file)), file)
+    module = read_module("\n".join(read_lines(file)), file)
     if not module.is_scheduled:
         raise TraceError(file, 1, "the module is not scheduled (no is_scheduled=true): dump it after optimizations")
     reading = Reading(module, hierarchy, peak, expectations=expectations, path=file)

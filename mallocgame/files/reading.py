@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, BinaryIO, NoReturn, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Literal, NoReturn, ParamSpec, TypeVar
 
 from mallocgame.errors import InputError, TraceError, printable
 from mallocgame.files.kinds import StrPath, kind_of, refuse
@@ -70,19 +70,22 @@ def read_text(path: StrPath, *, max_bytes: int = MAX_BYTES) -> str:
         raise TraceError(path, data[: error.start].count(b"\n") + 1, "not UTF-8 text") from None
 
 
-def read_lines(path: StrPath) -> Iterator[str]:
-    """Yield the lines of a regular file of text of any size, without their ends, whatever bytes it holds.
+def read_lines(path: StrPath, *, errors: Literal["strict", "replace"] = "strict") -> Iterator[str]:
+    """Yield the lines of a regular file of text of any size, without their ends.
 
     What is neither printable nor a tab comes as an escape: the names in a log or a dump reach a terminal some day.
 
     Raises:
-        TraceError: as ``open_input``.
+        TraceError: as ``open_input``, or not UTF-8 (with errors "strict").
     """
-    text = io.TextIOWrapper(open_input(path), encoding="utf-8", errors="replace")
+    text = io.TextIOWrapper(open_input(path), encoding="utf-8", errors=errors)
     with text as lines, refusing_damage(path, "text"):
-        for line in lines:
-            plain = line.rstrip("\n")
-            yield plain if plain.replace("\t", "").isprintable() else printable(plain)
+        try:
+            for line in lines:
+                plain = line.rstrip("\n")
+                yield plain if plain.replace("\t", "").isprintable() else printable(plain)
+        except UnicodeDecodeError:
+            raise TraceError(path, None, "not UTF-8 text") from None
 
 
 def read_json(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:

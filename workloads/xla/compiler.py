@@ -318,7 +318,7 @@ def newest_module(dump: str | os.PathLike[str]) -> str:
     if not found:
         return ""
     paths = max(found.values(), key=lambda group: group[-1].stat().st_size)
-    return "\n".join(read_lines(paths[-1]))
+    return "\n".join(read_lines(paths[-1], errors="replace"))
 
 
 def _after_codegen(dump: Path) -> str:
