@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -146,9 +147,11 @@ ENTRY %main (a: f32[8,128], b: f32[128,16]) -> (f32[8,128], f32[8,16]) {
 
 def _read_hlo(path: Path) -> Any:
     from mallocgame.hierarchy import preset
+    from mallocgame.workloads.hlo import xla_parser
     from mallocgame.workloads.hlo_trace import trace_from_hlo
 
-    return trace_from_hlo(path, preset("v5e"))
+    with mock.patch.object(xla_parser, "available", return_value=False):  # XLA's own parser is a process for each text
+        return trace_from_hlo(path, preset("v5e"))
 
 
 def _read_log(path: Path) -> Any:
