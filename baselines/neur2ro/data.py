@@ -7,7 +7,6 @@ and once per scenario, not once per label. Shards are .npz files without pickled
 import multiprocessing
 import os
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,10 +172,10 @@ def load_examples(folder: str | Path, plan: DataPlan) -> list[Example]:
     for shard in range(-(-plan.instances // plan.per_shard)):
         path = _shard_path(Path(folder), shard)
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 for k in range(sum(name.endswith(".labels") for name in data.files)):
                     parts = {name: data[f"{k}.{name}"] for name in FIELDS}
                     examples.append(Example(**parts))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # whatever zipfile and NumPy raise for damage
             raise InputError(f"{path} is missing or damaged; delete it and generate again") from None
     return examples

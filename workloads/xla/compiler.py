@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mallocgame.errors import InputError, MissingExtraError, TraceError
+from mallocgame.files import read_lines
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED
 from mallocgame.workloads.xla.log import DONE
@@ -317,7 +318,7 @@ def newest_module(dump: str | os.PathLike[str]) -> str:
     if not found:
         return ""
     paths = max(found.values(), key=lambda group: group[-1].stat().st_size)
-    return paths[-1].read_text(encoding="utf-8", errors="replace")
+    return "\n".join(read_lines(paths[-1], errors="replace"))
 
 
 def _after_codegen(dump: Path) -> str:
