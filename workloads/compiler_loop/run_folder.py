@@ -72,8 +72,9 @@ class RunFolder:
             raise InputError(f"{folder}: cannot write: {error.strerror or error}") from None
         try:
             _take(lock, folder)
-            for left in (*folder.glob(f".{STATE}.*.tmp"), *folder.glob(f".{OPTIONS}.*.tmp")):
-                left.unlink(missing_ok=True)  # of a run that was killed while it wrote
+            for left in folder.glob(".mallocgame-*-*.tmp"):  # of a run that was killed while it wrote
+                if not Path("/proc", left.name.split("-")[1]).exists():
+                    left.unlink(missing_ok=True)
             found = cls(folder, identity)
             found.best_seconds()
             yield found

@@ -83,6 +83,7 @@ class Compiler:
         self._ready = ready
         self._server: subprocess.Popen[str] | None = None
         self._folder = Path()
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -94,8 +95,9 @@ class Compiler:
         self.close()
 
     def close(self) -> None:
-        """End the warm process and whatever compiles."""
+        """End the warm process and whatever compiles, for good."""
         with self._lock:
+            self._is_closed = True
             self._close()
 
     def _close(self) -> None:
@@ -219,6 +221,8 @@ class Compiler:
         """Start the warm process if there is none."""
         if self._server is not None and self._server.poll() is None:
             return
+        if self._is_closed:
+            raise InputError("the compiler is closed")
         self._close()
         environment = dict(os.environ)
         environment |= {
