@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.robust_memory import memory
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.command("memory")(memory)
 
 Problem = Annotated[
     str,

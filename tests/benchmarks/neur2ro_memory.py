@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from mallocgame.baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static
-from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
 from mallocgame.baselines.neur2ro.methods import judge
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem, Variant
+from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.workloads.trace import load_trace
 from tests.benchmarks.neur2ro import ROOT, append_row, rows_of
 
@@ -37,7 +37,7 @@ def memory(path: Path) -> None:
             found = {
                 "nominal": solve_nominal(problem),
                 "static": solve_static(problem, seconds=15.0),
-                "improved": solve_improved(problem, None, ImprovedConfig(seconds=10.0, quiet_restarts=3)),
+                "improved": solve_search(problem, None, SearchConfig(seconds=10.0, quiet_restarts=3)),
                 "exact": solve_exact(problem, seconds=20.0),
             }
             row: dict[str, Any] = {
