@@ -3,7 +3,7 @@
 python -m tests.benchmarks.neur2ro knapsack --modes average,learned,learned-without-network,search,paper --limit 252
 python -m tests.benchmarks.neur2ro loans --modes average,search,static --seconds 30 --limit 72
 python -m tests.benchmarks.neur2ro capital-budgeting --seconds 60 --count 3
-python -m tests.benchmarks.neur2ro memory
+python -m tests.benchmarks.neur2ro memory --seconds 40
 python -m tests.benchmarks.neur2ro summary
 """
 
@@ -189,7 +189,7 @@ def summary() -> None:
         mine = [row for row in rows if row["mode"] == mode]
         used = "with" if mine[0]["used_network"] == "True" else "without"
         print(
-            f"\nknapsack, {mode} ({used} a network): {len(mine)} of 252 instances; median error % against branch and price"
+            f"\nknapsack, {mode} ({used} a network): {len(mine)} of 252 instances; median error % to branch and price"
         )
         print("| n | all | published | UN | WC | ASC | SC | mean s | published s |")
         print("|---|---|---|---|---|---|---|---|---|")
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("what", choices=("knapsack", "capital-budgeting", "loans", "memory", "summary"))
     parser.add_argument("--modes", default="average,learned,learned-without-network,search")
     parser.add_argument("--limit", type=int, default=252, help="instances")
-    parser.add_argument("--seconds", type=float, default=60.0, help="budgeting and loans: per run")
+    parser.add_argument("--seconds", type=float, default=60.0, help="budgeting, loans and memory: per run")
     parser.add_argument("--count", type=int, default=3, help="capital budgeting: instances per size")
     arguments = parser.parse_args()
     DOCS.mkdir(parents=True, exist_ok=True)
@@ -253,10 +253,13 @@ def main() -> None:
     elif arguments.what == "memory":
         from tests.benchmarks.neur2ro_memory import memory
 
-        memory(DOCS / "neur2ro_memory.csv")
+        memory(DOCS / "neur2ro_memory_plans.csv", arguments.seconds)
     else:
         summary()
         loans_summary()
+        from tests.benchmarks.neur2ro_memory import memory_summary
+
+        memory_summary(DOCS / "neur2ro_memory_plans.csv")
     print(f"{time.perf_counter() - began:.0f} s")
 
 
