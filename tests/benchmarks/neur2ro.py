@@ -68,9 +68,9 @@ def warm_up(network: Network) -> None:
     budgeting.values(budgeting.sample_first_stage(rng, 2), budgeting.sample_scenarios(rng, 2))
 
 
-def knapsack(modes: list[str], limit: int) -> None:
+def knapsack(modes: list[str], limit: int, path: Path) -> None:
     """Solve the public knapsack instances, strata first: every n and class once before any twice."""
-    folder, path = SHARED_DATA / "robust_knapsack", DOCS / "neur2ro_knapsack.csv"
+    folder = SHARED_DATA / "robust_knapsack"
     published = read_branch_and_price(folder / "branch_and_price.csv")
     network = load_network(pretrained("knapsack"))
     done = {(row["instance"], row["mode"]) for row in rows_of(path)}
@@ -241,11 +241,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=252, help="instances")
     parser.add_argument("--seconds", type=float, default=60.0, help="budgeting, loans and memory: per run")
     parser.add_argument("--count", type=int, default=3, help="capital budgeting: instances per size")
+    parser.add_argument("--rows", type=Path, default=DOCS / "neur2ro_knapsack.csv", help="knapsack: where rows go")
     arguments = parser.parse_args()
     DOCS.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     if arguments.what == "knapsack":
-        knapsack(arguments.modes.split(","), arguments.limit)
+        knapsack(arguments.modes.split(","), arguments.limit, arguments.rows)
     elif arguments.what == "capital-budgeting":
         capital_budgeting(arguments.seconds, arguments.count)
     elif arguments.what == "loans":

@@ -1,6 +1,6 @@
 """Does a network pay where second stages are slow? Seconds to a plan within 1 % of the best, with and without one.
 
-python -m tests.benchmarks.neur2ro_slow train FOLDER [--instances 120]
+python -m tests.benchmarks.neur2ro_slow train FOLDER [--instances 40]
 python -m tests.benchmarks.neur2ro_slow ablation FOLDER [--count 3] [--seconds 60]
 python -m tests.benchmarks.neur2ro_slow summary
 
@@ -54,10 +54,10 @@ def fit(folder: Path, instances: int) -> None:
     for name, kind in PROBLEMS.items():
         if (folder / name / "network.json").exists():
             continue
-        plan = DataPlan(instances=instances, plans=8, scenarios=8, worst_cases=0, per_shard=10)
+        plan = DataPlan(instances=instances, plans=6, scenarios=6, worst_cases=0, per_shard=5)
         spent = generate(kind.sample, plan, folder / name / "data", processes=1)
         preset = suited_preset(kind.sample, None)
-        config = TrainConfig(size=PRESETS[preset], epochs=150, seconds=120.0, batch_plans=8, batch_scenarios=8)
+        config = TrainConfig(size=PRESETS[preset], epochs=150, seconds=120.0, batch_plans=6, batch_scenarios=6)
         network, history = train(load_examples(folder / name / "data", plan), config, {"problem": name})
         save_network(network, folder / name)
         error = network.about["validation_mae_scaled"]
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "ablation", "summary"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/slow"))
-    parser.add_argument("--instances", type=int, default=120)
+    parser.add_argument("--instances", type=int, default=40)
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0)
     arguments = parser.parse_args()
