@@ -25,6 +25,7 @@ from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_d
 from mallocgame.workloads.xla.records import Position, XlaLog
 from mallocgame.workloads.xla.remarks import Basis
 from mallocgame.workloads.xla.remarks import provenance as remarks
+from mallocgame.workloads.xla.reschedule import with_moves
 from mallocgame.workloads.xla.topology import chip_of, num_devices, parse_mesh
 
 __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files"]
@@ -270,7 +271,9 @@ class _Reading:
         if broken:
             reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
             raise TraceError(self.log.path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
-        basis = Basis(log=self.log, built=self.built, hierarchy=self.hierarchy, counts=self.counts)
+        basis = Basis(
+            log=with_moves(self.log, self.built.moves), built=self.built, hierarchy=self.hierarchy, counts=self.counts
+        )
         facts: dict[str, Value] = {
             "chip": chip_of(self.target),
             "compilations": 1 + len(self.others),
@@ -285,7 +288,7 @@ class _Reading:
             program=self._with_network(facts),
             hierarchy=self.hierarchy,
             mapping=mapping,
-            estimates=estimates(self.log, self.built),
+            estimates=estimates(with_moves(self.log, self.built.moves), self.built),
             provenance=provenance | facts,
         )
 

@@ -7,6 +7,7 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, UseKind
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import AllocationRow, Slice, XlaLog
+from mallocgame.workloads.xla.reschedule import with_moves
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,6 +20,7 @@ class _Piece:
     end_step: int
     born: bool  # begins with a definition
     copies: list[AllocationRow]
+    replaces: bool = False
 
 
 def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
@@ -31,6 +33,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     Raises:
         TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
     """
+    log = with_moves(log, built.moves)
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
     listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
@@ -45,6 +48,8 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
             if row.is_copy:
                 raise TraceError(log.path, row.line, f"a copy of {row.defined_at.instruction}, which is no tensor")
             continue
+        if row.offset_bytes is None and row.replaces:
+            continue  # from slow memory to slow memory: here the instruction does it
         if row.offset_bytes is None:
             evictions.append((tensor, row))
         else:
@@ -54,7 +59,8 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
     own = {name for _, name in log.schedule}  # the program's, such as copies to the host
     issued = sum(row.name.startswith(("copy-start", "slice-start")) and row.name not in own for row in log.simulated)
-    others = sum(r.start_step == HELD for r in residencies) + sum(bool(row.replaces) for row in log.allocations)
+    replaced = sum(bool(row.replaces) for row in log.allocations) - sum(len(p.copies) for p in pieces if p.replaces)
+    others = sum(r.start_step == HELD for r in residencies) + replaced
     if issued != len(transfers) + others:
         raise TraceError(log.path, None, f"XLA's timeline issues {issued} copies, its allocations {len(transfers)}")
     order = sorted(
@@ -68,20 +74,31 @@ def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _P
     uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
     end = min(row.end_time + 1, num_steps)
     start = row.start_after + 1 if row.is_copy else row.start_time
-    if row.replaces:  # the instruction that the pass would remove still writes it, where it stands
-        start = next(u.step for u in uses if u.kind == UseKind.DEFINE)
-    born = bool(row.replaces or not row.is_copy) and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
+    stands = _written_by_replaced(row, built) if row.replaces else None
+    if stands is not None and stands < start:
+        stands = None  # it is copied after the instruction that the pass would remove: a copy like any other
+    if stands is not None:  # that instruction still writes it, where it stands
+        start = stands
+    copied = row.is_copy and stands is None
+    born = not copied and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
     piece = _Piece(
         tensor=tensor,
         offset_bytes=row.offset_bytes,
         start_step=start,
         end_step=max(end, start + 1),
         born=born,
-        copies=[row] if row.is_copy and not row.replaces else [],
+        copies=[row] if copied else [],
+        replaces=bool(row.replaces),
     )
     if held:
         piece.start_step = HELD
     return piece
+
+
+def _written_by_replaced(row: AllocationRow, built: XlaProgram) -> int | None:
+    """Return the step of the instruction that the pass would remove."""
+    steps = (step for step, i in enumerate(built.program.instructions) if i.name == row.replaces)
+    return next(steps, None)
 
 
 def _join(pieces: list[_Piece]) -> list[_Piece]:

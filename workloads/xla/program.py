@@ -13,6 +13,7 @@ from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
 from mallocgame.workloads.xla.loops import TripCounts, find_loops
 from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.reschedule import Move, copy_moves, with_moves
 from mallocgame.workloads.xla.times import (
     NEST_FACTOR,
     Observation,
@@ -37,6 +38,7 @@ class XlaProgram:
     times: tuple[StepTimes, ...]
     unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
     hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
+    moves: tuple[Move, ...]  # from the log's schedule to the program's: copies that the pass made asynchronous
     copies: dict[str, float]  # copy instructions: their share of the time with everything in default memory
     replaced: dict[str, float]  # of those and of slices, the ones that the pass made asynchronous
 
@@ -67,14 +69,16 @@ def build_program(
     for computation, instruction in log.schedule:
         if aliases.computation_of.get(instruction) != computation:
             raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
-    loops = find_loops(log, aliases, counts)
-    sizes = tensor_sizes(log, aliases)
-    touched = list(accesses(log, aliases, sizes))
     strangers = [
         other.path for other in others if (other.schedule, other.home_seconds) != (log.schedule, log.home_seconds)
     ]
     if strangers:
         raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
+    moves = copy_moves(log, aliases)
+    log = with_moves(log, moves)
+    loops = find_loops(log, aliases, counts)
+    sizes = tensor_sizes(log, aliases)
+    touched = list(accesses(log, aliases, sizes))
     times, filled = _solve((log, *others), aliases, hierarchy, loops, sizes, touched)
     instructions = _instructions(log, aliases, loops, times)
     copies, replaced = _copies(log, instructions)
@@ -93,6 +97,7 @@ def build_program(
         aliases=aliases,
         times=times,
         unreconciled_bytes=residual,
+        moves=moves,
         copies=copies,
         replaced=replaced,
         hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
@@ -171,9 +176,9 @@ def _solve(
 
 def _explain(facts: StepFacts, instruction: HloInstruction, aliases: Aliases, hierarchy: Hierarchy) -> StepTimes:
     """Return what a step does: as XLA's cost model says it, or by its shapes where that model does not know."""
-    if is_asynchronous(instruction):
-        return asynchronous_step(facts)
     solution = solve_step(facts, hierarchy)
+    if is_asynchronous(instruction) and (solution.residual_bytes or not solution.fixed_bytes):
+        return asynchronous_step(facts)
     if (
         instruction.opcode not in _FOREIGN or not instruction.operands
     ):  # without: it only gives a place (AllocateBuffer)
