@@ -256,18 +256,30 @@ class _Reading:
         before = self.built.hidden_seconds
         try:
             self.others.append(parse_log(lines, f"another log of {self.name}"))
-            others = tuple(self.others)
-            self.built = build_program(
-                self.log, self.module, self.hierarchy, name=self.name, others=others, counts=self.counts
-            )
+            self.built = self._build()
         except TraceError:
             self.others = self.others[:-1]
             return False
         return self.built.hidden_seconds < before
 
+    def _build(self, *, move_copies: bool = False) -> XlaProgram:
+        return build_program(
+            self.log,
+            self.module,
+            self.hierarchy,
+            name=self.name,
+            others=tuple(self.others),
+            counts=self.counts,
+            move_copies=move_copies,
+        )
+
     def trace(self, provenance: dict[str, Value]) -> Trace:
         mapping = build_mapping(self.log, self.built)
         broken = validate(self.built.program, self.hierarchy, mapping)
+        if broken and self.built.replaced and not self.built.moves_copies:
+            self.built = self._build(move_copies=True)
+            mapping = build_mapping(self.log, self.built)
+            broken = validate(self.built.program, self.hierarchy, mapping)
         if broken:
             reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
             raise TraceError(self.log.path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")

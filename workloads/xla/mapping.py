@@ -75,7 +75,7 @@ def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _P
     end = min(row.end_time + 1, num_steps)
     start = row.start_after + 1 if row.is_copy else row.start_time
     stands = _written_by_replaced(row, built) if row.replaces else None
-    if stands is not None and stands < start:
+    if stands is not None and stands < start and built.moves_copies:
         stands = None  # it is copied after the instruction that the pass would remove: a copy like any other
     if stands is not None:  # that instruction still writes it, where it stands
         start = stands

@@ -25,6 +25,7 @@ from mallocgame.workloads.xla.times import (
 )
 
 _FOREIGN = frozenset({"custom-call", "infeed", "outfeed"})  # XLA's cost model does not look inside
+MAX_REPLACED = 0.005  # of the time with everything in default memory: copies below stay where they are
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
 
 
@@ -38,6 +39,7 @@ class XlaProgram:
     times: tuple[StepTimes, ...]
     unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
     hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
+    moves_copies: bool  # that the pass made asynchronous
     moves: tuple[Move, ...]  # from the log's schedule to the program's: copies that the pass made asynchronous
     copies: dict[str, float]  # copy instructions: their share of the time with everything in default memory
     replaced: dict[str, float]  # of those and of slices, the ones that the pass made asynchronous
@@ -51,6 +53,7 @@ def build_program(
     name: str = "",
     others: Sequence[XlaLog] = (),
     counts: TripCounts | None = None,
+    move_copies: bool = False,
 ) -> XlaProgram:
     """Build the program.
 
@@ -61,6 +64,7 @@ def build_program(
         name: the program's name; empty: the module's.
         others: logs of the same program compiled with other mappings, which show compute times that the first hides.
         counts: how often loops run whose trip count is no constant.
+        move_copies: move copies that the pass makes asynchronous to where they end; those that matter always are.
 
     Raises:
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
@@ -74,7 +78,8 @@ def build_program(
     ]
     if strangers:
         raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
-    moves = copy_moves(log, aliases)
+    move_copies = move_copies or _replaced_share(log) > MAX_REPLACED
+    moves = copy_moves(log, aliases) if move_copies else ()
     log = with_moves(log, moves)
     loops = find_loops(log, aliases, counts)
     sizes = tensor_sizes(log, aliases)
@@ -97,11 +102,19 @@ def build_program(
         aliases=aliases,
         times=times,
         unreconciled_bytes=residual,
+        moves_copies=move_copies,
         moves=moves,
         copies=copies,
         replaced=replaced,
         hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
     )
+
+
+def _replaced_share(log: XlaLog) -> float:
+    """Return the share of the time, each instruction once, of copies that the pass makes asynchronous."""
+    replaced = {a.replaces for a in log.allocations if a.replaces}
+    seconds = sum(log.home_seconds[step] for step, (_, name) in enumerate(log.schedule) if name in replaced)
+    return seconds / (sum(log.home_seconds.values()) or 1.0)
 
 
 def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[str, float], dict[str, float]]:
