@@ -39,6 +39,7 @@ class TraceError(InputError):
     """A file that cannot be read as what it claims to be: ``FILE:LINE: reason``."""
 
     def __init__(self, path: object, line: int | None, reason: str) -> None:
+        self.line, self.reason = line, reason
         where = f"{path}:{line}" if line is not None else f"{path}"
         super().__init__(f"{where}: {reason}")
 

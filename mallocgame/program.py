@@ -1,25 +1,29 @@
 """The problem: a scheduled program, the tensors it touches, and how often each instruction runs.
 
-A program is a straight list of instructions (a while loop's condition and body appear once and run ``trip_count``
-times). A tensor is one *alias group*: all values that the compiler keeps in one storage location (an ``HloBuffer``
-in XLA: while carries, in-place updates, bitcasts, tuple elements). ``Program`` never stores a solution.
+A program is a straight list of instructions: a while loop's condition and body appear once and run ``trip_count``
+times; a conditional's branches stand one after the other, and one of them runs. A tensor is one *alias group*: all
+values that the compiler keeps in one storage location (an ``HloBuffer`` in XLA: while carries, in-place updates,
+bitcasts, tuple elements). ``Program`` never stores a solution.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.errors import InputError
+from mallocgame.regions import END, Conditional, Flow, Loop, check_regions
+
+__all__ = ["Conditional", "Instruction", "Loop", "Program", "Tensor", "Use", "UseKind", "UseTable"]
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-Array = TypeVar("Array", F64, I64, Bool)
+Array = TypeVar("Array", F64, I64, Bool, npt.NDArray[Any])
 
 
 class UseKind(IntEnum):
@@ -74,24 +78,11 @@ class Instruction:
 
     name: str
     compute_seconds: float  # what it takes however fast its operands and outputs arrive
-    trip_count: int = 1  # executions in one run of the program: the product of the enclosing loops' trip counts
+    trip_count: float = 1  # expected executions in one run: product of the enclosing trip counts and branch weights
     fixed_bytes: tuple[int, ...] = ()  # per layer: traffic that no mapping can move; missing layers mean 0
     opcode: str = ""
     computation: str = ""
     source: str = ""  # file:line where the compiler knows it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
-    """Steps ``start_step <= t < end_step`` run ``trip_count`` times each time control reaches the loop."""
-
-    start_step: int
-    end_step: int  # exclusive
-    trip_count: int
-
-    def contains_boundary(self, boundary: int) -> bool:
-        """Whether the moment before step ``boundary`` lies inside one iteration (entry and exit lie outside)."""
-        return self.start_step < boundary < self.end_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +90,19 @@ class Program:
     """A scheduled program, checked at construction.
 
     Raises:
-        InputError: a use outside the schedule or before the tensor's definition, two definitions of one tensor in one
-            step, a size or time that is not finite and non-negative, loops that cross, trip counts that disagree.
+        InputError: a use outside the schedule or before the tensor's definition on some path, two definitions of one
+            tensor in one step, a read in the step of the first, a size or time that is not finite and non-negative,
+            loops or branches that cross, weights that do not sum to 1, trip counts that disagree.
     """
 
     name: str
     instructions: tuple[Instruction, ...]
     tensors: tuple[Tensor, ...]
     loops: tuple[Loop, ...] = ()
+    conditionals: tuple[Conditional, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_loops(self)
+        check_regions(self.name, self.num_steps, self.loops, self.conditionals)
         for step, instruction in enumerate(self.instructions):
             _check_instruction(self, step, instruction)
         for index, tensor in enumerate(self.tensors):
@@ -136,9 +129,20 @@ class Program:
         return _frozen(np.array([i.compute_seconds for i in self.instructions], dtype=np.float64))
 
     @cached_property
-    def trip_counts(self) -> I64:
-        """int64[T], executions of each instruction in one run."""
-        return _frozen(np.array([i.trip_count for i in self.instructions], dtype=np.int64))
+    def trip_counts(self) -> npt.NDArray[Any]:
+        """int64[T], executions of each instruction in one run; float64[T] where one of them is a fraction."""
+        return _frozen(_counts([i.trip_count for i in self.instructions]))
+
+    @cached_property
+    def loop_context(self) -> I64:
+        """int64[T + 1], per boundary the innermost loop that repeats with that moment inside an iteration, -1: none."""
+        context = np.full(self.num_steps + 1, -1, dtype=np.int64)
+        order = sorted(range(len(self.loops)), key=lambda i: self.loops[i].start_step - self.loops[i].end_step)
+        for index in order:  # outer loops first
+            loop = self.loops[index]
+            if loop.trip_count > 1:
+                context[loop.start_step + 1 : loop.end_step] = index
+        return _frozen(context)
 
     def fixed_bytes(self, num_layers: int) -> I64:
         """int64[T, num_layers], bytes of one execution that no mapping can move."""
@@ -170,21 +174,25 @@ class Program:
         """Yield the loops whose body holds ``step``."""
         return (loop for loop in self.loops if loop.start_step <= step < loop.end_step)
 
-    def boundary_trip_count(self, start_boundary: int, end_boundary: int) -> int:
-        """Return how often something that lasts from one boundary to another happens in a run.
+    def boundary_trip_count(self, start_boundary: int, end_boundary: int) -> float:
+        """Return how often something that lasts from one boundary to another happens in a run, as expected.
 
-        Boundary b is the moment before step b. Loops that contain both moments count.
+        Boundary b is the moment before step b. Loops that contain both moments count, and branches.
         """
-        product = 1
+        product: float = 1
         for loop in self.loops:
             if loop.contains_boundary(start_boundary) and loop.contains_boundary(end_boundary):
                 product *= loop.trip_count
+        for conditional in self.conditionals:
+            branch = conditional.branch_at(start_boundary)
+            if branch is not None and branch >= 0 and branch == conditional.branch_at(end_boundary):
+                product *= conditional.weights[branch]
         return product
 
     @cached_property
     def live_steps(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         """Per tensor, the half-open spans of steps in which its contents matter (a step that uses it included)."""
-        return tuple(_live_spans(self, tensor) for tensor in self.tensors)
+        return tuple(live_spans(self, tensor) for tensor in self.tensors)
 
     def without_hoisting(self) -> Self:
         """Return the same program in which no tensor may be copied into fast memory before a loop and stay there."""
@@ -231,17 +239,10 @@ def _frozen(array: Array) -> Array:
     return array
 
 
-def _check_loops(program: Program) -> None:
-    loops = program.loops
-    for loop in loops:
-        if not 0 <= loop.start_step < loop.end_step <= program.num_steps or loop.trip_count < 1:
-            raise InputError(
-                f"{program.name}: need 0 <= start < end <= {program.num_steps} and trip count >= 1: {loop}"
-            )
-    for a in loops:
-        for b in loops:
-            if a.start_step < b.start_step < a.end_step < b.end_step:
-                raise InputError(f"{program.name}: loops must nest, these cross: {a} and {b}")
+def _counts(values: Sequence[float]) -> npt.NDArray[Any]:
+    """Return whole counts as integers, so that sums over them are exact."""
+    is_whole = all(float(value).is_integer() for value in values)
+    return np.array(values, dtype=np.int64 if is_whole else np.float64)
 
 
 def _check_instruction(program: Program, step: int, instruction: Instruction) -> None:
@@ -251,10 +252,12 @@ def _check_instruction(program: Program, step: int, instruction: Instruction) ->
         raise InputError(f"{where}: compute_seconds must be finite and >= 0, got {seconds}")
     if any(size < 0 for size in instruction.fixed_bytes):
         raise InputError(f"{where}: fixed_bytes must be >= 0, got {instruction.fixed_bytes}")
-    expected = 1
+    expected: float = 1
     for loop in program.enclosing_loops(step):
         expected *= loop.trip_count
-    if instruction.trip_count != expected:
+    for conditional in program.conditionals:
+        expected *= next((weight for start, end, weight in conditional.branches() if start <= step < end), 1)
+    if instruction.trip_count != expected and not abs(instruction.trip_count - expected) <= 1e-9 * expected:
         raise InputError(f"{where}: trip_count is {instruction.trip_count}, its loops run it {expected} times")
 
 
@@ -265,6 +268,7 @@ def _check_tensor(program: Program, index: int, tensor: Tensor) -> None:
     if not tensor.uses and not tensor.is_parameter:
         raise InputError(f"{where}: no use and not a parameter, so it is never defined")
     defined = tensor.is_parameter
+    first = -1
     last = -1
     written = -1
     for use in tensor.uses:
@@ -279,39 +283,88 @@ def _check_tensor(program: Program, index: int, tensor: Tensor) -> None:
                 raise InputError(f"{where}: written twice in step {use.step}")
             written = use.step
         if use.kind == UseKind.DEFINE:
+            first = use.step if not defined else first
             defined = True
         elif not defined:
             raise InputError(f"{where}: used at step {use.step} before its definition")
+        elif first == use.step:
+            raise InputError(f"{where}: read in step {use.step}, which is its first definition")
         last = use.step
+    if program.conditionals and not tensor.is_parameter:
+        _check_defined(program, tensor, where)
 
 
-def _live_spans(program: Program, tensor: Tensor) -> tuple[tuple[int, int], ...]:
-    """Backward liveness with loops' back edges, to the fixed point, over the boundaries where something can change."""
-    reads = {use.step for use in tensor.uses if use.kind != UseKind.DEFINE}
-    steps = {use.step for use in tensor.uses}
-    ends = {0, program.num_steps} | steps | {step + 1 for step in steps}
-    boundaries = sorted(ends.union(*({loop.start_step, loop.end_step} for loop in program.loops)))
-    position = {boundary: i for i, boundary in enumerate(boundaries)}
-    back = [(position[loop.end_step], position[loop.start_step]) for loop in program.loops]
-    live = [False] * len(boundaries)  # live[i]: the contents at boundary i matter
-    live[-1] = tensor.is_output
+def _check_defined(program: Program, tensor: Tensor, where: str) -> None:
+    """Check that every way through the branches defines the tensor before it is used."""
+    stretches = _Stretches.of(program, tensor)
+    before = [i not in stretches.first for i in range(len(stretches.boundaries))]
     changed = True
     while changed:
-        before = list(live)
-        for end, start in back:
-            live[end] = live[end] or live[start]
-        for i in range(len(boundaries) - 2, -1, -1):
-            step = boundaries[i]
-            if step in steps:  # then the next boundary is step + 1
-                live[i] = step in reads
-            else:
-                live[i] = live[i + 1] or live[i]
-            for end, start in back:
-                live[end] = live[end] or live[start]
-        changed = live != before
+        changed = False
+        for i, following in enumerate(stretches.successors):
+            after = before[i] or stretches.boundaries[i] in stretches.defining
+            for j in following:
+                if j != END and before[j] and not after:
+                    before[j], changed = False, True
+    for i, step in enumerate(stretches.boundaries[:-1]):
+        if step in stretches.reading and not before[i]:
+            raise InputError(f"{where}: used at step {step}, which a branch without its definition may reach")
+    ends = [i for i, following in enumerate(stretches.successors) if END in following]
+    at_end = [before[i] or stretches.boundaries[i] in stretches.defining for i in ends]
+    if tensor.is_output and not (all(at_end) and END not in stretches.first):
+        raise InputError(f"{where}: an output that a branch leaves undefined")
+
+
+class _Stretches(NamedTuple):
+    """The schedule cut where a tensor's state can change; a step that uses it is a stretch of its own."""
+
+    boundaries: list[int]
+    first: set[int]
+    successors: list[set[int]]
+    reading: set[int]  # steps that need its contents
+    defining: set[int]
+
+    @classmethod
+    def of(cls, program: Program, tensor: Tensor) -> Self:
+        steps = {use.step for use in tensor.uses}
+        cuts = {0, program.num_steps} | steps | {step + 1 for step in steps}
+        cuts |= {b for loop in program.loops for b in (loop.start_step, loop.end_step)}
+        cuts |= {b for conditional in program.conditionals for b in conditional.edges}
+        boundaries = sorted(cuts)
+        flow = Flow(boundaries, program.loops, program.conditionals)
+        return cls(
+            boundaries=boundaries,
+            first=flow.first(),
+            successors=flow.successors(),
+            reading={use.step for use in tensor.uses if use.kind != UseKind.DEFINE},
+            defining={use.step for use in tensor.uses if use.kind == UseKind.DEFINE},
+        )
+
+
+def live_spans(program: Program, tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    """Return the half-open spans of steps in which a tensor's contents matter (a step that uses it included).
+
+    Backward liveness over every way through loops and branches, to the fixed point. ``tensor`` need not be one of the
+    program's.
+    """
+    stretches = _Stretches.of(program, tensor)
+    steps = {use.step for use in tensor.uses}
+    count = len(stretches.successors)
+    before, after = [False] * count, [False] * count
+    changed = True
+    while changed:
+        changed = False
+        for i in range(count - 1, -1, -1):
+            following = stretches.successors[i]
+            needed = any(before[j] if j != END else tensor.is_output for j in following)
+            step = stretches.boundaries[i]
+            wanted = step in stretches.reading if step in steps else needed
+            changed |= (before[i], after[i]) != (wanted, needed)
+            before[i], after[i] = wanted, needed
     spans: list[tuple[int, int]] = []
-    for i in range(len(boundaries) - 1):
-        if boundaries[i] in steps or (live[i] and live[i + 1]):
-            start = spans.pop()[0] if spans and spans[-1][1] == boundaries[i] else boundaries[i]
-            spans.append((start, boundaries[i + 1]))
+    for i in range(count):
+        start, end = stretches.boundaries[i], stretches.boundaries[i + 1]
+        if start in steps or (before[i] and after[i]):
+            start = spans.pop()[0] if spans and spans[-1][1] == start else start
+            spans.append((start, end))
     return tuple(spans)

@@ -1,12 +1,14 @@
 """Random small programs and mappings: sizes of a few bytes, so that an oracle can look at every byte."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import hypothesis.strategies as st
 
+from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
-from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
 
 
 def small_hierarchy(capacity_bytes: int = 8, num_layers: int = 2) -> Hierarchy:
@@ -51,6 +53,70 @@ def programs(draw: st.DrawFn, max_steps: int = 8, max_tensors: int = 4, max_size
         instructions.append(Instruction(name=f"i{step}", compute_seconds=seconds, trip_count=trips, fixed_bytes=fixed))
     tensors = tuple(draw(_tensors(num_steps, i, max_size)) for i in range(draw(st.integers(1, max_tensors))))
     return Program(name="random", instructions=tuple(instructions), tensors=tensors, loops=found)
+
+
+@st.composite
+def branching_programs(draw: st.DrawFn, max_steps: int = 9) -> Program:
+    """A random program with conditionals: nested, side by side, in loops and around them, with empty branches."""
+    num_steps = draw(st.integers(2, max_steps))
+    regions = _Regions([], [])
+    draw(_regions(regions, 0, num_steps, 2))
+    trips = [1.0] * num_steps
+    for loop in regions.loops:
+        for step in range(loop.start_step, loop.end_step):
+            trips[step] *= loop.trip_count
+    for conditional in regions.conditionals:
+        for start, end, weight in conditional.branches():
+            for step in range(start, end):
+                trips[step] *= weight
+    instructions = tuple(
+        Instruction(
+            name=f"i{step}",
+            compute_seconds=draw(st.integers(0, 6)) / 2,
+            trip_count=trips[step],
+            fixed_bytes=(draw(st.integers(0, 2)),),
+        )
+        for step in range(num_steps)
+    )
+    found = {"loops": tuple(regions.loops), "conditionals": tuple(regions.conditionals)}
+    tensors: list[Tensor] = []
+    for index in range(draw(st.integers(1, 4))):
+        tensor = draw(_tensors(num_steps, index, 4))
+        try:  # one that a branch leaves undefined is no tensor of a program: make it a parameter
+            Program(name="try", instructions=instructions, tensors=(tensor,), **found)  # type: ignore[arg-type]
+        except InputError:
+            tensor = replace(tensor, is_parameter=True)
+        tensors.append(tensor)
+    return Program(name="branches", instructions=instructions, tensors=tuple(tensors), **found)  # type: ignore[arg-type]
+
+
+@dataclass
+class _Regions:
+    loops: list[Loop]
+    conditionals: list[Conditional]
+
+
+@st.composite
+def _regions(draw: st.DrawFn, regions: _Regions, start: int, end: int, depth: int) -> None:
+    """Put loops and conditionals side by side into [start, end)."""
+    at = start
+    while depth and end - at >= 2 and draw(st.integers(0, 3)):
+        first = draw(st.integers(at, end - 1))
+        last = draw(st.integers(first + 1, end))
+        if draw(st.integers(0, 2)):
+            cuts = sorted(draw(st.lists(st.integers(first, last), min_size=1, max_size=2)))
+            edges = (first, *cuts, last)
+            weights = draw(st.sampled_from(((0.5, 0.5), (0.25, 0.75)))) if len(edges) == 3 else (0.25, 0.25, 0.5)
+            regions.conditionals.append(Conditional(edges=edges, weights=weights))
+            for a, b in pairwise(edges):
+                if a < b and (a, b) != (first, last):
+                    draw(_regions(regions, a, b, depth - 1))
+        else:
+            count = draw(st.sampled_from((1, 2, 3, 1.5, 2.25)))
+            regions.loops.append(Loop(start_step=first, end_step=last, trip_count=count))
+            if last - first >= 3:
+                draw(_regions(regions, first, last - 1, depth - 1))
+        at = last
 
 
 @st.composite

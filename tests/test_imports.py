@@ -63,7 +63,7 @@ def test_the_judge_stands_alone() -> None:
     """``validate`` shares no code with the rules, the simulator or a solver."""
     for name in ("validation", "coherence"):
         modules = {m for m in _imports(ROOT / "mallocgame" / "judge" / f"{name}.py") if m.startswith("mallocgame")}
-        assert modules <= {f"mallocgame.{m}" for m in ("judge.coherence", "hierarchy", "mapping", "program")}
+        assert modules <= {f"mallocgame.{m}" for m in ("judge.coherence", "hierarchy", "mapping", "program", "regions")}
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,6 +1,7 @@
 """Scheduled HLO text of any backend → a trace with analytic times: for programs without a compiler estimate.
 
-Time is a roofline: operations over the chip's peak, bytes over each layer's bandwidth. There is no compiler mapping.
+Time is a roofline: operations over the chip's peak, bytes over each layer's bandwidth. Where the text says which
+memory its values live in (what XLA:TPU writes after memory-space assignment), that is the compiler's own mapping.
 """
 
 import math
@@ -9,13 +10,20 @@ from pathlib import Path
 
 from mallocgame.errors import InputError, TraceError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups
-from mallocgame.workloads.hlo.module import HloModule, array_bytes, leaves, parse_hlo
-from mallocgame.workloads.hlo.work import operand_bytes, operations, written_bytes
-from mallocgame.workloads.trace import Trace
-from mallocgame.workloads.xla.loops import find_loops
-from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.program import Instruction, Program
+from mallocgame.workloads.hlo import xla_parser
+from mallocgame.workloads.hlo.aliases import Aliases, alias_groups
+from mallocgame.workloads.hlo.buffer_assignment import Offsets, read_offsets
+from mallocgame.workloads.hlo.module import HloModule, parse_hlo
+from mallocgame.workloads.hlo.placement import Placed, place
+from mallocgame.workloads.hlo.placement import Reading as PlacedText
+from mallocgame.workloads.hlo.schedule import Expectations, Schedule, flatten, opaque_calls
+from mallocgame.workloads.hlo.spaces import Spaces
+from mallocgame.workloads.hlo.tensors import Tensors, find_tensors
+from mallocgame.workloads.hlo.unshared import unshared
+from mallocgame.workloads.hlo.verify import verify
+from mallocgame.workloads.hlo.work import operations
+from mallocgame.workloads.trace import Trace, Value
 
 # Peak operations per second (bf16, dense): Google Cloud TPU system architecture pages; NVIDIA H100 SXM data sheet.
 PEAK_OPERATIONS = {
@@ -26,23 +34,31 @@ PEAK_OPERATIONS = {
     "host-v5e": 197e12,
     "h100": 989e12,
 }
-_OPAQUE = frozenset({"call"})  # how CPU programs wrap what runs on several threads
+NO_EXPECTATIONS = Expectations()
 
 
 def trace_from_hlo(
-    file: str | os.PathLike[str], hierarchy: Hierarchy, *, operations_per_second: float | None = None, name: str = ""
+    file: str | os.PathLike[str],
+    hierarchy: Hierarchy,
+    *,
+    operations_per_second: float | None = None,
+    name: str = "",
+    expectations: Expectations = NO_EXPECTATIONS,
+    dump: str | os.PathLike[str] | None = None,
 ) -> Trace:
     """Read scheduled HLO text.
 
     Args:
-        file: the text, as ``compiled.as_text()`` or ``xla_dump_to`` writes it.
+        file: the text, as ``compiled.as_text()`` or ``xla_dump_to`` writes it, long or short.
         hierarchy: the memory to plan for.
         operations_per_second: the chip's peak; None: the preset's of that name.
         name: the trace's name; empty: the file's.
+        expectations: trip counts and branch weights that the text does not give.
+        dump: the folder of the same compilation's dump; its ``*buffer-assignment.txt`` has the offsets.
 
     Raises:
         InputError: no peak is known for the hierarchy.
-        TraceError: not scheduled HLO text, or a kind of program that is not supported.
+        TraceError: not scheduled HLO text, or something in it that cannot be read, by line and instruction.
     """
     peak = PEAK_OPERATIONS.get(hierarchy.name) if operations_per_second is None else operations_per_second
     if peak is None or not 0 < peak < math.inf:
@@ -51,95 +67,102 @@ def trace_from_hlo(
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(file, None, f"cannot be read as text: {error}") from error
-    module = parse_hlo(text, file)
-    if "is_scheduled=true" not in text.partition("\n")[0]:
+    module = read_module(text, file)
+    if not module.is_scheduled:
         raise TraceError(file, 1, "the module is not scheduled (no is_scheduled=true): dump it after optimizations")
-    program = program_from_hlo(module, peak, path=file, name=name or Path(file).name.split(".")[0])
+    reading = Reading(module, hierarchy, peak, expectations=expectations, path=file)
+    program = reading.program(name or Path(file).name.split(".")[0])
+    placed = reading.placement(program, read_offsets(dump, module.name) if dump is not None else {})
     return Trace(
         name=program.name,
         program=program,
         hierarchy=hierarchy,
-        provenance={"hlo": Path(file).name, "operations_per_second": peak},
+        mapping=placed.mapping,
+        provenance={"hlo": Path(file).name, "operations_per_second": peak, **reading.notes(), **placed.notes},
     )
 
 
-def program_from_hlo(module: HloModule, peak: float, *, path: object = "HLO", name: str = "") -> Program:
+def read_module(text: str, path: object = "HLO") -> HloModule:
+    """Parse a module; what this package's parser does not take, XLA's own may, where jaxlib brings it.
+
+    Raises:
+        TraceError: neither takes it.
+    """
+    try:
+        module = parse_hlo(text, path)
+        verify(module, path)
+    except TraceError as error:
+        printed, reason = xla_parser.long_form(text)
+        if not printed:
+            raise TraceError(path, error.line, f"{error.reason}; XLA's parser: {reason}") from None if reason else error
+        module = parse_hlo(printed, path)
+    return module
+
+
+def program_from_hlo(
+    module: HloModule, peak: float, *, path: object = "HLO", name: str = "", hierarchy: Hierarchy | None = None
+) -> Program:
     """Return the program of a scheduled module, with times from shapes and ``peak`` operations per second."""
-    aliases = alias_groups(module, path, _OPAQUE)
-    log = XlaLog(path=str(path), schedule=list(_flat(aliases, module.entry)))
-    loops = find_loops(log, aliases)
-    instructions = []
-    for step, (computation, instruction_name) in enumerate(log.schedule):
-        instruction = aliases.instruction(instruction_name)
-        work = operations(module, module.computations[computation], instruction)
-        instructions.append(
-            Instruction(
-                name=instruction_name,
-                compute_seconds=work / peak,
-                trip_count=math.prod(x.trip_count for x in loops if x.start_step <= step < x.end_step),
-                opcode=instruction.opcode,
-                computation=computation,
-                source=module.source(instruction),
+    return Reading(module, hierarchy, peak, path=path).program(name)
+
+
+class Reading:
+    """A module on its way to a trace."""
+
+    def __init__(
+        self,
+        module: HloModule,
+        hierarchy: Hierarchy | None,
+        peak: float,
+        *,
+        expectations: Expectations = NO_EXPECTATIONS,
+        path: object = "HLO",
+    ) -> None:
+        self.path, self.peak, self.hierarchy = path, peak, hierarchy
+        verify(module, path)
+        self.module = unshared(module, path)
+        self.aliases: Aliases = alias_groups(self.module, path, opaque_calls(self.module.computations))
+        self.schedule: Schedule = flatten(self.aliases, expectations, path)
+        self.spaces = Spaces.of(hierarchy)
+        self.tensors: Tensors = find_tensors(self.aliases, self.schedule, self.spaces, path)
+
+    def program(self, name: str = "") -> Program:
+        """Return the program."""
+        instructions = []
+        for step, (computation, instruction_name) in enumerate(self.schedule.steps):
+            instruction = self.aliases.instruction(instruction_name)
+            work = operations(self.module, self.module.computations[computation], instruction)
+            instructions.append(
+                Instruction(
+                    name=instruction_name,
+                    compute_seconds=work / self.peak,
+                    trip_count=self.schedule.trips[step],
+                    opcode=instruction.opcode,
+                    computation=computation,
+                    source=self.module.source(instruction),
+                )
             )
+        return Program(
+            name=name or self.module.name,
+            instructions=tuple(instructions),
+            tensors=self.tensors.tensors,
+            loops=tuple(self.schedule.loops),
+            conditionals=tuple(self.schedule.conditionals),
         )
-    tensors = _tensors(aliases, log.schedule)
-    return Program(name=name or module.name, instructions=tuple(instructions), tensors=tensors, loops=loops)
 
+    def placement(self, program: Program, offsets: Offsets) -> Placed:
+        """Return the mapping that the text's memory spaces state."""
+        assert self.hierarchy is not None
+        text = PlacedText(aliases=self.aliases, schedule=self.schedule, tensors=self.tensors, spaces=self.spaces)
+        return place(program, self.hierarchy, text, offsets)
 
-def _flat(aliases: Aliases, computation: str) -> list[tuple[str, str]]:
-    """Return (computation, instruction) in schedule order, each loop's condition and body before the loop."""
-    loops = {loop.instruction: loop for loop in aliases.loops}
-    steps: list[tuple[str, str]] = []
-    for name in aliases.module.computations[computation].instructions:
-        if name in loops:
-            steps += _flat(aliases, loops[name].condition) + _flat(aliases, loops[name].body)
-        steps.append((computation, name))
-    return steps
-
-
-def _tensors(aliases: Aliases, schedule: list[tuple[str, str]]) -> tuple[Tensor, ...]:
-    module = aliases.module
-    uses: dict[Place, list[Use]] = {}
-    sizes: dict[Place, int] = {}
-    constants: set[Place] = set()
-    for step, (computation_name, name) in enumerate(schedule):
-        computation, instruction = module.computations[computation_name], aliases.instruction(name)
-        for index, text in leaves(instruction.shape):
-            group = aliases.find((name, index))
-            sizes[group] = max(sizes.get(group, 0), array_bytes(text))
-            if instruction.opcode == "constant":
-                constants.add(group)
-        if instruction.opcode in FORWARDING or instruction.opcode == "constant":
-            continue
-        for operand, source in enumerate(instruction.operands):
-            shape = computation.instructions[source].shape
-            for index, text in leaves(shape):
-                read = operand_bytes(module, computation, instruction, operand) if not index else array_bytes(text)
-                if read:
-                    use = Use(step=step, bytes=read, operand=operand, index=index)
-                    uses.setdefault(aliases.find((source, index)), []).append(use)
-        for index, text in leaves(instruction.shape):
-            in_place = (name, index) in aliases.in_place
-            size = written_bytes(module, computation, instruction, text) if in_place else array_bytes(text)
-            kind = UseKind.UPDATE if in_place else UseKind.DEFINE
-            use = Use(step=step, bytes=size, kind=kind, index=index)
-            uses.setdefault(aliases.find((name, index)), []).append(use)
-    entry = module.computations[module.entry]
-    outputs = {aliases.find((entry.root, index)) for index, _ in leaves(entry.instructions[entry.root].shape)}
-    parameters = {
-        aliases.find((i.name, index)): i.name
-        for i in entry.instructions.values()
-        if i.opcode == "parameter"
-        for index, _ in leaves(i.shape)
-    }
-    return tuple(
-        Tensor(
-            name=parameters.get(group, schedule[found[0].step][1]),
-            size_bytes=sizes[group],
-            uses=tuple(found),
-            is_parameter=group in parameters,
-            is_output=group in outputs,
-        )
-        for group, found in uses.items()
-        if sizes[group] > 0 and (group not in constants or group in parameters)
-    )
+    def notes(self) -> dict[str, Value]:
+        """Return what had to be assumed."""
+        found: dict[str, Value] = {}
+        if self.schedule.assumed_loops:
+            found["assumed_trip_counts"] = tuple(self.schedule.assumed_loops)
+        if self.schedule.assumed_conditionals:
+            found["assumed_branch_weights"] = tuple(self.schedule.assumed_conditionals)
+        if self.tensors.unplanned_spaces:
+            found["memory_spaces_not_planned"] = tuple(f"S({space})" for space in self.tensors.unplanned_spaces)
+        return found

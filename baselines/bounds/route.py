@@ -53,7 +53,7 @@ class Leg:
     first_due: int
     last_due: int
     first_issue: int
-    trip_count: int
+    trip_count: float
     from_step: int
     to_step: int
 

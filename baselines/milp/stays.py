@@ -25,7 +25,7 @@ class Back:
     written: int
     issue: int
     due: int
-    trip_count: int
+    trip_count: float
     column: int  # the move's, in the relaxation
 
 

@@ -62,7 +62,7 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> l
         room[max(start, 0) : stay.end] -= size
         timed.append(Timed(stay=stay, start=start, end=stay.end, fill=None, backs=[]))
 
-    def work(stay: Stay, trips: int) -> float:
+    def work(stay: Stay, trips: float) -> float:
         return (program.tensors[stay.tensor].size_bytes / link.bytes_per_second + link.latency_seconds) * trips
 
     for i in sorted(range(len(chosen)), key=lambda i: -chosen[i].start):

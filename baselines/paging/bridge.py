@@ -113,7 +113,7 @@ def _executed_steps(program: Program, start: int, stop: int, depth: int = 0) -> 
         yield from range(step, a)
         end = -negative_end
         again = depth + 1 if (a, end) == (start, stop) else 1
-        for _ in range(trips):
+        for _ in range(max(round(trips), 1)):  # an expected count may be a fraction
             yield from _executed_steps(program, a, end, again)
         step = end
     yield from range(step, stop)

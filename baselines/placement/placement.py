@@ -225,5 +225,5 @@ class PlacementFactory:
         entered = [x.end_step for x in self.program.loops if x.trip_count > 1 and start < x.start_step < end]
         return max([end, *entered])
 
-    def _executions(self, boundary: int) -> int:
+    def _executions(self, boundary: int) -> float:
         return self.program.boundary_trip_count(boundary, boundary)

@@ -13,8 +13,8 @@ class InvariantParameter:
 
     tensor: str
     size_bytes: int
-    moved_bytes: int  # in one run: copied toward fast memory, or read in layer 0
-    iterations: int
+    moved_bytes: float  # in one run: copied toward fast memory, or read in layer 0
+    iterations: float
     repeated_seconds: float  # of layer 0's bandwidth, beyond bringing it once
     source: str  # file:line of a use in the loop
 

@@ -29,7 +29,7 @@ class Stall:
     copied_bytes: int  # by one execution of this copy, all slices
     toward_fast: bool
     waited_seconds: float  # in the whole run
-    executions: int
+    executions: float
     issued_after: str  # instruction; empty: at the program's start
     due_before: str  # instruction; empty: the program's end
     source: str  # file:line of the instruction that waits, or of the nearest one after it that has one

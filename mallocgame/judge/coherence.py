@@ -1,10 +1,15 @@
-"""Abstract interpretation of a mapping: which places hold each tensor's current contents, round every loop."""
+"""Abstract interpretation of a mapping: which places hold each tensor's current contents, on every way through.
+
+A loop is walked until the places that survive the way back to its start shrink no more. Of a conditional, every branch
+is walked from the state at its entry; after it, a place holds the current contents if it does after each branch.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mallocgame.mapping import HELD, HOME, Mapping
-from mallocgame.program import Loop, Program, Use, UseKind
+from mallocgame.program import Program, Use, UseKind
+from mallocgame.regions import Loop, Region, nested
 
 
 def stale_uses(program: Program, mapping: Mapping) -> Iterator[tuple[int, int, str]]:
@@ -22,18 +27,51 @@ def stale_uses(program: Program, mapping: Mapping) -> Iterator[tuple[int, int, s
 
 
 @dataclass(slots=True)
+class _State:
+    """What holds at one moment. ``current`` has residency indices, and HOME for layer 0."""
+
+    current: set[int] = field(default_factory=set)
+    arriving: dict[int, int] = field(default_factory=dict)  # residency: slices still to come
+    intact: dict[int, bool] = field(default_factory=dict)  # transfer under way: nothing was written since its issue
+
+    def copy(self) -> "_State":
+        return _State(set(self.current), dict(self.arriving), dict(self.intact))
+
+    def meet(self, other: "_State") -> None:
+        """Keep what holds in both."""
+        self.current &= other.current
+        for residency, slices in other.arriving.items():
+            self.arriving[residency] = max(self.arriving.get(residency, 0), slices)
+        for transfer, is_intact in other.intact.items():
+            self.intact[transfer] = self.intact.get(transfer, is_intact) and is_intact
+
+
+@dataclass(slots=True)
+class _Fork:
+    """A conditional under way: the state at its entry, and what holds after the branches walked so far."""
+
+    entry: _State
+    after: _State | None = None
+
+    def end(self, state: _State) -> None:
+        if self.after is None:
+            self.after = state.copy()
+        else:
+            self.after.meet(state)
+
+
+@dataclass(slots=True)
 class _Walk:
-    """One tensor's states along the schedule. ``current`` holds residency indices, and HOME for layer 0."""
+    """One tensor's states along the schedule."""
 
     program: Program
     mapping: Mapping
     tensor: int
     residencies: list[int]
     transfers: list[int]
-    allowed: dict[Loop, set[int]] = field(default_factory=dict)  # places that survive the way back to a loop's start
-    current: set[int] = field(default_factory=set)
-    arriving: dict[int, int] = field(default_factory=dict)  # residency: slices still to come
-    intact: dict[int, bool] = field(default_factory=dict)  # transfer under way: nothing was written since its issue
+    allowed: dict[int, set[int]] = field(default_factory=dict)  # loop: places that survive the way back to its start
+    state: _State = field(default_factory=_State)
+    forks: dict[int, _Fork] = field(default_factory=dict)  # conditional: its branches so far
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def to_fixed_point(self) -> list[tuple[int, str]]:
@@ -47,87 +85,124 @@ class _Walk:
         uses: dict[int, list[Use]] = {}
         for use in tensor.uses:
             uses.setdefault(use.step, []).append(use)
-        rows = [self.mapping.residencies[i] for i in self.residencies]
+        boundaries = {0, self.program.num_steps} | uses.keys()
+        boundaries |= {self.mapping.residencies[i].end_step for i in self.residencies}
         moves = [self.mapping.transfers[i] for i in self.transfers]
-        boundaries = {0, self.program.num_steps} | uses.keys() | {r.end_step for r in rows}
         boundaries |= {x.start_after + 1 for x in moves} | {x.done_before for x in moves}
-        loops = [loop for loop in self.program.loops if loop.trip_count > 1]
-        boundaries |= {b for loop in loops for b in (loop.start_step, loop.end_step)}
-        self.found, self.intact, self.arriving = [], {}, {}
-        self.current = {HOME} if tensor.is_parameter else set()
-        self.current |= {i for i in self.residencies if self.mapping.residencies[i].start_step == HELD}
-        for i in self.transfers:
-            target = self.mapping.transfers[i].target
-            self.arriving[target] = self.arriving.get(target, 0) + (target != HOME)
+        regions = self._regions()
+        boundaries |= {b for region in regions for b in (region.start_step, region.end_step)}
+        self._begin()
         for boundary in sorted(boundaries):
-            self._complete(boundary)
-            if not self._close_loops(boundary, loops):
+            if not self._leave(boundary, regions):
                 return False
+            self._complete(boundary)
             if boundary < self.program.num_steps:
-                self.current -= {i for i in self.residencies if self.mapping.residencies[i].end_step == boundary}
+                self.state.current -= {i for i in self.residencies if self.mapping.residencies[i].end_step == boundary}
             self._issue(boundary)
-            for loop in loops:
-                if loop.start_step == boundary and loop in self.allowed:
-                    self.current &= self.allowed[loop]
+            self._enter(boundary, regions)
             self._use(boundary, uses.get(boundary, []))
         self._finish(tensor.is_output)
         return True
 
+    def _regions(self) -> list[Region]:
+        """Return loops that repeat, conditionals and branches; what encloses stands before what is enclosed."""
+        found = nested(self.program.loops, self.program.conditionals)
+        return [r for r in found if r.kind != "loop" or self.program.loops[r.number].trip_count > 1]
+
+    def _begin(self) -> None:
+        self.found, self.forks = [], {}
+        self.state = _State({HOME} if self.program.tensors[self.tensor].is_parameter else set())
+        self.state.current |= {i for i in self.residencies if self.mapping.residencies[i].start_step == HELD}
+        for i in self.transfers:
+            target = self.mapping.transfers[i].target
+            self.state.arriving[target] = self.state.arriving.get(target, 0) + (target != HOME)
+
+    def _enter(self, boundary: int, regions: list[Region]) -> None:
+        for region in regions:
+            if region.start_step != boundary:
+                continue
+            if region.kind == "loop" and region.number in self.allowed:
+                self.state.current &= self.allowed[region.number]
+            elif region.kind == "conditional":
+                self.forks[region.number] = _Fork(self.state.copy())
+                conditional = self.program.conditionals[region.number]
+                if any(start == end for start, end, _ in conditional.branches()):
+                    self.forks[region.number].end(self.state)  # a branch that does nothing
+
+    def _leave(self, boundary: int, regions: list[Region]) -> bool:
+        """Close what ends here, inner regions first; False if a loop's entry state must shrink."""
+        for region in reversed(regions):
+            if region.end_step != boundary:
+                continue
+            if region.kind == "loop":
+                if not self._close_loop(region.number, self.program.loops[region.number]):
+                    return False
+            elif region.kind == "branch":
+                self._close_branch(region, boundary)
+        return True
+
+    def _close_branch(self, region: Region, boundary: int) -> None:
+        fork = self.forks[region.number]
+        fork.end(self.state)
+        assert fork.after is not None
+        is_last = boundary == self.program.conditionals[region.number].end_step
+        self.state = fork.after if is_last else fork.entry.copy()
+        alive = {i for i in self.residencies if self.mapping.residencies[i].end_step > boundary}
+        if not is_last:  # what ended in another branch is not there in the next one
+            self.state.current &= alive | {HOME}
+
     def _complete(self, boundary: int) -> None:
         for i in self.transfers:
             x = self.mapping.transfers[i]
-            if x.done_before == boundary and i in self.intact:
+            if x.done_before == boundary and i in self.state.intact:
                 self._arrive(i)
 
     def _arrive(self, i: int) -> None:
         target = self.mapping.transfers[i].target
-        if not self.intact.pop(i):
-            self.current.discard(target)  # old contents land on whatever was there
+        if not self.state.intact.pop(i):
+            self.state.current.discard(target)  # old contents land on whatever was there
         elif target == HOME:
-            self.current.add(HOME)
+            self.state.current.add(HOME)
         else:
-            self.arriving[target] -= 1
-            if self.arriving[target] == 0:
-                self.current.add(target)
+            self.state.arriving[target] -= 1
+            if self.state.arriving[target] == 0:
+                self.state.current.add(target)
 
-    def _close_loops(self, boundary: int, loops: list[Loop]) -> bool:
-        """Follow the back edges that leave this boundary; False if a loop's entry state must shrink."""
-        for loop in loops:
-            if loop.end_step != boundary:
-                continue
-            alive = [self.mapping.residencies[i] for i in self.current if i != HOME]
-            places = {(r.layer, r.offset_bytes) for r in alive if r.end_step >= loop.end_step}
-            back = {HOME} & self.current
-            for i in self.residencies:
-                r = self.mapping.residencies[i]
-                if r.start_step <= loop.start_step < r.end_step and (r.layer, r.offset_bytes) in places:
-                    back.add(i)
-            old = self.allowed.get(loop)
-            new = back if old is None else old & back
-            if old != new:
-                self.allowed[loop] = new
-                return False
-        return True
+    def _close_loop(self, index: int, loop: Loop) -> bool:
+        """Follow the way back from a loop's end; False if its entry state must shrink."""
+        alive = [self.mapping.residencies[i] for i in self.state.current if i != HOME]
+        places = {(r.layer, r.offset_bytes) for r in alive if r.end_step >= loop.end_step}
+        back = {HOME} & self.state.current
+        for i in self.residencies:
+            r = self.mapping.residencies[i]
+            if r.start_step <= loop.start_step < r.end_step and (r.layer, r.offset_bytes) in places:
+                back.add(i)
+        old = self.allowed.get(index)
+        new = back if old is None else old & back
+        self.allowed[index] = new
+        return old == new
 
     def _issue(self, boundary: int) -> None:
         for i in self.transfers:
             x = self.mapping.transfers[i]
             if x.start_after + 1 != boundary:
                 continue
-            if x.source not in self.current:
+            if x.source not in self.state.current:
                 self.found.append((x.start_after, f"a copy issued after step {x.start_after} reads {_name(x.source)}"))
-            self.intact[i] = x.source in self.current
-            if x.done_before == boundary:
+            self.state.intact[i] = x.source in self.state.current
+        for i in self.transfers:  # a copy that is due at once has arrived for no other that is issued with it
+            x = self.mapping.transfers[i]
+            if x.start_after + 1 == x.done_before == boundary:
                 self._arrive(i)
 
     def _use(self, step: int, uses: list[Use]) -> None:
         for use in sorted(uses, key=lambda u: u.kind == UseKind.DEFINE):
             place = HOME if use.home_only else self._serving(step)
-            if use.kind != UseKind.DEFINE and place not in self.current:
+            if use.kind != UseKind.DEFINE and place not in self.state.current:
                 self.found.append((step, f"step {step} reads {_name(place)}, which does not hold the current contents"))
             if use.kind != UseKind.READ:
-                self.current = {place}
-                self.intact = dict.fromkeys(self.intact, False)
+                self.state.current = {place}
+                self.state.intact = dict.fromkeys(self.state.intact, False)
 
     def _serving(self, step: int) -> int:
         best, layer = HOME, 0
@@ -139,12 +214,16 @@ class _Walk:
 
     def _finish(self, is_output: bool) -> None:
         end = self.program.num_steps
-        if is_output and HOME not in self.current:
+        if is_output and HOME not in self.state.current:
             self.found.append((end, "the program's output is not in layer 0 at the end"))
         for i in self.transfers:
             x = self.mapping.transfers[i]
-            if x.done_before == end and x.target != HOME and x.target not in self.current:
+            if x.done_before == end and x.target != HOME and x.target not in self.state.current:
                 self.found.append((end, "what is loaded at the end for the next run is not the current contents"))
+        for i in self.residencies:
+            r = self.mapping.residencies[i]
+            if r.start_step == HELD and r.end_step == end and not {i, HOME} <= self.state.current:
+                self.found.append((end, "what is held for ever is not what the next run starts with"))
 
 
 def _name(place: int) -> str:

@@ -1,22 +1,27 @@
 """The judge: how long a program takes under a mapping. Bytes are conserved; nothing is free."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.judge import timeline
+from mallocgame.judge import branches, timeline
 from mallocgame.mapping import Mapping, rectangles, serving_layers
-from mallocgame.program import Program, UseKind
+from mallocgame.program import Program, Tensor, UseKind
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Counts = npt.NDArray[Any]  # int64; float64 where some are fractions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """What happens when; loops are aggregated, so a step's seconds cover all its executions."""
+    """What happens when; loops are aggregated, so a step's seconds cover all its executions.
+
+    With conditionals all seconds and bytes are expected ones: a branch counts by its weight.
+    """
 
     total_seconds: float
     start_seconds: F64  # float64[T], when each step starts (its wait comes before)
@@ -24,7 +29,7 @@ class Timeline:
     stall_seconds: F64  # float64[T + 1], wait for copies before each step; the last is the wait at the end
     layer_bytes: I64  # int64[T, L], bytes that one execution moves in each layer
     link_busy_seconds: F64  # float64[K]
-    link_bytes: I64  # int64[K, 2], bytes copied toward faster and toward slower layers
+    link_bytes: Counts  # [K, 2], bytes copied toward faster and toward slower layers; float64 where expected
     transfer_finish_seconds: F64  # float64[X], when the program sees each transfer complete
     occupancy_bytes: I64  # int64[T, L], bytes that residencies occupy (layer 0 is not planned, hence 0)
 
@@ -42,20 +47,26 @@ def simulate(program: Program, hierarchy: Hierarchy, mapping: Mapping, *, servin
     num_steps, num_links = program.num_steps, len(hierarchy.links)
     elapsed, idle = np.empty(num_steps), np.empty((num_steps, num_links))
     speeds, link_layer = _speeds(hierarchy)
-    timeline.instruction_times(
-        program.compute_seconds, program.trip_counts, layer_bytes, speeds, link_layer, elapsed, idle
-    )
+    counts: Counts = branches.loop_counts(program) if program.conditionals else program.trip_counts
+    timeline.instruction_times(program.compute_seconds, counts, layer_bytes, speeds, link_layer, elapsed, idle)
     queue, position, order, work, trips = link_queues(program, hierarchy, mapping)
     table = mapping.transfer_table
     issue, due = table[:, 3] + 1, table[:, 4].copy()
-    stall, busy, finish = np.zeros(num_steps + 1), np.zeros(num_links), np.zeros(len(table))
-    by_issue = np.argsort(issue, kind="stable")
-    by_due = np.lexsort((issue, due))
-    total = timeline.run(
-        elapsed, idle, queue, position, issue, due, by_issue, by_due, order, work, stall, busy, finish, np.inf
-    )
-    link_bytes = np.zeros((num_links, 2), dtype=np.int64)
+    link_bytes = np.zeros((num_links, 2), dtype=trips.dtype)
     np.add.at(link_bytes, (queue // 2, queue % 2), table[:, 5] * trips)
+    if program.conditionals:
+        copies = branches.Copies(queue=queue, position=position, issue=issue, due=due, order=order, work=work)
+        expected = branches.expected_run(program, elapsed, idle, copies)
+        stall, busy, finish = expected.stall_seconds, expected.link_busy_seconds, expected.finish_seconds
+        total = expected.total_seconds
+        elapsed = elapsed * branches.branch_weights(program)
+    else:
+        stall, busy, finish = np.zeros(num_steps + 1), np.zeros(num_links), np.zeros(len(table))
+        by_issue = np.argsort(issue, kind="stable")
+        by_due = np.lexsort((issue, due))
+        total = timeline.run(
+            elapsed, idle, queue, position, issue, due, by_issue, by_due, order, work, stall, busy, finish, np.inf
+        )
     start = np.cumsum(stall[:-1] + elapsed) - elapsed
     return Timeline(
         total_seconds=float(total),
@@ -77,11 +88,14 @@ def bytes_by_layer(program: Program, hierarchy: Hierarchy, serving: I64) -> I64:
     return table
 
 
-def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[I64, I64, I64, F64, I64]:
+def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[I64, I64, I64, F64, Counts]:
     """Return each transfer's queue, place in it, the queues, its work in link seconds, and its trip count.
 
+    The work counts loops, not branches: it is what a transfer inside a branch takes if the branch runs.
+
     Returns:
-        queue int64[X], position int64[X], order int64[2K, X], work float64[X], trips int64[X]; see ``timeline.run``.
+        queue int64[X], position int64[X], order int64[2K, X], work float64[X], trips int64[X] (float64 where a count is
+        a fraction); see ``timeline.run``.
     """
     num_queues, table = 2 * len(hierarchy.links), mapping.transfer_table
     position = np.zeros(len(table), dtype=np.int64)
@@ -95,11 +109,11 @@ def link_queues(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tup
         ids = by_issue[queue[by_issue] == q]
         order[q, : len(ids)] = ids
         position[ids] = np.arange(len(ids))
-    trips = _boundary_trip_counts(program, table[:, 3] + 1, table[:, 4])
+    trips, weights = _boundary_counts(program, table[:, 3] + 1, table[:, 4])
     speed = np.array([each.bytes_per_second for each in hierarchy.links])
     latency = np.array([each.latency_seconds for each in hierarchy.links])
     work = (table[:, 5] / speed[link] + latency[link]) * trips
-    return queue, position, order, work, trips
+    return queue, position, order, work, trips if weights is None else trips * weights
 
 
 def occupancy(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> I64:
@@ -122,13 +136,23 @@ def _link_indices(hierarchy: Hierarchy) -> I64:
     return table
 
 
-def _boundary_trip_counts(program: Program, start: I64, end: I64) -> I64:
-    """Return int64[n], ``program.boundary_trip_count`` of each pair of boundaries."""
-    product = np.ones(len(start), dtype=np.int64)
+def _boundary_counts(program: Program, start: I64, end: I64) -> tuple[Counts, F64 | None]:
+    """Return how often each pair of boundaries is passed by loops, and with what probability (None: no branches).
+
+    Their product is ``program.boundary_trip_count``.
+    """
+    whole = all(float(loop.trip_count).is_integer() for loop in program.loops)
+    product: Counts = np.ones(len(start), dtype=np.int64 if whole else np.float64)
     for loop in program.loops:
         inside = (loop.start_step < start) & (start < loop.end_step) & (loop.start_step < end) & (end < loop.end_step)
-        product[inside] *= loop.trip_count
-    return product
+        product[inside] *= int(loop.trip_count) if whole else loop.trip_count
+    if not program.conditionals:
+        return product, None
+    weights = np.ones(len(start))
+    for conditional in program.conditionals:
+        for first, last, weight in conditional.branches():
+            weights[(first < start) & (start < last) & (first < end) & (end < last)] *= weight
+    return product, weights
 
 
 def _speeds(hierarchy: Hierarchy) -> tuple[F64, I64]:
@@ -160,13 +184,31 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
     home_links = [link for link in hierarchy.links if any(0 in pair for pair in link.pairs)]
     if any(link.shared_layer != 0 for link in home_links):
         return max(fastest, compulsory / float(speeds[0]))
+    weights = branches.branch_weights(program)[uses.step] if program.conditionals else None
     for index, tensor in enumerate(program.tensors):
-        first, last = int(uses.first[index]), int(uses.first[index + 1])
-        writes = np.flatnonzero(uses.kind[first:last] != UseKind.READ) + first
-        if tensor.movable and tensor.is_parameter:
-            reads = int(moved[first : (int(writes[0]) if len(writes) else last)].sum())
-            compulsory += min(reads, tensor.size_bytes)
-        if tensor.movable and tensor.is_output and len(writes):
-            compulsory += min(int(moved[writes[-1]]), tensor.size_bytes)
+        span = slice(int(uses.first[index]), int(uses.first[index + 1]))
+        stays = tensor.holdable and hierarchy.num_layers > 2  # it may be held for ever, and never come from layer 0
+        if tensor.movable and not stays:
+            compulsory += _compulsory_bytes(tensor, uses.kind[span], moved[span], weights, span)
     fastest_home = max(float(speeds[0]), *(link.bytes_per_second for link in home_links))
     return max(fastest, compulsory / fastest_home)
+
+
+def _compulsory_bytes(tensor: Tensor, kinds: I64, moved: Counts, weights: F64 | None, span: slice) -> float:
+    """Return the bytes of layer 0 that a parameter that is read, or an output, costs whatever the mapping.
+
+    What runs only sometimes counts as often: on a path that reads it, a parameter costs at least the less of one read
+    and a copy.
+    """
+    writes = np.flatnonzero(kinds != UseKind.READ)
+    chance = np.ones(len(kinds)) if weights is None else weights[span]
+    total = 0.0
+    if tensor.is_parameter:
+        reads, chances = (column[: int(writes[0]) if len(writes) else len(kinds)] for column in (moved, chance))
+        always = float(min(reads[chances == 1.0].sum(), tensor.size_bytes))
+        sometimes = chances * np.minimum(reads / chances, tensor.size_bytes)
+        total += max([always, *sometimes.tolist()])
+    if tensor.is_output and len(writes):
+        last = int(writes[-1])
+        total += float(chance[last] * min(moved[last] / chance[last], tensor.size_bytes))
+    return total

@@ -27,8 +27,9 @@ def validate(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> list[V
     ``capacity`` offsets within the layer; ``alignment``; ``overlap`` in address and time; ``one-place`` at most one
     filled residency of a tensor per layer and step; ``fill`` a residency begins with its definition, a whole copy, or
     is held from the run before; ``transfer`` a copy fits its source and target; ``loop`` a copy lies within one
-    iteration or outside the loop; ``in-flight`` limits; ``hoist`` and ``held`` where
-    the program allows them; ``stale`` every use finds current contents, round every loop, and outputs end in layer 0.
+    iteration or outside the loop; ``branch`` a copy lies inside one branch or outside the conditional; ``in-flight``
+    limits; ``hoist`` and ``held`` where the program allows them; ``stale`` every use finds current contents, on every
+    way through loops and branches, and outputs end in layer 0.
     """
     found = list(_references(program, hierarchy, mapping))
     if found:
@@ -145,6 +146,10 @@ def _fills(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator
             if loop.trip_count > 1 and len(inside) > 1:
                 message = f"{what}: some slices are copied inside {loop}, others outside"
                 yield _broken("loop", r.tensor, r.start_step, message)
+        for conditional in program.conditionals:
+            if len({conditional.branch_at(x.done_before) for x in copies}) > 1:
+                message = f"{what}: some slices are copied inside one branch of {conditional}, others elsewhere"
+                yield _broken("branch", r.tensor, r.start_step, message)
 
 
 def _transfers(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
@@ -173,6 +178,11 @@ def _transfers(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iter
                     f"{name}: copy from after step {x.start_after} to before step {due} crosses the edge of {loop}"
                 )
                 yield _broken("loop", x.tensor, x.start_after, message)
+        for conditional in program.conditionals:
+            branches = {conditional.branch_at(issue), conditional.branch_at(due)}
+            if len(branches) > 1 or -1 in branches:
+                message = f"{name}: copy over [{issue}, {due}) is not inside one branch of {conditional}, nor around it"
+                yield _broken("branch", x.tensor, x.start_after, message)
 
 
 def _in_flight(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
@@ -211,6 +221,8 @@ def _held(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[
         tensor = program.tensors[r.tensor]
         if not (tensor.holdable and tensor.is_parameter):
             yield _broken("held", r.tensor, -1, f"{tensor.name} may not be held from one run to the next")
+        elif r.end_step == program.num_steps and r.layer < hierarchy.num_layers - 1:
+            continue  # it stays for ever: only the fastest layer is given to others between two runs
         elif not any(_reloads(program, mapping, r, x) for x in mapping.transfers):
             yield _broken("held", r.tensor, -1, f"{tensor.name} is held at the start and not loaded again by the end")
 

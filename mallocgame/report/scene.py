@@ -42,7 +42,7 @@ class Arrow:
     issue_seconds: float
     finish_seconds: float
     size_bytes: int
-    executions: int
+    executions: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,29 +1,72 @@
 """Two slow oracles: a machine that really runs a mapping byte by byte, and a clock in exact fractions."""
 
+import random
 from collections.abc import Iterator
 from fractions import Fraction
 
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping
-from mallocgame.program import Program, UseKind
+from mallocgame.program import Conditional, Loop, Program, UseKind
+
+Region = Loop | Conditional
+Event = tuple[str, int]  # ("step", t) or ("boundary", b)
 
 
-def boundaries_and_steps(program: Program, start: int, end: int) -> Iterator[tuple[str, int]]:
-    """Yield ("step", t) and ("boundary", b) for the inside of [start, end), loops unrolled; edges are not yielded."""
+def one_execution(
+    program: Program, rng: random.Random, start: int, end: int, entered: tuple[Region, ...] = ()
+) -> Iterator[Event]:
+    """Yield what happens inside [start, end), loops unrolled, of each conditional one branch; edges are not yielded.
+
+    A loop whose expected count is a fraction runs any number of times, at least once.
+    """
     at = start
     while at < end:
-        inside = [x for x in program.loops if x.start_step == at and x.end_step <= end]
-        inside = [x for x in inside if (x.start_step, x.end_step) != (start, end)]
-        loop = max(inside, key=lambda x: x.end_step, default=None)
-        if loop is None:
+        region = _outermost(program, at, end, entered)
+        if region is None:
             yield "step", at
             at += 1
+        elif isinstance(region, Loop):
+            count = region.trip_count
+            times = int(count) if float(count).is_integer() else rng.randint(1, int(count) + 2)
+            for _ in range(times):
+                yield from one_execution(program, rng, region.start_step, region.end_step, (*entered, region))
+            at = region.end_step
         else:
-            for _ in range(loop.trip_count):
-                yield from boundaries_and_steps(program, loop.start_step, loop.end_step)
-            at = loop.end_step
+            first, last, _ = rng.choice(list(region.branches()))
+            yield from one_execution(program, rng, first, last, (*entered, region))
+            at = region.end_step
         if at < end:
             yield "boundary", at
+
+
+def all_paths(
+    program: Program, start: int, end: int, entered: tuple[Region, ...] = ()
+) -> list[tuple[Fraction, list[Event]]]:
+    """Return every way through the branches of [start, end) with its probability; loops are walked once."""
+    found: list[tuple[Fraction, list[Event]]] = [(Fraction(1), [])]
+    at = start
+    while at < end:
+        region = _outermost(program, at, end, entered)
+        if region is None:
+            parts, at = [(Fraction(1), [("step", at)])], at + 1
+        elif isinstance(region, Loop):
+            parts, at = all_paths(program, region.start_step, region.end_step, (*entered, region)), region.end_step
+        else:
+            parts = []
+            for first, last, weight in region.branches():
+                for chance, events in all_paths(program, first, last, (*entered, region)):
+                    parts.append((chance * Fraction(weight), events))
+            at = region.end_step
+        edge = [("boundary", at)] if at < end else []
+        found = [(a * b, [*before, *after, *edge]) for a, before in found for b, after in parts]
+    return found
+
+
+def _outermost(program: Program, at: int, end: int, entered: tuple[Region, ...]) -> Region | None:
+    """Return the widest loop or conditional that begins at a step, ends by ``end``, and was not entered yet."""
+    inside = [x for x in (*program.loops, *program.conditionals) if x.start_step == at and x.end_step <= end]
+    inside = [x for x in inside if not any(x is other for other in entered)]
+    return max(inside, key=lambda x: (x.end_step, isinstance(x, Loop)), default=None)
 
 
 class Machine:
@@ -41,15 +84,16 @@ class Machine:
             before = [y for y in mapping.transfers[:x] if y.target == transfer.target != HOME]
             self.sliced[x] = sum(y.size_bytes for y in before)
 
-    def run(self) -> list[str]:
-        """Run the program twice (what is held must survive), return the errors."""
+    def run(self, seed: int = 0) -> list[str]:
+        """Run the program twice (what is held must survive), with random branches; return the errors."""
+        rng = random.Random(seed)
         for index, r in enumerate(self.mapping.residencies):
             if r.start_step == HELD:
                 for cell in self._cells(index):
                     self.memory[r.layer][cell] = (r.tensor, self.version[r.tensor])
         for _ in range(2):
             self._boundary(0)
-            for what, at in boundaries_and_steps(self.program, 0, self.program.num_steps):
+            for what, at in one_execution(self.program, rng, 0, self.program.num_steps):
                 if what == "step":
                     self._step(at)
                 else:
@@ -81,8 +125,9 @@ class Machine:
         for x, transfer in enumerate(self.mapping.transfers):
             if transfer.start_after + 1 == boundary:
                 self._issue(x)
-                if transfer.done_before == boundary:
-                    self._complete(x)
+        for x, transfer in enumerate(self.mapping.transfers):
+            if transfer.start_after + 1 == transfer.done_before == boundary:
+                self._complete(x)
 
     def _slice(self, x: int, place: int) -> range:
         cells = self._cells(place)
@@ -157,27 +202,37 @@ class Clock:
 
     def _work(self, x: int) -> Fraction:
         transfer, link = self.mapping.transfers[x], self.hierarchy.links[self._link(x)]
-        trips = 1
+        trips = Fraction(1)
         for loop in self.program.loops:
             inside = loop.start_step < transfer.start_after + 1 and transfer.done_before < loop.end_step
-            trips *= loop.trip_count if inside else 1
+            trips *= Fraction(loop.trip_count) if inside else 1
         return trips * (
             Fraction(transfer.size_bytes) / Fraction(link.bytes_per_second) + Fraction(link.latency_seconds)
         )
 
     def run(self) -> Fraction:
-        """Return the total seconds."""
-        for boundary in range(self.program.num_steps + 1):
-            moves = list(enumerate(self.mapping.transfers))
-            self._wait([x for x, t in moves if t.done_before == boundary and t.start_after + 1 < boundary])
-            for x, transfer in moves:
-                if transfer.start_after + 1 == boundary:
-                    slower = self._layer(transfer.target) < self._layer(transfer.source)
-                    self.queues[self._link(x)][slower].append(x)
-            self._wait([x for x, t in moves if t.done_before == boundary])
-            if boundary < self.program.num_steps:
-                self._execute(boundary)
-        return self.now
+        """Return the expected total seconds: every path through the branches, by its probability."""
+        total = Fraction(0)
+        for chance, events in all_paths(self.program, 0, self.program.num_steps):
+            self.queues = [[[], []] for _ in self.hierarchy.links]
+            self.left = [self._work(x) for x in range(len(self.mapping.transfers))]
+            self.now = Fraction(0)
+            for what, at in [("boundary", 0), *events, ("boundary", self.program.num_steps)]:
+                if what == "step":
+                    self._execute(at)
+                else:
+                    self._boundary(at)
+            total += chance * self.now
+        return total
+
+    def _boundary(self, boundary: int) -> None:
+        moves = list(enumerate(self.mapping.transfers))
+        self._wait([x for x, t in moves if t.done_before == boundary and t.start_after + 1 < boundary])
+        for x, transfer in moves:
+            if transfer.start_after + 1 == boundary:
+                slower = self._layer(transfer.target) < self._layer(transfer.source)
+                self.queues[self._link(x)][slower].append(x)
+        self._wait([x for x, t in moves if t.done_before == boundary])
 
     def _execute(self, step: int) -> None:
         instruction = self.program.instructions[step]
@@ -191,10 +246,13 @@ class Clock:
                     layer = 0 if use.home_only else self._layer(machine._place(index, step))
                     times[layer] += Fraction(use.bytes) / Fraction(self.hierarchy.layers[layer].bytes_per_second)
         seconds = max(Fraction(instruction.compute_seconds), sum(times, Fraction(0)))
+        count = Fraction(1)
+        for loop in self.program.enclosing_loops(step):
+            count *= Fraction(loop.trip_count)
         for k, link in enumerate(self.hierarchy.links):
             busy = times[link.shared_layer] if link.shared_layer is not None else Fraction(0)
-            self._advance(k, (seconds - busy) * instruction.trip_count)
-        self.now += seconds * instruction.trip_count
+            self._advance(k, (seconds - busy) * count)
+        self.now += seconds * count
 
     def _wait(self, due: list[int]) -> None:
         while any(x in q for x in due for link in self.queues for q in link):

@@ -196,7 +196,7 @@ def last_words(compilation: Compilation) -> str:
     return f"{compilation.error}; its log ends: {tail or '(empty)'}"
 
 
-def estimated_cycles(module: str, trips: dict[str, int]) -> int | None:
+def estimated_cycles(module: str, trips: dict[str, float]) -> int | None:
     """Return the sum of ``estimated_cycles`` over a module's scheduled computations, each times its trip count.
 
     ``trips`` names the scheduled computations; None: the text holds no estimate for them.
@@ -205,14 +205,14 @@ def estimated_cycles(module: str, trips: dict[str, int]) -> int | None:
     >>> estimated_cycles(text, {"main": 3})
     21
     """
-    total, found, weight = 0, False, 0
+    total, found, weight = 0.0, False, 0.0
     for line in module.splitlines():
         if line[:1] not in (" ", "}", "") and line.rstrip().endswith("{"):
             name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
             weight = trips.get(name, 0)
         for cycles in re.findall(r'"estimated_cycles":"(\d+)"', line):
             total, found = total + int(cycles) * weight, found or weight > 0
-    return total if found else None
+    return round(total) if found else None
 
 
 class OtherScheduleError(TraceError):

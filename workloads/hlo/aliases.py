@@ -1,8 +1,9 @@
 """Which places of a scheduled module share storage: alias groups, as XLA's HloAliasAnalysis defines them.
 
 Tuples, their elements and bitcasts forward values; a while loop's operand, parameters, body result and result are one
-place; dynamic-update-slice, scatter and fusions that end in one write in place. Donated inputs are *not* merged with
-the outputs that reuse their memory: the output's contents are new.
+place, a conditional's operands and its branches' parameters, its branches' results and its own; the end of an
+asynchronous pair is the place that its start writes; dynamic-update-slice, scatter and fusions that end in one write
+in place. Donated inputs are *not* merged with the outputs that reuse their memory: the output's contents are new.
 """
 
 import re
@@ -10,13 +11,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mallocgame.errors import TraceError
-from mallocgame.workloads.hlo.module import HloComputation, HloInstruction, HloModule, Index, leaves, to_index
+from mallocgame.workloads.hlo.asynchronous import forwarded_pairs
+from mallocgame.workloads.hlo.module import HloComputation, HloInstruction, HloModule
+from mallocgame.workloads.hlo.shapes import Index, leaves, to_index
 from mallocgame.workloads.hlo.verify import verify
 
-FORWARDING = frozenset({"get-tuple-element", "tuple", "bitcast", "while", "parameter", "optimization-barrier"})
+FORWARDING = frozenset(
+    {"get-tuple-element", "tuple", "bitcast", "while", "parameter", "optimization-barrier", "conditional"}
+    | {"add-dependency", "after-all", "domain"}
+)
 _IN_PLACE = {"dynamic-update-slice": 0, "scatter": 0}  # opcode: the operand written
 _TRANSPARENT = frozenset({"bitcast", "get-tuple-element", "convert-element-type"})
-_UNSUPPORTED = {"conditional": "conditionals", "call": "calls"}
 
 Place = tuple[str, Index]  # an instruction's name and a leaf of its result
 
@@ -31,6 +36,24 @@ class WhileLoop:
     body: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Branching:
+    """A conditional and the computations of which it runs one."""
+
+    instruction: str
+    parent: str
+    branches: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call whose computation's instructions are steps of the schedule."""
+
+    instruction: str
+    parent: str
+    computation: str
+
+
 @dataclass(kw_only=True)
 class Aliases:
     """Alias groups over the computations that the schedule holds."""
@@ -38,6 +61,8 @@ class Aliases:
     module: HloModule
     computation_of: dict[str, str] = field(default_factory=dict)  # instruction: its computation
     loops: list[WhileLoop] = field(default_factory=list)
+    conditionals: list[Branching] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     parent_of: dict[Place, Place] = field(default_factory=dict)
     in_place: dict[Place, int] = field(default_factory=dict)  # result written in place: the operand it shares
 
@@ -74,12 +99,12 @@ class Aliases:
 
 
 def alias_groups(module: HloModule, path: object = "HLO", opaque: frozenset[str] = frozenset()) -> Aliases:
-    """Build the groups of all computations that the entry reaches through while loops.
+    """Build the groups of all computations that the entry reaches through loops, conditionals and calls.
 
-    Instructions with an opcode in ``opaque`` are taken as they are, though they run other computations.
+    Calls in ``opaque`` are taken as single steps, though they run other computations.
 
     Raises:
-        TraceError: a kind of instruction that is not supported, by name; an operand that does not exist.
+        TraceError: control flow without its computations, or shapes that do not fit together, by name and line.
     """
     verify(module, path)
     aliases = Aliases(module=module)
@@ -88,37 +113,51 @@ def alias_groups(module: HloModule, path: object = "HLO", opaque: frozenset[str]
         computation = module.computations[waiting.pop()]
         for instruction in computation.instructions.values():
             if instruction.name in aliases.computation_of:
-                raise TraceError(path, None, f"two scheduled instructions are named {instruction.name}")
+                raise TraceError(path, instruction.line, f"two scheduled instructions are named {instruction.name}")
             aliases.computation_of[instruction.name] = computation.name
-            if instruction.opcode not in opaque:
-                _refuse(instruction, path)
-            missing = [name for name in instruction.operands if name not in computation.instructions]
-            if missing:
-                raise TraceError(path, None, f"{instruction.name} uses {missing[0]}, which {computation.name} lacks")
-            if instruction.opcode == "while":
-                loop = _while_loop(instruction, computation, module, path)
-                aliases.loops.append(loop)
-                waiting += [loop.body, loop.condition]
+            waiting += _callees(aliases, computation, instruction, path, opaque)
     for name in aliases.computation_of:
         _connect(aliases, aliases.instruction(name))
     for loop in aliases.loops:
         _connect_loop(aliases, loop)
+    for conditional in aliases.conditionals:
+        _connect_conditional(aliases, conditional)
+    for call in aliases.calls:
+        _connect_call(aliases, call)
     entry = module.computations[module.entry]
     for output, number, index in module.donations:
         aliases.join((entry.parameter(number).name, index), (entry.root, output))
     return aliases
 
 
-def _refuse(instruction: HloInstruction, path: object) -> None:
-    reason = _UNSUPPORTED.get(instruction.opcode)
-    if reason:
-        raise TraceError(path, None, f"{instruction.name}: {reason} are not supported")
+def _callees(
+    aliases: Aliases, parent: HloComputation, instruction: HloInstruction, path: object, opaque: frozenset[str]
+) -> list[str]:
+    """Record the control flow of an instruction; return the computations whose instructions become steps."""
+    module = aliases.module
+    if instruction.opcode == "while":
+        loop = _while_loop(instruction, parent, module, path)
+        aliases.loops.append(loop)
+        return [loop.body, loop.condition]
+    if instruction.opcode == "conditional":
+        branches = instruction.branches()
+        if not branches or not set(branches) <= module.computations.keys():
+            raise TraceError(path, instruction.line, f"{instruction.name}: a conditional without its branches")
+        aliases.conditionals.append(Branching(instruction=instruction.name, parent=parent.name, branches=branches))
+        return list(branches)
+    if instruction.opcode == "call" and instruction.name not in opaque:
+        called = instruction.called("to_apply")
+        if len(called) != 1 or called[0] not in module.computations:
+            raise TraceError(path, instruction.line, f"{instruction.name}: a call without its computation")
+        aliases.calls.append(Call(instruction=instruction.name, parent=parent.name, computation=called[0]))
+        return list(called)
+    return []
 
 
 def _while_loop(instruction: HloInstruction, parent: HloComputation, module: HloModule, path: object) -> WhileLoop:
     condition, body = instruction.called("condition"), instruction.called("body")
     if len(condition) != 1 or len(body) != 1 or not {*condition, *body} <= module.computations.keys():
-        raise TraceError(path, None, f"{instruction.name}: a while loop without its condition and body")
+        raise TraceError(path, instruction.line, f"{instruction.name}: a while loop without its condition and body")
     return WhileLoop(instruction=instruction.name, parent=parent.name, condition=condition[0], body=body[0])
 
 
@@ -133,10 +172,9 @@ def _connect(aliases: Aliases, instruction: HloInstruction) -> None:
     elif instruction.opcode in ("bitcast", "optimization-barrier", "add-dependency", "domain"):
         for index, _ in leaves(instruction.shape):
             aliases.join((operands[0], index), (name, index))
-    elif instruction.opcode.endswith(("-start", "-update", "-done")) or instruction.opcode in ("send", "recv"):
-        for index, operand, inner in passed_on(instruction):
-            aliases.join((operands[operand], inner), (name, index))
     else:
+        for index, operand, inner in forwarded_pairs(instruction):
+            aliases.join((operands[operand], inner), (name, index))
         for index, operand, inner in in_place_pairs(aliases.module, instruction):
             aliases.join((operands[operand], inner), (name, index))
             aliases.in_place[name, index] = operand
@@ -151,32 +189,25 @@ def _connect_loop(aliases: Aliases, loop: WhileLoop) -> None:
             aliases.join((loop.instruction, index), (name, index))
 
 
-def passed_on(instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:
-    """Yield (result index, operand, index in the operand) of what an asynchronous instruction only hands on.
+def _connect_conditional(aliases: Aliases, conditional: Branching) -> None:
+    instruction = aliases.instruction(conditional.instruction)
+    for number, name in enumerate(conditional.branches):
+        branch = aliases.module.computations[name]
+        parameter = branch.parameter(0)
+        for index, _ in leaves(parameter.shape):
+            aliases.join((instruction.operands[number + 1], index), (parameter.name, index))
+        for index, _ in leaves(instruction.shape):
+            aliases.join((conditional.instruction, index), (branch.root, index))
 
-    A start holds its operands in the first element of its result and what is being written in the second (a copy-start
-    the other way round); a done takes the second out.
-    """
-    opcode, several = instruction.opcode, len(instruction.operands) > 1
-    places = [index for index, _ in leaves(instruction.shape)]
-    if opcode == "all-reduce-start":
-        return
-    if opcode == "copy-start":
-        yield from ((index, 0, index[1:]) for index in places if index[:1] == (1,))
-    elif opcode in ("async-start", "all-gather-start", "collective-permute-start", "send"):
-        nested = opcode == "async-start" or several
-        for index in places:
-            if index[:1] == (0,) and opcode == "send":
-                yield index, 0, index[1:]
-            elif index[:1] == (0,):
-                yield (index, index[1], index[2:]) if nested else (index, 0, index[1:])
-    elif opcode in ("async-update", "all-reduce-done"):
-        yield from ((index, 0, index) for index in places)
-    elif opcode in ("copy-done", "recv-done"):
-        inner = (0,) if opcode == "copy-done" else ()
-        yield from ((index, 0, (*inner, *index)) for index in places if opcode == "copy-done" or index[:1] == (0,))
-    elif opcode.endswith("-done") and opcode != "send-done":
-        yield from ((index, 0, (1, *index)) for index in places)
+
+def _connect_call(aliases: Aliases, call: Call) -> None:
+    instruction, callee = aliases.instruction(call.instruction), aliases.module.computations[call.computation]
+    for number, operand in enumerate(instruction.operands):
+        parameter = callee.parameter(number)
+        for index, _ in leaves(parameter.shape):
+            aliases.join((operand, index), (parameter.name, index))
+    for index, _ in leaves(instruction.shape):
+        aliases.join((call.instruction, index), (callee.root, index))
 
 
 def in_place_pairs(module: HloModule, instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:
@@ -203,14 +234,20 @@ def _fusion_pairs(fused: HloComputation) -> Iterator[tuple[Index, int, Index]]:
     outputs: Iterable[tuple[Index, str]] = (
         (((i,), name) for i, name in enumerate(root.operands)) if root.opcode == "tuple" else (((), root.name),)
     )
+    shared = set()
     for index, name in outputs:
-        writer = fused.instructions[name]
-        while writer.opcode in _TRANSPARENT:
-            writer = fused.instructions[writer.operands[0]]
-        if writer.opcode not in _IN_PLACE:
-            continue
-        target = fused.instructions[writer.operands[_IN_PLACE[writer.opcode]]]
-        while target.opcode in _TRANSPARENT:
-            target = fused.instructions[target.operands[0]]
-        if target.opcode == "parameter":
+        writer = _behind(fused, name)
+        target = writer
+        while target.opcode in _IN_PLACE:  # several updates, one after another, write the same storage
+            target = _behind(fused, target.operands[_IN_PLACE[target.opcode]])
+        if writer.opcode in _IN_PLACE and target.opcode == "parameter" and target.name not in shared:
+            shared.add(target.name)  # a second result of the same operand gets storage of its own
             yield index, int(target.arguments), ()
+
+
+def _behind(fused: HloComputation, name: str) -> HloInstruction:
+    """Return what stands behind bitcasts and tuple elements."""
+    instruction = fused.instructions[name]
+    while instruction.opcode in _TRANSPARENT:
+        instruction = fused.instructions[instruction.operands[0]]
+    return instruction

@@ -1,30 +1,55 @@
-"""Scheduled HLO text, read: computations, instructions, operands, tuple shapes, and where each came from in the source.
+"""HLO text, read: computations, instructions, operands, tuple shapes, and where each came from in the source.
 
-Only what buffer traces need is kept. Format: the text that ``HloModule::ToString`` writes (``xla_dump_hlo_as_text``).
+Only what buffer traces need is kept. Format: the text that ``HloModule::ToString`` writes (``xla_dump_hlo_as_text``),
+long or short: names may lack ``%``, a computation its signature, and everything may go over several lines.
 """
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from mallocgame.errors import TraceError
+from mallocgame.workloads.hlo import scan
+from mallocgame.workloads.hlo.shapes import Index, Shape, array_bytes, dimensions, leaves, to_index
 
-Index = tuple[int, ...]  # a position in a (nested) tuple shape; () is the whole
-Shape = str | tuple["Shape", ...]  # a leaf's text, or a tuple's members
+__all__ = [
+    "HloComputation",
+    "HloInstruction",
+    "HloModule",
+    "Index",
+    "Shape",
+    "array_bytes",
+    "dimensions",
+    "leaves",
+    "parse_hlo",
+    "to_index",
+]
 
-_ARRAY = re.compile(r"([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
-_BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4, "c64": 64, "c128": 128, "token": 0}  # others: the digits in the name
-_COMPUTATION = re.compile(r"^(ENTRY )?%([^\s(]+) \(.*\{$")
-_NAME = re.compile(r"^\s*(ROOT )?%([^\s=]+) = ")
-_OPCODE = re.compile(r"\s*([a-z][a-z0-9\-]*)\(")
-_COMMENT = re.compile(r"/\*.*?\*/")
+_HEADER = re.compile(r"HloModule\b[ \t]*([^\s,]*)")
+_COMPUTATION = re.compile(r"(ENTRY\s+)?%?([\w.\-]+)\s*(?=[({])")
+_INSTRUCTION = re.compile(r"(ROOT\s+)?%?([^\s=,(){}\[\]\"%]+)\s*=\s*")
+_OPCODE = re.compile(r"\s*([a-z][a-z0-9\-]*)\s*\(")
+_ARROW = re.compile(r"\s*->\s*")
+_OPERAND = re.compile(r"%?([^\s=,(){}\[\]\"%]+)")
+_TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
+_LITERAL = ("constant", "parameter", "iota", "partition-id", "replica-id")
+_SAME_SHAPE = frozenset(  # the result's shape is the first operand's
+    {"abs", "add", "and", "atan2", "cbrt", "ceil", "copy", "cosine", "cosh", "divide", "dynamic-update-slice"}
+    | {"exponential", "exponential-minus-one", "floor", "log", "log-plus-one", "logistic", "maximum", "minimum"}
+    | {"multiply", "negate", "not", "optimization-barrier", "or", "popcnt", "power", "remainder", "rsqrt", "sign"}
+    | {"round-nearest-afz", "round-nearest-even", "shift-left", "shift-right-arithmetic", "shift-right-logical"}
+    | {"sine", "sinh", "sqrt", "subtract", "tan", "tanh", "while", "xor"}
+)
 _CALLED = re.compile(
-    r"\b(calls|condition|body|to_apply|called_computations|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+    r"\b(calls|condition|body|to_apply|called_computations|branch_computations|true_computation|false_computation)"
+    r"=(\{[^}]*\}|%?[\w.\-]+)"
 )
 _ELEMENT = re.compile(r"\bindex=(\d{1,9})\b")
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
+_ROW = re.compile(r"(\d{1,9}) (.*)")
+_NUMBERED = re.compile(r"(\w+)=(\d{1,9})\b")
 _OUTPUT_ALIAS = re.compile(r"\{([\d, ]*)\}: \((\d+), \{([\d, ]*)\}")
 
 
@@ -38,6 +63,7 @@ class HloInstruction:
     operands: tuple[str, ...]  # names of instructions in the same computation
     arguments: str  # the text between the parentheses: a constant's value, a parameter's number
     attributes: str
+    line: int = 0  # of the text, from 1
 
     @property
     def element(self) -> int | None:
@@ -48,7 +74,12 @@ class HloInstruction:
     def called(self, role: str) -> tuple[str, ...]:
         """Return the computations called in ``role`` (``calls``, ``condition``, ``body``, …)."""
         names = next((text for key, text in _CALLED.findall(self.attributes) if key == role), "")
-        return tuple(name.strip(" %") for name in names.strip("{}").split(",") if name.strip())
+        return tuple(name.strip(" %\n\t") for name in names.strip("{}").split(",") if name.strip())
+
+    def branches(self) -> tuple[str, ...]:
+        """Return a conditional's computations, in the order of their numbers (of two: true, false)."""
+        pair = (*self.called("true_computation"), *self.called("false_computation"))
+        return self.called("branch_computations") or pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +105,7 @@ class HloModule:
     computations: dict[str, HloComputation]
     donations: tuple[tuple[Index, int, Index], ...] = ()  # output index, parameter number, index in the parameter
     sources: dict[int, str] = field(default_factory=dict)  # stack frame: file:line
+    is_scheduled: bool = False
 
     def source(self, instruction: HloInstruction) -> str:
         """Return ``file:line`` of the user's code, or an empty string.
@@ -95,172 +127,207 @@ class HloModule:
         return self.sources.get(int(frame[1]), "") if frame else ""
 
 
-def leaves(shape: Shape, prefix: Index = ()) -> Iterator[tuple[Index, str]]:
-    """Yield the index and text of each array in a shape."""
-    if isinstance(shape, str):
-        yield prefix, shape
-    else:
-        for i, member in enumerate(shape):
-            yield from leaves(member, (*prefix, i))
-
-
-def dimensions(text: str) -> tuple[int, ...]:
-    """Return the sizes of an array such as ``bf16[8,128]{1,0}``; () for a scalar or no array."""
-    match = _ARRAY.match(text)
-    return tuple(int(size) for size in match[2].split(",") if size) if match else ()
-
-
-def array_bytes(text: str) -> int:
-    """Return the bytes of an array, without padding."""
-    match = _ARRAY.match(text)
-    if not match:
-        return 0
-    digits = re.search(r"\d+", match[1])
-    bits = _BITS.get(match[1], int(digits[0]) if digits else 0)
-    return math.prod(dimensions(text)) * bits // 8
-
-
 def parse_hlo(text: str, path: object = "HLO") -> HloModule:
     """Parse a module.
 
     Raises:
-        TraceError: not HLO text, no entry computation, or an instruction that does not parse.
+        TraceError: not HLO text, no computation, or an instruction that does not parse.
     """
-    lines = text.splitlines()
-    if not lines or not lines[0].startswith("HloModule "):
-        raise TraceError(path, 1, "not HLO text: expected a first line 'HloModule NAME, …'")
-    computations: dict[str, HloComputation] = {}
-    entry, current, root = "", "", ""
-    body: dict[str, HloInstruction] = {}
-    for number, line in enumerate(lines, start=1):
-        if not current:
-            opening = _COMPUTATION.match(line)
-            if opening:
-                current, body, root = opening[2], {}, ""
-                entry = current if opening[1] else entry
-            continue
-        if line.startswith("}"):
-            computations[current] = HloComputation(
-                name=current, instructions=body, root=root or next(reversed(body), "")
-            )
-            current = ""
-            continue
-        named = _NAME.match(line)
-        if not named:
-            if line.strip():
-                raise TraceError(path, number, f"not an HLO instruction: {line.strip()[:80]!r}")
-            continue
+    return _Parser(scan.without_comments(text), path).module()
+
+
+class _Parser:
+    """Reads one text from front to back; ``at`` is where it is."""
+
+    def __init__(self, text: str, path: object) -> None:
+        self.text, self.path = text, path
+        self.at = scan.skip_space(text, 0)
+        self.line, self.counted = 1, 0  # the line number at position ``counted``
+        self.tables: dict[str, list[str]] = {}
+
+    def module(self) -> HloModule:
+        header = _HEADER.match(self.text, self.at)
+        if not header:
+            self._fail("not HLO text: expected a first line 'HloModule NAME, …'")
+        begin = self.at
+        self.at = header.end()
         try:
-            instruction = _instruction(named[2], _COMMENT.sub("", line[named.end() :]))
-        except (ValueError, IndexError, RecursionError) as error:
-            raise TraceError(path, number, f"not an HLO instruction: {line.strip()[:80]!r}") from error
-        body[instruction.name] = instruction
-        root = instruction.name if named[1] else root
-    if current:
-        raise TraceError(path, len(lines), f"the text ends inside computation {current}")
-    if entry not in computations:
-        raise TraceError(path, len(lines), "no ENTRY computation")
-    name = lines[0].split(",")[0].removeprefix("HloModule ").strip()
-    donations = _donations(lines[0])
-    return HloModule(
-        name=name, entry=entry, computations=computations, donations=donations, sources=_source_table(lines)
-    )
+            self.at = scan.attributes_end(self.text, self.at)
+        except ValueError as error:
+            self._fail(f"not a module's first line: {error}")
+        attributes = self.text[begin : self.at]
+        computations: dict[str, HloComputation] = {}
+        entry = ""
+        self._skip()
+        while self.at < len(self.text):
+            if not self._table():
+                computation, is_entry = self._computation()
+                if computation.name in computations:
+                    self._fail(f"two computations are named {computation.name}")
+                computations[computation.name] = computation
+                entry = computation.name if is_entry else entry
+            self._skip()
+        if not computations:
+            self._fail("no ENTRY computation")
+        return HloModule(
+            name=header[1],
+            entry=entry or next(reversed(computations)),
+            computations=computations,
+            donations=_donations(attributes),
+            sources=_sources(self.tables),
+            is_scheduled="is_scheduled=true" in attributes,
+        )
+
+    def _skip(self) -> None:
+        self.at = scan.skip_space(self.text, self.at)
+
+    def _line(self, at: int) -> int:
+        if at >= self.counted:
+            self.line += self.text.count("\n", self.counted, at)
+            self.counted = at
+        return self.line
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise TraceError(self.path, self._line(min(self.at, len(self.text))), reason)
+
+    def _excerpt(self) -> str:
+        return repr(self.text[self.at : self.at + 80].partition("\n")[0].strip())
+
+    def _table(self) -> bool:
+        """Read one of the tables of source places that newer XLA versions write, if one stands here."""
+        name = next((name for name in _TABLES if self.text.startswith(name, self.at)), "")
+        if not name:
+            return False
+        rows = self.tables.setdefault(name, [])
+        self.at += len(name)
+        self._skip()
+        while self.text[self.at : self.at + 1].isdigit():
+            end = self.text.find("\n", self.at)
+            end = len(self.text) if end < 0 else end
+            rows.append(self.text[self.at : end])
+            self.at = end
+            self._skip()
+        return True
+
+    def _computation(self) -> tuple[HloComputation, bool]:
+        opening = _COMPUTATION.match(self.text, self.at)
+        if not opening:
+            self._fail(f"not an HLO computation: {self._excerpt()}")
+        try:
+            self.at = opening.end()
+            if self.text[self.at] == "(":
+                self.at = scan.closing(self.text, self.at) + 1
+                arrow = _ARROW.match(self.text, self.at)
+                if arrow:
+                    self.at = scan.skip_space(self.text, scan.shape_at(self.text, arrow.end())[1])
+            if self.text[self.at : self.at + 1] != "{":
+                raise ValueError("expected '{'")
+        except ValueError as error:
+            self._fail(f"computation {opening[2]}: {error}")
+        self.at += 1
+        body, root = self._body(opening[2])
+        self.at = scan.attributes_end(self.text, self.at + 1)  # an execution thread
+        return HloComputation(name=opening[2], instructions=body, root=root), bool(opening[1])
+
+    def _body(self, name: str) -> tuple[dict[str, HloInstruction], str]:
+        body: dict[str, HloInstruction] = {}
+        root = ""
+        self._skip()
+        while self.text[self.at : self.at + 1] != "}":
+            if self.at >= len(self.text):
+                self._fail(f"the text ends inside computation {name}")
+            instruction, is_root = self._instruction(body)
+            if instruction.name in body:
+                self._fail(f"{name}: two instructions are named {instruction.name}")
+            body[instruction.name] = instruction
+            root = instruction.name if is_root else root
+            self._skip()
+        return body, root or next(reversed(body), "")
+
+    def _instruction(self, before: dict[str, HloInstruction]) -> tuple[HloInstruction, bool]:
+        line = self._line(self.at)
+        named = _INSTRUCTION.match(self.text, self.at)
+        if not named:
+            self._fail(f"not an HLO instruction: {self._excerpt()}")
+        try:
+            opcode, shape = _OPCODE.match(self.text, named.end()), None
+            if not opcode:
+                shape, at = scan.shape_at(self.text, named.end())
+                opcode = _OPCODE.match(self.text, at)
+            if not opcode:
+                raise ValueError("no opcode")
+            end = scan.closing(self.text, opcode.end() - 1)
+            arguments = self.text[opcode.end() : end]
+            operands = () if opcode[1] in _LITERAL else tuple(map(_operand, scan.split(arguments)))
+            stop = scan.attributes_end(self.text, end + 1)
+            if shape is None:
+                shape = _inferred(opcode[1], [before[name].shape for name in operands], self.text[end:stop])
+        except (ValueError, LookupError) as error:
+            self._fail(f"not an HLO instruction: {self._excerpt()} ({error})")
+        self.at = stop
+        instruction = HloInstruction(
+            name=named[2],
+            opcode=opcode[1],
+            shape=shape,
+            operands=operands,
+            arguments=arguments,
+            attributes=self.text[end + 1 : stop],
+            line=line,
+        )
+        return instruction, bool(named[1])
 
 
-def _instruction(name: str, text: str) -> HloInstruction:
-    shape, at = _shape(text, 0)
-    opcode = _OPCODE.match(text, at)
-    if not opcode:
-        raise ValueError("no opcode")
-    end = _closing(text, opcode.end())
-    arguments = text[opcode.end() : end]
-    operands = () if opcode[1] in ("constant", "parameter", "iota") else tuple(_operand_names(arguments))
-    return HloInstruction(
-        name=name, opcode=opcode[1], shape=shape, operands=operands, arguments=arguments, attributes=text[end + 1 :]
-    )
+def _operand(text: str) -> str:
+    """Return the name of an operand, which may have its shape in front."""
+    at = 0
+    if any(letter in text for letter in "[({ "):
+        at = scan.skip_space(text, scan.shape_at(text, 0)[1])
+    name = _OPERAND.fullmatch(text, at)
+    if not name:
+        raise ValueError(f"not an operand: {text[:40]!r}")
+    return name[1]
 
 
-def _shape(text: str, at: int) -> tuple[Shape, int]:
-    """Parse a shape at ``at``; return it and where it ends."""
-    if text[at] != "(":
-        end = at
-        depth = 0
-        while end < len(text) and (depth or text[end] not in " ,)"):
-            depth += (text[end] in "{[(") - (text[end] in "}])")
-            end += 1
-        if end == at:
-            raise ValueError("no shape")
-        return text[at:end], end
-    members: list[Shape] = []
-    at += 1
-    while True:
-        while text[at] in " ,":
-            at += 1
-        if text[at] == ")":
-            return tuple(members), at + 1
-        member, at = _shape(text, at)
-        members.append(member)
-
-
-def _closing(text: str, at: int) -> int:
-    """Return the position of the parenthesis that closes the one before ``at`` (quotes are respected)."""
-    depth, quoted = 1, False
-    while True:
-        letter = text[at]
-        if letter == '"' and text[at - 1] != "\\":
-            quoted = not quoted
-        elif not quoted:
-            depth += (letter in "({[") - (letter in ")}]")
-            if depth == 0:
-                return at
-        at += 1
-
-
-def _operand_names(arguments: str) -> Iterator[str]:
-    """Yield operand names; each may have its shape in front."""
-    depth, start = 0, 0
-    for at, letter in enumerate(arguments + ","):
-        depth += (letter in "({[") - (letter in ")}]")
-        if letter == "," and depth == 0:
-            word = arguments[start:at].strip()
-            if word:
-                yield word.rpartition(" ")[2].lstrip("%")
-            start = at + 1
+def _inferred(opcode: str, operands: list[Shape], attributes: str) -> Shape:
+    """Return the shape of an instruction that is written without one; short text may leave out what follows."""
+    if opcode == "tuple":
+        return tuple(operands)
+    if opcode == "get-tuple-element" and operands:
+        element, source = _ELEMENT.search(attributes), operands[0]
+        if element and isinstance(source, tuple):
+            return source[int(element[1])]
+    if opcode in _SAME_SHAPE and operands:
+        return operands[0]
+    raise ValueError(f"no shape, and that of {opcode} does not follow from its operands")
 
 
 def _donations(header: str) -> tuple[tuple[Index, int, Index], ...]:
     start = header.find("input_output_alias={")
     if start < 0:
         return ()
-    start += len("input_output_alias={")
-    inside = header[start : _closing(header, start)]
+    start += len("input_output_alias=")
+    inside = header[start : scan.closing(header, start)]
     return tuple((to_index(a), int(number), to_index(b)) for a, number, b in _OUTPUT_ALIAS.findall(inside))
 
 
-def to_index(text: str) -> Index:
-    """Return the tuple index written as ``0, 1`` (empty: the whole)."""
-    return tuple(int(word) for word in text.split(",") if word.strip())
-
-
-def _source_table(lines: Sequence[str]) -> dict[int, str]:
-    """Return file:line per stack frame from the tables that newer XLA versions write after the header."""
-    section = ""
-    files: dict[int, str] = {}
+def _sources(tables: dict[str, list[str]]) -> dict[int, str]:
+    """Return file:line per stack frame; rows that do not read as such are left out."""
+    files = {number: rest.strip().strip('"') for number, rest in _rows(tables, "FileNames")}
     places: dict[int, tuple[int, str]] = {}
+    for number, rest in _rows(tables, "FileLocations"):
+        values = dict(_NUMBERED.findall(rest))
+        if "file_name_id" in values:
+            places[number] = (int(values["file_name_id"]), values.get("line", "0"))
     frames: dict[int, str] = {}
-    for line in lines:
-        if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
-            section = line
-        elif not line.strip() or not line[0].isdigit():
-            section = "" if line.startswith(("%", "ENTRY")) else section
-        else:
-            number, _, rest = line.partition(" ")
-            values = dict(re.findall(r"(\w+)=(\d+)", rest))
-            if section == "FileNames":
-                files[int(number)] = rest.strip().strip('"')
-            elif section == "FileLocations" and "file_name_id" in values:
-                places[int(number)] = (int(values["file_name_id"]), values.get("line", "0"))
-            elif section == "StackFrames" and int(values.get("file_location_id", 0)) in places:
-                file, at = places[int(values["file_location_id"])]
-                frames[int(number)] = f"{files.get(file, '')}:{at}"
+    for number, rest in _rows(tables, "StackFrames"):
+        file, at = places.get(int(dict(_NUMBERED.findall(rest)).get("file_location_id", 0)), (0, ""))
+        if at:
+            frames[number] = f"{files.get(file, '')}:{at}"
     return frames
+
+
+def _rows(tables: dict[str, list[str]], name: str) -> Iterator[tuple[int, str]]:
+    for row in tables.get(name, ()):
+        match = _ROW.match(row)
+        if match:
+            yield int(match[1]), match[2]

@@ -104,7 +104,7 @@ class Draft:
         )
         trips = np.ones(len(self.steps), dtype=np.int64)
         for loop in self.loops:
-            trips[loop.start_step : loop.end_step] *= loop.trip_count
+            trips[loop.start_step : loop.end_step] *= int(loop.trip_count)
         instructions = tuple(
             Instruction(name=label, compute_seconds=float(s), trip_count=int(n))
             for (label, _), s, n in zip(self.steps, seconds, trips, strict=True)

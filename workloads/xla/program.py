@@ -70,6 +70,7 @@ def build_program(
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
     """
     aliases = alias_groups(module, log.path)
+    _refuse_branches(log, aliases)
     for computation, instruction in log.schedule:
         if aliases.computation_of.get(instruction) != computation:
             raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
@@ -134,6 +135,12 @@ def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[st
         )
     copies = {i.name: seconds[step] / total for step, i in enumerate(instructions) if i.opcode == "copy"}
     return copies, {name: seconds[step_of[name]] / total for name in sorted(replaced, key=lambda name: step_of[name])}
+
+
+def _refuse_branches(log: XlaLog, aliases: Aliases) -> None:
+    for what, found in (("conditionals", aliases.conditionals), ("calls", aliases.calls)):
+        if found:
+            raise TraceError(log.path, None, f"{found[0].instruction}: {what} are not supported")
 
 
 def _solve(

@@ -138,6 +138,6 @@ def _loops(program: Program) -> tuple[I64, I64, I64]:
         open_loops.append((i, loop))
         steps[loop.start_step : loop.end_step, LOOP] = i
         inside = slice(loop.start_step + 1, loop.end_step)
-        boundaries[inside, CONTEXT_TRIPS] *= loop.trip_count
+        boundaries[inside, CONTEXT_TRIPS] *= int(loop.trip_count)
         boundaries[inside, CONTEXT] = i + 1
     return table, steps, boundaries
