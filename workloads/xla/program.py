@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from mallocgame.errors import TraceError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, array_bytes, leaves
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
-from mallocgame.workloads.xla.loops import TripCounts, find_loops
 from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.regions import Assumed, Regions, find_regions
 from mallocgame.workloads.xla.reschedule import Move, copy_moves, with_moves
 from mallocgame.workloads.xla.times import (
     NEST_FACTOR,
@@ -52,7 +52,7 @@ def build_program(
     *,
     name: str = "",
     others: Sequence[XlaLog] = (),
-    counts: TripCounts | None = None,
+    assumed: Assumed | None = None,
     move_copies: bool = False,
 ) -> XlaProgram:
     """Build the program.
@@ -63,14 +63,14 @@ def build_program(
         hierarchy: the chip's memory.
         name: the program's name; empty: the module's.
         others: logs of the same program compiled with other mappings, which show compute times that the first hides.
-        counts: how often loops run whose trip count is no constant.
+        assumed: trip counts and branch weights that the program does not say.
         move_copies: move copies that the pass makes asynchronous to where they end; those that matter always are.
 
     Raises:
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
     """
-    aliases = alias_groups(module, log.path)
-    _refuse_branches(log, aliases)
+    scheduled = frozenset(computation for computation, _ in log.schedule)
+    aliases = alias_groups(module, log.path, scheduled=scheduled)
     for computation, instruction in log.schedule:
         if aliases.computation_of.get(instruction) != computation:
             raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
@@ -82,11 +82,11 @@ def build_program(
     move_copies = move_copies or _replaced_share(log) > MAX_REPLACED
     moves = copy_moves(log, aliases) if move_copies else ()
     log = with_moves(log, moves)
-    loops = find_loops(log, aliases, counts)
+    regions = find_regions(log, aliases, assumed)
     sizes = tensor_sizes(log, aliases)
     touched = list(accesses(log, aliases, sizes))
-    times, filled = _solve((log, *others), aliases, hierarchy, loops, sizes, touched)
-    instructions = _instructions(log, aliases, loops, times)
+    times, filled = _solve((log, *others), aliases, hierarchy, regions, sizes, touched)
+    instructions = _instructions(log, aliases, regions, times)
     copies, replaced = _copies(log, instructions)
     tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True), times)
     residual = sum(step.residual_bytes for step in times)
@@ -96,7 +96,13 @@ def build_program(
         where = f"most of them in {log.schedule[worst][1]}"
         reason = f"{residual} of {total} accessed bytes do not reconcile with the elapsed times, {where}"
         raise TraceError(log.path, None, reason)
-    program = Program(name=name or module.name, instructions=instructions, tensors=tensors, loops=loops)
+    program = Program(
+        name=name or module.name,
+        instructions=instructions,
+        tensors=tensors,
+        loops=regions.loops,
+        conditionals=regions.conditionals,
+    )
     return XlaProgram(
         program=program,
         tensor_of=tensor_of,
@@ -137,17 +143,11 @@ def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[st
     return copies, {name: seconds[step_of[name]] / total for name in sorted(replaced, key=lambda name: step_of[name])}
 
 
-def _refuse_branches(log: XlaLog, aliases: Aliases) -> None:
-    for what, found in (("conditionals", aliases.conditionals), ("calls", aliases.calls)):
-        if found:
-            raise TraceError(log.path, None, f"{found[0].instruction}: {what} are not supported")
-
-
 def _solve(
     logs: tuple[XlaLog, ...],
     aliases: Aliases,
     hierarchy: Hierarchy,
-    loops: tuple[Loop, ...],
+    regions: Regions,
     sizes: dict[Place, int],
     touched: list[tuple[Place, Access]],
 ) -> tuple[tuple[StepTimes, ...], list[int]]:
@@ -165,7 +165,7 @@ def _solve(
     for step, (_, name) in enumerate(log.schedule):
         instruction = aliases.instruction(name)
         rows = [touched[i] for i in of_step[step]]
-        depth = sum(loop.start_step <= step < loop.end_step for loop in loops)
+        depth = sum(loop.start_step <= step < loop.end_step for loop in regions.loops)
         if instruction.opcode in FORWARDING or not math.isfinite(log.home_seconds[step]):
             elapsed, gains = (log.home_seconds[step] if instruction.opcode != "while" else 0.0), ()
         else:
@@ -228,17 +228,16 @@ def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> l
 
 
 def _instructions(
-    log: XlaLog, aliases: Aliases, loops: tuple[Loop, ...], times: tuple[StepTimes, ...]
+    log: XlaLog, aliases: Aliases, regions: Regions, times: tuple[StepTimes, ...]
 ) -> tuple[Instruction, ...]:
     made = []
     for step, (computation, name) in enumerate(log.schedule):
         instruction = aliases.instruction(name)
-        trips = math.prod(loop.trip_count for loop in loops if loop.start_step <= step < loop.end_step)
         made.append(
             Instruction(
                 name=name,
                 compute_seconds=times[step].compute_seconds,
-                trip_count=trips,
+                trip_count=regions.executions(step),
                 fixed_bytes=(times[step].fixed_bytes,) if times[step].fixed_bytes else (),
                 opcode=instruction.opcode,
                 computation=computation,
