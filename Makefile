@@ -16,6 +16,7 @@ BIN := .venv/bin
 
 demo: .venv/core
 	mkdir -p out
+	$(BIN)/mallocgame warm-up --solvers greedy,anneal
 	$(BIN)/mallocgame demo --out out
 
 test: .venv/dev

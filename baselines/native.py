@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 GRACE_SECONDS = 0.15  # after the deadline: what a solver that obeys its limit needs to hand over its answer
 POLL_SECONDS = 0.02
+START_SECONDS = 60.0  # to import what the solvers need
 
 _lock = threading.Lock()
 _idle: list["_Child"] = []
@@ -87,11 +88,17 @@ class _Child:
         _all.discard(self)
 
 
-def start() -> None:
-    """Have a child ready, so that the next ``call`` does not wait for one."""
+def start(count: int = 1) -> None:
+    """Have children ready, so that the next calls do not wait for them: done before a clock starts."""
     with _lock:
-        if not any(child.is_alive for child in _idle):
-            _idle.append(_Child())
+        living = sum(child.is_alive for child in _idle)
+        fresh = [_Child() for _ in range(count - living)]
+    for child in fresh:
+        if child.ask(pickle.dumps((bool, ())), lambda: False, time.monotonic() + START_SECONDS) is None:
+            child.end()
+            continue
+        with _lock:
+            _idle.append(child)
 
 
 def call(

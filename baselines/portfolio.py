@@ -8,6 +8,7 @@ and integer programs release the GIL, so threads run in parallel.
 import threading
 from collections.abc import Callable, Iterator
 
+from mallocgame.baselines import native
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.hybrid import hybrid
 from mallocgame.baselines.milp.cpsat import cpsat
@@ -20,6 +21,7 @@ FEW_DECISIONS = 150  # up to which the exact model is small and evolution is wor
 
 
 def _prepare(problem: Problem) -> None:
+    native.start(2)
     hybrid.prepare(problem)
     if problem.program.num_decisions <= FEW_DECISIONS:
         evolution.prepare(problem)

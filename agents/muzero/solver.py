@@ -31,7 +31,7 @@ def _compile(_: Problem, *, run: Path | str = PRETRAINED, simulations: int | Non
     if (folder / "run.json").exists():
         agent = _Agent(RunFolder(folder), simulations, games, tiny_problem(), 0)
         rounds = agent.rounds()
-        for _ in (*agent.greedy, *agent.noisy):
+        for _round in (*agent.greedy, *agent.noisy):
             next(rounds)
         agent.guide(Variations(agent.game, best_start(agent.game, Mapping())))
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mallocgame.baselines import native
 from mallocgame.baselines.bounds.integer import solve_integer
 from mallocgame.baselines.bounds.linear import solve
 from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, relax
@@ -48,6 +49,8 @@ def capacity_bound(
         relaxation: of this problem, if it is built already.
         stop: ends it early, with what is proved by then.
     """
+    if seconds > 0:
+        native.start()
     began = time.perf_counter()
     simple = lower_bound(program, hierarchy)
 

@@ -21,12 +21,15 @@ from mallocgame.baselines.paging.bridge import TiledProgram, tile_program
 from mallocgame.baselines.paging.closure import CLOSURES, close_bits, with_prompts
 from mallocgame.baselines.paging.combine import combine, policy_from_name
 from mallocgame.baselines.paging.engine import Job, Recording, Result, check_events, record, simulate
-from mallocgame.baselines.paging.generators import cyclic, kv_cache, moe_decode, zipf
+from mallocgame.baselines.paging.generators import chat, cyclic, kv_cache, moe_decode, zipf
 from mallocgame.baselines.paging.hints import HintSource
 from mallocgame.baselines.paging.policy import Guarantee, Hint, Policy, get_policy, harmonic, policy_names, register
 from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from mallocgame.baselines.paging.predict.drift import WatchedBits, watched_bits
 from mallocgame.baselines.paging.predict.learned import LearnedBits, learned_bits
 from mallocgame.baselines.paging.predict.online import online_bits
+from mallocgame.baselines.paging.predict.predictor import Predictor
+from mallocgame.baselines.paging.predict.shadow import SHADOWS, shadow_bits
 from mallocgame.baselines.paging.readers import (
     ReadOptions,
     read_csv,
@@ -37,8 +40,20 @@ from mallocgame.baselines.paging.readers import (
     read_text,
     read_trace,
 )
+from mallocgame.baselines.paging.selection import Choice, choose_one_bit
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
-from mallocgame.baselines.paging.study import ARRIVAL, CLASSICAL, ONE_BIT, PROMPT, Row, flip_study, parse_sizes, study
+from mallocgame.baselines.paging.study import (
+    ARRIVAL,
+    CLASSICAL,
+    ONE_BIT,
+    PROMPT,
+    Row,
+    flip_study,
+    parse_sizes,
+    point_study,
+    study,
+)
+from mallocgame.baselines.paging.tiers import Tier, TiersResult, simulate_tiers
 from mallocgame.baselines.paging.trace import Context, PageTrace, Prompts, from_chunks, from_ids, from_keys, next_use
 
 __all__ = [
@@ -47,7 +62,9 @@ __all__ = [
     "CLOSURES",
     "ONE_BIT",
     "PROMPT",
+    "SHADOWS",
     "AccessTrace",
+    "Choice",
     "Context",
     "Errors",
     "Guarantee",
@@ -57,15 +74,21 @@ __all__ = [
     "LearnedBits",
     "PageTrace",
     "Policy",
+    "Predictor",
     "Prompts",
     "ReadOptions",
     "Recording",
     "Result",
     "Row",
     "SizedResult",
+    "Tier",
+    "TiersResult",
     "TiledProgram",
+    "WatchedBits",
     "as_bits",
+    "chat",
     "check_events",
+    "choose_one_bit",
     "close_bits",
     "combine",
     "count_errors",
@@ -88,6 +111,7 @@ __all__ = [
     "parse_sizes",
     "phase_bits",
     "pleco",
+    "point_study",
     "policies",
     "policy_from_name",
     "policy_names",
@@ -102,11 +126,14 @@ __all__ = [
     "reads_only",
     "record",
     "register",
+    "shadow_bits",
     "simulate",
     "simulate_sized",
+    "simulate_tiers",
     "study",
     "threshold_bits",
     "tile_program",
+    "watched_bits",
     "with_prompts",
     "zipf",
 ]

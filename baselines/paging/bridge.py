@@ -7,6 +7,7 @@ once. A static schedule makes the discard bits exact: they are what a compiler c
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,9 @@ class TiledProgram:
         tensor_of_page: int32[num_pages], index into ``program.tensors``.
         tile_of_page: int64[num_pages], which tile of the tensor.
         truncated: the unrolled program has more requests than were asked for.
+        instructions: names of the program's instructions.
+        tensors: names of the program's tensors.
+        step_of_bundle: int64[bundles], the instruction that each bundle executes.
     """
 
     accesses: AccessTrace
@@ -35,10 +39,41 @@ class TiledProgram:
     tensor_of_page: I32
     tile_of_page: I64
     truncated: bool
+    instructions: tuple[str, ...]
+    tensors: tuple[str, ...]
+    step_of_bundle: I64
 
     def evict_first_bits(self, num_frames: int) -> U8:
         """Return the exact discard bits for a cache of ``num_frames`` tiles: 1 = this operand may go first."""
         return discard_bits(self.accesses.pages, num_frames)
+
+    def evict_first_rows(self, num_frames: int) -> list[dict[str, Any]]:
+        """Return the hints that a compiler can emit: one row for each operand of each instruction that is executed.
+
+        A row has the step, the instruction, the tensor, how often its tiles are touched there, the share of those
+        touches with bit 1 (in a loop it may change from one iteration to the next) and ``evict_first``, the majority.
+        """
+        bits = self.evict_first_bits(num_frames)
+        steps = self.step_of_bundle[self.accesses.bundles]
+        owners = self.tensor_of_page[self.accesses.pages.pages].astype(np.int64)
+        keys, place = np.unique(steps * max(1, len(self.tensors)) + owners, return_inverse=True)
+        touches, ones = np.bincount(place, minlength=keys.size), np.bincount(place, bits, minlength=keys.size)
+        rows = []
+        for key, count, share in zip(
+            keys.tolist(), touches.tolist(), (ones / np.maximum(1, touches)).tolist(), strict=True
+        ):
+            step, tensor = divmod(key, max(1, len(self.tensors)))
+            rows.append(
+                {
+                    "step": step,
+                    "instruction": self.instructions[step],
+                    "tensor": self.tensors[tensor],
+                    "touches": count,
+                    "evict_first_share": share,
+                    "evict_first": int(share > 0.5),
+                }
+            )
+        return rows
 
 
 def tile_program(program: Program, tile_bytes: int, *, max_requests: int = 10_000_000) -> TiledProgram:
@@ -60,6 +95,7 @@ def tile_program(program: Program, tile_bytes: int, *, max_requests: int = 10_00
     kinds: list[int] = []
     bundles: list[int] = []
     truncated = False
+    steps: list[int] = []
     for bundle, step in enumerate(_executed_steps(program, 0, program.num_steps)):
         touched: dict[int, int] = {}
         for number, (index, use) in enumerate(sorted(uses_at[step], key=lambda u: u[1].kind != UseKind.READ)):
@@ -72,6 +108,7 @@ def tile_program(program: Program, tile_bytes: int, *, max_requests: int = 10_00
         if len(ids) + len(touched) > max_requests:
             truncated = True
             break
+        steps.append(step)
         ids.extend(touched)
         kinds.extend(touched.values())
         bundles.extend([bundle] * len(touched))
@@ -96,6 +133,9 @@ def tile_program(program: Program, tile_bytes: int, *, max_requests: int = 10_00
         tensor_of_page=owners,
         tile_of_page=owner - first_tile[owners],
         truncated=truncated,
+        instructions=tuple(instruction.name for instruction in program.instructions),
+        tensors=tuple(tensor.name for tensor in program.tensors),
+        step_of_bundle=np.array(steps, np.int64),
     )
 
 

@@ -2,7 +2,8 @@
 
 "a+b" follows whichever of a and b has had fewer faults so far; on its own fault with a full cache it evicts a page that
 the leader does not hold. At most 2 min(a, b) + k faults. "a~b" draws the leader with multiplicative weights
-(Blum and Burch, Machine Learning 2000): at most (1 + eps) min(a, b) + O(k / eps) expected faults.
+(Blum and Burch, Machine Learning 2000): at most (1 + eps) min(a, b) + O(k / eps) expected faults. "a^b" follows
+whichever had fewer faults lately, with no bound. Where a is told the prompts, what is no usable hit counts as a fault.
 """
 
 from typing import Any
@@ -17,6 +18,8 @@ from mallocgame.jit import jit
 _Own = tuple[I32, U8, I32, I32, I32, U8, I64, F64, U64]
 _FRAMES, _CACHED, _FAULTS, _LEADER, _EPOCH, _TAIL, _COUNT = 0, 1, 2, 4, 5, 7, 9  # in `count`; some are one a policy
 _BROKEN = 11  # one a policy: the run of hits from the prompt's start has ended
+_MARGIN = 0.005  # of "a^b": the other has to be better by this share
+_RECENT = 4.0  # of "a^b": costs weigh 1/e after so many times k requests
 _NO_STARTS: U8 = np.zeros(0, np.uint8)
 
 
@@ -32,7 +35,7 @@ def _start_own(num_pages: int, num_frames: int, seed: int) -> _Own:
         np.zeros((2, num_pages), np.int32),  # rings: own pages that a (b) has evicted, oldest first
         np.zeros((2, num_pages), np.uint8),  # in_ring
         count,
-        np.array([0.5]),  # probability that b leads
+        np.array([0.5, 0.0, 0.0]),  # probability that b leads; costs of a and b, old ones weighing less
         new_random(seed),
     )
 
@@ -50,7 +53,9 @@ def _lead(leader: int, lead: int, rate: float, before: float, after: float, draw
 
 
 @jit
-def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, starts: U8, rate: float, events: Events) -> int:
+def _step_own(
+    state: _Own, pages: I32, events_a: I32, events_b: I32, starts: U8, rate: float, fading: float, events: Events
+) -> int:
     """Serve ``pages`` as the combination, given what a and b did; ``starts`` marks where prompts start (or is empty).
 
     What counts is faults; with prompts, requests that are no usable hit.
@@ -67,15 +72,17 @@ def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, starts: U8,
         for who in range(2):
             event = events_a[i] if who == 0 else events_b[i]
             epoch = count[_EPOCH + who]
+            cost = 0 if event == HIT else 1
             if prompts:
                 if starts[i]:
                     count[_BROKEN + who] = 0
                 if event != HIT:
                     count[_BROKEN + who] = 1
-                count[_FAULTS + who] += count[_BROKEN + who]
+                cost = count[_BROKEN + who]
+            count[_FAULTS + who] += cost
+            if fading > 0.0:
+                share[1 + who] += cost - fading * share[1 + who]
             if event != HIT:
-                if not prompts:
-                    count[_FAULTS + who] += 1
                 flush = event == FLUSH
                 for j in range(cached if flush else (1 if event >= 0 else 0)):
                     lost = frames[j] if flush else event
@@ -96,7 +103,12 @@ def _step_own(state: _Own, pages: I32, events_a: I32, events_b: I32, starts: U8,
             after = 1.0 / (1.0 + np.exp(min(-rate * lead, 700.0)))
             draw = next_random(random, 1 << 31) / 2147483648.0
             share[0] = after
-        leader = _lead(leader, lead, rate, before, after, draw)
+        if fading > 0.0:
+            other = 1 - leader
+            if share[1 + other] < (1.0 - _MARGIN) * share[1 + leader]:
+                leader = other
+        else:
+            leader = _lead(leader, lead, rate, before, after, draw)
         if own[page]:
             events[i] = HIT
             continue
@@ -141,7 +153,7 @@ def part_of(hints: Hints, given: Hint, wanted: Hint) -> Hints:
     return hints
 
 
-def combine(a: Policy, b: Policy, *, epsilon: float = 0.0) -> Policy:
+def combine(a: Policy, b: Policy, *, epsilon: float = 0.0, recent: bool = False) -> Policy:
     """Return the policy that follows the better of ``a`` and ``b``.
 
     Args:
@@ -176,17 +188,18 @@ def combine(a: Policy, b: Policy, *, epsilon: float = 0.0) -> Policy:
         starts = _NO_STARTS
         if a.hint in _WITHIN:
             starts = (hints < (2 if a.hint is Hint.PROMPT_DISCARD else 1)).astype(np.uint8)
-        return _step_own(own, pages, events_a, events_b, starts, epsilon / (2.0 * num_frames), events)
+        fading = 1.0 / (_RECENT * num_frames) if recent else 0.0
+        return _step_own(own, pages, events_a, events_b, starts, epsilon / (2.0 * num_frames), fading, events)
 
-    sign = "~" if epsilon else "+"
+    sign, how = ("^", "lately") if recent else ("~", "drawn by weights") if epsilon else ("+", "so far")
     return Policy(
         name=f"{a.name}{sign}{b.name}",
-        summary=f"follow the better of {a.name} and {b.name} ({'drawn by weights' if epsilon else 'so far'})",
+        summary=f"follow the better of {a.name} and {b.name} ({how})",
         start=start,
         step=step,
         hint=a.hint,
         randomized=bool(epsilon) or a.randomized or b.randomized,
-        guarantee=_combined_guarantee(a, b, epsilon),
+        guarantee=None if recent else _combined_guarantee(a, b, epsilon),
     )
 
 
@@ -200,13 +213,14 @@ def _combined_guarantee(a: Policy, b: Policy, epsilon: float) -> Guarantee | Non
         beta=lambda k: 2.0 * own.beta(k),
         gamma=2.0 * own.gamma,
         robust=None if robust is None else lambda k: 2.0 * robust(k),
+        constant=lambda k: 2.0 * own.constant(k) + k,
     )
 
 
 def policy_from_name(name: str, *, epsilon: float = 0.1) -> Policy:
     """Return a registered policy, or the combination that "a+b" (deterministic) or "a~b" (randomised) names."""
-    for sign, rate in (("+", 0.0), ("~", epsilon)):
-        if sign in name:
-            left, _, right = name.rpartition(sign)
-            return combine(policy_from_name(left, epsilon=epsilon), get_policy(right), epsilon=rate)
+    at = max(name.rfind(sign) for sign in "+~^")
+    if at >= 0:
+        left, right = policy_from_name(name[:at], epsilon=epsilon), get_policy(name[at + 1 :])
+        return combine(left, right, epsilon=epsilon if name[at] == "~" else 0.0, recent=name[at] == "^")
     return get_policy(name)

@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one job cost. ``seconds`` is the time inside the policy's own step.
+    """What one job cost. ``seconds`` is the time inside the policy's own step; ``total_faults`` counts from request 0.
 
     ``usable_hits`` counts the hits on blocks whose whole prefix was resident when their prompt came, ``saved_tokens``
     the tokens in them; both are None for a trace without prompts, where every hit is of use.
@@ -55,6 +55,7 @@ class Result:
     num_requests: int
     faults: int
     seconds: float
+    total_faults: int
     usable_hits: int | None = None
     saved_tokens: int | None = None
 
@@ -111,7 +112,7 @@ class _Running:
         self.state = job.policy.start(trace.num_pages, frames, trace.num_requests, job.seed)
         self.events = np.empty(trace.num_requests if keep_events else CHUNK_REQUESTS, np.int32)
         self.keep_events = keep_events
-        self.faults, self.seconds = 0, 0.0
+        self.faults, self.total_faults, self.seconds = 0, 0, 0.0
         self.usable = np.zeros(4, np.int64)
 
     def advance(self, start: int, stop: int) -> None:
@@ -120,6 +121,7 @@ class _Running:
         began = time.perf_counter()
         faults = int(self.job.policy.step(self.state, self.trace.pages[start:stop], hints, start, events))
         self.seconds += time.perf_counter() - began
+        self.total_faults += faults
         if start < self.job.judge_from:
             faults = int(np.sum(events[self.job.judge_from - start :] != HIT))
         self.faults += faults
@@ -136,6 +138,7 @@ class _Running:
             num_requests=max(0, self.trace.num_requests - job.judge_from),
             faults=self.faults,
             seconds=self.seconds,
+            total_faults=self.total_faults,
             usable_hits=None if self.trace.prompts is None else int(self.usable[0]),
             saved_tokens=None if self.trace.prompts is None else int(self.usable[1]),
         )
@@ -171,6 +174,23 @@ def simulate(
             if on_progress is not None:
                 on_progress(float(stop))
     return [one.result() for one in running]
+
+
+def usable_hits(trace: PageTrace, events: I32) -> U8:
+    """Return uint8[n], 1 where a recorded event is a usable hit; every hit is one without prompts."""
+    hits: U8 = (events == HIT).astype(np.uint8)
+    if trace.prompts is not None:
+        _run_of_hits(hits, trace.prompts.starts)
+    return hits
+
+
+@jit
+def _run_of_hits(hits: U8, starts: I64) -> None:
+    for prompt in range(starts.size - 1):
+        lasting = True
+        for i in range(starts[prompt], starts[prompt + 1]):
+            lasting = lasting and hits[i] == 1
+            hits[i] = 1 if lasting else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mallocgame.baselines.paging.predict.conversation import prompt_context
 from mallocgame.baselines.paging.structures import I64
-from mallocgame.baselines.paging.trace import PageTrace, from_ids
+from mallocgame.baselines.paging.trace import PageTrace, Prompts, from_ids
 from mallocgame.errors import InputError
 
 
@@ -120,4 +121,65 @@ def kv_cache(
     return from_ids(np.concatenate(parts), name="kv-cache")
 
 
-GENERATORS: dict[str, Callable[..., PageTrace]] = {"zipf": zipf, "cyclic": cyclic, "moe": moe_decode, "kv": kv_cache}
+def chat(
+    *,
+    num_sessions: int = 4000,
+    sessions_a_second: float = 1.0,
+    block_tokens: int = 16,
+    num_system_prompts: int = 40,
+    mean_system_tokens: int = 700,
+    mean_user_tokens: int = 120,
+    mean_output_tokens: int = 220,
+    mean_turns: float = 3.0,
+    mean_pause_seconds: float = 60.0,
+    seed: int = 0,
+) -> PageTrace:
+    """Return prompts of chats with several turns, as a service with small blocks sees them (Qwen-Bailian's format).
+
+    Sessions come at random times; each starts with one of the system prompts, of Zipf popularity. Every turn repeats
+    the whole conversation and adds what the user writes; the answer is part of the next turn's prompt. The number of
+    turns is geometric, as are all lengths; pauses are log-normal. Only full blocks are kept, as servers do.
+    """
+    _need(num_sessions=num_sessions, block_tokens=block_tokens, num_system_prompts=num_system_prompts)
+    _need(mean_turns=mean_turns, mean_user_tokens=mean_user_tokens, mean_output_tokens=mean_output_tokens)
+    rng = np.random.default_rng(seed)
+    popularity = 1.0 / np.arange(1, num_system_prompts + 1)
+    system = rng.choice(num_system_prompts, num_sessions, p=popularity / popularity.sum())
+    system_tokens = rng.geometric(1.0 / max(1, mean_system_tokens), num_system_prompts)
+    begins = np.cumsum(rng.exponential(1.0 / sessions_a_second, num_sessions))
+    turns: list[tuple[float, int, int]] = []  # second, session, tokens
+    for session in range(num_sessions):
+        second, tokens = float(begins[session]), int(system_tokens[system[session]])
+        for _ in range(int(rng.geometric(1.0 / mean_turns))):
+            tokens += int(rng.geometric(1.0 / mean_user_tokens))
+            turns.append((second, session, tokens))
+            tokens += int(rng.geometric(1.0 / mean_output_tokens))
+            second += float(rng.lognormal(np.log(mean_pause_seconds) - 0.5, 1.0))
+    turns.sort()
+    nodes: dict[tuple[int, int], int] = {}
+    pages, starts, held = [], [0], []
+    for _, session, tokens in turns:
+        shared = int(system_tokens[system[session]]) // block_tokens
+        for block in range(tokens // block_tokens):
+            owner = -1 - int(system[session]) if block < shared else session
+            pages.append(nodes.setdefault((owner, block), len(nodes)))
+        starts.append(len(pages))
+        held.append(tokens // block_tokens * block_tokens)
+    ids, first, lengths = np.array(pages, np.int32), np.array(starts, np.int64), np.array(held, np.int64)
+    seconds = np.array([second for second, _, _ in turns])
+    return PageTrace(
+        name="chat",
+        pages=ids,
+        num_pages=len(nodes),
+        context=prompt_context(ids, first, seconds, lengths, block_tokens),
+        prompts=Prompts(starts=first, tokens=lengths, block_tokens=block_tokens, seconds=seconds),
+    )
+
+
+GENERATORS: dict[str, Callable[..., PageTrace]] = {
+    "zipf": zipf,
+    "cyclic": cyclic,
+    "moe": moe_decode,
+    "kv": kv_cache,
+    "chat": chat,
+}

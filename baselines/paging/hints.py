@@ -1,5 +1,6 @@
 """Where a policy's hints come from: one name ("lfd", "learned", "popu", ...) to the array that its kind needs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,20 @@ from mallocgame.baselines.paging.bits import as_bits, discard_bits, exact_bits, 
 from mallocgame.baselines.paging.closure import best_closure, close_bits, with_prompts
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
 from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from mallocgame.baselines.paging.predict.drift import watched_bits
 from mallocgame.baselines.paging.predict.learned import learned_bits, train_requests
 from mallocgame.baselines.paging.predict.online import online_bits
+from mallocgame.baselines.paging.predict.predictor import Predictor
+from mallocgame.baselines.paging.predict.shadow import shadow_bits
 from mallocgame.baselines.paging.structures import U8
 from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError, TraceError
 
-SOURCES = ("lfd", "learned", "online", "popu", "pleco", "zeros", "ones", "teacher:POLICY", "file:PATH")
+AUTO = "auto"  # a policy: the one-bit policy that is best on the training part, see selection.py
+SOURCES = (
+    "lfd", "watched", "learned", "online", "model:FILE", "shadow:POLICY", "popu", "pleco", "zeros", "ones",
+    "teacher:POLICY", "file:PATH",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +37,8 @@ class HintSource:
         flip_ones: share of the 1s turned into 0s.
         adversarial: put the same number of errors where they should hurt, not at random.
         threshold: of "popu" and "pleco", in units of k requests.
-        train_share: of "learned".
+        train_share: of "learned"; and what "auto" policies and closures are decided on.
+        refit_requests: of "watched", see drift.py.
         closure: of the bits over prompts, see closure.py; "auto" takes the best on the first ``train_share`` of the
             requests.
         seed: of the random flips.
@@ -41,12 +50,13 @@ class HintSource:
     adversarial: bool = False
     threshold: float = 1.0
     train_share: float = 0.5
+    refit_requests: int | None = None
     closure: str = "none"
     seed: int = 0
 
-    def judge_from(self, trace: PageTrace) -> int:
-        """First request that counts: learned bits, and a chosen closure, are judged on what they have not seen."""
-        trained = self.bits == "learned" or (self.closure == "auto" and trace.prompts is not None)
+    def judge_from(self, trace: PageTrace, names: Sequence[str] = ()) -> int:
+        """First request that counts: what was learned or chosen is judged on what it has not seen."""
+        trained = self.bits == "learned" or AUTO in names or (self.closure == "auto" and trace.prompts is not None)
         return train_requests(trace, self.train_share) if trained else 0
 
     def hints(
@@ -76,6 +86,12 @@ class HintSource:
             bits = close_bits(trace, bits, self._closure(trace, num_frames, bits, policy))
         return with_prompts(trace, bits) if policy.hint is Hint.PROMPT_DISCARD else bits
 
+    def discard_bits(self, trace: PageTrace, num_frames: int, memo: dict[object, U8]) -> U8:
+        """Return the discard bits before any closure; ``memo`` keeps them between calls for one trace."""
+        if (num_frames, Hint.DISCARD) not in memo:
+            memo[num_frames, Hint.DISCARD] = self._wrong(trace, self._bits(trace, num_frames, Hint.DISCARD))
+        return memo[num_frames, Hint.DISCARD]
+
     def _wrong(self, trace: PageTrace, bits: U8) -> U8:
         if self.adversarial:
             return flip_adversarial(bits, next_use(trace), self.flip_zeros, self.flip_ones)
@@ -102,6 +118,12 @@ class HintSource:
             return exact_bits(trace, num_frames, hint)
         if kind == "learned":
             return learned_bits(trace, num_frames, hint, train_share=self.train_share).bits
+        if kind == "watched":
+            return watched_bits(trace, num_frames, refit_requests=self.refit_requests).bits
+        if kind == "model" and argument:
+            return Predictor.load(argument).bits(trace)
+        if kind == "shadow":
+            return shadow_bits(trace, num_frames, argument)
         if kind == "online":
             return online_bits(trace, num_frames)
         if kind in ("popu", "pleco"):

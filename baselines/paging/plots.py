@@ -51,8 +51,20 @@ def plot_curve(rows: Sequence[Row], path: StrPath, *, title: str) -> None:
     _save(figure, path)
 
 
-def plot_flips(rows: dict[float, list[Row]], path: StrPath, *, title: str) -> None:
-    """Draw cost over OPT against the share of flipped bits; dashed, in the same colour, the proved bound."""
+_MARKS = ("*", "D", "s", "^", "v", "P")
+
+
+def plot_flips(
+    rows: dict[float, list[Row]],
+    path: StrPath,
+    *,
+    title: str,
+    points: dict[str, list[tuple[float, Row]]] | None = None,
+) -> None:
+    """Draw cost over OPT against the share of flipped bits; dashed, in the same colour, the proved bound.
+
+    ``points`` are predictors: of each, (share of its bits that are wrong, row); every one has a mark of its own.
+    """
     figure, axes = _figure(title)
     rates = sorted(rows)
     names = list(dict.fromkeys(row.policy for row in rows[rates[0]] if row.policy != "opt"))
@@ -67,6 +79,13 @@ def plot_flips(rows: dict[float, list[Row]], path: StrPath, *, title: str) -> No
         bounds = [None if row.bound is None else row.bound / opt for row, opt in zip(line, optimum, strict=True)]
         if all(bound is not None for bound in bounds):
             axes.plot(rates, bounds, linestyle=(0, (1, 2)), color=colour, label=f"{name}: proved bound")
+        for mark, found in zip(_MARKS, (points or {}).values(), strict=False):
+            for share, row in found:
+                if row.policy == name:
+                    axes.plot([share], [row.opt_ratio], mark, color=colour, markersize=7, markeredgecolor="black")
+                    largest = max(largest, row.opt_ratio)
+    for mark, bits in zip(_MARKS, points or {}, strict=False):
+        axes.plot([], [], mark, color="none", markeredgecolor="black", label=f"{bits} bits")
     # Bounds grow to k times OPT; the measured lines stay legible and the bound leaves at the top.
     axes.set_ylim(0.97, 1.0 + 1.6 * (largest - 1.0) + 0.05)
     positive = [rate for rate in rates if rate > 0]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame import registry
 from mallocgame.errors import InputError
 
+PAGING_POLICIES = "mallocgame.paging_policies"  # group of entry points
 State = Any  # whatever `start` returns: a tuple of arrays for a compiled step
 Hints = npt.NDArray[Any]
 Events = npt.NDArray[np.int32]
@@ -29,15 +31,17 @@ class Hint(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarantee:
-    """A proved bound: faults <= alpha * OPT + beta * eta0 + gamma * eta1, in expectation where randomized.
+    """A proved bound: faults <= alpha * OPT + beta * eta0 + gamma * eta1 + constant, in expectation where randomized.
 
-    eta0 counts wrong predicted 0s, eta1 wrong predicted 1s; ``robust`` is a bound over OPT for any predictions.
+    eta0 counts wrong predicted 0s, eta1 wrong predicted 1s; ``robust`` is a bound over OPT for any predictions, to
+    which the constant is added too.
     """
 
     alpha: float
     beta: Callable[[int], float]  # of the cache size k
     gamma: float
     robust: Callable[[int], float] | None = None
+    constant: Callable[[int], float] = lambda k: 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +75,25 @@ def register(policy: Policy) -> Policy:
 
 
 def policy_names() -> list[str]:
-    """Names of the registered policies, in the order of registration."""
-    return list(_REGISTRY)
+    """Names of the registered policies, in the order of registration; then those of installed packages."""
+    return [*_REGISTRY, *(name for name in registry.registered(PAGING_POLICIES) if name not in _REGISTRY)]
 
 
 def get_policy(name: str) -> Policy:
-    """Return the policy called ``name``.
+    """Return a policy by its name: ours, an entry point of the group PAGING_POLICIES, or ``package.module:attribute``.
 
     Raises:
-        InputError: there is none; the message lists the names there are.
+        InputError: there is none (the message lists the names there are), or what is found is no ``Policy``.
     """
-    if name not in _REGISTRY:
-        raise InputError(f"no policy called {name!r}; there are: {', '.join(_REGISTRY)}")
-    return _REGISTRY[name]
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if ":" not in name and name not in registry.registered(PAGING_POLICIES):
+        known = ", ".join(policy_names())
+        raise InputError(f"no policy called {name!r}; there are: {known}, and package.module:attribute of your own")
+    found, _ = registry.load(PAGING_POLICIES, name, "policy")
+    if not isinstance(found, Policy):
+        raise InputError(f"policy {name!r} is {type(found).__name__}, not mallocgame.baselines.paging.Policy")
+    return found
 
 
 def harmonic(k: int) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.paging.structures import I32, I64, U8, heap_pop, heap_push
+from mallocgame.baselines.paging.structures import F64, I32, I64, U8, heap_pop, heap_push
 from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
@@ -37,6 +37,7 @@ class AccessTrace:
         kinds: uint8[n], READ, DEFINE or UPDATE.
         bundles: int64[n], non-decreasing: requests with one number are operands of one instruction.
         dead_after: uint8[n], 1 iff the page's contents do not matter after this request.
+        seconds: float64[n], when each request comes, or None.
     """
 
     pages: PageTrace
@@ -44,6 +45,7 @@ class AccessTrace:
     kinds: U8
     bundles: I64
     dead_after: U8
+    seconds: F64 | None = None
 
     def __post_init__(self) -> None:
         n = self.pages.num_requests
@@ -52,13 +54,15 @@ class AccessTrace:
         for name in ("kinds", "bundles", "dead_after"):
             if getattr(self, name).shape != (n,):
                 raise InputError(f"{name}: need one entry for each of {n} requests, got {getattr(self, name).size}")
+        if self.seconds is not None and self.seconds.shape != (n,):
+            raise InputError(f"seconds: need one entry for each of {n} requests, got {self.seconds.size}")
         if n and (np.diff(self.bundles) < 0).any():
             raise InputError("bundles must not decrease")
         if n and not np.isin(self.kinds, (READ, DEFINE, UPDATE)).all():
             raise InputError("kinds must be 0 (read), 1 (define) or 2 (update)")
 
 
-def reads_only(trace: PageTrace, size_bytes: npt.NDArray[Any]) -> AccessTrace:
+def reads_only(trace: PageTrace, size_bytes: npt.NDArray[Any], seconds: F64 | None = None) -> AccessTrace:
     """Make a trace of reads, one request a bundle."""
     n = trace.num_requests
     zeros = np.zeros(n, np.uint8)
@@ -68,6 +72,7 @@ def reads_only(trace: PageTrace, size_bytes: npt.NDArray[Any]) -> AccessTrace:
         kinds=zeros,
         bundles=np.arange(n, dtype=np.int64),
         dead_after=zeros,
+        seconds=seconds,
     )
 
 

@@ -9,9 +9,10 @@ import numpy.typing as npt
 from mallocgame.baselines.paging.bits import count_errors, exact_bits, last_in_phase
 from mallocgame.baselines.paging.combine import part_of, policy_from_name
 from mallocgame.baselines.paging.engine import Job, simulate
-from mallocgame.baselines.paging.hints import HintSource
+from mallocgame.baselines.paging.hints import AUTO, HintSource
 from mallocgame.baselines.paging.policies.offline import OPT, OPT_HEAP
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
+from mallocgame.baselines.paging.selection import choose_one_bit
 from mallocgame.baselines.paging.trace import PageTrace, from_ids, next_use
 from mallocgame.errors import InputError
 
@@ -30,7 +31,8 @@ class Row:
     of OPT is an upper bound on the usable hits of any policy, and OPT reaches it up to what it evicts inside a prompt.
 
     ``opt_ratio`` is faults over OPT's (NaN where OPT has none). ``eta0``, ``eta1`` and ``bound`` are None for policies
-    without bits; the bound is proved for whole sequences, so it is None too where only a part was judged.
+    without bits. ``bound`` is what the theorem proves of the whole sequence, from an empty cache on, and
+    ``total_faults`` is what the policy had there; wrong bits are counted in the judged part.
     """
 
     policy: str
@@ -44,6 +46,7 @@ class Row:
     eta0: int | None = None
     eta1: int | None = None
     bound: float | None = None
+    total_faults: int | None = None
 
 
 def parse_sizes(text: str, trace: PageTrace) -> list[int]:
@@ -97,11 +100,12 @@ def study(
         on_progress: called with the share done, in [0, 1].
     """
     source = source or HintSource()
-    policies = [policy_from_name(name) for name in dict.fromkeys((OPT.name, *names))]
+    unique = dict.fromkeys((OPT.name, *names))
+    policies = [policy_from_name(name) for name in unique if name != AUTO]
     if trace.is_spilled:  # the bit tree keeps 4 bytes a request in memory, the heap 12 a frame
         policies = [replace(OPT_HEAP, name=OPT.name) if policy is OPT else policy for policy in policies]
     _warm_up(policies)
-    start = source.judge_from(trace)
+    start = source.judge_from(trace, names)
     jobs: list[Job] = []
     known: dict[tuple[int, Hint, str], Hints | None] = {}
     memo: dict[object, npt.NDArray[np.uint8]] = {}
@@ -112,6 +116,10 @@ def study(
             if key not in known:
                 known[key] = source.hints(trace, k, policy, memo=memo)
             jobs.append(Job(policy=policy, num_frames=k, hints=known[key], seed=seed, judge_from=start))
+        if AUTO in unique:
+            choice = choose_one_bit(trace, k, source.discard_bits(trace, k, memo), start)
+            chosen = replace(choice.policy, name=f"{AUTO}: {choice.policy.name}")
+            jobs.append(Job(policy=chosen, num_frames=k, hints=choice.hints, seed=seed, judge_from=start))
 
     def progressed(done: float) -> None:
         if on_progress is not None:
@@ -119,10 +127,11 @@ def study(
 
     results = simulate(trace, jobs, on_progress=progressed)
     best = {r.num_frames: r.faults for r in results if r.policy == OPT.name}
+    whole = {r.num_frames: r.total_faults for r in results if r.policy == OPT.name}
     rows = []
     for job, result in zip(jobs, results, strict=True):
         optimum = best[result.num_frames]
-        eta0, eta1, bound = _bound(trace, job, optimum)
+        eta0, eta1, bound = _bound(trace, job, whole[result.num_frames])
         rows.append(
             Row(
                 policy=result.policy,
@@ -136,6 +145,7 @@ def study(
                 eta0=eta0,
                 eta1=eta1,
                 bound=bound,
+                total_faults=result.total_faults if start else None,
             )
         )
     return rows
@@ -148,15 +158,17 @@ def _bound(trace: PageTrace, job: Job, optimum: int) -> tuple[int | None, int | 
     kind = Hint.PHASE if policy.hint is Hint.PHASE else Hint.DISCARD
     truth = exact_bits(trace, k, kind)
     counted = last_in_phase(trace, k) if policy.hint is Hint.PHASE else np.ones(trace.num_requests, bool)
+    told = part_of(job.hints, policy.hint, kind)
+    whole = count_errors(told, truth, counted=counted.copy())
     counted[: job.judge_from] = False
-    errors = count_errors(part_of(job.hints, policy.hint, kind), truth, counted=counted)
+    errors = count_errors(told, truth, counted=counted)
     guarantee = policy.guarantee
-    if guarantee is None or job.judge_from:
+    if guarantee is None:
         return errors.eta0, errors.eta1, None
-    bound = guarantee.alpha * optimum + guarantee.beta(k) * errors.eta0 + guarantee.gamma * errors.eta1
+    bound = guarantee.alpha * optimum + guarantee.beta(k) * whole.eta0 + guarantee.gamma * whole.eta1
     if guarantee.robust is not None:
-        bound = min(bound, guarantee.robust(k) * optimum)
-    return errors.eta0, errors.eta1, bound
+        bound = min(bound, guarantee.robust(k) * optimum) if guarantee.alpha else guarantee.robust(k) * optimum
+    return errors.eta0, errors.eta1, bound + guarantee.constant(k)
 
 
 def flip_study(
@@ -176,4 +188,18 @@ def flip_study(
         out[rate] = study(trace, names, [num_frames], source, seed=seed)
         if on_progress is not None:
             on_progress((done + 1) / len(rates))
+    return out
+
+
+def point_study(
+    trace: PageTrace, names: Sequence[str], num_frames: int, sources: Sequence[str], *, seed: int = 0
+) -> dict[str, list[tuple[float, Row]]]:
+    """Run the policies that are told bits with each predictor; return (share of bits that are wrong, row) of each."""
+    out: dict[str, list[tuple[float, Row]]] = {}
+    for bits in sources:
+        rows = study(trace, names, [num_frames], HintSource(bits=bits), seed=seed)
+        judged = max(1, trace.num_requests)
+        out[bits] = [
+            ((row.eta0 + row.eta1) / judged, row) for row in rows if row.eta0 is not None and row.eta1 is not None
+        ]
     return out

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.paging.structures import I32, I64, U64
+from mallocgame.baselines.paging.structures import F64, I32, I64, U64
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 
@@ -52,11 +52,13 @@ class Prompts:
             requests.
         tokens: int64[num_prompts], tokens of each prompt.
         block_tokens: tokens of a full block; only the last block of a prompt may have fewer.
+        seconds: float64[num_prompts], when each prompt comes, or None.
     """
 
     starts: I64
     tokens: I64
     block_tokens: int
+    seconds: F64 | None = None
 
     def __post_init__(self) -> None:
         if self.starts.size != self.tokens.size + 1 or self.starts[0] != 0 or (np.diff(self.starts) < 0).any():
@@ -76,7 +78,8 @@ class Prompts:
         before = (cut[:-1] - self.starts[:-1]) * self.block_tokens
         held = np.minimum(self.tokens - before, (cut[1:] - cut[:-1]) * self.block_tokens)
         starts = np.concatenate((cut[:-1][some] - start, [max(0, stop - start)]))
-        return Prompts(starts=starts, tokens=np.maximum(held[some], 0), block_tokens=self.block_tokens)
+        seconds = None if self.seconds is None else self.seconds[some]
+        return Prompts(starts=starts, tokens=np.maximum(held[some], 0), block_tokens=self.block_tokens, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -290,7 +290,7 @@ def evolve_island(
     """Return an island after an epoch, and its random state; with ``stop`` it returns early, with less done."""
     if genomes is None:
         rows = list(first_genomes(problem, rng, start))
-        judged = [np.inf if i > 0 and stop() else fitness(problem, *row) for i, row in enumerate(rows)]
+        judged = [np.inf if stop() else fitness(problem, *row) for row in rows]
         found = Genomes(
             priority=np.array([row[0] for row in rows]),
             action=np.array([row[1] for row in rows]),

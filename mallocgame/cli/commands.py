@@ -19,6 +19,7 @@ from mallocgame.cli.suite import suite
 from mallocgame.cli.train import train
 from mallocgame.cli.tune import tune
 from mallocgame.cli.validate import validate
+from mallocgame.cli.warm_up import warm_up
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,7 +48,22 @@ def _options(
 ) -> None: ...
 
 
-for _command in (demo, suite, show, capture, evaluate, compare, explain, inject, tune, train, validate, convert, pack):
+for _command in (
+    demo,
+    suite,
+    show,
+    capture,
+    evaluate,
+    compare,
+    explain,
+    inject,
+    tune,
+    train,
+    validate,
+    convert,
+    pack,
+    warm_up,
+):
     app.command()(_command)
 app.add_typer(paging, name="paging")
 app.add_typer(robust, name="robust")

@@ -23,15 +23,15 @@ def demo(
     from mallocgame.cli.evaluate import evaluate
 
     out.mkdir(parents=True, exist_ok=True)
-    say(f"comparing {SOLVERS} on {', '.join(TRACES)}, {SECONDS:.0f} s a solver (the first call compiles the kernels)")
-    compare(list(TRACES), solvers=SOLVERS, seconds=SECONDS, bound_seconds=SECONDS, figure=out / "compare.png")
+    say(f"comparing {SOLVERS} on {', '.join(TRACES)}, {SECONDS:.0f} s a solver")
+    compare(list(TRACES), solvers=SOLVERS, seconds=SECONDS, bound_seconds=SECONDS, plot=out / "compare.png")
     report = out / f"{TRACES[-1]}.html"
     evaluate(
         TRACES[-1],
         solver="anneal",
         seconds=SECONDS,
         bound_seconds=SECONDS,
-        report=report,
+        plot=report,
         out=out / f"{TRACES[-1]}.mapping.json",
     )
     say(f"figure: {out / 'compare.png'}; memory map: {report.resolve()} (open it in a browser)")

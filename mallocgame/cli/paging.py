@@ -5,34 +5,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
-from mallocgame.cli.paging_input import Source, TraceArgument, reads_traces
+from mallocgame.cli.paging_input import Source, TraceArgument, reads_traces, write_rows
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.baselines.paging import Row
+    from mallocgame.baselines.paging import PageTrace, Row
 
 app = typer.Typer(
     help="Paging simulator: classical, one-bit and next-arrival policies against the optimum.", no_args_is_help=True
 )
 
-PolicyOption = Annotated[
-    str,
-    typer.Option(
-        "--policy", help="Policies, comma-separated; 'classical', 'one-bit', 'arrival', 'all'; a+b and a~b combine two."
-    ),
-]
+_POLICY_HELP = (
+    "Policies, comma-separated; 'classical', 'one-bit', 'prompt', 'arrival', 'all'; a+b, a~b, a^b combine two; auto: a "
+    "one-bit policy chosen on the training part; package.module:attribute: one of your own."
+)
+PolicyOption = Annotated[str, typer.Option("--policy", help=_POLICY_HELP)]
+MaybePolicyOption = Annotated[str | None, typer.Option("--policy", help=_POLICY_HELP + " Left out: by --bits.")]
 SizesOption = Annotated[
     str, typer.Option("--k", help="Cache sizes: frames (100,1000) or shares of the pages (1%,10%).")
 ]
 SizeOption = Annotated[str, typer.Option("--k", help="Cache size: frames, or a share of the distinct pages (1%).")]
 BitsOption = Annotated[
     str,
-    typer.Option("--bits", help="lfd (exact), learned, online, popu, pleco, zeros, ones, teacher:POLICY, file:PATH."),
+    typer.Option(
+        "--bits",
+        help="lfd (exact), watched (refitted, watched for drift), learned, online, model:FILE, shadow:POLICY, popu, "
+        "pleco, zeros, ones, teacher:POLICY, file:PATH.",
+    ),
 ]
 FlipOption = Annotated[str, typer.Option("--flip", help="Share of wrong bits; Q0,Q1: of the 0s and of the 1s.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of flips and of randomised policies.")]
 PlotOption = Annotated[str | None, typer.Option("--plot", help="Write a plot to this .png, .svg or .pdf file.")]
+OutOption = Annotated[str | None, typer.Option("--out", help="Write the rows to this .jsonl or .csv file too.")]
 TrainOption = Annotated[float, typer.Option("--train", help="Share of the requests that learned bits are trained on.")]
+RefitOption = Annotated[int | None, typer.Option("--refit", help="watched: requests between two refits.")]
+ClosureOption = Annotated[
+    str, typer.Option("--closure", help="Of the bits of a prompt: none, up, down, or auto (best on the --train part).")
+]
 ThresholdOption = Annotated[float, typer.Option("--threshold", help="popu and pleco: bit 1 beyond this many times k.")]
 AdversarialOption = Annotated[bool, typer.Option("--adversarial", help="Put the wrong bits where they should hurt.")]
 
@@ -41,14 +50,17 @@ AdversarialOption = Annotated[bool, typer.Option("--adversarial", help="Put the 
 @reads_traces
 def run(
     trace: TraceArgument,
-    policy: PolicyOption = "lru,fwa0,lru0,mark0,mark-predict",
+    policy: MaybePolicyOption = None,
     k: SizesOption = "1%",
     bits: BitsOption = "lfd",
     flip: FlipOption = "0",
     adversarial: AdversarialOption = False,
     train: TrainOption = 0.5,
+    refit: RefitOption = None,
+    closure: ClosureOption = "none",
     threshold: ThresholdOption = 1.0,
     seed: SeedOption = 0,
+    out: OutOption = None,
     json: JsonOption = False,
     *,
     source: Source,
@@ -68,16 +80,19 @@ def run(
         adversarial=adversarial,
         threshold=threshold,
         train_share=train,
+        refit_requests=refit,
+        closure=closure,
         seed=seed,
     )
-    start = told.judge_from(pages)
+    names = _names(_default_policy(bits, pages) if policy is None else policy)
+    start = told.judge_from(pages, names)
     if start:
-        say(f"bits are learned on the first {start} requests; every policy is judged on the other requests")
+        say(f"decided on the first {start} requests; every policy is judged on the other requests")
     with progress("serving", 1.0) as on_progress:
-        rows = study(pages, _names(policy), parse_sizes(k, pages), told, seed=seed, on_progress=on_progress)
-    _show(
-        rows, json, f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages, bits: {bits}, flip: {flip}"
-    )
+        rows = study(pages, names, parse_sizes(k, pages), told, seed=seed, on_progress=on_progress)
+    write_rows(out, map(_fields, rows))
+    title = f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages, bits: {bits}, flip: {flip}"
+    _show(rows, json, title, learned=_is_learned(bits))
 
 
 @app.command()
@@ -87,44 +102,66 @@ def compare(
     policy: PolicyOption = "lru,fwa0,lru0,mark0,mark-predict,lru0+lru",
     k: SizeOption = "1%",
     flips: Annotated[str, typer.Option("--flips", help="Shares of wrong bits to try.")] = "0,0.001,0.01,0.1,0.5",
+    points: Annotated[
+        str | None,
+        typer.Option(
+            "--points", help="Predictors, as points: online, watched, shadow:POLICY. Left out: online on a plot."
+        ),
+    ] = None,
     adversarial: AdversarialOption = False,
     plot: PlotOption = None,
     seed: SeedOption = 0,
+    out: OutOption = None,
     json: JsonOption = False,
     *,
     source: Source,
 ) -> None:
     """Compare policies as more and more of their bits are wrong: faults over OPT, and the proved bound.
 
+    Points are predictors with the share of bits that they have wrong.
+
     Example: mallocgame paging compare moe:num_tokens=500 --k 20% --plot robustness.png
     """
-    from mallocgame.baselines.paging import flip_study, parse_sizes
+    from mallocgame.baselines.paging import flip_study, parse_sizes, point_study
 
     pages = source.open(trace)
     sizes = parse_sizes(k, pages)
     if len(sizes) != 1:
         raise InputError(f"compare works at one cache size, got {k!r}; curve takes several")
     rates = [_rate(part) for part in flips.split(",")]
+    names = _names(policy)
     with progress("serving", 1.0) as on_progress:
-        results = flip_study(
-            pages, _names(policy), sizes[0], rates, adversarial=adversarial, seed=seed, on_progress=on_progress
-        )
+        results = flip_study(pages, names, sizes[0], rates, adversarial=adversarial, seed=seed, on_progress=on_progress)
+    sources = ("online" if plot else "") if points is None else points
+    marks = point_study(
+        pages, names, sizes[0], [part.strip() for part in sources.split(",") if part.strip()], seed=seed
+    )
     if plot:
         from mallocgame.baselines.paging.plots import plot_flips
 
-        plot_flips(results, plot, title=f"{pages.name}, k = {sizes[0]}")
+        plot_flips(results, plot, title=f"{pages.name}, k = {sizes[0]}", points=marks)
         say(f"wrote {plot}")
+    every = [{"flip": rate, **_fields(row)} for rate in rates for row in results[rate]]
+    predictors = {} if points is None else marks
+    every += [
+        {"flip": None, "bits": bits, "wrong_share": share, **_fields(row)}
+        for bits, found in predictors.items()
+        for share, row in found
+    ]
+    write_rows(out, every)
     if json:
-        print_json({"flip": rate, **_fields(row)} for rate in rates for row in results[rate])
+        print_json(every)
         return
-    names = [row.policy for row in results[rates[0]]]
     table = []
-    for index, name in enumerate(names):
-        line = [results[rate][index] for rate in rates]
-        table.append([name, *(f"{row.opt_ratio:.4f}" for row in line)])
-    print_table(
-        f"{pages.name}, k = {sizes[0]}: faults / OPT by share of wrong bits", ["policy", *map(str, rates)], table
-    )
+    for index, name in enumerate(row.policy for row in results[rates[0]]):
+        line = [f"{results[rate][index].opt_ratio:.4f}" for rate in rates]
+        line += [
+            next((f"{row.opt_ratio:.4f}" for _, row in found if row.policy == name), "") for found in marks.values()
+        ]
+        table.append([name, *line])
+    heads = [f"{bits} ({found[0][0]:.1%} wrong)" if found else bits for bits, found in marks.items()]
+    title = f"{pages.name}, k = {sizes[0]}: faults / OPT by share of wrong bits"
+    print_table(title, ["policy", *map(str, rates), *heads], table)
 
 
 @app.command()
@@ -137,6 +174,7 @@ def curve(
     plot: PlotOption = None,
     train: TrainOption = 0.5,
     seed: SeedOption = 0,
+    out: OutOption = None,
     json: JsonOption = False,
     *,
     source: Source,
@@ -157,6 +195,7 @@ def curve(
 
         plot_curve(rows, plot, title=f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages")
         say(f"wrote {plot}")
+    write_rows(out, map(_fields, rows))
     if json:
         print_json(map(_fields, rows))
         return
@@ -167,6 +206,74 @@ def curve(
     print_table(f"{pages.name}: miss ratio by cache size", ["policy", *map(str, sizes)], table)
 
 
+@app.command()
+@reads_traces
+def train(
+    trace: TraceArgument,
+    out: Annotated[str, typer.Option("--out", help="Save the predictor to this .npz file.")],
+    k: SizeOption = "1%",
+    json: JsonOption = False,
+    *,
+    source: Source,
+) -> None:
+    """Fit a predictor on all of a trace and save it; judge it on another with --bits model:FILE.
+
+    Example: mallocgame paging train monday.jsonl --k 1827 --out bits.npz
+    """
+    from mallocgame.baselines.paging import Predictor, discard_bits, parse_sizes
+
+    if not out.endswith(".npz"):
+        raise InputError(f"--out {out}: expected a name that ends in .npz")
+    pages = source.open(trace)
+    sizes = parse_sizes(k, pages)
+    if len(sizes) != 1:
+        raise InputError(f"a predictor is fitted for one cache size, got {k!r}")
+    predictor = Predictor.fit(pages, sizes[0])
+    predictor.save(out)
+    truth = discard_bits(pages, sizes[0])
+    row = {
+        "trace": pages.name,
+        "k": sizes[0],
+        "requests": pages.num_requests,
+        "share_of_ones": float(truth.mean()),
+        "accuracy_on_training_requests": float((predictor.bits(pages) == truth).mean()),
+        "closure": predictor.closure,
+        "file": out,
+    }
+    if json:
+        print_json([row])
+    else:
+        print_table(
+            f"predictor for k = {sizes[0]}", list(row)[2:], [[_figure(value) for value in list(row.values())[2:]]]
+        )
+
+
+@app.command("evict-first")
+@reads_traces
+def evict_first(
+    trace: TraceArgument,
+    capacity: Annotated[int, typer.Option("--capacity", help="Bytes of the cache.")],
+    out: OutOption = None,
+    json: JsonOption = False,
+    *,
+    source: Source,
+) -> None:
+    """The compiler's evict-first hints of a program: one row for each operand of each instruction.
+
+    Exact for the static schedule: 1 says that the optimum lets the operand's tiles go before their next use.
+
+    Example: mallocgame paging evict-first moe_decode-v5e --capacity 16777216 --tile-bytes 65536 --out hints.jsonl
+    """
+    tiled = source.tiled(trace)
+    rows = tiled.evict_first_rows(max(1, capacity // tiled.tile_bytes))
+    write_rows(out, rows)
+    if json:
+        print_json(rows)
+        return
+    table = [[_figure(value) for value in row.values()] for row in rows]
+    print_table(f"{tiled.accesses.pages.name}: evict-first hints", list(rows[0]) if rows else ["instruction"], table)
+
+
 @app.command("bytes")
 @reads_traces
 def bytes_command(
@@ -175,6 +282,7 @@ def bytes_command(
     policy: Annotated[str, typer.Option("--policy", help="Rules: lru, fifo, greedy-dual-size, belady, lru0.")] = (
         "lru,fifo,greedy-dual-size,belady,lru0"
     ),
+    out: OutOption = None,
     json: JsonOption = False,
     *,
     source: Source,
@@ -185,6 +293,8 @@ def bytes_command(
 
     Example: mallocgame paging bytes TRACE.json.gz --capacity 16777216
     """
+    from dataclasses import asdict
+
     from mallocgame.baselines.paging import discard_bits, simulate_sized
 
     accesses = source.open_sized(trace)
@@ -194,9 +304,8 @@ def bytes_command(
     with progress("serving", len(names)) as on_progress:
         rules = {name: bits if name == "lru0" else None for name in names}
         results = simulate_sized(accesses, rules, capacity, on_progress=on_progress)
+    write_rows(out, map(asdict, results))
     if json:
-        from dataclasses import asdict
-
         print_json(asdict(result) for result in results)
         return
     print_table(
@@ -206,10 +315,79 @@ def bytes_command(
     )
 
 
-def _names(text: str) -> list[str]:
-    from mallocgame.baselines.paging import ARRIVAL, CLASSICAL, ONE_BIT
+@app.command("tiers")
+@reads_traces
+def tiers_command(
+    trace: TraceArgument,
+    tier: Annotated[
+        list[str],
+        typer.Option(
+            "--tier",
+            help="NAME:BYTES[:RULE[:ADMISSION]], from the fastest down; rules lru, fifo, lru0, "
+            "sieve, s3-fifo, arc; admissions all, reused, bit.",
+        ),
+    ],
+    ttl: Annotated[float | None, typer.Option("--ttl", help="Seconds after which an object is too old.")] = None,
+    bits: BitsOption = "online",
+    out: OutOption = None,
+    json: JsonOption = False,
+    *,
+    source: Source,
+) -> None:
+    """A chain of caches of sized objects (HBM, host, SSD): hits by objects and by bytes, what is fetched and written.
 
-    groups = {"classical": CLASSICAL, "one-bit": ONE_BIT, "arrival": ARRIVAL, "all": CLASSICAL + ONE_BIT + ARRIVAL}
+    Example: mallocgame paging tiers t.oracleGeneral --tier hbm:1000000:s3-fifo --tier ssd:8000000:lru:reused
+    """
+    from dataclasses import asdict
+
+    from mallocgame.baselines.paging import HintSource, get_policy, simulate_tiers
+
+    accesses = source.open_sized(trace)
+    chain = [_tier(text) for text in tier]
+    told = None
+    if any(one.rule == "lru0" or one.admission == "bit" for one in chain):
+        frames = max(1, chain[0].capacity_bytes // max(1, int(accesses.size_bytes.mean())))
+        told = HintSource(bits=bits).hints(accesses.pages, frames, get_policy("lru0"))
+    result = simulate_tiers(accesses, chain, bits=told, ttl_seconds=ttl)
+    whole = {key: value for key, value in asdict(result).items() if key != "tiers"}
+    whole |= {"object_hit_ratio": result.object_hit_ratio, "byte_hit_ratio": result.byte_hit_ratio}
+    rows = [asdict(one) for one in result.tiers]
+    write_rows(out, [*rows, whole])
+    if json:
+        print_json([*rows, whole])
+        return
+    title = f"{accesses.pages.name}: {result.requests} requests, {result.request_bytes} bytes"
+    print_table(title, ["tier", "hits", "hit bytes", "written bytes"], [[*map(str, row.values())] for row in rows])
+    print_table("all tiers", [key.replace("_", " ") for key in whole], [[_figure(value) for value in whole.values()]])
+
+
+def _tier(text: str) -> Any:
+    from mallocgame.baselines.paging import Tier
+
+    parts = text.split(":")
+    if not 2 <= len(parts) <= 4 or not parts[1].isdecimal():
+        raise InputError(f"a tier is NAME:BYTES[:RULE[:ADMISSION]], got {text!r}")
+    given = dict(zip(("rule", "admission"), parts[2:], strict=False))
+    return Tier(name=parts[0], capacity_bytes=int(parts[1]), **given)
+
+
+def _is_learned(bits: str) -> bool:
+    return bits.partition(":")[0] in ("learned", "watched", "online", "model", "shadow")
+
+
+def _default_policy(bits: str, pages: "PageTrace") -> str:
+    """Where bits are predicted, the robust combination stands among the policies, LRU beside it."""
+    if not _is_learned(bits):
+        return "lru,fwa0,lru0,mark0,mark-predict"
+    prompts = "" if pages.prompts is None else ",prefix-lru,prefix-lru0,prefix-lru0+prefix-lru"
+    return "lru0+lru,lru,lru0" + prompts
+
+
+def _names(text: str) -> list[str]:
+    from mallocgame.baselines.paging import ARRIVAL, CLASSICAL, ONE_BIT, PROMPT
+
+    groups = {"classical": CLASSICAL, "one-bit": ONE_BIT, "prompt": PROMPT, "arrival": ARRIVAL}
+    groups["all"] = CLASSICAL + ONE_BIT + PROMPT + ARRIVAL
     names: list[str] = []
     for part in text.split(","):
         names.extend(groups.get(part.strip(), (part.strip(),)))
@@ -234,14 +412,20 @@ def _rates(text: str) -> tuple[float, float]:
 
 
 def _fields(row: "Row") -> dict[str, Any]:
-    """The fields of one row of JSON; those of one-bit policies only where they are known."""
+    """The fields of one row of JSON; those that only some rows have only where they are known."""
     from dataclasses import asdict
 
-    optional = ("eta0", "eta1", "bound")
+    optional = ("eta0", "eta1", "bound", "usable_hits", "saved_tokens", "total_faults")
     return {key: value for key, value in asdict(row).items() if key not in optional or value is not None}
 
 
-def _show(rows: "list[Row]", json: bool, title: str) -> None:
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value)
+
+
+def _show(rows: "list[Row]", json: bool, title: str, *, learned: bool) -> None:
     if json:
         print_json(map(_fields, rows))
         return
@@ -249,17 +433,25 @@ def _show(rows: "list[Row]", json: bool, title: str) -> None:
     def text(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    table = [
-        [
-            row.policy,
-            str(row.k),
-            str(row.faults),
-            f"{row.opt_ratio:.4f}" if row.opt_ratio == row.opt_ratio else "-",
-            text(row.eta0, "d"),
-            text(row.eta1, "d"),
-            text(row.bound, ".0f"),
-            f"{row.seconds:.3f}",
-        ]
-        for row in rows
-    ]
-    print_table(title, ["policy", "k", "faults", "/ OPT", "eta0", "eta1", "proved bound", "seconds"], table)
+    columns = {
+        "policy": [row.policy for row in rows],
+        "k": [str(row.k) for row in rows],
+        "faults": [str(row.faults) for row in rows],
+        "/ OPT": [f"{row.opt_ratio:.4f}" if row.opt_ratio == row.opt_ratio else "-" for row in rows],
+        "usable hits": [text(row.usable_hits, "d") for row in rows],
+        "saved tokens": [text(row.saved_tokens, "d") for row in rows],
+        "eta0": [text(row.eta0, "d") for row in rows],
+        "eta1": [text(row.eta1, "d") for row in rows],
+        "proved bound": [text(row.bound, ".0f") for row in rows],
+        "seconds": [f"{row.seconds:.3f}" for row in rows],
+    }
+    kept = {name: cells for name, cells in columns.items() if any(cells) or name == "policy"}
+    print_table(title, list(kept), [list(cells) for cells in zip(*kept.values(), strict=True)])
+    for row in rows if learned else ():
+        if row.bound is not None and "+" in row.policy:
+            a, _, b = row.policy.rpartition("+")
+            faults = row.faults if row.total_faults is None else row.total_faults
+            say(
+                f"{row.policy}, k = {row.k}: at most 2 min({a}, {b}) + k faults whatever the bits, so at most "
+                f"{row.bound:.0f} over the whole sequence; it had {faults}"
+            )

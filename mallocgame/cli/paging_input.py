@@ -1,7 +1,7 @@
 """What `mallocgame paging` reads: files of many formats, programs, and generators; and the options that say how."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,6 +150,40 @@ def reads_traces(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = own.replace(parameters=kept + added)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in kept + added}
     return wrapped
+
+
+def write_rows(out: str | None, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON Lines or CSV where a file was named."""
+    if out is None:
+        return
+    import csv
+    import io
+    import json
+
+    from mallocgame.files import write_text
+
+    found = [dict(row) for row in rows]
+    text = io.StringIO()
+    if out.endswith(".jsonl"):
+        for row in found:
+            text.write(json.dumps({key: _plain(value) for key, value in row.items()}) + "\n")
+    elif out.endswith(".csv"):
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in found for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    else:
+        raise InputError(f"--out {out}: expected a name that ends in .jsonl or .csv")
+    try:
+        write_text(out, text.getvalue())
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot write: {error.strerror or error}") from None
+    say(f"wrote {out}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no NumPy numbers."""
+    plain = value.item() if hasattr(value, "item") else value
+    return None if isinstance(plain, float) and plain != plain else plain
 
 
 def generate(text: str) -> "PageTrace | None":

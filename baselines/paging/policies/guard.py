@@ -53,11 +53,11 @@ def _step(state: _State, pages: I32, hints: Hints, now: int, events: Events) -> 
         page = pages[i]
         tag = where[page]
         guard = tag == _GUARDED + 1
-        gone = np.int64(-1)  # who leaves `old`
+        gone = -1  # who leaves `old`
         if tag:
             events[i] = HIT
             remove(links, where, page)
-            gone = np.int64(page)
+            gone = int(page)
         else:
             faults += 1
             events[i] = FAULT
@@ -71,20 +71,20 @@ def _step(state: _State, pages: I32, hints: Hints, now: int, events: Events) -> 
                         push(links, where, _ONES if bit[guarded] else _ZEROS, guarded)
                         guarded = pop(links, where, _GUARDED)
                     for queue in range(2):
-                        one = np.int64(links[where.size + queue, 1])
+                        one = int(links[where.size + queue, 1])
                         while one < where.size:
                             old[unrequested] = one
                             unrequested += 1
                             index[one] = unrequested
-                            one = np.int64(links[one, 1])
+                            one = int(links[one, 1])
                 if evicted_in[page] == phase:
                     guard = True
-                    victim = np.int64(old[next_random(random, unrequested)])
+                    victim = int(old[next_random(random, unrequested)])
                     remove(links, where, victim)
                 else:
-                    victim = np.int64(pop(links, where, _ONES))
+                    victim = int(pop(links, where, _ONES))
                     if victim < 0:
-                        victim = np.int64(pop(links, where, _ZEROS))
+                        victim = int(pop(links, where, _ZEROS))
                 evicted_in[victim] = phase
                 events[i] = victim
                 gone = victim

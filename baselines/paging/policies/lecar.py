@@ -80,9 +80,9 @@ def _step(state: _State, pages: I32, hints: Hints, now: int, events: Events) -> 
                 else:
                     size = heap_pop(keys, values, size)
                 frequent = values[0]
-            recent = np.int64(links[where.size + _CACHED, 1])
+            recent = int(links[where.size + _CACHED, 1])
             by_lru = next_random(random, 1 << 30) < weights[0] * (1 << 30)
-            victim = recent if by_lru else np.int64(frequent)
+            victim = recent if by_lru else int(frequent)
             remove(links, where, victim)
             key[victim] = 0
             events[i] = victim
@@ -100,11 +100,11 @@ def _step(state: _State, pages: I32, hints: Hints, now: int, events: Events) -> 
         push(links, where, _CACHED, page)
         if size == keys.size:  # mostly stale: build it anew
             size = 0
-            one = np.int64(links[where.size + _CACHED, 1])
+            one = int(links[where.size + _CACHED, 1])
             while one < where.size:
                 if one != page:
                     size = heap_push(keys, values, size, key[one], one)
-                one = np.int64(links[one, 1])
+                one = int(links[one, 1])
         size = heap_push(keys, values, size, key[page], page)
     count[1], count[2] = cached, size
     return faults

@@ -16,7 +16,7 @@ from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 
 _SHARES = np.linspace(0.02, 0.98, 33)  # quantiles of the score that are tried as thresholds
-_LEAST_REQUESTS = 200
+LEAST_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,25 +64,47 @@ def learned_bits(
     if not 0.0 < train_share < 1.0:
         raise InputError(f"the training share lies in (0, 1), got {train_share}")
     prefix_requests = train_requests(trace, train_share)
-    if prefix_requests < _LEAST_REQUESTS:
-        raise InputError(f"{prefix_requests} requests are too few to train on; need at least {_LEAST_REQUESTS}")
-    policy = policy or (LRU0 if hint is Hint.DISCARD else MARK_PREDICT)
+    if prefix_requests < LEAST_REQUESTS:
+        raise InputError(f"{prefix_requests} requests are too few to train on; need at least {LEAST_REQUESTS}")
     prefix, features = trace[:prefix_requests], page_features(trace)
-    known, labels = features[:prefix_requests], exact_bits(trace[:prefix_requests], num_frames, hint)
-    half = prefix_requests // 2
-    crossed = np.concatenate(
-        (
-            fit(known[half:], labels[half:], config).score(known[:half]),
-            fit(known[:half], labels[:half], config).score(known[half:]),
-        )
-    )
-    threshold = _best_threshold(prefix, num_frames, policy, crossed)
-    model = fit(known, labels, config)
-    scores = model.score(features)
+    fitted = fit_bits(prefix, features[:prefix_requests], num_frames, hint, policy=policy, config=config)
+    scores, threshold, model = fitted.model.score(features), fitted.threshold, fitted.model
     bits = (scores > threshold).astype(np.uint8)
     bits[:prefix_requests] = 0
     scores[:prefix_requests] = -np.inf
     return LearnedBits(bits=bits, scores=scores, threshold=threshold, train_requests=prefix_requests, model=model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FittedBits:
+    """A model and its threshold; ``bits`` are uint8[n] for the training requests, from models that did not see them."""
+
+    model: Boosted
+    threshold: float
+    bits: U8
+
+
+def fit_bits(
+    prefix: PageTrace,
+    features: F32,
+    num_frames: int,
+    hint: Hint = Hint.DISCARD,
+    *,
+    policy: Policy | None = None,
+    config: BoostingConfig | None = None,
+) -> FittedBits:
+    """Fit a model on all of ``prefix`` (see ``learned_bits``); ``features`` are its own."""
+    policy = policy or (LRU0 if hint is Hint.DISCARD else MARK_PREDICT)
+    labels, half = exact_bits(prefix, num_frames, hint), prefix.num_requests // 2
+    crossed = np.concatenate(
+        (
+            fit(features[half:], labels[half:], config).score(features[:half]),
+            fit(features[:half], labels[:half], config).score(features[half:]),
+        )
+    )
+    threshold = _best_threshold(prefix, num_frames, policy, crossed)
+    model = fit(features, labels, config)
+    return FittedBits(model=model, threshold=threshold, bits=(crossed > threshold).astype(np.uint8))
 
 
 def _best_threshold(prefix: PageTrace, num_frames: int, policy: Policy, scores: F32) -> float:

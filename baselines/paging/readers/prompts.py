@@ -159,7 +159,10 @@ def read_prompts(
         num_pages=len(nodes),
         context=Context(names=ConversationFeatures.NAMES, values=np.concatenate(rows)),
         prompts=Prompts(
-            starts=np.array(starts, np.int64), tokens=np.array(tokens, np.int64), block_tokens=block_tokens
+            starts=np.array(starts, np.int64),
+            tokens=np.array(tokens, np.int64),
+            block_tokens=block_tokens,
+            seconds=np.array([(line.when or 0.0) * factor / 1000.0 for line in lines]),
         ),
     )
     return trace.noting("" if block_tokens == 512 else block_note, time_note, tree_note)

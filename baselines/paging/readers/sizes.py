@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mallocgame.baselines.paging.readers.keys import Keys, parse_integers
 from mallocgame.baselines.paging.readers.options import ReadOptions
 from mallocgame.baselines.paging.readers.table import choose_column, columns, find_layout, zero_note
 from mallocgame.baselines.paging.sized import AccessTrace, reads_only
-from mallocgame.baselines.paging.structures import I64, U64
+from mallocgame.baselines.paging.structures import F64, I64, U64
 from mallocgame.baselines.paging.trace import Densifier, PageTrace
 from mallocgame.errors import InputError
 
@@ -44,25 +45,42 @@ def read_sized(path: str | os.PathLike[str], *, options: ReadOptions | None = No
             "and for tables with --size-column"
         )
     densify = Densifier()
-    pages, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for ids, bytes_ in parts:
+    pages, sizes, times = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    for ids, bytes_, seconds in parts:
         pages.append(densify(ids))
         sizes.append(bytes_)
+        times.append(seconds)
     trace = PageTrace(name=file.name, pages=np.concatenate(pages), num_pages=densify.num_pages)
     size_bytes = np.zeros(densify.num_pages, np.int64)
     np.maximum.at(size_bytes, trace.pages, np.concatenate(sizes))
-    return reads_only(trace.noting(zero_note(skipped[0])), size_bytes)
+    known = np.concatenate(times)
+    return reads_only(
+        trace.noting(zero_note(skipped[0])), size_bytes, known if known.size == trace.num_requests else None
+    )
 
 
-def _binary_parts(path: Path, kind: str, skipped: list[int]) -> Iterator[tuple[U64, I64]]:
+def _binary_parts(path: Path, kind: str, skipped: list[int]) -> Iterator[tuple[U64, I64, F64]]:
     records = open_records(path, kind)
     for rows in records.chunks():
         sizes = rows["size_bytes"] if "size_bytes" in rows.dtype.names else np.ones(rows.size)
-        yield np.ascontiguousarray(rows["page"]).astype(np.uint64), np.maximum(sizes.astype(np.int64), 1)
+        yield (
+            np.ascontiguousarray(rows["page"]).astype(np.uint64),
+            np.maximum(sizes.astype(np.int64), 1),
+            _seconds(rows),
+        )
     skipped[0] = records.skipped
 
 
-def _table_parts(path: Path, options: ReadOptions, skipped: list[int]) -> Iterator[tuple[U64, I64]]:
+def _seconds(rows: Any) -> F64:
+    """Return float64[n] where the records have a time, otherwise nothing."""
+    for name, units_a_second in (("second", 1.0), ("microsecond", 1e6)):
+        if name in rows.dtype.names:
+            seconds: F64 = rows[name].astype(np.float64) / units_a_second
+            return seconds
+    return np.zeros(0)
+
+
+def _table_parts(path: Path, options: ReadOptions, skipped: list[int]) -> Iterator[tuple[U64, I64, F64]]:
     lines = first_lines(path)
     if not any(line.strip() for line in lines):
         return
@@ -80,7 +98,7 @@ def _table_parts(path: Path, options: ReadOptions, skipped: list[int]) -> Iterat
             parse_integers(np.frombuffer(tokens.data, np.uint8), tokens.starts, tokens.ends, ids)
         else:
             ids[:] = [keys.number(tokens.token(at)) for at in range(tokens.starts.size)]
-        yield ids[keep], sizes[keep]
+        yield ids[keep], sizes[keep], np.zeros(0)
 
 
 def _all_integers(path: Path, options: ReadOptions) -> bool:

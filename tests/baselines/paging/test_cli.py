@@ -43,7 +43,7 @@ def test_run_gives_one_row_a_policy_and_size(textbook: str) -> None:
 
 
 def test_every_policy_and_every_bit_source_runs(textbook: str) -> None:
-    assert len(rows("run", textbook, "--policy", "all", "--k", "3")) == 22
+    assert len(rows("run", textbook, "--policy", "all", "--k", "3")) == 30
     bits = Path(textbook).with_name("bits.txt")
     bits.write_text("0 1\n" * 10)
     for source in ("online", "popu", "pleco", "zeros", "ones", "teacher:lru", f"file:{bits}"):
@@ -63,6 +63,10 @@ def test_compare_and_curve_write_plots(tmp_path: Path) -> None:
     got = rows("compare", trace, "--k", "20%", "--flips", "0,0.1", "--plot", str(plot))
     assert {r["flip"] for r in got} == {0.0, 0.1}
     assert plot.read_bytes().startswith(b"\x89PNG")
+    marked = rows("compare", trace, "--k", "20%", "--flips", "0", "--points", "online,shadow:lirs")
+    told = [r for r in marked if r["flip"] is None]
+    assert {r["bits"] for r in told} == {"online", "shadow:lirs"}
+    assert all(0 < float(str(r["wrong_share"])) < 1 <= float(str(r["opt_ratio"])) for r in told)
     got = rows("curve", trace, "--k", "5%,20%,50%", "--policy", "lru,lru0", "--plot", str(curve))
     misses = [r["faults"] for r in got if r["policy"] == "lru"]
     assert misses == sorted(misses, reverse=True)
@@ -134,3 +138,123 @@ def test_exit_code_is_2(textbook: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         main()
     assert caught.value.code == 2
     assert "mallocgame: the cache needs at least 1 frame" in capsys.readouterr().err
+
+
+def test_columns_and_keys_on_the_command_line(tmp_path: Path) -> None:
+    """A table with a header, and one with text keys: the right column is read or asked for."""
+    (tmp_path / "io.csv").write_text("version,time,op,size,block\n1,10,r,4096,7\n1,11,r,4096,8\n1,12,w,4096,7\n")
+    (tmp_path / "keys.csv").write_text("0,user:17,7,get\n0,user:18,7,get\n1,user:17,7,get\n")
+    assert rows("run", str(tmp_path / "io.csv"), "--policy", "lru", "--k", "2")[1]["faults"] == 2
+    assert rows("run", str(tmp_path / "io.csv"), "--column", "time", "--policy", "lru", "--k", "2")[1]["faults"] == 3
+    got = rows("run", str(tmp_path / "keys.csv"), "--column", "1", "--policy", "lru", "--k", "1")
+    assert (got[1]["requests"], got[1]["faults"]) == (3, 3)
+    result = RUNNER.invoke(app, ["run", str(tmp_path / "keys.csv"), "--k", "1"])
+    assert isinstance(result.exception, InputError)
+    assert "choose the column" in str(result.exception)
+
+
+def test_learned_bits_have_a_robust_default_and_its_guarantee_beside() -> None:
+    result = RUNNER.invoke(app, ["run", "zipf:num_pages=50,num_requests=2000", "--k", "5", "--bits", "learned"])
+    assert result.exit_code == 0
+    assert "lru0+lru, k = 5: at most 2 min(lru0, lru) + k faults" in result.stderr
+    got = rows("run", "chat:num_sessions=60", "--k", "10%", "--bits", "online")
+    names = [str(row["policy"]) for row in got]
+    assert names == ["opt", "lru0+lru", "lru", "lru0", "prefix-lru", "prefix-lru0", "prefix-lru0+prefix-lru"]
+    assert all(0 < int(str(row["usable_hits"])) <= int(str(row["requests"])) - int(str(row["faults"])) for row in got)
+    assert int(str(got[1]["faults"])) <= float(str(got[1]["bound"]))
+    upper = int(str(got[0]["requests"])) - int(str(got[0]["faults"]))
+    assert max(int(str(row["usable_hits"])) for row in got) <= upper
+
+
+def test_auto_is_chosen_on_the_training_part() -> None:
+    got = rows("run", "chat:num_sessions=80", "--k", "10%", "--bits", "online", "--policy", "lru,auto")
+    assert str(got[2]["policy"]).startswith("auto: ")
+    assert got[2]["requests"] == got[1]["requests"] < 100_000
+
+
+def test_train_on_one_trace_judge_on_another(tmp_path: Path) -> None:
+    path = tmp_path / "bits.npz"
+    got = rows("train", "chat:num_sessions=60,seed=1", "--k", "500", "--out", str(path))
+    assert got[0]["k"] == 500
+    judged = rows("run", "chat:num_sessions=50,seed=2", "--k", "500", "--bits", f"model:{path}", "--policy", "lru0")
+    assert judged[1]["requests"] == judged[0]["requests"]
+    for arguments, reason in (
+        (["train", "chat", "--out", str(tmp_path / "x.pkl")], "ends in .npz"),
+        (["run", "zipf:num_requests=500", "--bits", f"model:{path}", "--policy", "lru0"], "was fitted on prompts"),
+    ):
+        result = RUNNER.invoke(app, arguments)
+        assert isinstance(result.exception, InputError)
+        assert reason in str(result.exception)
+
+
+def test_rows_go_to_a_file(textbook: str, tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "rows.csv"):
+        out = tmp_path / name
+        printed = rows("run", textbook, "--policy", "lru,lru0", "--k", "3", "--out", str(out))
+        lines = out.read_text().splitlines()
+        assert len(lines) == len(printed) + (name == "rows.csv")
+    assert json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[1])["faults"] == 12
+    result = RUNNER.invoke(app, ["run", textbook, "--k", "3", "--out", str(tmp_path / "rows.txt")])
+    assert isinstance(result.exception, InputError)
+
+
+def test_tiers_on_the_command_line(tmp_path: Path) -> None:
+    from mallocgame.baselines.paging.readers import ORACLE_RECORD
+
+    path = tmp_path / "t.bin"
+    np.array([(0, 1, 10, 2), (0, 2, 10, -1), (9, 1, 10, -1)], ORACLE_RECORD).tofile(path)
+    got = rows("tiers", str(path), "--tier", "hbm:10:sieve", "--tier", "host:10:lru:all")
+    assert [(row["name"], row["hits"]) for row in got[:2]] == [("hbm", 0), ("host", 1)]
+    assert (got[2]["misses"], got[2]["object_hit_ratio"]) == (2, pytest.approx(1 / 3))
+    assert rows("tiers", str(path), "--tier", "hbm:20:lru", "--ttl", "5")[1]["expired"] == 1
+    for text in ("hbm", "hbm:x", "a:1:lru:all:more"):
+        result = RUNNER.invoke(app, ["tiers", str(path), "--tier", text])
+        assert isinstance(result.exception, InputError)
+    assert RUNNER.invoke(app, ["tiers", str(path), "--tier", "hbm:10"], catch_exceptions=False).exit_code == 0
+
+
+def test_evict_first_hints_of_a_program(tmp_path: Path) -> None:
+    out = tmp_path / "hints.jsonl"
+    got = rows("evict-first", "mlp-v5e", "--capacity", "1048576", "--out", str(out))
+    assert {"step", "instruction", "tensor", "touches", "evict_first_share", "evict_first"} == set(got[0])
+    assert {row["evict_first"] for row in got} == {0, 1}
+    assert len(out.read_text().splitlines()) == len(got)
+
+
+POLICY = """
+import numpy as np
+from mallocgame.baselines.paging import Policy
+from mallocgame.baselines.paging.policies import recency
+
+MINE = Policy(name="mine", summary="LRU by another name", start=recency.LRU.start, step=recency.LRU.step)
+number = 3
+"""
+
+
+def test_a_policy_of_ones_own_is_named_by_where_it_is(
+    textbook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"policies_of_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(POLICY)
+    monkeypatch.chdir(tmp_path)
+    got = rows("run", textbook, "--k", "3", "--policy", f"{name}:MINE,lru,lru0+{name}:MINE,lru0+lru")
+    assert got[1]["faults"] == got[2]["faults"] == 12
+    assert got[3]["faults"] == got[4]["faults"]
+    for wrong, reason in (
+        (f"{name}:number", "is int, not"),
+        (f"{name}:absent", "has no absent"),
+        ("no:thing", "cannot import"),
+    ):
+        result = RUNNER.invoke(app, ["run", textbook, "--k", "3", "--policy", wrong])
+        assert isinstance(result.exception, InputError)
+        assert reason in str(result.exception)
+
+
+def test_a_registered_policy_is_named_without_its_module(textbook: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    point = EntryPoint("theirs", "mallocgame.baselines.paging.policies.recency:LRU", "mallocgame.paging_policies")
+    monkeypatch.setattr("mallocgame.registry.registered", lambda group: {"theirs": point})
+    assert rows("run", textbook, "--k", "3", "--policy", "theirs")[1]["faults"] == 12
+    result = RUNNER.invoke(app, ["run", textbook, "--k", "3", "--policy", "other"])
+    assert "theirs" in str(result.exception)

@@ -130,10 +130,10 @@ def test_an_interrupt_returns_the_incumbent() -> None:
 
     def interrupt(_: float) -> None:
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 2:
             raise KeyboardInterrupt
 
-    program, memory = toy_program(num_layers=8), preset("v5e")
+    program, memory = toy_program(num_layers=20), preset("v5e")
     result = evolution(program, memory, seconds=100.0, progress=interrupt, workers=1)
     assert result.status == "interrupted"
     assert result.seconds < home_seconds(program, memory)
