@@ -12,31 +12,43 @@ from mallocgame.errors import InputError, TraceError
 from mallocgame.files import read_lines, reader
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.judge.validation import validate
+from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.workloads.anonymise import anonymise
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
+from mallocgame.workloads.hlo.schedule import Expectations
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, Options, newest_module
 from mallocgame.workloads.xla.log import parse_log
-from mallocgame.workloads.xla.loops import TripCounts
-from mallocgame.workloads.xla.mapping import build_mapping
+from mallocgame.workloads.xla.mapping import build_mapping, without_tensors
 from mallocgame.workloads.xla.network import with_network_times
 from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions
 from mallocgame.workloads.xla.records import Position, XlaLog
+from mallocgame.workloads.xla.regions import Assumed
 from mallocgame.workloads.xla.remarks import Basis
 from mallocgame.workloads.xla.remarks import provenance as remarks
+from mallocgame.workloads.xla.reschedule import with_moves
 from mallocgame.workloads.xla.topology import chip_of, num_devices, parse_mesh
 
 __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files"]
+
+
+MAX_LEFT_OUT = 4  # rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
     """What the user knows and the compiler does not."""
 
-    trip_counts: dict[str, int] = field(default_factory=dict)  # of loops without a constant one; "": of all those
+    trip_counts: dict[str, float] = field(default_factory=dict)  # of loops without a constant one; "": of all those
+    branch_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of conditionals; "": of all alike
     ici_bytes_per_second: float | None = None  # between chips, each way; None: the network's time is left out
+
+    @property
+    def expectations(self) -> Expectations:
+        """Of loops and conditionals."""
+        return Expectations(trip_counts=self.trip_counts, weights=self.branch_weights)
 
 
 def capture(
@@ -219,7 +231,7 @@ class _Reading:
     module: HloModule
     hierarchy: Hierarchy
     assumptions: Assumptions
-    counts: TripCounts
+    assumed: Assumed
     built: XlaProgram
     others: list[XlaLog] = field(default_factory=list)
 
@@ -234,19 +246,18 @@ class _Reading:
         path: str = "",
         assumptions: Assumptions | None = None,
     ) -> Self:
-        assumed = assumptions or Assumptions()
         log = parse_log(lines, path or f"log of {name}")
         hierarchy, module = hierarchy_of(log, chip_of(target)), parse_hlo(hlo, f"HLO of {name}")
-        counts = TripCounts(given=assumed.trip_counts)
-        built = build_program(log, module, hierarchy, name=name, counts=counts)
+        assumed = Assumed(given=assumptions.expectations if assumptions else Expectations())
+        built = build_program(log, module, hierarchy, name=name, assumed=assumed)
         return cls(
             name=name,
             target=target,
             log=log,
             module=module,
             hierarchy=hierarchy,
-            assumptions=assumed,
-            counts=counts,
+            assumptions=assumptions or Assumptions(),
+            assumed=assumed,
             built=built,
         )
 
@@ -255,22 +266,40 @@ class _Reading:
         before = self.built.hidden_seconds
         try:
             self.others.append(parse_log(lines, f"another log of {self.name}"))
-            others = tuple(self.others)
-            self.built = build_program(
-                self.log, self.module, self.hierarchy, name=self.name, others=others, counts=self.counts
-            )
+            self.built = self._build()
         except TraceError:
             self.others = self.others[:-1]
             return False
         return self.built.hidden_seconds < before
 
+    def _build(self, *, move_copies: bool = False) -> XlaProgram:
+        return build_program(
+            self.log,
+            self.module,
+            self.hierarchy,
+            name=self.name,
+            others=tuple(self.others),
+            assumed=self.assumed,
+            move_copies=move_copies,
+        )
+
     def trace(self, provenance: dict[str, Value]) -> Trace:
         mapping = build_mapping(self.log, self.built)
         broken = validate(self.built.program, self.hierarchy, mapping)
+        if broken and self.built.replaced and not self.built.moves_copies:
+            self.built = self._build(move_copies=True)
+            mapping = build_mapping(self.log, self.built)
+            broken = validate(self.built.program, self.hierarchy, mapping)
+        left_out: list[int] = []
+        if broken and self.built.program.conditionals:
+            mapping, left_out = self._without_broken(mapping)
+            broken = validate(self.built.program, self.hierarchy, mapping)
         if broken:
             reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
             raise TraceError(self.log.path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
-        basis = Basis(log=self.log, built=self.built, hierarchy=self.hierarchy, counts=self.counts)
+        basis = Basis(
+            log=with_moves(self.log, self.built.moves), built=self.built, hierarchy=self.hierarchy, assumed=self.assumed
+        )
         facts: dict[str, Value] = {
             "chip": chip_of(self.target),
             "compilations": 1 + len(self.others),
@@ -278,6 +307,8 @@ class _Reading:
             "hidden_compute_seconds": self.built.hidden_seconds,
             **remarks(basis),
         }
+        if left_out:
+            facts["xla_placements_left_out"] = tuple(self.built.program.tensors[i].name for i in left_out)
         if self.target != facts["chip"]:
             facts["topology"] = self.target
         return Trace(
@@ -285,9 +316,23 @@ class _Reading:
             program=self._with_network(facts),
             hierarchy=self.hierarchy,
             mapping=mapping,
-            estimates=estimates(self.log, self.built),
+            estimates=estimates(with_moves(self.log, self.built.moves), self.built),
             provenance=provenance | facts,
         )
+
+    def _without_broken(self, mapping: Mapping) -> tuple[Mapping, list[int]]:
+        """Return XLA's mapping without the tensors whose places cannot be said of branches, and those tensors.
+
+        XLA gives the address of what one branch has finished with to others although another branch still holds it.
+        """
+        left_out: list[int] = []
+        for _ in range(MAX_LEFT_OUT):
+            broken = {violation.tensor for violation in validate(self.built.program, self.hierarchy, mapping)}
+            if not broken or None in broken:
+                break
+            left_out += sorted(index for index in broken if index is not None)
+            mapping = without_tensors(mapping, set(left_out))
+        return mapping, left_out
 
     def _with_network(self, facts: dict[str, Value]) -> Program:
         speed = self.assumptions.ici_bytes_per_second

@@ -228,6 +228,25 @@ def test_loops_in_a_loop_of_unknown_count(folder: Path, compiler: Compiler) -> N
 
 @pytest.mark.tpu
 @tpu
+def test_branches_are_alternatives_with_weights(folder: Path, compiler: Compiler) -> None:
+    wanted = reference(folder, "branch", "f32[1024,1024],f32[1]")
+    trace = explained(capture(wanted, chip="v5e", compiler=compiler))
+    (conditional,) = trace.program.conditionals
+    assert conditional.weights == (0.5, 0.5)
+    text = str(trace.provenance["assumed_branch_weights"][0])  # type: ignore[index]
+    name = text.partition("=")[0]
+    assert text == f"{name}=0.5,0.5"
+    assert any(name in line and "--branch-weights" in line for line in sentences(trace))
+    known = Assumptions(branch_weights={name: (1.0, 3.0)})
+    given = capture(wanted, chip="v5e", compiler=compiler, assumptions=known)
+    assert given.program.conditionals[0].weights == (0.25, 0.75)
+    for weights in ({name: (1.0, 2.0, 3.0)}, {"cond": (1.0, 1.0)}, {name: (0.0, 1.0)}):
+        with pytest.raises(TraceError, match="--branch-weights"):
+            capture(wanted, chip="v5e", compiler=compiler, assumptions=Assumptions(branch_weights=weights))
+
+
+@pytest.mark.tpu
+@tpu
 def test_what_is_copied_because_it_is_not_donated_is_named(folder: Path, compiler: Compiler) -> None:
     text = "bf16[512,512],bf16[1024,8,512],s32[],bf16[8,512]"
     trace = capture(reference(folder, "decode", text), chip="v5e", compiler=compiler)

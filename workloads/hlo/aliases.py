@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mallocgame.errors import TraceError
-from mallocgame.workloads.hlo.asynchronous import forwarded_pairs
+from mallocgame.workloads.hlo.asynchronous import forwarded_pairs, result_index
 from mallocgame.workloads.hlo.module import HloComputation, HloInstruction, HloModule
 from mallocgame.workloads.hlo.shapes import Index, leaves, to_index
 from mallocgame.workloads.hlo.verify import verify
@@ -63,6 +63,7 @@ class Aliases:
     loops: list[WhileLoop] = field(default_factory=list)
     conditionals: list[Branching] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    asynchronous: list[Call] = field(default_factory=list)  # what async-starts run, where that is scheduled too
     parent_of: dict[Place, Place] = field(default_factory=dict)
     in_place: dict[Place, int] = field(default_factory=dict)  # result written in place: the operand it shares
 
@@ -98,10 +99,16 @@ class Aliases:
         return pairs
 
 
-def alias_groups(module: HloModule, path: object = "HLO", opaque: frozenset[str] = frozenset()) -> Aliases:
+def alias_groups(
+    module: HloModule,
+    path: object = "HLO",
+    opaque: frozenset[str] = frozenset(),
+    scheduled: frozenset[str] = frozenset(),
+) -> Aliases:
     """Build the groups of all computations that the entry reaches through loops, conditionals and calls.
 
-    Calls in ``opaque`` are taken as single steps, though they run other computations.
+    Calls in ``opaque`` are taken as single steps, though they run other computations; what an async-start runs is
+    only of the schedule if ``scheduled`` names that computation.
 
     Raises:
         TraceError: control flow without its computations, or shapes that do not fit together, by name and line.
@@ -116,13 +123,14 @@ def alias_groups(module: HloModule, path: object = "HLO", opaque: frozenset[str]
                 raise TraceError(path, instruction.line, f"two scheduled instructions are named {instruction.name}")
             aliases.computation_of[instruction.name] = computation.name
             waiting += _callees(aliases, computation, instruction, path, opaque)
+            waiting += _called_beside(aliases, computation, instruction, scheduled)
     for name in aliases.computation_of:
         _connect(aliases, aliases.instruction(name))
     for loop in aliases.loops:
         _connect_loop(aliases, loop)
     for conditional in aliases.conditionals:
         _connect_conditional(aliases, conditional)
-    for call in aliases.calls:
+    for call in (*aliases.calls, *aliases.asynchronous):
         _connect_call(aliases, call)
     entry = module.computations[module.entry]
     for output, number, index in module.donations:
@@ -152,6 +160,16 @@ def _callees(
         aliases.calls.append(Call(instruction=instruction.name, parent=parent.name, computation=called[0]))
         return list(called)
     return []
+
+
+def _called_beside(
+    aliases: Aliases, parent: HloComputation, instruction: HloInstruction, scheduled: frozenset[str]
+) -> list[str]:
+    """Record what an asynchronous call runs, if that is part of the schedule."""
+    called = instruction.called("calls") if instruction.opcode == "async-start" else ()
+    found = [name for name in called if name in scheduled and name in aliases.module.computations]
+    aliases.asynchronous += [Call(instruction=instruction.name, parent=parent.name, computation=name) for name in found]
+    return found
 
 
 def _while_loop(instruction: HloInstruction, parent: HloComputation, module: HloModule, path: object) -> WhileLoop:
@@ -206,8 +224,9 @@ def _connect_call(aliases: Aliases, call: Call) -> None:
         parameter = callee.parameter(number)
         for index, _ in leaves(parameter.shape):
             aliases.join((operand, index), (parameter.name, index))
-    for index, _ in leaves(instruction.shape):
-        aliases.join((call.instruction, index), (callee.root, index))
+    where = result_index(instruction.opcode) if instruction.opcode == "async-start" else ()
+    for index, _ in leaves(callee.instructions[callee.root].shape):
+        aliases.join((call.instruction, (*where, *index)), (callee.root, index))
 
 
 def in_place_pairs(module: HloModule, instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:

@@ -113,6 +113,9 @@ def value_end(text: str, at: int) -> int:
             at = _string_end(text, at + 1)
         else:
             word = _WORD.match(text, at)
+            if not word and at > start and text[at : at + 2] == " {" and text[at - 1] == "]":  # mesh['a'=4] {'a'}
+                at += 1
+                continue
             if not word:
                 break
             at = word.end()

@@ -19,8 +19,8 @@ def lower(reference: ProgramReference, target: str) -> Any:
     """Return the function lowered for ``target``; its ``compile`` makes libtpu log to standard error.
 
     On one chip everything is placed there. On several, arguments keep the shardings that they have, those without one
-    are left to the program; ``jax.devices()`` and the default meshes are the topology's, so that programs which make
-    their own mesh find it.
+    are left to the program. ``jax.devices()``, the default backend and meshes are the topology's, so that programs and
+    kernels which look for their chips find them.
 
     Raises:
         InputError: no such function, arguments or topology.
@@ -32,7 +32,9 @@ def lower(reference: ProgramReference, target: str) -> Any:
     except Exception as error:
         raise InputError(f"libtpu has no topology {topology_name(target)}: {_first_line(error)}") from error
     if target != topology_name(target):
-        return _lower_for_one(resolve(reference, None), devices[0])
+        call = resolve(reference, None)
+        _let_programs_find(devices[:1])
+        return _lower_for_one(call, devices[0])
     mesh = make_mesh(reference.mesh, devices, target) if reference.mesh else None
     meshes = _let_programs_find(devices)
     call = resolve(reference, mesh)  # outside of the mesh's context: arguments may be arrays on this machine
@@ -84,7 +86,14 @@ def _lower(call: Call, described: Leaf, device: Any) -> Any:
     keywords = {k: a if k in names else jax.tree.map(described, a) for k, a in call.keywords.items()}
     leaves = jax.tree.leaves(([a for i, a in enumerate(arguments) if i not in static], keywords))
     placed = any(getattr(leaf, "sharding", None) is not None for leaf in leaves)
-    with contextlib.nullcontext() if placed else jax.default_device(device):
+    if placed:
+        try:
+            return function.lower(*arguments, **keywords)
+        except Exception:  # a kernel asks what the default device is; but constants cannot be put there
+            with contextlib.suppress(Exception), jax.default_device(device):
+                return function.lower(*arguments, **keywords)
+            raise
+    with jax.default_device(device):
         return function.lower(*arguments, **keywords)
 
 
@@ -145,12 +154,20 @@ def _let_programs_find(devices: list[Any]) -> _Meshes:
         del backend
         return list(devices)
 
+    def found_here(*places: Any, **options: Any) -> list[Any]:
+        del places, options
+        return list(devices)
+
     def count(backend: str | None = None) -> int:
         del backend
         return len(devices)
 
+    def backend() -> str:
+        return "tpu"
+
     changed: Any = jax
     changed.devices, changed.device_count, changed.make_mesh = found, count, make
+    changed.local_devices, changed.local_device_count, changed.default_backend = found_here, count, backend
     utilities: Any = mesh_utils
     utilities.create_device_mesh = arranged
     return meshes

@@ -1,12 +1,15 @@
 """XLA's own answer, as a Mapping: pinned, copied, sliced and evicted allocations, and the cross-program prefetch."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mallocgame.errors import TraceError
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, UseKind
+from mallocgame.regions import Conditional
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import AllocationRow, Slice, XlaLog
+from mallocgame.workloads.xla.reschedule import with_moves
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,6 +22,7 @@ class _Piece:
     end_step: int
     born: bool  # begins with a definition
     copies: list[AllocationRow]
+    replaces: bool = False
 
 
 def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
@@ -31,6 +35,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     Raises:
         TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
     """
+    log = with_moves(log, built.moves)
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
     listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
@@ -45,16 +50,20 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
             if row.is_copy:
                 raise TraceError(log.path, row.line, f"a copy of {row.defined_at.instruction}, which is no tensor")
             continue
+        if row.offset_bytes is None and row.replaces:
+            continue  # from slow memory to slow memory: here the instruction does it
         if row.offset_bytes is None:
             evictions.append((tensor, row))
         else:
             held = row.cross_program and row.start_after == -1 and tensor in reloaded
             pieces.append(_piece(tensor, row, built, held))
-    residencies, copies = _residencies(_join(pieces), built.program)
+    residencies, copies = _residencies(_join(pieces, built.program.conditionals), built.program)
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
     own = {name for _, name in log.schedule}  # the program's, such as copies to the host
     issued = sum(row.name.startswith(("copy-start", "slice-start")) and row.name not in own for row in log.simulated)
-    others = sum(r.start_step == HELD for r in residencies) + sum(bool(row.replaces) for row in log.allocations)
+    replaced = sum(max(len(row.slices), 1) for row in log.allocations if row.replaces)
+    replaced -= sum(max(len(row.slices), 1) for p in pieces if p.replaces for row in p.copies)
+    others = sum(r.start_step == HELD for r in residencies) + replaced
     if issued != len(transfers) + others:
         raise TraceError(log.path, None, f"XLA's timeline issues {issued} copies, its allocations {len(transfers)}")
     order = sorted(
@@ -68,35 +77,68 @@ def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _P
     uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
     end = min(row.end_time + 1, num_steps)
     start = row.start_after + 1 if row.is_copy else row.start_time
-    if row.replaces:  # the instruction that the pass would remove still writes it, where it stands
-        start = next(u.step for u in uses if u.kind == UseKind.DEFINE)
-    born = bool(row.replaces or not row.is_copy) and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
+    stands = _written_by_replaced(row, built) if row.replaces else None
+    if stands is not None and stands < start and built.moves_copies:
+        stands = None  # it is copied after the instruction that the pass would remove: a copy like any other
+    if stands is not None:  # that instruction still writes it, where it stands
+        start = stands
+    copied = row.is_copy and stands is None
+    born = not copied and any(u.step == start and u.kind == UseKind.DEFINE for u in uses)
     piece = _Piece(
         tensor=tensor,
         offset_bytes=row.offset_bytes,
         start_step=start,
         end_step=max(end, start + 1),
         born=born,
-        copies=[row] if row.is_copy and not row.replaces else [],
+        copies=[row] if copied else [],
+        replaces=bool(row.replaces),
     )
     if held:
         piece.start_step = HELD
     return piece
 
 
-def _join(pieces: list[_Piece]) -> list[_Piece]:
+def _written_by_replaced(row: AllocationRow, built: XlaProgram) -> int | None:
+    """Return the step of the instruction that the pass would remove."""
+    steps = (step for step, i in enumerate(built.program.instructions) if i.name == row.replaces)
+    return next(steps, None)
+
+
+def _join(pieces: list[_Piece], conditionals: Sequence[Conditional]) -> list[_Piece]:
     """Join what follows on at the same address without a copy or a definition of new contents in between."""
     joined: dict[int, list[_Piece]] = {}
     for piece in sorted(pieces, key=lambda p: p.start_step):
         rows = joined.setdefault(piece.tensor, [])
-        for before in rows:
-            follows_on = before.end_step > piece.start_step or (before.end_step == piece.start_step and not piece.born)
-            if before.offset_bytes == piece.offset_bytes and follows_on and not piece.copies:
-                before.end_step = max(before.end_step, piece.end_step)
-                break
-        else:
+        alike = [row for row in rows if row.offset_bytes == piece.offset_bytes] if not piece.copies else []
+        before = next((row for row in alike if _follows_on(row, piece)), None)
+        apart = [row for row in alike if row is not before and _follows_on_branches(row, piece, conditionals)]
+        before = before or (apart.pop(0) if apart else None)
+        if before is None:
             rows.append(piece)
+            continue
+        before.end_step = max([before.end_step, piece.end_step, *(row.end_step for row in apart)])
+        for row in apart:  # what stood in the branches is one with what follows the conditional
+            before.start_step = min(before.start_step, row.start_step)
+            before.copies += row.copies
+            rows.remove(row)
     return [piece for rows in joined.values() for piece in rows]
+
+
+def _follows_on(before: _Piece, piece: _Piece) -> bool:
+    return before.end_step > piece.start_step or (before.end_step == piece.start_step and not piece.born)
+
+
+def _follows_on_branches(before: _Piece, piece: _Piece, conditionals: Sequence[Conditional]) -> bool:
+    """Whether other branches alone lie between: from a conditional's entry to a branch, from a branch to its exit."""
+    if piece.born:
+        return False
+    for conditional in conditionals:
+        start, end = conditional.start_step, conditional.end_step
+        enters = piece.start_step in conditional.edges[1:-1] and before.start_step < start <= before.end_step
+        leaves = piece.start_step == end and before.start_step < end and before.end_step > start
+        if enters or leaves:
+            return True
+    return False
 
 
 def _residencies(pieces: list[_Piece], program: Program) -> tuple[list[Residency], list[tuple[Transfer, int]]]:
@@ -161,3 +203,13 @@ def _evictions(
         )
         found.append((transfer, row.line))
     return found
+
+
+def without_tensors(mapping: Mapping, tensors: set[int]) -> Mapping:
+    """Return the mapping with some tensors in layer 0 only."""
+    kept = [i for i, r in enumerate(mapping.residencies) if r.tensor not in tensors]
+    place = {HOME: HOME, **{old: new for new, old in enumerate(kept)}}
+    transfers = tuple(
+        replace(x, source=place[x.source], target=place[x.target]) for x in mapping.transfers if x.tensor not in tensors
+    )
+    return Mapping(residencies=tuple(mapping.residencies[i] for i in kept), transfers=transfers)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 from mallocgame.errors import TraceError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, array_bytes, leaves
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
-from mallocgame.workloads.xla.loops import TripCounts, find_loops
 from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.regions import Assumed, Regions, find_regions
+from mallocgame.workloads.xla.reschedule import Move, copy_moves, with_moves
 from mallocgame.workloads.xla.times import (
     NEST_FACTOR,
     Observation,
@@ -24,6 +25,7 @@ from mallocgame.workloads.xla.times import (
 )
 
 _FOREIGN = frozenset({"custom-call", "infeed", "outfeed"})  # XLA's cost model does not look inside
+MAX_REPLACED = 0.005  # of the time with everything in default memory: copies below stay where they are
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
 
 
@@ -37,6 +39,8 @@ class XlaProgram:
     times: tuple[StepTimes, ...]
     unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
     hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
+    moves_copies: bool  # that the pass made asynchronous
+    moves: tuple[Move, ...]  # from the log's schedule to the program's: copies that the pass made asynchronous
     copies: dict[str, float]  # copy instructions: their share of the time with everything in default memory
     replaced: dict[str, float]  # of those and of slices, the ones that the pass made asynchronous
 
@@ -48,7 +52,8 @@ def build_program(
     *,
     name: str = "",
     others: Sequence[XlaLog] = (),
-    counts: TripCounts | None = None,
+    assumed: Assumed | None = None,
+    move_copies: bool = False,
 ) -> XlaProgram:
     """Build the program.
 
@@ -58,26 +63,30 @@ def build_program(
         hierarchy: the chip's memory.
         name: the program's name; empty: the module's.
         others: logs of the same program compiled with other mappings, which show compute times that the first hides.
-        counts: how often loops run whose trip count is no constant.
+        assumed: trip counts and branch weights that the program does not say.
+        move_copies: move copies that the pass makes asynchronous to where they end; those that matter always are.
 
     Raises:
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
     """
-    aliases = alias_groups(module, log.path)
-    _refuse_branches(log, aliases)
+    scheduled = frozenset(computation for computation, _ in log.schedule)
+    aliases = alias_groups(module, log.path, scheduled=scheduled)
     for computation, instruction in log.schedule:
         if aliases.computation_of.get(instruction) != computation:
             raise TraceError(log.path, None, f"the HLO dump has no instruction {instruction} in {computation}")
-    loops = find_loops(log, aliases, counts)
-    sizes = tensor_sizes(log, aliases)
-    touched = list(accesses(log, aliases, sizes))
     strangers = [
         other.path for other in others if (other.schedule, other.home_seconds) != (log.schedule, log.home_seconds)
     ]
     if strangers:
         raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
-    times, filled = _solve((log, *others), aliases, hierarchy, loops, sizes, touched)
-    instructions = _instructions(log, aliases, loops, times)
+    move_copies = move_copies or _replaced_share(log) > MAX_REPLACED
+    moves = copy_moves(log, aliases) if move_copies else ()
+    log = with_moves(log, moves)
+    regions = find_regions(log, aliases, assumed)
+    sizes = tensor_sizes(log, aliases)
+    touched = list(accesses(log, aliases, sizes))
+    times, filled = _solve((log, *others), aliases, hierarchy, regions, sizes, touched)
+    instructions = _instructions(log, aliases, regions, times)
     copies, replaced = _copies(log, instructions)
     tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True), times)
     residual = sum(step.residual_bytes for step in times)
@@ -87,17 +96,32 @@ def build_program(
         where = f"most of them in {log.schedule[worst][1]}"
         reason = f"{residual} of {total} accessed bytes do not reconcile with the elapsed times, {where}"
         raise TraceError(log.path, None, reason)
-    program = Program(name=name or module.name, instructions=instructions, tensors=tensors, loops=loops)
+    program = Program(
+        name=name or module.name,
+        instructions=instructions,
+        tensors=tensors,
+        loops=regions.loops,
+        conditionals=regions.conditionals,
+    )
     return XlaProgram(
         program=program,
         tensor_of=tensor_of,
         aliases=aliases,
         times=times,
         unreconciled_bytes=residual,
+        moves_copies=move_copies,
+        moves=moves,
         copies=copies,
         replaced=replaced,
         hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
     )
+
+
+def _replaced_share(log: XlaLog) -> float:
+    """Return the share of the time, each instruction once, of copies that the pass makes asynchronous."""
+    replaced = {a.replaces for a in log.allocations if a.replaces}
+    seconds = sum(log.home_seconds[step] for step, (_, name) in enumerate(log.schedule) if name in replaced)
+    return seconds / (sum(log.home_seconds.values()) or 1.0)
 
 
 def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[str, float], dict[str, float]]:
@@ -119,17 +143,11 @@ def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[st
     return copies, {name: seconds[step_of[name]] / total for name in sorted(replaced, key=lambda name: step_of[name])}
 
 
-def _refuse_branches(log: XlaLog, aliases: Aliases) -> None:
-    for what, found in (("conditionals", aliases.conditionals), ("calls", aliases.calls)):
-        if found:
-            raise TraceError(log.path, None, f"{found[0].instruction}: {what} are not supported")
-
-
 def _solve(
     logs: tuple[XlaLog, ...],
     aliases: Aliases,
     hierarchy: Hierarchy,
-    loops: tuple[Loop, ...],
+    regions: Regions,
     sizes: dict[Place, int],
     touched: list[tuple[Place, Access]],
 ) -> tuple[tuple[StepTimes, ...], list[int]]:
@@ -147,7 +165,7 @@ def _solve(
     for step, (_, name) in enumerate(log.schedule):
         instruction = aliases.instruction(name)
         rows = [touched[i] for i in of_step[step]]
-        depth = sum(loop.start_step <= step < loop.end_step for loop in loops)
+        depth = sum(loop.start_step <= step < loop.end_step for loop in regions.loops)
         if instruction.opcode in FORWARDING or not math.isfinite(log.home_seconds[step]):
             elapsed, gains = (log.home_seconds[step] if instruction.opcode != "while" else 0.0), ()
         else:
@@ -178,9 +196,9 @@ def _solve(
 
 def _explain(facts: StepFacts, instruction: HloInstruction, aliases: Aliases, hierarchy: Hierarchy) -> StepTimes:
     """Return what a step does: as XLA's cost model says it, or by its shapes where that model does not know."""
-    if is_asynchronous(instruction):
-        return asynchronous_step(facts)
     solution = solve_step(facts, hierarchy)
+    if is_asynchronous(instruction) and (solution.residual_bytes or not solution.fixed_bytes):
+        return asynchronous_step(facts)
     if (
         instruction.opcode not in _FOREIGN or not instruction.operands
     ):  # without: it only gives a place (AllocateBuffer)
@@ -210,17 +228,16 @@ def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> l
 
 
 def _instructions(
-    log: XlaLog, aliases: Aliases, loops: tuple[Loop, ...], times: tuple[StepTimes, ...]
+    log: XlaLog, aliases: Aliases, regions: Regions, times: tuple[StepTimes, ...]
 ) -> tuple[Instruction, ...]:
     made = []
     for step, (computation, name) in enumerate(log.schedule):
         instruction = aliases.instruction(name)
-        trips = math.prod(loop.trip_count for loop in loops if loop.start_step <= step < loop.end_step)
         made.append(
             Instruction(
                 name=name,
                 compute_seconds=times[step].compute_seconds,
-                trip_count=trips,
+                trip_count=regions.executions(step),
                 fixed_bytes=(times[step].fixed_bytes,) if times[step].fixed_bytes else (),
                 opcode=instruction.opcode,
                 computation=computation,

@@ -9,10 +9,10 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.workloads.hlo.module import HloInstruction, array_bytes, leaves
 from mallocgame.workloads.trace import Trace, Value
-from mallocgame.workloads.xla.loops import TripCounts
 from mallocgame.workloads.xla.network import is_collective
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.regions import Assumed
 
 _LABEL = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _LEAST_COPY_SHARE = 0.005  # of the time: copies that take less are not worth a sentence
@@ -25,19 +25,22 @@ class Basis:
     log: XlaLog
     built: XlaProgram
     hierarchy: Hierarchy
-    counts: TripCounts
+    assumed: Assumed
 
 
 def provenance(basis: Basis) -> dict[str, Value]:
     """Return what is unknown or assumed; an ordinary program of one chip gives nothing."""
     log, built = basis.log, basis.built
     facts: dict[str, Value] = {}
-    assumed = {name: count for name, (count, given) in basis.counts.assumed.items() if not given}
-    given = {name: count for name, (count, given) in basis.counts.assumed.items() if given}
-    if assumed:
-        facts["assumed_trip_counts"] = tuple(f"{name}={count}" for name, count in assumed.items())
-    if given:
-        facts["given_trip_counts"] = tuple(f"{name}={count}" for name, count in given.items())
+    counts, weights = basis.assumed.trip_counts, basis.assumed.weights
+    for given, word in ((False, "assumed"), (True, "given")):
+        trips = tuple(f"{name}={count:g}" for name, (count, known) in counts.items() if known == given)
+        shares = (
+            f"{name}={','.join(f'{w:.6g}' for w in each)}" for name, (each, known) in weights.items() if known == given
+        )
+        facts |= {f"{word}_trip_counts": trips} if trips else {}
+        branches = tuple(shares)
+        facts |= {f"{word}_branch_weights": branches} if branches else {}
     if log.unknown_bytes:
         facts["unknown_access_bytes"] = sum(log.unknown_bytes.values())
     opaque = [step for step, times in enumerate(built.times) if times.is_opaque]
@@ -113,10 +116,20 @@ def sentences(trace: Trace) -> list[str]:
         loop, _, count = text.rpartition("=")
         guess = f"trip count unknown, taken as {count} as XLA does; --trip-count {loop}=N says better"
         lines.append(f"{loop}{_source(trace.program, loop)}: {guess}")
+    for text in _texts(facts.get("assumed_branch_weights")):
+        name, _, shares = text.rpartition("=")
+        guess = f"branches taken as equally likely; --branch-weights {name}={shares} says better"
+        lines.append(f"{name}{_source(trace.program, name)}: {guess}")
     donate = "copied because it is not donated; donate it (jax.jit(…, donate_argnums=…))"
     lines += [f"{text}: {donate}" for text in _texts(facts.get("copied_because_not_donated"))]
     stays = "XLA makes this copy asynchronous, here it stays synchronous"
     lines += [f"{text}: {stays}" for text in _texts(facts.get("synchronous_copies"))]
+    left_out = _texts(facts.get("xla_placements_left_out"))
+    if left_out:
+        names = ", ".join(left_out[:5]) + (", …" if len(left_out) > 5 else "")
+        lines.append(
+            f"{len(left_out)} tensors of XLA's own mapping are left in slow memory, shared by branches: {names}"
+        )
     share = facts.get("opaque_share")
     if isinstance(share, float):
         what = f"{facts.get('opaque_steps')} steps that XLA's cost model does not know (custom calls, infeeds)"
