@@ -50,11 +50,14 @@ def explain(
     Example: mallocgame explain lstm-v5e --html lstm.html
     """
     from mallocgame.explanation import explain as run
+    from mallocgame.files import check_writable
 
     if limit < 1:
         raise InputError(f"--limit must be at least 1, got {limit}")
     if not 0 <= solver_seconds < float("inf"):
         raise InputError(f"--solver-seconds must be a number >= 0, got {solver_seconds}")
+    if html is not None:
+        check_writable(html)
     found = open_trace(trace)
     own = _own_mapping(found, trace, mapping)
     with status(solver_seconds + seconds * bool(program)) as shown:

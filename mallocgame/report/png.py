@@ -142,7 +142,7 @@ def _draw_link(axis: Axes, scene: Scene, k: int, scale: float) -> None:
 
 
 def _draw_stalls(axis: Axes, scene: Scene, scale: float) -> None:
-    for start, end in scene.stalls:
+    for start, end in ((wait.start_seconds, wait.end_seconds) for wait in scene.stalls):
         if end - start > 2e-4 * scene.total_seconds:
             axis.axvspan(start * scale, end * scale, color=STALL, alpha=0.22, linewidth=0, zorder=3)
 

@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def run(
         )
     except (InputError, TraceError) as error:
         return {"case": case, "error": str(error)[:300]}
-    row = asdict(found) | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
+    row = found.figures() | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
     row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
     row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}
     row["seconds"] = seconds

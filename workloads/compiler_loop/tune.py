@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
     from mallocgame.workloads.compiler_loop.run_folder import RunFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
+    from mallocgame.workloads.trace import Trace
     from mallocgame.workloads.xla.compiler import Options
 
 MAX_STALE = 3  # rounds without improvement
@@ -36,6 +37,8 @@ class Tuned:
     """The best that was found. ``options`` is empty iff nothing beats the compiler's default."""
 
     options: dict[str, str | bool]
+    trace: "Trace"  # of the default compilation, with its mapping
+    mapping: Mapping  # what the compiler does under ``options``
     default_seconds: float  # judged
     judged_seconds: float
     default_xla_seconds: float  # the compiler's own estimates
@@ -50,13 +53,18 @@ class Tuned:
     unchecked: str = ""  # why ``options`` were not compiled to the end; empty: they were, or there are none
     interrupted: bool = False
 
+    def figures(self) -> dict[str, Any]:
+        """Return everything but trace and mapping, for a table or a line of JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How ``tune`` goes about it. Times count from the call on, and everything that the user waits for."""
+    """How ``tune`` goes about it. Times count everything that the user waits for."""
 
     solve: Callable[..., SolveResult]  # a ``mallocgame.solver.Solver``: finds mappings on paper
     seconds: float = 120.0  # for everything, compilations to the end included
+    begin: float | None = None  # when that began, on time.monotonic's clock; None: with the call
     solver_seconds: float = 10.0  # for each mapping on paper
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
     seed: int = 0  # of the solver
@@ -100,7 +108,7 @@ def tune(
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
 
-    begin = time.monotonic()
+    begin = time.monotonic() if settings.begin is None else settings.begin
     reference = parse_reference(function, arguments)
     with ExitStack() as stack:
         if compiler is None:
@@ -302,8 +310,11 @@ class _Tuning:
         reference = self.final.default
         done = checked.done if checked is not None else None
         default_cycles = reference.cycles if reference else None
+        assert best.mapping is not None
         return Tuned(
             options=dict(best.options),
+            trace=self.target.trace,
+            mapping=best.mapping,
             default_seconds=default.judged_seconds,
             judged_seconds=best.judged_seconds,
             default_xla_seconds=default.xla_seconds,

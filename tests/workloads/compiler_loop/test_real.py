@@ -162,7 +162,7 @@ def test_killed_tree_leaves_no_folder_to_the_next_run(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    command = started(tmp_path, "--json")
+    command = started(tmp_path, "--json", "--plot", str(tmp_path / "out" / "map.html"))
     children = descendants(command.pid)
     until = time.monotonic() + 30
     while not (tmp_path / "out" / "options.json").exists() and time.monotonic() < until:
@@ -178,6 +178,7 @@ def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_p
     (row,) = map(json.loads, out.splitlines())
     assert row["options"] == mallocgame.load_compiler_options(tmp_path / "out" / "options.json")
     assert row["judged_seconds"] < row["default_seconds"]
+    assert '"label":"before"' in (tmp_path / "out" / "map.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 

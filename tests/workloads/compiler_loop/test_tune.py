@@ -41,7 +41,7 @@ def on_paper(program: Program, hierarchy: Hierarchy, *, seconds: float = 1.0, **
 
 
 def run(folder: Path | None, compiler: Recorded, **settings: Any) -> Tuned:
-    given = {"seconds": 2.0, "solver_seconds": 0.2, "folder": folder, **settings}
+    given = {"seconds": 8.0, "solver_seconds": 0.2, "folder": folder, **settings}
     return tune(PROGRAM, chip="v5e", settings=Settings(solve=on_paper, **given), compiler=compiler)
 
 
