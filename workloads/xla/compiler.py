@@ -306,7 +306,7 @@ class _Follow:
 def newest_module(dump: str | os.PathLike[str]) -> str:
     """Return the last module before memory-space assignment that a dump folder holds, empty if there is none.
 
-    A program may come with helper modules; the largest is the program.
+    A program may come with helper modules; the largest is the program. Work for sparse cores is cut out of it later.
     """
     found: dict[str, list[Path]] = {}
     folder = Path(dump)
@@ -317,7 +317,13 @@ def newest_module(dump: str | os.PathLike[str]) -> str:
     if not found:
         return ""
     paths = max(found.values(), key=lambda group: group[-1].stat().st_size)
-    return paths[-1].read_text(encoding="utf-8", errors="replace")
+    text = paths[-1].read_text(encoding="utf-8", errors="replace")
+    if 'execution_thread="sparsecore"' in text:
+        without = sorted(
+            folder.glob(f"{paths[-1].name.split('.')[0]}.*after_optimizations_before_buffer_assignment.txt")
+        )
+        text = without[-1].read_text(encoding="utf-8", errors="replace") if without else text
+    return text
 
 
 def _after_codegen(dump: Path) -> str:
