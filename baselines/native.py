@@ -78,6 +78,13 @@ class _Child:
                 return None
         return bytes(found)
 
+    def is_ready(self, stop: Callable[[], bool]) -> bool:
+        """Wait until it has imported what it needs; end it where ``stop`` says so first."""
+        if self.ask(pickle.dumps((bool, ())), stop, time.monotonic() + START_SECONDS) is not None:
+            return True
+        self.end()
+        return False
+
     def end(self) -> None:
         """Kill and forget."""
         self.process.kill()
@@ -94,11 +101,9 @@ def start(count: int = 1) -> None:
         living = sum(child.is_alive for child in _idle)
         fresh = [_Child() for _ in range(count - living)]
     for child in fresh:
-        if child.ask(pickle.dumps((bool, ())), lambda: False, time.monotonic() + START_SECONDS) is None:
-            child.end()
-            continue
-        with _lock:
-            _idle.append(child)
+        if child.is_ready(lambda: False):
+            with _lock:
+                _idle.append(child)
 
 
 def call(
@@ -117,8 +122,10 @@ def call(
     """
     if seconds <= 0.0 or stop():
         return None
+    child = _take(stop)
+    if child is None:
+        return None
     deadline = time.monotonic() + seconds + GRACE_SECONDS
-    child = _take()
     answer: bytes | None = None
     try:
         answer = child.ask(pickle.dumps((function, arguments)), stop, deadline)
@@ -136,14 +143,16 @@ def call(
     return cast(T, value)
 
 
-def _take() -> _Child:
+def _take(stop: Callable[[], bool]) -> _Child | None:
+    """Return a child that is ready, a new one if need be; None where ``stop`` says so first."""
     with _lock:
         while _idle:
             child = _idle.pop()
             if child.is_alive:
                 return child
             child.end()
-        return _Child()
+        child = _Child()
+    return child if child.is_ready(stop) else None
 
 
 @atexit.register

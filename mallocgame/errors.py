@@ -44,7 +44,8 @@ class TraceError(InputError):
         super().__init__(f"{where}: {reason}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _same, (type(self), str(self))  # a worker process hands its error over by pickle
+        state = {"line": self.line, "reason": self.reason}
+        return _same, (type(self), str(self)), state  # a worker process hands its error over by pickle
 
 
 class MissingExtraError(InputError):

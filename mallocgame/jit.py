@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-call, no-any-return, union-attr, attr-defined"
+# (Numba's insides have no types)
 """Numba's ``njit`` with the project's settings, a type that mypy understands, and a cache that sees what it should.
 
 Machine code is cached between processes. Where that is impossible (a read-only installation without a writable home, a
@@ -14,12 +16,18 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numba
+from numba.core import types
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
 from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, install_listener
+from numba.core.registry import CPUDispatcher
+from numba.core.typed_passes import NativeLowering
 
 F = TypeVar("F", bound=Callable[..., Any])
 Stamp = tuple[str, str]  # file, hash of its contents
@@ -38,16 +46,30 @@ def jit(function: F) -> F:
     Numba's own cache looks only at the file that holds the function. Here it looks at the files of the kernels that the
     function calls too, so that editing one never leaves stale machine code in its callers.
     """
-    return _compile(function, counting=True)
+    return _cached(function, counting=True)
 
 
 def kernel(function: F) -> F:
     """Compile as ``jit`` does a function that allocates nothing and returns no array: arrays are not counted.
 
-    Numba counts references to an array whenever it is passed or picked from a tuple, atomically: in the rules, whose
-    state is a tuple of 34 arrays, that was three quarters of the time. Such a function may call ``jit`` functions.
+    Numba counts references to an array whenever it is passed or picked from a tuple, atomically, which can take most of
+    the time. Such a function may call ``jit`` functions.
     """
-    return _compile(function, counting=False)
+    return _cached(function, counting=False)
+
+
+def part(function: F) -> F:
+    """Compile as ``kernel`` does a function that other kernels call: it has no machine code of its own.
+
+    Numba compiles a function with all that it calls, each of its callers with all that they call, and so on: what lies
+    deep is optimised a dozen times. Parts are translated once; a ``jit`` or ``kernel`` above them is optimised with all
+    of them, once. (A part that is called from Python, say in a test, is compiled for that as a kernel.)
+    """
+    if numba.config.DISABLE_JIT:
+        return function
+    compiled = _Part(function, targetoptions=_Part.OPTIONS, pipeline_class=_PartCompiler)
+    _note(compiled, function)
+    return cast(F, compiled)
 
 
 def warm_up(name: str, run: Callable[[], object]) -> None:
@@ -91,13 +113,13 @@ class _Cache(FunctionCache):
         Raises:
             RuntimeError: there is none.
         """
-        super().__init__(function)  # type: ignore[no-untyped-call]
+        super().__init__(function)
         self._cache_file._source_stamp = tuple(sorted(stamps))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code of a signature, None if it must be compiled."""
         try:
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            return super().load_overload(sig, target_context)
         except Exception as problem:  # whatever a damaged file unpickles to
             self._forget()
             _warn("read", f"the kernel cache in {self.cache_path} cannot be read ({problem}): compiling anew")
@@ -106,7 +128,7 @@ class _Cache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save machine code, if there is room."""
         try:
-            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+            super().save_overload(sig, data)
         except OSError as problem:
             self._forget()  # Numba writes the index before the code, so it may name older code
             _warn("written", f"the kernel cache in {self.cache_path} cannot be written ({problem}): {AGAIN}")
@@ -116,6 +138,93 @@ class _Cache(FunctionCache):
             os.unlink(self._cache_file._index_path)
 
 
+class _PartLibrary(JITCodeLibrary):
+    """The LLVM code of a part as it was translated, which goes into the code of each kernel above it."""
+
+    def finalize(self) -> None:
+        self._raise_if_finalized()
+        self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        """Return the code of this part and of all that it calls."""
+        module = super()._get_module_for_linking().clone()
+        for library in self._called({}):
+            own = super(_PartLibrary, library) if isinstance(library, _PartLibrary) else library
+            module.link_in(own._get_module_for_linking(), preserve=True)
+        return module
+
+    def _called(self, found: dict[Any, None]) -> dict[Any, None]:
+        for library in self._linking_libraries:
+            if library not in found:
+                found[library] = None
+                if isinstance(library, _PartLibrary):
+                    library._called(found)
+        return found
+
+
+class _NotMachineCode:
+    """Stands where Numba has a compiled function, as a key: one for each translation of a part."""
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _PartLowering(NativeLowering):
+    """Translate to LLVM code and leave it at that."""
+
+    _name = "part_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        stand_in = _NotMachineCode()
+        state.targetctx.insert_user_function(stand_in, state["cr"].fndesc, [state.library])
+        state.reload_init.extend(state.library._reload_init)
+        state["cr"] = state["cr"]._replace(cfunc=stand_in)
+        return True
+
+
+class _PartCompiler(CompilerBase):
+    """Numba's compiler with ``_PartLowering``."""
+
+    def define_pipelines(self) -> list[Any]:
+        """Return the one pipeline."""
+        steps = DefaultPassBuilder.define_nopython_pipeline(self.state, name="part")
+        steps.passes = [(_PartLowering if step is NativeLowering else step, why) for step, why in steps.passes]
+        steps.finalize()
+        return [steps]
+
+
+class _Kernel(CPUDispatcher):
+    """Numba's compiled function, which tells apart calls by the types of their arguments and not by constants."""
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Return how a call in another kernel is typed: one translation for ``-1``, ``0`` and any other int."""
+        return super().get_call_template(tuple(map(_any_value, args)), {k: _any_value(v) for k, v in kws.items()})
+
+
+def _any_value(argument: types.Type) -> types.Type:
+    if isinstance(argument, types.Tuple):
+        return types.BaseTuple.from_types([_any_value(x) for x in argument])
+    return types.unliteral(argument)
+
+
+class _Part(_Kernel):
+    """What ``part`` makes of a function."""
+
+    OPTIONS: ClassVar = {
+        "nopython": True, "nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
+    }  # fmt: skip
+    _in_python: Any = None
+
+    def add_overload(self, cres: Any) -> None:
+        self.overloads[tuple(cres.signature.args)] = cres  # and nothing that Python could call
+
+    def _compile_for_args(self, *arguments: Any, **named: Any) -> Any:
+        if self._in_python is None:
+            self._in_python = kernel(self.py_func)
+        return self._in_python._compile_for_args(*arguments, **named)
+
+
 def _warn(kind: str, line: str) -> None:
     """Say a line on stderr, once, whatever the number of kernels."""
     if kind not in _said:
@@ -123,21 +232,28 @@ def _warn(kind: str, line: str) -> None:
         print(f"mallocgame: {line}", file=sys.stderr, flush=True)
 
 
-def _compile(function: F, *, counting: bool) -> F:
-    options: Any = {"_nrt": counting}  # if not said, it is inherited from the caller
-    compiled = numba.njit(nogil=True, **options)(function)
-    file = function.__code__.co_filename
-    found = {_stamp(file)}
+def _cached(function: F, *, counting: bool) -> F:
+    """Return a compiled function with its cache."""
+    if numba.config.DISABLE_JIT:
+        return function
+    options = {"nopython": True, "nogil": True, "_nrt": counting}  # _nrt: if not said, it is the caller's
+    compiled: Any = _Kernel(function, targetoptions=options)
+    stamps = _note(compiled, function)
+    try:
+        compiled._cache = _Cache(function, stamps)
+    except RuntimeError:  # no locator available
+        if os.path.exists(function.__code__.co_filename):
+            _warn("written", f"no folder for the kernel cache (see NUMBA_CACHE_DIR) can be written: {AGAIN}")
+    return cast(F, compiled)
+
+
+def _note(compiled: Any, function: Callable[..., Any]) -> frozenset[Stamp]:
+    """Note and return the stamps of the files that a compiled function is made of."""
+    found = {_stamp(function.__code__.co_filename)}
     for called in _kernels(function):
         found |= _stamps.get(called, frozenset())
     _stamps[compiled] = frozenset(found)
-    if isinstance(compiled, Dispatcher):  # not with NUMBA_DISABLE_JIT
-        try:
-            cast(Any, compiled)._cache = _Cache(function, _stamps[compiled])
-        except RuntimeError:  # no locator available
-            if os.path.exists(file):
-                _warn("written", f"no folder for the kernel cache (see NUMBA_CACHE_DIR) can be written: {AGAIN}")
-    return cast(F, compiled)
+    return _stamps[compiled]
 
 
 def _stamp(file: str) -> Stamp:

@@ -135,7 +135,7 @@ def test_a_message_is_one_printable_line_of_bounded_length() -> None:
     assert printable("plain é 日本") == "plain é 日本"
     for original in (error, MissingExtraError("torch", "robust"), InputError("x")):
         copy = pickle.loads(pickle.dumps(original))
-        assert (type(copy), str(copy)) == (type(original), str(original))
+        assert (type(copy), str(copy), copy.__dict__) == (type(original), str(original), original.__dict__)
 
 
 def test_a_file_is_replaced_with_its_mode_and_through_its_link(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mallocgame.errors import InputError, TraceError
+from mallocgame.files import read_lines, reader
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
@@ -190,6 +191,7 @@ def trace_from_compilation(
     return _Reading.of(compilation.log.splitlines(), compilation.hlo, chip, name).trace(provenance or {})
 
 
+@reader("a log of libtpu")
 def trace_from_files(
     log: str | os.PathLike[str],
     hlo_folder: str | os.PathLike[str],
@@ -210,13 +212,11 @@ def trace_from_files(
     if not module:
         reason = "no HLO from before memory-space assignment: dump with xla_dump_to and xla_dump_hlo_pass_re"
         raise TraceError(hlo_folder, None, f"{reason}='plumb-vmem-info|rename-tensor-core-fusion-ops'")
-    try:
-        with open(log, encoding="utf-8", errors="replace") as lines:
-            trace_name = name or f"{Path(log).stem}-{chip}"
-            reading = _Reading.of(lines, module, chip, trace_name, path=str(log), assumptions=assumptions)
-            trace = reading.trace({"log": Path(log).name})
-    except OSError as error:
-        raise TraceError(log, None, f"cannot be read: {error.strerror or error}") from error
+    trace_name = name or f"{Path(log).stem}-{chip}"
+    reading = _Reading.of(
+        read_lines(log, errors="replace"), module, chip, trace_name, path=str(log), assumptions=assumptions
+    )
+    trace = reading.trace({"log": Path(log).name})
     return anonymise(trace) if hide else trace
 
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from mallocgame.errors import InputError, TraceError
+from mallocgame.files import read_lines, reader
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Program
 from mallocgame.workloads.hlo import xla_parser
@@ -37,6 +38,7 @@ PEAK_OPERATIONS = {
 NO_EXPECTATIONS = Expectations()
 
 
+@reader("scheduled HLO text")
 def trace_from_hlo(
     file: str | os.PathLike[str],
     hierarchy: Hierarchy,
@@ -63,11 +65,7 @@ def trace_from_hlo(
     peak = PEAK_OPERATIONS.get(hierarchy.name) if operations_per_second is None else operations_per_second
     if peak is None or not 0 < peak < math.inf:
         raise InputError(f"no peak rate known for {hierarchy.name}: give operations per second > 0")
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(file, None, f"cannot be read as text: {error}") from error
-    module = read_module(text, file)
+    module = read_module("\n".join(read_lines(file)), file)
     if not module.is_scheduled:
         raise TraceError(file, 1, "the module is not scheduled (no is_scheduled=true): dump it after optimizations")
     reading = Reading(module, hierarchy, peak, expectations=expectations, path=file)

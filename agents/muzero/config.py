@@ -79,7 +79,7 @@ class Config:
         """
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TraceError(path, None, f"not a readable TOML file: {error}") from None
         return cls.from_dict(table, path)
 

@@ -33,7 +33,7 @@ from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.learner import Learner, check_finite
 from mallocgame.agents.muzero.replay import Episode, Kept, Records, Replay
 from mallocgame.errors import InputError, TraceError
-from mallocgame.files import atomic_path, write_text
+from mallocgame.files import atomic_path, read_json, write_text
 from mallocgame.game.observation import global_names, use_names
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
@@ -111,10 +111,7 @@ class RunFolder:
             TraceError: missing, not JSON, or of another format.
         """
         path = self.path / "run.json"
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise TraceError(path, None, f"not a readable run: {error}") from None
+        about = read_json(path)
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             found = about.get("format") if isinstance(about, dict) else about
             raise TraceError(path, None, f"run format {found!r}, this version reads {FORMAT}; train it anew")
@@ -237,10 +234,12 @@ class RunFolder:
         if not states:
             return None
         try:
-            state: dict[str, Any] = json.loads(states[-1].read_text(encoding="utf-8"))
+            state: dict[str, Any] = read_json(states[-1])
             if not {"number", "records", "kept", "cursor", "steps"} <= state.keys():
                 raise ValueError("entries are missing")
-        except (OSError, ValueError, AttributeError) as error:
+        except TraceError:
+            raise
+        except (ValueError, AttributeError) as error:
             raise TraceError(states[-1], None, f"not a readable state: {error}") from None
         return state
 
@@ -303,8 +302,8 @@ class RunFolder:
         leaves, tree = jax.tree.flatten(like.target)
         arrays = read_arrays(file, "the weights of this network")
         found = [arrays.get(f"arr_{i}", np.empty(0)) for i in range(len(leaves))]
-        if [leaf.shape for leaf in found] != [leaf.shape for leaf in leaves]:
-            raise TraceError(file, None, "the weights have other shapes than this version's network")
+        if [(leaf.shape, leaf.dtype) for leaf in found] != [(leaf.shape, leaf.dtype) for leaf in leaves]:
+            raise TraceError(file, None, "the weights have other shapes or types than this version's network")
         parameters = jax.tree.unflatten(tree, found)
         check_finite(parameters, str(file))
         return parameters

@@ -7,7 +7,7 @@ disjoint in time (per tensor) and in space makes a valid mapping. Around loops t
 abstract interpretation; elsewhere it holds by construction.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.coherence import stale_uses
+from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, UseKind
 
@@ -73,6 +74,30 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
             if plain or _is_consistent(program, candidate):
                 found[index].extend(replace(candidate, layer=layer) for layer in layers)
     return [candidate for own in found for candidate in own]
+
+
+def as_compiler_does(program: Program, hierarchy: Hierarchy, pieces: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Yield what XLA can be brought to do, with the copies back timed as it times them.
+
+    It takes no word about a copy back. In its mappings that begins after the step that writes and is waited for right
+    after the last use that fast memory serves; where there is none but the write, as soon as instructions take as long
+    as the copy, all operands in layer 0. Nor does it take one about what is held from run to run.
+    """
+    once = simulate(program, hierarchy, Mapping()).elapsed_seconds / program.trip_counts
+    before = np.concatenate([[0.0], np.cumsum(once)])
+    for piece in pieces:
+        if piece.kind == HELD_OVER:
+            continue
+        if piece.back_issue < 0:
+            yield piece
+            continue
+        last = int(program.uses.step[piece.last_use])
+        due = last + 1
+        if last < piece.back_issue:
+            link = hierarchy.links[hierarchy.link_index(0, piece.layer)]
+            copied = before[piece.back_issue] + program.tensors[piece.tensor].size_bytes / link.bytes_per_second
+            due = int(np.searchsorted(before, copied))
+        yield replace(piece, back_due=max(min(piece.back_due, due), piece.back_issue))
 
 
 def _groups(program: Program, index: int, tensor: Tensor) -> list[_Group]:
@@ -252,11 +277,3 @@ def assemble(program: Program, chosen: list[tuple[Candidate, int, int, int]]) ->
                 )
             )
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
-
-
-def boundary_contexts(program: Program) -> I64:
-    """Return int64[T + 1], a number per boundary that is the same iff the same loops contain it."""
-    numbers: dict[tuple[bool, ...], int] = {}
-    loops = [loop for loop in program.loops if loop.trip_count > 1]
-    keys = [tuple(loop.contains_boundary(b) for loop in loops) for b in range(program.num_steps + 1)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.anneal import kernel
-from mallocgame.baselines.anneal.candidates import Candidate, assemble, boundary_contexts, candidates
+from mallocgame.baselines.anneal.candidates import Candidate, as_compiler_does, assemble, candidates
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import home_seconds
@@ -32,7 +32,7 @@ def _compile(_: Problem, **_options: Any) -> None:
 
 
 @solver(warm_up=_compile)
-def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False) -> None:
+def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_compiler: bool = False) -> None:
     """Anneal from the incumbent until the time is over; ``MOVES_PER_CALL`` moves are a step.
 
     Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
@@ -41,13 +41,18 @@ def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False) -> None
         workers: threads, each with its own seed and as many steps; every chain begins at the best choice of all (the
             kernels run in parallel).
         refine: stay near the start, with cooler chains only.
+        for_compiler: only use what XLA can be brought to do (``candidates.as_compiler_does``).
     """
-    _anneal(search, COOL if refine else HOT, workers)
+    _anneal(search, COOL if refine else HOT, workers, for_compiler)
 
 
-def _anneal(search: Incumbent, chains: tuple[tuple[float, float, float], ...], workers: int = 1) -> None:
+def _anneal(
+    search: Incumbent, chains: tuple[tuple[float, float, float], ...], workers: int = 1, for_compiler: bool = False
+) -> None:
     program, hierarchy = search.problem
     pieces = candidates(program, hierarchy, stop=lambda: search.spent_share > MAX_PREPARATION)
+    if for_compiler:
+        pieces = list(as_compiler_does(program, hierarchy, pieces))
     if not pieces or search.should_stop:
         return
     tables = make_tables(program, hierarchy, pieces)
@@ -133,7 +138,6 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
     speed = np.array([x.bytes_per_second for x in hierarchy.links])
     latency = np.array([x.latency_seconds for x in hierarchy.links])
     shared = [-1 if x.shared_layer is None else x.shared_layer for x in hierarchy.links]
-    context = boundary_contexts(program)
     trips = [program.boundary_trip_count(b, b) for b in range(program.num_steps + 1)]
     uses = program.uses
     return kernel.Tables(
@@ -145,7 +149,7 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
         use_bytes=np.array(uses.bytes),
         compute=np.array(program.compute_seconds),
         trips=np.array(program.trip_counts),
-        context=context,
+        context=np.array(program.loop_context),
         context_trips=np.array(trips, dtype=np.int64),
         layer_speed=np.array([layer.bytes_per_second for layer in layers]),
         capacity=capacity,

@@ -9,7 +9,7 @@ from mallocgame.baselines.bounds.flow import CopyArc, Flow, PerLayer
 from mallocgame.baselines.bounds.linear import Expression
 from mallocgame.baselines.bounds.relaxation import Relaxation
 from mallocgame.baselines.bounds.route import Leg, StopKind
-from mallocgame.baselines.milp.loop_bodies import I64, copy_window, loop_bodies
+from mallocgame.baselines.milp.copy_window import copy_window
 
 F64 = npt.NDArray[np.float64]
 
@@ -50,8 +50,7 @@ class Stay:
 
 def stays(relaxation: Relaxation, point: F64) -> list[Stay]:
     """Return the stays of a point whose shares are 0 or 1 (anything above one half counts as 1); two layers only."""
-    bodies = loop_bodies(relaxation.program)
-    return [stay for flow in relaxation.flows for stay in _of_flow(relaxation, bodies, flow, point)]
+    return [stay for flow in relaxation.flows for stay in _of_flow(relaxation, flow, point)]
 
 
 def _is_on(expressions: PerLayer | None, at: int, point: F64) -> bool:
@@ -62,7 +61,7 @@ def _value(expression: Expression, point: F64) -> float:
     return expression.constant + sum(coefficient * float(point[column]) for column, coefficient in expression.terms)
 
 
-def _of_flow(relaxation: Relaxation, bodies: I64, flow: Flow, point: F64) -> list[Stay]:
+def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:
     path, tensor = flow.route, flow.route.tensor
     program = relaxation.program
     chosen = [move for move in flow.moves if point[move.column] > 0.5]
@@ -77,7 +76,7 @@ def _of_flow(relaxation: Relaxation, bodies: I64, flow: Flow, point: F64) -> lis
         stop = path.stops[k + 1]
         stays_on = _is_on(flow.kept.get(k), 1, point) and open_stay is not None
         if k in backs and open_stay is not None:
-            issue, due = copy_window(program, bodies, leg)
+            issue, due = copy_window(program, leg)
             back = Back(written=leg.first_issue, issue=issue, due=due, trip_count=leg.trip_count, column=backs[k])
             open_stay.back.append(back)
             if not stays_on:  # the source must outlast the boundary of issue
@@ -88,7 +87,7 @@ def _of_flow(relaxation: Relaxation, bodies: I64, flow: Flow, point: F64) -> lis
             found.append(open_stay)
             open_stay = None
         if k in fills and open_stay is None:
-            _, due = copy_window(program, bodies, leg)
+            _, due = copy_window(program, leg)
             open_stay = Stay(tensor=tensor, layer=fills[k].target, start=due, end=stop.boundary, fill=leg)
             open_stay.fill_column = fills[k].column
         if stop.kind is not StopKind.USE:

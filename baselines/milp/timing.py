@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.milp.loop_bodies import I64, loop_bodies
 from mallocgame.baselines.milp.stays import Back, Stay
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge import timeline
@@ -19,6 +18,7 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> l
     grain, capacity = hierarchy.layers[1].alignment_bytes, hierarchy.layers[1].capacity_bytes
     sizes = [-(-program.tensors[stay.tensor].size_bytes // grain) * grain for stay in chosen]
     room = np.full(program.num_steps + 1, capacity, dtype=np.int64)
-    bodies = loop_bodies(program)
+    bodies = program.loop_context
     timed = []
     for stay, size in zip(chosen, sizes, strict=True):
         start = stay.start if not stay.is_reload else program.num_steps - 1
@@ -159,7 +159,7 @@ def _stretched(program: Program, hierarchy: Hierarchy, timed: list[Timed], waits
     sizes = [-(-program.tensors[item.stay.tensor].size_bytes // grain) * grain for item in timed]
     for item, size in zip(timed, sizes, strict=True):
         room[max(item.start, 0) : item.end] -= size
-    bodies = loop_bodies(program)
+    bodies = program.loop_context
     result = []
     for item, size in zip(timed, sizes, strict=True):
         fill, backs, start, end = item.fill, [], item.start, item.end

@@ -1,1 +1,1 @@
-"""Two-stage robust optimisation with a learned value function (Neur2RO) on open solvers; see docs/neur2ro.md."""
+"""Two-stage robust plans: exact, searched or learned (Neur2RO), for our problems and a user's own (docs/neur2ro.md)."""

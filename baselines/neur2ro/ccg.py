@@ -18,7 +18,7 @@ from mallocgame.baselines.neur2ro.embedding import Affine, adversary_model, embe
 from mallocgame.baselines.neur2ro.linear import Model
 from mallocgame.baselines.neur2ro.network import BoundNetwork, Network
 from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse, nominal_scenario
-from mallocgame.baselines.neur2ro.references import JUDGING, judged
+from mallocgame.baselines.neur2ro.references import judged, judging_share
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import SecondStages, warm_up
 from mallocgame.baselines.neur2ro.solvers import Backend, require, solve
@@ -26,6 +26,7 @@ from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def solve_paper(
     bound = network.bind(problem)
     oracle = WorstCaseOracle(problem)
     clock = Clock(config.seconds)
-    part = clock.part(1 - JUDGING)
+    part = clock.part(1 - judging_share(oracle))
     run = _Loop(problem, bound, config, part, SecondStages(problem, part), on_iteration)
     try:
         stopped = run.loop()
@@ -151,9 +152,14 @@ def main_program(
     seconds: float,
     config: CcgConfig,
 ) -> tuple[float, F64]:
-    """Return (objective, x) of the arg-max main program over the stored scenarios."""
+    """Return (objective, x) of the arg-max main program over the stored scenarios, started from plan ``previous``.
+
+    Raises:
+        OutOfTimeError: no plan was found in time.
+    """
+    clock = Clock(seconds)
     if len(scenarios) == 1:
-        best = problem.deterministic(scenarios[0])
+        best = SecondStages(problem, clock).answer(scenarios[0], seconds=seconds)
         return best.value, best.x
     stage = problem.first_stage()
     model = Model()
@@ -161,20 +167,26 @@ def main_program(
     model.set_cost(x, stage.cost / network.scale)
     selectors = model.add_columns(len(scenarios), upper=1.0, integer=True)
     model.add_row(selectors, np.ones(len(scenarios)), lower=1.0, upper=1.0)
-    ranks = embed_plan_values(model, network, x, np.array(scenarios))
+    ranks = embed_plan_values(model, network, x, np.array(scenarios), tighten=True, clock=clock.part(0.25))
     _select_largest(model, ranks, selectors)
     recourses = [problem.recourse(xi) for xi in scenarios]
     y = add_recourse(model, recourses, x, selectors)
     z = model.add_columns(1, lower=-np.inf, cost=1.0)
-    y_low, y_high = np.array(model.lower)[y], np.array(model.upper)[y]
-    tops, bottoms = _extremes(recourses, stage.lower, stage.upper, y_low, y_high, network.scale)
+    ends = (stage.lower, stage.upper, np.array(model.lower)[y], np.array(model.upper)[y])
     for k, recourse in enumerate(recourses):
         q_x, q_y = recourse.x_cost / network.scale, recourse.y_cost / network.scale
         constant = recourse.constant / network.scale
-        big = max(0.0, tops[k] - min(bottoms))
+        big = max(0.0, *(_largest_difference(recourse, other, *ends) for other in recourses)) / network.scale
         terms = [(z, np.ones(1)), (x, -q_x), (y, -q_y), (selectors[k : k + 1], np.array([-big]))]
         model.add_terms(terms, lower=constant - big)
-    result = solve(model, backend=config.backend, seconds=seconds, gap=config.gap, threads=config.threads)
+    result = solve(
+        model,
+        backend=config.backend,
+        seconds=max(0.05, clock.left),
+        gap=config.gap,
+        start=_start(model, network, problem, scenarios, previous, (x, selectors, y)),
+        threads=config.threads,
+    )
     if not result.has_solution and result.status == "unknown":
         return float("nan"), previous
     found = require(result, "the main program").values[x]
@@ -182,16 +194,40 @@ def main_program(
     return result.objective * network.scale, plan
 
 
-def _extremes(
-    recourses: list[Recourse], x_low: F64, x_high: F64, y_low: F64, y_high: F64, scale: float
-) -> tuple[list[float], list[float]]:
-    """Return the largest and smallest scaled cost that each recourse can have over its boxes."""
-    tops, bottoms = [], []
-    for r in recourses:
-        ends = [(r.x_cost * x_low, r.x_cost * x_high), (r.y_cost * y_low, r.y_cost * y_high)]
-        tops.append((sum(float(np.maximum(a, b).sum()) for a, b in ends) + r.constant) / scale)
-        bottoms.append((sum(float(np.minimum(a, b).sum()) for a, b in ends) + r.constant) / scale)
-    return tops, bottoms
+def _start(
+    model: Model,
+    network: BoundNetwork,
+    problem: TwoStageProblem,
+    scenarios: list[F64],
+    plan: F64,
+    columns: tuple[I64, I64, I64],
+) -> F64 | None:
+    """Return the point of a plan: itself, the scenario that the network ranks worst, and the answer to it.
+
+    NaN where the solver must complete it; None where the plan has no second stage there.
+    """
+    x, selectors, y = columns
+    worst = int(np.argmax(network.predict(plan[None], np.array(scenarios))[0]))
+    answer = problem.second_stage(plan, scenarios[worst])
+    if not np.isfinite(answer.value):
+        return None
+    point = np.full(model.num_columns, np.nan)
+    point[x], point[y] = plan, answer.y
+    point[selectors] = np.arange(len(scenarios)) == worst
+    return point
+
+
+def _largest_difference(r: Recourse, other: Recourse, x_low: F64, x_high: F64, y_low: F64, y_high: F64) -> float:
+    """Return the most by which the cost of ``r`` exceeds that of ``other`` at the same (x, y) of the boxes.
+
+    The variable z bounds the cost under the selected scenario, so this is all that the row of another must give way.
+    """
+    total = r.constant - other.constant
+    for mine, others, low, high in ((r.x_cost, other.x_cost, x_low, x_high), (r.y_cost, other.y_cost, y_low, y_high)):
+        change = mine - others
+        moved = change != 0
+        total += float(np.maximum(change[moved] * low[moved], change[moved] * high[moved]).sum())
+    return total
 
 
 def _select_largest(model: Model, ranks: list[Affine], selectors: npt.NDArray[np.int64]) -> None:

@@ -7,7 +7,6 @@ and once per scenario, not once per label. Shards are .npz files without pickled
 import multiprocessing
 import os
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem
+from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path
 
+LABEL_GAP = 1e-3  # relative, of mixed-integer second stages: far below what a network learns
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Sampler = Callable[[np.random.Generator], TwoStageProblem]
@@ -67,7 +68,7 @@ def make_example(problem: TwoStageProblem, rng: np.random.Generator, plan: DataP
     xs = problem.sample_first_stage(rng, plan.plans)
     xis = problem.sample_scenarios(rng, plan.scenarios)
     _seek_worst_cases(problem, rng, plan.worst_cases, xs, xis)
-    values = problem.values(xs, xis)
+    values = SecondStages(problem, gap=LABEL_GAP).values(xs, xis)
     labels = np.where(np.isfinite(values), (values - features.label_offset) / features.label_scale, np.nan)
     arrays = (features.x_map(xs), features.x_items, features.xi_map(xis), features.xi_items, labels)
     return Example(**dict(zip(FIELDS, (array.astype(np.float32) for array in arrays), strict=True)))
@@ -173,10 +174,10 @@ def load_examples(folder: str | Path, plan: DataPlan) -> list[Example]:
     for shard in range(-(-plan.instances // plan.per_shard)):
         path = _shard_path(Path(folder), shard)
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 for k in range(sum(name.endswith(".labels") for name in data.files)):
                     parts = {name: data[f"{k}.{name}"] for name in FIELDS}
                     examples.append(Example(**parts))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # whatever zipfile and NumPy raise for damage
             raise InputError(f"{path} is missing or damaged; delete it and generate again") from None
     return examples

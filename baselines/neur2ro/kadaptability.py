@@ -16,7 +16,7 @@ from mallocgame.baselines.neur2ro.affine import AffineRecourse
 from mallocgame.baselines.neur2ro.clock import Clock
 from mallocgame.baselines.neur2ro.linear import Model
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse, nominal_scenario
-from mallocgame.baselines.neur2ro.references import JUDGING, judged, known_scenario_plan
+from mallocgame.baselines.neur2ro.references import judged, judging_share, known_scenario_plan
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import warm_up
 from mallocgame.baselines.neur2ro.solvers import solve
@@ -53,7 +53,7 @@ def solve_k_adaptability(
     affine = AffineRecourse(problem)
     oracle = WorstCaseOracle(problem)
     whole = Clock(seconds)
-    clock = whole.part(1 - JUDGING) if not oracle.stages.is_fast else Clock(0.9 * seconds)
+    clock = whole.part(1 - judging_share(oracle))
     start: list[tuple[F64, ...]] = [()] * policies
     start[0] = (nominal_scenario(problem),)
     stack = [_Node(-np.inf, tuple(start))]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.problem import AffineMap, Features, TwoStageProblem
 from mallocgame.errors import InputError, MissingExtraError, TraceError
-from mallocgame.files import write_bytes, write_text
+from mallocgame.files import read_json, write_bytes, write_text
 
 F64 = npt.NDArray[np.float64]
 FORMAT = "mallocgame.neur2ro.network"
@@ -231,14 +231,12 @@ def load_network(folder: str | Path) -> Network:
     except ImportError:
         raise MissingExtraError("safetensors", "robust") from None
     head_path, data_path = Path(folder) / "network.json", Path(folder) / "network.safetensors"
-    try:
-        head = json.loads(head_path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        raise TraceError(head_path, None, "expected the JSON that 'mallocgame robust train' writes") from None
+    head = read_json(head_path)
     if not isinstance(head, dict) or head.get("format") != FORMAT or head.get("version") != VERSION:
         raise TraceError(head_path, None, f"expected format {FORMAT!r}, version {VERSION}")
     try:
-        data = {name: np.asarray(array, np.float64) for name, array in load_file(data_path).items()}
+        with np.errstate(invalid="ignore"):  # what is not finite is refused below
+            data = {name: np.asarray(array, np.float64) for name, array in load_file(data_path).items()}
         sides = {side: Branch(**{f.name: data[f"{side}.{f.name}"] for f in fields(Branch)}) for side in ("x", "xi")}
         values = {name: data[name] for name in ("value_x", "value_xi", "value_bias", "value_out")}
         network = Network(
@@ -250,7 +248,7 @@ def load_network(folder: str | Path) -> Network:
             coupled=bool(head["coupled"]),
             about=head["about"],
         )
-    except (OSError, SafetensorError, KeyError, IndexError) as error:
+    except (OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
         raise TraceError(data_path, None, f"not a network that this version can read ({error})") from None
     _check(network, data_path)
     return network

@@ -84,7 +84,8 @@ class SecondStage:
 class RecourseSolver:
     """Second stages on one HiGHS instance: only what differs from the program before is changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, gap: float = GAP) -> None:
+        self.gap = gap
         self._program: Any = None
         self._last: Recourse | None = None
         self.solves = 0
@@ -166,4 +167,4 @@ class RecourseSolver:
         for row, limit in zip(recourse.y_rows, room, strict=True):
             model.add_row(y, row, upper=limit)
         self._program = highs_program(model)
-        self._program.setOptionValue("mip_rel_gap", GAP)
+        self._program.setOptionValue("mip_rel_gap", self.gap)

@@ -18,7 +18,13 @@ from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
 Watch = Callable[[Iteration], None]
-JUDGING = 0.4  # share of the time limit kept for the exact worst case of the plan
+JUDGING = 0.4  # share of the time limit kept for the exact worst case of the plan ...
+FAST_JUDGING = 0.1  # ... and where second stages take microseconds
+
+
+def judging_share(oracle: WorstCaseOracle) -> float:
+    """Return the share of the time limit that the exact worst case of one plan may need."""
+    return FAST_JUDGING if oracle.stages.is_fast else JUDGING
 
 
 def no_watch(row: Iteration) -> None:
@@ -54,7 +60,7 @@ def judged(
     )
 
 
-def known_scenario_plan(problem: TwoStageProblem, xi: F64, clock: Clock) -> F64:
+def known_scenario_plan(problem: TwoStageProblem, xi: F64, clock: Clock, share: float = 1 - JUDGING) -> F64:
     """Return the plan that is best if xi is known.
 
     Raises:
@@ -62,7 +68,7 @@ def known_scenario_plan(problem: TwoStageProblem, xi: F64, clock: Clock) -> F64:
     """
     stages = SecondStages(problem, clock)
     try:
-        return stages.answer(xi, seconds=(1 - JUDGING) * clock.left).x
+        return stages.answer(xi, seconds=share * clock.left).x
     except OutOfTimeError:
         raise InputError(f"no plan for one known scenario within {clock.seconds:g} s; raise --seconds") from None
 
@@ -110,7 +116,7 @@ def solve_static(problem: TwoStageProblem, *, seconds: float = 120.0, gap: float
     warm_up(problem)
     clock = Clock(seconds)
     oracle = WorstCaseOracle(problem)
-    plan = static_plan(problem, seconds=(1 - JUDGING) * seconds, gap=gap)
+    plan = static_plan(problem, seconds=(1 - judging_share(oracle)) * seconds, gap=gap)
     return judged("static", oracle, plan.x, clock, stopped=plan.stopped, scenarios=np.array(plan.scenarios))
 
 

@@ -5,10 +5,11 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame import jit
 from mallocgame.baselines.neur2ro.affine import recourse_at
 from mallocgame.baselines.neur2ro.clock import Clock
 from mallocgame.baselines.neur2ro.problem import Deterministic, TwoStageProblem, deterministic_by_milp
-from mallocgame.baselines.neur2ro.recourse import Recourse, RecourseSolver, SecondStage
+from mallocgame.baselines.neur2ro.recourse import GAP, Recourse, RecourseSolver, SecondStage
 from mallocgame.baselines.neur2ro.solvers import import_highs
 from mallocgame.errors import InputError
 
@@ -20,16 +21,18 @@ REMEMBERED = 512  # recourses kept
 def warm_up(problem: TwoStageProblem) -> None:
     """Load the MILP solver and compile the problem's kernels, so that no clock is charged for it."""
     import_highs()
-    problem.warm_up()
+    kind = type(problem)
+    if kind.warm_up is not TwoStageProblem.warm_up:
+        jit.warm_up(f"{kind.__module__}.{kind.__qualname__}", problem.warm_up)
 
 
 class SecondStages:
     """Prices plans of one instance. ``clock`` may be replaced; every call obeys it."""
 
-    def __init__(self, problem: TwoStageProblem, clock: Clock | None = None) -> None:
+    def __init__(self, problem: TwoStageProblem, clock: Clock | None = None, *, gap: float = GAP) -> None:
         self.problem = problem
         self.clock = clock or Clock()
-        self.solver = RecourseSolver()
+        self.solver = RecourseSolver(gap)
         self.pair_seconds = 0.0  # what one second stage takes, a running mean
         self._plan_size = problem.first_stage().size
         kind = type(problem)

@@ -51,7 +51,8 @@ def solve(
         backend: "highs" or "scip".
         seconds: wall-clock limit.
         gap: relative gap at which to stop.
-        start: a feasible point, float64[columns] (NaN: let the solver complete it), or None.
+        start: a feasible point, float64[columns] (NaN: let the solver complete it), or None. HiGHS completes points by
+            fixing what is given; SCIP takes whole ones only.
         threads: threads that the solver may use.
 
     Raises:
@@ -156,11 +157,9 @@ def _highs(
     program.setOptionValue("time_limit", float(max(seconds, 0.01)))
     program.setOptionValue("mip_rel_gap", gap)
     program.setOptionValue("threads", threads)
-    if start is not None and np.isfinite(start).all():
-        solution = highspy.HighsSolution()
-        solution.col_value = start.tolist()
-        solution.value_valid = True
-        program.setSolution(solution)
+    if start is not None:
+        given = np.flatnonzero(np.isfinite(start)).astype(np.int32)
+        program.setSolution(len(given), given, start[given])
     program.run()
     state = program.getModelStatus()
     info = program.getInfo()

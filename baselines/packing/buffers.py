@@ -1,21 +1,36 @@
-"""Static packing problems and their answers: value types, MiniMalloc's CSV, and a validator that shares no solver code.
+"""MiniMalloc's CSV, and a validator of packings that shares no solver code."""
 
-A buffer is a rectangle of time × address whose time span is given; a packing gives it an address. The same types serve
-``mallocgame pack`` and the solvers that place the residencies of a mapping.
-"""
-
+import bisect
 import csv
 import heapq
 import io
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 from mallocgame import files
-from mallocgame.errors import InputError, TraceError
+from mallocgame.baselines.packing.types import (
+    MAX_BYTES,
+    Buffer,
+    Gap,
+    Piece,
+    conflict_pairs,
+    max_live_bytes,
+    packing_height,
+)
+from mallocgame.errors import InputError, TraceError, printable
 
-MAX_BYTES = 2**53  # sizes, offsets and capacities above this are taken for mistakes; sums stay far inside int64
+__all__ = [
+    "MAX_BYTES",
+    "Buffer",
+    "Gap",
+    "max_live_bytes",
+    "packing_height",
+    "read_buffers",
+    "validate_packing",
+    "write_packing",
+]
+
 _TITLES = {
     "id": "id",
     "buffer": "id",
@@ -30,64 +45,10 @@ _TITLES = {
     "offset": "offset",
     "hint": "hint",
     "gaps": "gaps",
+    "conflicts": "conflicts",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Buffer:
-    """One allocation, live at step t iff ``lower <= t < upper``."""
-
-    name: str
-    lower: int
-    upper: int  # exclusive
-    size_bytes: int  # > 0
-    alignment_bytes: int = 1
-    fixed_offset: int | None = None  # already placed there: the packing must keep it
-
-    def __post_init__(self) -> None:
-        if self.lower >= self.upper:
-            raise InputError(f"buffer {self.name!r}: need lower < upper, got {self.lower} and {self.upper}")
-        if max(abs(self.lower), abs(self.upper)) > MAX_BYTES:
-            raise InputError(f"buffer {self.name!r}: lower and upper must lie within ±2**53")
-        if not 0 < self.size_bytes <= MAX_BYTES:
-            raise InputError(f"buffer {self.name!r}: need 0 < size <= 2**53 bytes, got {self.size_bytes}")
-        if not 0 < self.alignment_bytes <= MAX_BYTES:
-            raise InputError(f"buffer {self.name!r}: need 0 < alignment <= 2**53, got {self.alignment_bytes}")
-        if self.fixed_offset is not None:
-            if not 0 <= self.fixed_offset <= MAX_BYTES:
-                raise InputError(f"buffer {self.name!r}: need 0 <= offset <= 2**53, got {self.fixed_offset}")
-            if self.fixed_offset % self.alignment_bytes:
-                raise InputError(
-                    f"buffer {self.name!r}: offset {self.fixed_offset} is not a multiple of its alignment "
-                    f"{self.alignment_bytes}"
-                )
-
-
-def packing_height(buffers: Sequence[Buffer], offsets: Sequence[int]) -> int:
-    """Return the greatest end address in bytes, 0 for no buffers.
-
-    >>> packing_height([Buffer(name="a", lower=0, upper=2, size_bytes=4)], [3])
-    7
-    """
-    return max((offset + b.size_bytes for b, offset in zip(buffers, offsets, strict=True)), default=0)
-
-
-def max_live_bytes(buffers: Iterable[Buffer]) -> int:
-    """Return the most bytes live at once: no packing is lower.
-
-    >>> a = Buffer(name="a", lower=0, upper=2, size_bytes=4)
-    >>> max_live_bytes([a, Buffer(name="b", lower=2, upper=3, size_bytes=5)])
-    5
-    """
-    changes: dict[int, int] = {}
-    for b in buffers:
-        changes[b.lower] = changes.get(b.lower, 0) + b.size_bytes
-        changes[b.upper] = changes.get(b.upper, 0) - b.size_bytes
-    live = peak = 0
-    for step in sorted(changes):
-        live += changes[step]
-        peak = max(peak, live)
-    return peak
+_GAP = re.compile(r"(-?\d{1,18})-(-?\d{1,18})(?:@(\d{1,18}):(\d{1,18}))?", re.ASCII)
+_FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
 
 
 def validate_packing(
@@ -95,8 +56,9 @@ def validate_packing(
 ) -> list[str]:
     """Return every violation of a packing, one line each; an empty list means valid.
 
-    Checked: one offset for each buffer, offsets at least 0 and aligned, fixed offsets kept, the capacity, and that no
-    two buffers share a byte at any step. It takes O((n + violations) log n) by a sweep over address and time.
+    Checked: one offset for each buffer, offsets at least 0 and aligned, fixed offsets kept, the capacity, that no two
+    buffers use a byte at the same step (gaps and windows heeded), and that no two of a conflict list share one. It
+    takes O((n + violations) log n) by a sweep over address and time.
 
     Args:
         buffers: the problem.
@@ -120,44 +82,57 @@ def validate_packing(
             found.append(f"buffer {b.name!r}: offset {offset} is not a multiple of its alignment {b.alignment_bytes}")
         if b.fixed_offset is not None and offset != b.fixed_offset:
             found.append(f"buffer {b.name!r}: offset {offset}, but it is fixed at {b.fixed_offset}")
-        if capacity_bytes is not None and offset + b.size_bytes > capacity_bytes:
+        if capacity_bytes is not None and b.needs_memory and offset + b.size_bytes > capacity_bytes:
             found.append(
                 f"buffer {b.name!r}: ends at byte {offset + b.size_bytes}, above the capacity of {capacity_bytes}"
             )
-    for first, second in _overlaps(buffers, offsets):
+    for first, second, line in itertools.chain(_overlaps(buffers, offsets), _listed(buffers, offsets)):
         if limit is not None and len(found) >= limit:
             break
-        a, b = buffers[first], buffers[second]
-        low, high = (
-            max(offsets[first], offsets[second]),
-            min(offsets[first] + a.size_bytes, offsets[second] + b.size_bytes),
-        )
-        found.append(
-            f"buffers {a.name!r} and {b.name!r} share bytes [{low}, {high}) "
-            f"during steps [{max(a.lower, b.lower)}, {min(a.upper, b.upper)})"
-        )
+        found.append(f"buffers {buffers[first].name!r} and {buffers[second].name!r} share bytes {line}")
     return found if limit is None else found[:limit]
 
 
-def _overlaps(buffers: Sequence[Buffer], offsets: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Yield each pair of buffers that share a byte at a step, by a sweep over time.
+def _listed(buffers: Sequence[Buffer], offsets: Sequence[int]) -> Iterator[tuple[int, int, str]]:
+    """Yield the pairs of conflict lists that share a byte, and which."""
+    for i, j in conflict_pairs(buffers):
+        low = max(offsets[i], offsets[j])
+        high = min(offsets[i] + buffers[i].size_bytes, offsets[j] + buffers[j].size_bytes)
+        if low < high:
+            yield i, j, f"[{low}, {high}) and are listed as in conflict"
 
-    The live buffers are kept sorted by offset. In a valid packing the live ones are disjoint, so it is enough to look
-    at neighbours; once an overlap has been met the sweep compares with every live buffer that could reach.
+
+def _overlaps(buffers: Sequence[Buffer], offsets: Sequence[int]) -> Iterator[tuple[int, int, str]]:
+    """Yield each pair of buffers that use a byte at the same step, with the bytes and the steps."""
+    owners = [i for i, b in enumerate(buffers) for _ in b.pieces]
+    boxes = [piece for b in buffers for piece in b.pieces]
+    starts = [offsets[i] + piece.bottom for i, piece in zip(owners, boxes, strict=True)]
+    for first, second in _overlapping_boxes(boxes, starts):
+        a, b = boxes[first], boxes[second]
+        low = max(starts[first], starts[second])
+        high = min(starts[first] + a.top - a.bottom, starts[second] + b.top - b.bottom)
+        steps = f"[{max(a.lower, b.lower)}, {min(a.upper, b.upper)})"
+        yield owners[first], owners[second], f"[{low}, {high}) during steps {steps}"
+
+
+def _overlapping_boxes(boxes: Sequence[Piece], starts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield each pair of boxes that share a byte at a step, by a sweep over time; box i begins at byte starts[i].
+
+    The live boxes are kept sorted by address. In a valid packing the live ones are disjoint, so it is enough to look
+    at neighbours; once an overlap has been met the sweep compares with every live box that could reach.
     """
-    import bisect
-
-    order = sorted(range(len(buffers)), key=lambda i: buffers[i].lower)
-    live: list[tuple[int, int]] = []  # (offset, index), sorted
+    order = sorted(range(len(boxes)), key=lambda i: boxes[i].lower)
+    live: list[tuple[int, int]] = []  # (address, index), sorted
     ends: list[tuple[int, int]] = []
-    longest = max((b.size_bytes for b in buffers), default=0)
+    sizes = [box.top - box.bottom for box in boxes]
+    longest = max(sizes, default=0)
     clean = True
     for i in order:
-        b = buffers[i]
-        while ends and ends[0][0] <= b.lower:
+        box = boxes[i]
+        while ends and ends[0][0] <= box.lower:
             _, gone = heapq.heappop(ends)
-            del live[bisect.bisect_left(live, (offsets[gone], gone))]
-        low, high = offsets[i], offsets[i] + b.size_bytes
+            del live[bisect.bisect_left(live, (starts[gone], gone))]
+        low, high = starts[i], starts[i] + sizes[i]
         place = bisect.bisect_left(live, (low, -1))
         k = place
         while k < len(live) and live[k][0] < high:
@@ -167,32 +142,31 @@ def _overlaps(buffers: Sequence[Buffer], offsets: Sequence[int]) -> Iterable[tup
         k = place - 1
         while k >= 0 and live[k][0] + longest > low:
             other = live[k][1]
-            if live[k][0] + buffers[other].size_bytes > low:
+            if live[k][0] + sizes[other] > low:
                 yield other, i
                 clean = False
             elif clean:
                 break  # disjoint so far: whatever lies lower ends lower still
             k -= 1
         bisect.insort(live, (low, i))
-        heapq.heappush(ends, (b.upper, i))
+        heapq.heappush(ends, (box.upper, i))
 
 
-def read_buffers(path: str | os.PathLike[str]) -> list[Buffer]:
-    """Read MiniMalloc's CSV: a header with ``id, lower, upper, size`` and optionally ``alignment``, ``offset``.
+def read_buffers(path: files.StrPath) -> list[Buffer]:
+    """Read MiniMalloc's CSV: ``id, lower, upper, size``, optionally ``alignment``, ``offset``, ``gaps``, ``conflicts``.
 
     Columns may stand in any order. ``buffer`` and ``buffer_id`` mean ``id``; ``start`` and ``begin`` mean ``lower``;
     ``end`` is the last live step, so ``upper`` is ``end + 1``. A negative or empty ``offset`` means "not fixed".
-    ``hint`` is checked and not used. Blank lines are skipped (MiniMalloc stops at one without a word).
+    ``gaps`` are ``LOWER-UPPER`` or ``LOWER-UPPER@FIRST:LAST``, separated by spaces: the steps in which the buffer holds
+    nothing, or only the bytes [FIRST, LAST) above its offset (with ``end``, the last step of the gap in place of
+    UPPER). ``conflicts`` are ids separated by spaces or semicolons, of buffers that are live with this one whatever
+    the lifetimes say; a table with it may go without ``lower`` and ``upper``. ``hint`` is checked and not used. Blank
+    lines are skipped (MiniMalloc stops at one without a word).
 
     Raises:
         TraceError: with file and line, on anything that is not such a table.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise TraceError(path, None, f"cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise TraceError(path, None, f"is not UTF-8 text (byte {error.start}); expected MiniMalloc's CSV") from None
+    text = files.read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] | None = None
     buffers: list[Buffer] = []
@@ -205,7 +179,7 @@ def read_buffers(path: str | os.PathLike[str]) -> list[Buffer]:
             if columns is None:
                 columns = _header(path, line, row)
                 continue
-            buffer = _row(path, line, columns, row)
+            buffer = _row(path, line, columns, row, len(buffers))
             if buffer.name in lines:
                 raise TraceError(path, line, f"id {buffer.name!r} was already used on line {lines[buffer.name]}")
             lines[buffer.name] = line
@@ -214,6 +188,11 @@ def read_buffers(path: str | os.PathLike[str]) -> list[Buffer]:
         raise TraceError(path, reader.line_num, f"is not CSV: {error}") from None
     if columns is None:
         raise TraceError(path, None, "is empty; expected a header with id, lower, upper, size")
+    for buffer in buffers:
+        for name in buffer.conflicts:
+            if name not in lines or name == buffer.name:
+                reason = f"{buffer.name!r} conflicts with {name[:40]!r}, which is no other buffer of the table"
+                raise TraceError(path, lines[buffer.name], reason)
     return buffers
 
 
@@ -233,34 +212,66 @@ def _header(path: object, line: int, row: Sequence[str]) -> list[str]:
     missing = {"id", "lower", "size"} - set(columns)
     if not {"upper", "end"} & set(columns):
         missing.add("upper")
+    if "conflicts" in columns and {"lower", "upper"} <= missing:
+        missing -= {"lower", "upper"}  # the list says it all
     if missing:
         raise TraceError(path, line, f"missing column {', '.join(sorted(missing))}; need id, lower, upper, size")
     return columns
 
 
-def _row(path: object, line: int, columns: Sequence[str], row: Sequence[str]) -> Buffer:
+def _row(path: object, line: int, columns: Sequence[str], row: Sequence[str], number: int) -> Buffer:
     if len(row) != len(columns):
         raise TraceError(path, line, f"{len(row)} fields, but the header has {len(columns)} columns")
     fields = {title: field.strip() for title, field in zip(columns, row, strict=True)}
-    if fields.get("gaps"):
-        raise TraceError(path, line, "gaps in a lifetime are not supported; give each live span a row of its own")
+    if not fields["id"].isprintable():
+        raise TraceError(path, line, f"id {fields['id'][:40]!r} holds characters that cannot be printed")
     values = {
         title: _integer(path, line, title, text)
         for title, text in fields.items()
-        if title not in ("id", "gaps") and not (text == "" and title in ("offset", "hint", "alignment"))
+        if title not in ("id", "gaps", "conflicts") and not (text == "" and title in ("offset", "hint", "alignment"))
     }
     offset = values.get("offset", -1)
+    lower = values.get("lower", number)  # without lifetimes each is live at a step of its own
     try:
         return Buffer(
-            name=fields["id"],
-            lower=values["lower"],
-            upper=values["upper"] if "upper" in values else values["end"] + 1,
+            name=_without_quote(fields["id"]),
+            lower=lower,
+            upper=values["upper"] if "upper" in values else values.get("end", lower) + 1,
             size_bytes=values["size"],
             alignment_bytes=values.get("alignment", 1),
             fixed_offset=None if offset < 0 else offset,
+            gaps=_gaps(path, line, fields.get("gaps", ""), 1 if "end" in columns else 0),
+            conflicts=tuple(_without_quote(name) for name in _listed_names(fields.get("conflicts", ""))),
         )
     except InputError as error:
-        raise TraceError(path, line, str(error)) from None
+        raise (error if isinstance(error, TraceError) else TraceError(path, line, str(error))) from None
+
+
+def _gaps(path: object, line: int, text: str, extra: int) -> tuple[Gap, ...]:
+    found = []
+    for word in text.split():
+        match = _GAP.fullmatch(word)
+        if not match:
+            reason = f"gap {word[:40]!r} does not read as LOWER-UPPER or LOWER-UPPER@FIRST:LAST"
+            raise TraceError(path, line, reason)
+        window = (int(match[3]), int(match[4])) if match[3] else (0, 0)
+        found.append(Gap(lower=int(match[1]), upper=int(match[2]) + extra, window=window))
+    return tuple(sorted(found, key=lambda gap: gap.lower))
+
+
+def _listed_names(text: str) -> list[str]:
+    return [name for part in text.split(";") if (name := part.strip())] if ";" in text else text.split()
+
+
+def _without_quote(name: str) -> str:
+    return name[1:] if name[:1] == "'" and name[1:2] in _FORMULA else name
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a spreadsheet may see it: an apostrophe keeps it from being run as a formula."""
+    name = printable(name)
+    plain = name.removeprefix("-").removeprefix("+")
+    return f"'{name}" if name.startswith(_FORMULA) and not (plain.isascii() and plain.isdigit()) else name
 
 
 def _integer(path: object, line: int, title: str, text: str) -> int:
@@ -272,13 +283,34 @@ def _integer(path: object, line: int, title: str, text: str) -> int:
     return int(text)
 
 
-def write_packing(path: str | os.PathLike[str], buffers: Sequence[Buffer], offsets: Sequence[int]) -> None:
-    """Write buffers and offsets as MiniMalloc's CSV, atomically; ``alignment`` only where one is above 1."""
-    aligned = any(b.alignment_bytes != 1 for b in buffers)
+def write_packing(path: files.StrPath, buffers: Sequence[Buffer], offsets: Sequence[int]) -> None:
+    """Write buffers and offsets as MiniMalloc's CSV, atomically; other columns only where a buffer needs them.
+
+    A name that a spreadsheet would run as a formula gets an apostrophe before it, which ``read_buffers`` takes off.
+
+    Raises:
+        TraceError: the file cannot be written.
+    """
+    columns: dict[str, Callable[[Buffer], object]] = {
+        "id": lambda b: _quoted(b.name),
+        "lower": lambda b: b.lower,
+        "upper": lambda b: b.upper,
+        "size": lambda b: b.size_bytes,
+    }
+    if any(b.alignment_bytes != 1 for b in buffers):
+        columns["alignment"] = lambda b: b.alignment_bytes
+    if any(b.gaps for b in buffers):
+        columns["gaps"] = lambda b: " ".join(map(_gap_text, b.gaps))
+    if any(b.conflicts for b in buffers):
+        columns["conflicts"] = lambda b: "".join(f"{_quoted(name)};" for name in b.conflicts)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["id", "lower", "upper", "size", *(["alignment"] if aligned else []), "offset"])
+    table.writerow([*columns, "offset"])
     for b, offset in zip(buffers, offsets, strict=True):
-        row: list[object] = [b.name, b.lower, b.upper, b.size_bytes]
-        table.writerow([*row, *([b.alignment_bytes] if aligned else []), int(offset)])
+        table.writerow([*(text(b) for text in columns.values()), int(offset)])
     files.write_text(path, out.getvalue())
+
+
+def _gap_text(gap: Gap) -> str:
+    window = f"@{gap.window[0]}:{gap.window[1]}" if gap.window[1] > gap.window[0] else ""
+    return f"{gap.lower}-{gap.upper}{window}"

@@ -105,26 +105,23 @@ class Part:
         assert self._lists is not None
         pointers, neighbours = reorder_lists(*self._lists, order)
         offsets = np.empty(order.size, np.int64)
-        status, _ = native.search(
-            p.first[order],
-            p.last[order],
-            s.size[order],
-            s.alignment[order],
-            s.fixed[order],
-            s.max_offsets(capacity)[order],
-            self._label[order],
-            _twins(self._label[order]),
-            pointers,
-            neighbours,
-            p.num_sections,
-            -(-capacity // s.unit),
-            by_load,
-            int((p.last - p.first).sum()) <= _DEEP_SPAN,
-            node_limit,
-            budget.flag,
-            self._memo.keys,
-            offsets,
+        instance = native.Instance(
+            first=p.first[order],
+            last=p.last[order],
+            size=s.size[order],
+            alignment=s.alignment[order],
+            fixed=s.fixed[order],
+            max_offset=s.max_offsets(capacity)[order],
+            label=self._label[order],
+            twin=_twins(self._label[order]),
+            pointers=pointers,
+            neighbours=neighbours,
+            num_sections=p.num_sections,
+            capacity=-(-capacity // s.unit),
+            by_load=by_load,
+            deep=int((p.last - p.first).sum()) <= _DEEP_SPAN,
         )
+        status, _ = native.search(instance, node_limit, budget.flag, self._memo.keys, offsets)
         if status == native.SOLVED:
             found = np.empty_like(offsets)
             found[order] = offsets

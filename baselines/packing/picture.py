@@ -7,7 +7,7 @@ import numpy as np
 
 from mallocgame import files
 from mallocgame.baselines.packing.buffers import Buffer, packing_height
-from mallocgame.errors import InputError
+from mallocgame.errors import InputError, printable
 
 _ENDINGS = (".png", ".svg", ".pdf")
 
@@ -34,10 +34,10 @@ def draw_packing(
 ) -> None:
     """Draw a packing as PNG, SVG or PDF (by the file's ending), atomically; a line marks the capacity.
 
-    Colours only tell neighbours apart. Buffers too small to see are drawn without an outline.
+    Colours only tell neighbours apart. Buffers too small to see are drawn without an outline; gaps stay open.
 
     Raises:
-        InputError: the file's ending is another.
+        InputError: the file's ending is another, or the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PatchCollection
@@ -49,11 +49,10 @@ def draw_packing(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     height = packing_height(buffers, offsets)
-    boxes = [
-        Rectangle((b.lower, int(offset)), b.upper - b.lower, b.size_bytes)
-        for b, offset in zip(buffers, offsets, strict=True)
-    ]
-    colours = np.random.default_rng(0).permutation(len(boxes)) % 20
+    placed = [(i, p, int(offset)) for i, offset in enumerate(offsets) for p in buffers[i].pieces]
+    boxes = [Rectangle((p.lower, offset + p.bottom), p.upper - p.lower, p.top - p.bottom) for _, p, offset in placed]
+    owners = np.array([i for i, _, _ in placed], np.int64)
+    colours = (np.random.default_rng(0).permutation(len(buffers)) % 20)[owners]
     outline = 0.4 if len(boxes) <= 2000 else 0.0
     collection = PatchCollection(boxes, cmap="tab20", edgecolor="black", linewidth=outline)
     collection.set_array(colours)
@@ -61,10 +60,11 @@ def draw_packing(
     if capacity_bytes is not None:
         axes.axhline(capacity_bytes, color="red", linewidth=1, linestyle="--", label=f"capacity {capacity_bytes:,}")
         axes.legend(loc="upper right")
-    axes.set_xlim(min((b.lower for b in buffers), default=0), max((b.upper for b in buffers), default=1))
+    first, last = min((b.lower for b in buffers), default=0), max((b.upper for b in buffers), default=1)
+    axes.set_xlim(first, max(last, first + 1))
     axes.set_ylim(0, 1.02 * max(height, capacity_bytes or 0, 1))
     axes.set_xlabel("time (steps)")
     axes.set_ylabel("address (bytes)")
-    axes.set_title(title)
+    axes.set_title(printable(title), parse_math=False)  # a name may hold dollar signs
     with files.atomic_path(path) as temporary:
         figure.savefig(temporary, format=ending, dpi=150)

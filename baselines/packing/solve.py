@@ -2,19 +2,21 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mallocgame.baselines.packing import search as native
 from mallocgame.baselines.packing.budget import Budget
-from mallocgame.baselines.packing.buffers import MAX_BYTES, Buffer, validate_packing
+from mallocgame.baselines.packing.buffers import MAX_BYTES, Buffer, packing_height, validate_packing
 from mallocgame.baselines.packing.climb import hill_climb
+from mallocgame.baselines.packing.general import GeneralRun
 from mallocgame.baselines.packing.part import Part
 from mallocgame.baselines.packing.problem import I64, Problem
+from mallocgame.baselines.packing.types import conflict_pairs
 from mallocgame.errors import InputError
 
 SolverName = Literal["best", "search", "cpsat", "hill-climb", "best-fit", "first-fit"]
@@ -61,7 +63,7 @@ def pack(
     """Give every buffer an offset so that no two share a byte at any step.
 
     Args:
-        buffers: the problem; those with ``fixed_offset`` stay where they are.
+        buffers: the problem; those with ``fixed_offset`` stay where they are, those that need no memory get offset 0.
         capacity_bytes: the greatest end address allowed; None means none, and minimises.
         solver: ``best`` races the others; ``search`` and ``cpsat`` are exact; the rest are heuristics.
         seconds: wall-clock limit; 0 returns ``start``, or the first heuristic's packing where there is none. The first
@@ -80,25 +82,126 @@ def pack(
     >>> result.status, result.height_bytes, sorted(result.offsets.tolist())
     ('optimal', 8, [0, 4])
     """
-    pinned = [b for b in buffers if b.fixed_offset is not None]
-    clash = validate_packing(pinned, [b.fixed_offset or 0 for b in pinned], limit=1)
-    if clash:
-        raise InputError(f"fixed offsets clash: {clash[0]}")
+    conflict_pairs(buffers)  # raises where a list names no buffer
+    _check_pinned(buffers)
     if start is not None:
         wrong = validate_packing(buffers, start, limit=1)
         if wrong:
             raise InputError(f"start is not a valid packing: {wrong[0]}")
-    return pack_problem(
-        Problem.from_buffers(buffers),
+    live = np.array([i for i, b in enumerate(buffers) if b.needs_memory], np.int64)
+    some = _keep_conflicts([buffers[i] for i in live])
+    result = (_pack_general if any(b.gaps or b.conflicts for b in some) else _pack_plain)(
+        some,
         capacity_bytes,
         solver=solver,
         seconds=seconds,
         seed=seed,
         workers=workers,
         minimise=minimise,
-        start=None if start is None else np.array(start, np.int64),
+        start=None if start is None else np.array(start, np.int64)[live],
         progress=progress,
     )
+    offsets = np.array([b.fixed_offset or 0 for b in buffers], np.int64)
+    offsets[live] = result.offsets
+    return replace(result, offsets=offsets)
+
+
+def _check_pinned(buffers: Sequence[Buffer]) -> None:
+    pinned = _keep_conflicts([b for b in buffers if b.fixed_offset is not None])
+    clash = validate_packing(pinned, [b.fixed_offset or 0 for b in pinned], limit=1)
+    if clash:
+        raise InputError(f"fixed offsets clash: {clash[0]}")
+
+
+def _keep_conflicts(buffers: list[Buffer]) -> list[Buffer]:
+    """Return the buffers with only those conflicts that are among them."""
+    if not any(b.conflicts for b in buffers):
+        return buffers
+    names = {b.name for b in buffers}
+    return [replace(b, conflicts=tuple(name for name in b.conflicts if name in names)) for b in buffers]
+
+
+def _pack_plain(buffers: Sequence[Buffer], capacity_bytes: int | None, **options: Any) -> PackResult:
+    return pack_problem(Problem.from_buffers(buffers), capacity_bytes, **options)
+
+
+def _pack_general(
+    buffers: Sequence[Buffer],
+    capacity_bytes: int | None,
+    *,
+    solver: SolverName,
+    seconds: float,
+    seed: int,
+    workers: int | None,
+    minimise: bool,
+    start: I64 | None,
+    progress: Callable[[int, int], None] | None,
+) -> PackResult:
+    """``pack_problem`` for buffers with gaps, windows or conflict lists."""
+    _check_options(capacity_bytes, solver, seconds, workers)
+    if solver == "search" and any(b.conflicts for b in buffers):
+        raise InputError("solver 'search' needs lifetimes, not conflict lists; use best or cpsat")
+    run = GeneralRun(buffers, seed, workers or cores())
+    began = time.monotonic()
+    if start is not None:
+        run.offer(start // run.clear.unit, packing_height(buffers, start.tolist()) // run.clear.unit)
+    least = minimise or capacity_bytes is None
+    capacity = MAX_BYTES * 2 if capacity_bytes is None else capacity_bytes
+    budget = Budget.of(seconds)
+    interrupted = False
+    try:
+        for step in _general_steps(run, solver, capacity, least, budget):
+            if progress is not None:
+                progress(run.height, run.lower_bound)
+            if budget.spent() or run.lower_bound > capacity:
+                break
+            if run.height <= (run.lower_bound if least else capacity):
+                break
+            step()
+        if progress is not None:
+            progress(run.height, run.lower_bound)
+    except KeyboardInterrupt:
+        interrupted = True
+    return PackResult(
+        offsets=run.offsets,
+        height_bytes=run.height,
+        lower_bound_bytes=run.lower_bound,
+        status=_status(run.height, run.lower_bound, capacity),
+        seconds=time.monotonic() - began,
+        interrupted=interrupted,
+    )
+
+
+def _general_steps(
+    run: GeneralRun, solver: SolverName, capacity: int, least: bool, budget: Budget
+) -> Iterator[Callable[[], None]]:
+    """Yield what to do next, cheap things first."""
+    goal = run.lower_bound if least else capacity
+    for order in run.orders.values():
+        yield partial(run.construct, order)
+    if solver == "hill-climb":
+        yield partial(run.climb, goal, budget)
+    if solver == "best":
+        yield partial(run.climb, goal, budget.slice(min(2.0, 0.1 * budget.left())))
+    if solver in ("best", "search"):
+        share = budget.left() if solver == "search" else min(10.0, 0.3 * budget.left())
+
+        def whole(buffers: Sequence[Buffer]) -> tuple[I64, int]:
+            found = pack_problem(
+                Problem.from_buffers(buffers),
+                None if least else capacity,
+                solver="search",
+                seconds=share,
+                seed=run.seed,
+                workers=run.workers,
+            )
+            if found.interrupted:
+                raise KeyboardInterrupt
+            return found.offsets, found.height_bytes
+
+        yield partial(run.search_whole, whole)
+    if solver in ("best", "cpsat"):
+        yield partial(run.cpsat, capacity, least, budget)
 
 
 def pack_problem(
@@ -114,6 +217,25 @@ def pack_problem(
     progress: Callable[[int, int], None] | None = None,
 ) -> PackResult:
     """Do what ``pack`` does for a problem given as arrays; fixed buffers and ``start`` are taken to be valid."""
+    _check_options(capacity_bytes, solver, seconds, workers)
+    run = _Run(
+        problem,
+        MAX_BYTES * 2 if capacity_bytes is None else capacity_bytes,
+        minimise or capacity_bytes is None,
+        seconds,
+        seed,
+        workers or cores(),
+        progress,
+    )
+    return run.result(solver, start)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_options(capacity_bytes: int | None, solver: str, seconds: float, workers: int | None) -> None:
     if solver not in SOLVERS:
         raise InputError(f"unknown packing solver {solver!r}; expected one of {', '.join(SOLVERS)}")
     if not 0 <= seconds <= 1e9:
@@ -122,16 +244,12 @@ def pack_problem(
         raise InputError(f"capacity must lie within 0 and 2**53 bytes, got {capacity_bytes}")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
-    run = _Run(
-        problem,
-        MAX_BYTES * 2 if capacity_bytes is None else capacity_bytes,
-        minimise or capacity_bytes is None,
-        seconds,
-        seed,
-        workers or len(os.sched_getaffinity(0)),
-        progress,
-    )
-    return run.result(solver, start)
+
+
+def _status(height: int, lower_bound: int, capacity: int) -> Status:
+    if height <= capacity:
+        return "optimal" if height <= lower_bound else "feasible"
+    return "infeasible" if lower_bound > capacity else "not found"
 
 
 @cache
@@ -203,16 +321,11 @@ class _Run:
         for part in self.parts:
             assert part.offsets is not None
             offsets[part.index] = part.offsets
-        status: Status
-        if self.height <= self.capacity:
-            status = "optimal" if self.height <= self.lower_bound else "feasible"
-        else:
-            status = "infeasible" if self.lower_bound > self.capacity else "not found"
         return PackResult(
             offsets=offsets,
             height_bytes=self.height,
             lower_bound_bytes=self.lower_bound,
-            status=status,
+            status=_status(self.height, self.lower_bound, self.capacity),
             seconds=time.monotonic() - began,
             interrupted=interrupted,
         )

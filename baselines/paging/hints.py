@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from mallocgame.baselines.paging.predict.shadow import shadow_bits
 from mallocgame.baselines.paging.structures import U8
 from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError, TraceError
+from mallocgame.files import read_bytes
 
 AUTO = "auto"  # a policy: the one-bit policy that is best on the training part, see selection.py
 SOURCES = (
@@ -139,10 +139,7 @@ class HintSource:
 
 def read_bits(path: str, num_requests: int) -> U8:
     """Read one bit a request from a text file of 0s and 1s; white space between them is ignored."""
-    try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    except OSError as error:
-        raise TraceError(path, None, error.strerror or str(error)) from None
+    data = np.frombuffer(read_bytes(path, max_bytes=2**36), np.uint8)
     symbols = data[~np.isin(data, np.frombuffer(b" \t\r\n,", np.uint8))]
     if not np.isin(symbols, (48, 49)).all():
         raise TraceError(path, None, f"expected 0s and 1s, got {chr(int(symbols[~np.isin(symbols, (48, 49))][0]))!r}")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.milp.loop_bodies import loop_bodies
 from mallocgame.baselines.placement.address_space import Span
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import bytes_by_layer
@@ -90,7 +89,7 @@ class PlacementFactory:
         self.home_memory_seconds: F64 = (home / speeds).sum(axis=1)  # float64[T], of one execution
         self._free = np.zeros((num_links, num_steps + 1))  # link seconds free before each boundary, loops unrolled
         np.cumsum(idle.T, axis=1, out=self._free[:, 1:])
-        self._body: list[int] = loop_bodies(program).tolist()
+        self._body: list[int] = program.loop_context.tolist()
         self._steps = [sorted({use.step for use in tensor.uses}) for tensor in program.tensors]
 
     def use_steps(self, tensor: int) -> list[int]:

@@ -75,7 +75,7 @@ class CopyResource:
     """Seconds of each step that copies in (0) and copies out (1) have not claimed yet, as the compiler counts them."""
 
     def __init__(self, factory: PlacementFactory, layer: int) -> None:
-        self._planner = factory
+        self._factory = factory
         self._layer = layer
         once = factory.elapsed / factory.program.trip_counts
         self._left = np.stack([once, once])
@@ -86,7 +86,7 @@ class CopyResource:
 
     def copy_seconds(self, tensor: int) -> float:
         """Return how long a copy of ``tensor`` takes alone."""
-        return self._planner.work_seconds(0, self._layer, tensor)
+        return self._factory.work_seconds(0, self._layer, tensor)
 
     def claim(self, plan: Placement) -> list[tuple[int, int, F64]] | None:
         """Take the time that a plan's copies need, earliest steps first; None, with nothing taken, if one lacks it."""
@@ -110,18 +110,18 @@ class CopyResource:
 
     def may_wait(self, start: int, end: int) -> bool:
         """Whether a tensor may stay in fast memory, unused, from one boundary to another."""
-        executions = self._planner.program.boundary_trip_count(start, end)
+        executions = self._factory.program.boundary_trip_count(start, end)
         return float(self._elapsed_before[end] - self._elapsed_before[start]) / executions <= self._longest
 
     def issues(self, tensor: int, due: int, earliest: int) -> Iterator[int]:
         """Yield boundaries to issue a copy at, those first whose overlap is nearest to the preferred one."""
-        executions = self._planner.program.boundary_trip_count(due, due)
+        executions = self._factory.program.boundary_trip_count(due, due)
         boundaries = np.arange(earliest, due)
         overlap = (self._elapsed_before[due] - self._elapsed_before[earliest:due]) / executions
         ratio = overlap / self.copy_seconds(tensor)
         fits = (ratio >= MIN_OVERLAP) & (overlap <= self._longest)
         nearest = np.argsort(np.abs(ratio[fits] - PREFERRED_OVERLAP), kind="stable")
-        same = [b for b in boundaries[fits][nearest].tolist() if self._planner.same_body(b, due)]
+        same = [b for b in boundaries[fits][nearest].tolist() if self._factory.same_body(b, due)]
         yield from same[:MAX_TRIES]
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mallocgame.game import rules
 from mallocgame.game.rules import Game, actions_of, decode, make_game
-from mallocgame.game.rules.state import INDEX, READS, STEP, TENSOR
+from mallocgame.game.rules.state import Groups, Tensors
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.judge.simulation import home_seconds
@@ -134,10 +134,10 @@ def encode(program: Program, hierarchy: Hierarchy) -> Encoding:
     """
     game = make_game(program.focused(TRIVIAL), hierarchy)
     rules, uses = game.rules, program.uses
-    tensor, step_ = rules.groups[rules.decisions, TENSOR], rules.groups[rules.decisions, STEP]
+    tensor, step_ = rules.groups[rules.decisions, Groups.TENSOR], rules.groups[rules.decisions, Groups.STEP]
     by_tensor = np.lexsort((step_, tensor))
     first = np.searchsorted(tensor[by_tensor], np.arange(len(rules.tensors) + 1))
-    index = rules.tensors[:, INDEX]
+    index = rules.tensors[:, Tensors.INDEX]
     size = program.sizes_bytes[index]
     unit = np.array([layer.alignment_bytes for layer in hierarchy.layers], dtype=np.int64)[:, None]
     capacity = np.array([layer.capacity_bytes for layer in hierarchy.layers], dtype=np.int64)
@@ -149,7 +149,7 @@ def encode(program: Program, hierarchy: Hierarchy) -> Encoding:
         game=game,
         tensor=tensor,
         step=step_,
-        reads=rules.groups[rules.decisions, READS],
+        reads=rules.groups[rules.decisions, Groups.READS],
         by_tensor=by_tensor,
         first=first,
         size_bytes=(size + unit - 1) // unit * unit,

@@ -8,6 +8,7 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, say
 from mallocgame.cli.traces import TraceArgument
 from mallocgame.errors import InputError
+from mallocgame.files import check_writable
 
 if TYPE_CHECKING:
     from mallocgame.mapping import Mapping
@@ -35,6 +36,7 @@ def convert(
     from mallocgame.cli.traces import open_trace
     from mallocgame.workloads.trace import load_mapping, save_mapping, save_trace
 
+    check_writable(target)
     opened = open_trace(trace)
     given = None if mapping is None else load_mapping(mapping, opened.program, opened.hierarchy)
     used = given or opened.mapping
@@ -48,10 +50,11 @@ def convert(
         _write_csv(target, opened, _needed(opened, used), layer)
     else:
         raise InputError(f"{target}: expected a name that ends in .json, .json.gz, .mapping.json[.gz] or .csv")
+    size = target.stat().st_size if target.is_file() else 0  # a pipe or a device has none
     if json:
-        print_json([{"trace": opened.name, "file": str(target), "bytes": target.stat().st_size}])
+        print_json([{"trace": opened.name, "file": str(target), "bytes": size}])
     else:
-        say(f"{opened.name}: {target}, {target.stat().st_size} bytes")
+        say(f"{opened.name}: {target}, {size} bytes")
 
 
 def _needed(trace: "Trace", mapping: "Mapping | None") -> "Mapping":
@@ -83,7 +86,4 @@ def _write_csv(target: Path, trace: "Trace", mapping: "Mapping", layer: int) -> 
             )
         )
         offsets.append(offset)
-    try:
-        write_packing(target, buffers, offsets)
-    except OSError as error:
-        raise InputError(f"{target}: cannot write: {error.strerror or error}") from None
+    write_packing(target, buffers, offsets)

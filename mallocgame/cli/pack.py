@@ -9,7 +9,9 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress,
 
 
 def pack(
-    file: Annotated[Path, typer.Argument(help="MiniMalloc's CSV: id,lower,upper,size[,alignment][,offset].")],
+    file: Annotated[
+        Path, typer.Argument(help="MiniMalloc's CSV: id,lower,upper,size[,alignment][,offset][,gaps][,conflicts].")
+    ],
     capacity: Annotated[
         int | None, typer.Option(min=0, help="Bytes of memory; without it the height is minimised.")
     ] = None,
@@ -28,8 +30,8 @@ def pack(
     """Pack buffers into one memory so that no two share a byte while both are live.
 
     Rows with an offset of 0 or more are fixed there. Exit code 0: packed (or valid); 1: proved infeasible, not found
-    (two different words in the output) or invalid; 2: bad input. --output is written whenever a packing within the
-    capacity is known, also after Ctrl-C.
+    (two different words in the output) or invalid; 2: bad input; 130: Ctrl-C. --output is written whenever a packing
+    within the capacity is known, also after Ctrl-C.
 
     Example: mallocgame pack A.1048576.csv --capacity 1048576 --output packed.csv --picture packed.png
     """
@@ -37,13 +39,14 @@ def pack(
     from mallocgame.baselines.packing.buffers import packing_height, read_buffers, validate_packing, write_packing
     from mallocgame.baselines.packing.picture import check_picture_path, draw_packing
     from mallocgame.errors import InputError
+    from mallocgame.files import check_writable
 
     buffers = read_buffers(file)
     if picture is not None:
         check_picture_path(picture)
     for path in (output, picture):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{path}: expected a file name in a folder that exists")
+        if path is not None:
+            check_writable(path)
     if check:
         loose = [b.name for b in buffers if b.fixed_offset is None]
         if loose:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.robust_memory import memory
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.command("memory")(memory)
 
 Problem = Annotated[
     str,
@@ -254,7 +256,7 @@ def _in_words(result: "RobustResult", names: Sequence[str]) -> str:
         return "pinned: " + (", ".join(n for n, v in zip(names, result.x, strict=True) if v > 0.5) or "nothing")
     if all(abs(v - round(v)) <= 1e-6 and round(v) in (0, 1) for v in result.x):
         return "chosen: " + (", ".join(str(i) for i, v in enumerate(result.x) if v > 0.5) or "nothing")
-    return "x: " + ", ".join(f"{v:.6g}" for v in result.x)
+    return "x: " + ", ".join(f"{round(float(v), 9) + 0.0:.6g}" for v in result.x)
 
 
 def _cells(result: "RobustResult") -> tuple[str, ...]:
@@ -326,6 +328,8 @@ def evaluate(
         x = as_numbers(document["x"], "x")
     except OSError as error:
         raise TraceError(plan, None, f"cannot be read ({error.strerror})") from None
+    except InputError as error:
+        raise TraceError(plan, None, str(error)) from None
     except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         raise TraceError(plan, None, "expected the JSON that 'mallocgame robust solve --out' writes") from None
     if x.ndim != 1 or not np.isfinite(x).all():

@@ -1,5 +1,6 @@
 """``mallocgame tune``: search options for the real compiler until the time is over."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,8 @@ import typer
 
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
 from mallocgame.cli.status import status
+
+MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 
 
 def tune(
@@ -43,6 +46,7 @@ def tune(
             solver_seconds=solver_seconds if solve_seconds is None else solve_seconds,
             folder=out or folder,
             seed=seed,
+            workers=max(min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS), 1),  # one core lowers and thinks
             full=full,
             say=shown.say,
             phase=shown.phase,

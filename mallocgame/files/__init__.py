@@ -8,7 +8,9 @@ from mallocgame.files.reading import (
     parse_json,
     read_bytes,
     read_json,
+    read_lines,
     read_text,
+    reader,
     refusing_damage,
 )
 from mallocgame.files.writing import atomic_path, check_writable, write_bytes, write_text
@@ -23,7 +25,9 @@ __all__ = [
     "parse_json",
     "read_bytes",
     "read_json",
+    "read_lines",
     "read_text",
+    "reader",
     "refusing_damage",
     "write_bytes",
     "write_text",

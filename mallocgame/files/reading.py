@@ -1,16 +1,21 @@
 """Files read whole or refused in one line: bytes (gzip unpacked), UTF-8 text, strict JSON."""
 
+import io
 import json
 import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NoReturn
+from functools import wraps
+from typing import Any, BinaryIO, Literal, NoReturn, ParamSpec, TypeVar
 
-from mallocgame.errors import InputError, TraceError
+from mallocgame.errors import InputError, TraceError, printable
 from mallocgame.files.kinds import StrPath, kind_of, refuse
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MAX_BYTES = 64 * 2**20  # of a file, after decompression: a trace of 100,000 instructions has about 30 MB
 MAX_INTEGER = 2**62
@@ -65,6 +70,24 @@ def read_text(path: StrPath, *, max_bytes: int = MAX_BYTES) -> str:
         raise TraceError(path, data[: error.start].count(b"\n") + 1, "not UTF-8 text") from None
 
 
+def read_lines(path: StrPath, *, errors: Literal["strict", "replace"] = "strict") -> Iterator[str]:
+    """Yield the lines of a regular file of text of any size, without their ends.
+
+    What is neither printable nor a tab comes as an escape: the names in a log or a dump reach a terminal some day.
+
+    Raises:
+        TraceError: as ``open_input``, or not UTF-8 (with errors "strict").
+    """
+    text = io.TextIOWrapper(open_input(path), encoding="utf-8", errors=errors)
+    with text as lines, refusing_damage(path, "text"):
+        try:
+            for line in lines:
+                plain = line.rstrip("\n")
+                yield plain if plain.replace("\t", "").isprintable() else printable(plain)
+        except UnicodeDecodeError:
+            raise TraceError(path, None, "not UTF-8 text") from None
+
+
 def read_json(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:
     """Read a file of strict JSON: no repeated key, NaN, infinity, integer above 2**62 or lone surrogate.
 
@@ -112,6 +135,20 @@ def refusing_damage(path: object, expected: str) -> Iterator[None]:
         first = str(error).strip().splitlines()
         detail = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
         raise TraceError(path, None, f"damaged, or not {expected} ({detail[:200]})") from error
+
+
+def reader(expected: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function whose first argument is a path with ``refusing_damage``."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def read(*args: P.args, **kwargs: P.kwargs) -> R:
+            with refusing_damage(args[0] if args else next(iter(kwargs.values())), expected):
+                return function(*args, **kwargs)
+
+        return read
+
+    return decorate
 
 
 class _BadValueError(Exception):

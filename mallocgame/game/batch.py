@@ -23,7 +23,7 @@ from mallocgame.game import rules
 from mallocgame.game.features import static_features
 from mallocgame.game.observation import ObservationConfig, Observations, observation_arrays
 from mallocgame.game.observation_kernel import observe_batch
-from mallocgame.game.rules.state import state_views
+from mallocgame.game.rules.state import State
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
@@ -143,8 +143,7 @@ class MallocGameBatch:
 
     def state(self, row: int) -> rules.State:
         """Return row ``row``'s live state (views, not a copy)."""
-        dims = self.games[self.which[row]].rules.dims
-        return state_views(dims, self._state.ints[row], self._state.floats[row])
+        return State(self.games[self.which[row]].rules.layout, self._state.ints[row], self._state.floats[row])
 
     def to_mapping(self, row: int) -> Mapping:
         """Return the mapping that row ``row`` has made so far; it is valid at any time."""

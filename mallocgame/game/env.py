@@ -17,7 +17,7 @@ from mallocgame.errors import InputError
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.observation import ObservationConfig, Observations, observation_space
 from mallocgame.game.render import render_ansi, render_rgb
-from mallocgame.game.rules.state import INDEX, STEP, TENSOR
+from mallocgame.game.rules.state import Groups, Tensors
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
@@ -93,7 +93,7 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         tensor, step = -1, program.num_steps
         if turn < game.num_decisions:
             group = game.rules.groups[game.rules.decisions[turn]]
-            tensor, step = int(game.rules.tensors[group[TENSOR], INDEX]), int(group[STEP])
+            tensor, step = int(game.rules.tensors[group[Groups.TENSOR], Tensors.INDEX]), int(group[Groups.STEP])
         if self.render_mode == "rgb_array":
             return render_rgb(program, game.hierarchy, mapping, tensor, step)
         score = self.batch.returns[0]

@@ -6,22 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules.batch import BatchState
-from mallocgame.game.rules.state import (
-    BEGIN,
-    CAPACITY,
-    ISSUE,
-    LINKS,
-    OFFSET,
-    SIZE,
-    STEP,
-    STEPS,
-    TENSOR,
-    Rules,
-    State,
-    rules_views,
-    state_views,
-)
-from mallocgame.jit import jit
+from mallocgame.game.rules.state import Copies, Groups, Layers, Places, Rules, State, Tensors
+from mallocgame.jit import jit, part
 
 Bool = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
@@ -63,20 +49,20 @@ def observe_batch(
         if ended[b]:
             continue
         game = batch.which[b]
-        rules = rules_views(batch.rule_ints[game], batch.rule_floats[game])
-        state = state_views(rules.dims, batch.ints[b], batch.floats[b])
+        rules = Rules(batch.rule_ints[game], batch.rule_ints[game], batch.rule_floats[game])
+        state = State(rules.layout, batch.ints[b], batch.floats[b])
         turn = state.turn[0]
         group = rules.decisions[turn]
-        step = rules.groups[group, STEP]
-        _write_memory(rules, state, step, rules.groups[group, TENSOR], edges, memory[b])
+        step = rules.groups[group, Groups.STEP]
+        _write_memory(rules, state, step, rules.groups[group, Groups.TENSOR], edges, memory[b])
         _write_supply(rules, state, step, edges, supply[b])
         _write_uses(rules, state, turn, features[game], uses[b], same_as[b])
         _write_summary(rules, state, turn, step, summary[b])
 
 
-@jit
+@part
 def _write_memory(rules: Rules, state: State, step: int, tensor: int, edges: I64, memory: F32) -> None:
-    num_steps, columns, rows = rules.dims[STEPS], memory.shape[1], memory.shape[2]
+    num_steps, columns, rows = rules.num_steps, memory.shape[1], memory.shape[2]
     for plane in range(memory.shape[0]):
         for c in range(columns):
             first, last = step + edges[c], step + edges[c + 1]
@@ -86,20 +72,20 @@ def _write_memory(rules: Rules, state: State, step: int, tensor: int, edges: I64
     begin_of_view, end_of_view = step + edges[0], step + edges[columns]
     for layer in range(1, rules.layers.shape[0]):
         plane = 2 * (layer - 1)
-        cell_bytes = rules.layers[layer, CAPACITY] / rows
+        cell_bytes = rules.layers[layer, Layers.CAPACITY] / rows
         for i in range(state.rect_counts[layer] - 1, -1, -1):
             end = state.rect_ends[layer, i]
             if end <= begin_of_view:
                 break  # rectangles are sorted by end
             residency = state.rects[layer, i] // 2
-            start = state.places[residency, BEGIN]
+            start = state.places[residency, Places.BEGIN]
             if state.rects[layer, i] % 2:  # the reload of a tensor held over takes its place from its copy's issue on
-                start = state.copies[2 * residency, ISSUE]
+                start = state.copies[2 * residency, Copies.ISSUE]
             if start >= end_of_view:
                 continue
-            owner = rules.groups[residency, TENSOR]
-            low = state.places[residency, OFFSET] / cell_bytes
-            high = low + rules.tensors[owner, SIZE] / cell_bytes
+            owner = rules.groups[residency, Groups.TENSOR]
+            low = state.places[residency, Places.OFFSET] / cell_bytes
+            high = low + rules.tensors[owner, Tensors.SIZE] / cell_bytes
             for c in range(columns):
                 first, last = step + edges[c], step + edges[c + 1]
                 covered = min(end, last) - max(max(start, 0), first)
@@ -113,9 +99,9 @@ def _write_memory(rules: Rules, state: State, step: int, tensor: int, edges: I64
                         memory[plane + 1, c, r] = min(memory[plane + 1, c, r] + share, np.float32(1.0))
 
 
-@jit
+@part
 def _write_supply(rules: Rules, state: State, step: int, edges: I64, supply: F32) -> None:
-    num_steps = rules.dims[STEPS]
+    num_steps = rules.num_steps
     for c in range(supply.shape[1]):
         first, last = max(step + edges[c], 0), min(step + edges[c + 1], num_steps)
         seconds = 0.0
@@ -123,38 +109,39 @@ def _write_supply(rules: Rules, state: State, step: int, edges: I64, supply: F32
             seconds += state.elapsed[t]
         if seconds <= 0.0:
             continue
-        for link in range(rules.dims[LINKS]):
+        for link in range(rules.num_links):
             free = 0.0
             for t in range(first, last):
                 free += state.idle[t, link] - state.busy[t, link]
             supply[link, c] = min(max(free / seconds, 0.0), 1.0)
 
 
-@jit
+@part
 def _write_uses(rules: Rules, state: State, turn: int, features: F32, uses: F32, same_as: I32) -> None:
     width, num_layers = features.shape[1], rules.layers.shape[0]
-    log_steps = math.log1p(rules.dims[STEPS])
-    now = rules.groups[rules.decisions[turn], STEP]
+    log_steps = math.log1p(rules.num_steps)
+    now = rules.groups[rules.decisions[turn], Groups.STEP]
     for row in range(min(uses.shape[0], rules.decisions.shape[0] - turn)):
         group = rules.decisions[turn + row]
-        tensor = rules.groups[group, TENSOR]
-        uses[row, :width] = features[turn + row]
+        tensor = rules.groups[group, Groups.TENSOR]
+        for column in range(width):
+            uses[row, column] = features[turn + row, column]
         for layer in range(1, num_layers):
             uses[row, width + layer - 1] = 1.0 if state.current[tensor, layer] >= 0 else 0.0
-        uses[row, width + num_layers - 1] = math.log1p(rules.groups[group, STEP] - now) / log_steps
+        uses[row, width + num_layers - 1] = math.log1p(rules.groups[group, Groups.STEP] - now) / log_steps
         for other in range(row + 1):
-            if rules.groups[rules.decisions[turn + other], TENSOR] == tensor:
+            if rules.groups[rules.decisions[turn + other], Groups.TENSOR] == tensor:
                 same_as[row] = other
                 break
 
 
-@jit
+@part
 def _write_summary(rules: Rules, state: State, turn: int, step: int, summary: F32) -> None:
     home = rules.home_seconds[0]
     relative = state.total[0] / home if home > 0.0 else 1.0
     summary[0] = turn / rules.decisions.shape[0]
-    summary[1] = step / rules.dims[STEPS]
+    summary[1] = step / rules.num_steps
     summary[2] = min(max(1.0 - relative, -1.0), 1.0)
     summary[3] = relative / (1.0 + relative)
     for layer in range(1, rules.layers.shape[0]):
-        summary[3 + layer] = state.occupied[step, layer] / rules.layers[layer, CAPACITY]
+        summary[3 + layer] = state.occupied[step, layer] / rules.layers[layer, Layers.CAPACITY]

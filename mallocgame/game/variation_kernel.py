@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.game.rules.state import DECISIONS, Rules, state_views
+from mallocgame.game.rules.state import Rules, State
 from mallocgame.game.rules.step import do_step, play
-from mallocgame.jit import jit, kernel
+from mallocgame.jit import kernel, part
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Walk(NamedTuple):
     floats: F64
 
 
-@kernel
+@part
 def uniform(random: U64) -> float:
     """Return a number in [0, 1)."""
     random[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -59,18 +59,25 @@ def uniform(random: U64) -> float:
     return np.float64((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@kernel
+@part
 def below(random: U64, count: int) -> int:
     """Return an integer in [0, count)."""
     return int(uniform(random) * count)
 
 
-@jit
+@part
+def copy_to(target: I64 | F64, source: I64 | F64) -> None:
+    """Copy an array. (Numba's own ``[:] =`` compiles the text of errors too, for seconds.)"""
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@kernel
 def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) -> int:
     """Play ``count`` changed games; return how many decisions that took."""
     moves = 0
     for _ in range(count):
-        walk.wanted[:] = walk.current
+        copy_to(walk.wanted, walk.current)
         change(walk)
         begin, end = differing(walk.wanted, walk.current)
         if begin < 0:
@@ -78,28 +85,28 @@ def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) 
         mark = begin // stride
         moves += reach(rules, walk, mark, stride)
         slack = (SLACK + 10.0 * temperature) * walk.seconds[1]
-        walk.trial[:] = walk.totals
-        walk.limits[:] = walk.totals + slack
-        walk.limits[: end + SETTLED] = np.inf
-        walk.taken[:] = walk.wanted
-        walk.ints[:] = walk.marks[mark]
-        walk.floats[:] = walk.mark_floats[mark]
-        state = state_views(rules.dims, walk.ints, walk.floats)
+        copy_to(walk.trial, walk.totals)
+        for i in range(walk.totals.shape[0]):
+            walk.limits[i] = walk.totals[i] + slack if i >= end + SETTLED else np.inf
+        copy_to(walk.taken, walk.wanted)
+        copy_to(walk.ints, walk.marks[mark])
+        copy_to(walk.floats, walk.mark_floats[mark])
+        state = State(rules.layout, walk.ints, walk.floats)
         seconds = play(rules, state, walk.wanted, walk.taken, walk.trial, walk.limits)
         moves += state.turn[0] - mark * stride
         loss = seconds / walk.seconds[1] - 1.0
         if loss <= 0.0 or (temperature > 0.0 and uniform(walk.random) < np.exp(-loss / temperature)):
-            walk.current[:] = walk.taken
-            walk.totals[:] = walk.trial
+            copy_to(walk.current, walk.taken)
+            copy_to(walk.totals, walk.trial)
             walk.seconds[1] = seconds
             walk.known[0] = min(walk.known[0], mark + 1)
             if seconds <= walk.seconds[0]:
                 walk.seconds[0] = seconds
-                walk.best[:] = walk.taken
+                copy_to(walk.best, walk.taken)
     return moves
 
 
-@kernel
+@part
 def differing(one: I64, other: I64) -> tuple[int, int]:
     """Return the first and the last index where two arrays differ, -1 where they do not."""
     begin, end = -1, -1
@@ -110,23 +117,23 @@ def differing(one: I64, other: I64) -> tuple[int, int]:
     return begin, end
 
 
-@jit
+@part
 def reach(rules: Rules, walk: Walk, mark: int, stride: int) -> int:
     """See that the mark ``mark`` is known; return how many decisions that took."""
     moves = 0
     while walk.known[0] <= mark:
         before = walk.known[0] - 1
-        walk.marks[before + 1] = walk.marks[before]
-        walk.mark_floats[before + 1] = walk.mark_floats[before]
-        state = state_views(rules.dims, walk.marks[before + 1], walk.mark_floats[before + 1])
-        for i in range(before * stride, min((before + 1) * stride, rules.dims[DECISIONS])):
+        copy_to(walk.marks[before + 1], walk.marks[before])
+        copy_to(walk.mark_floats[before + 1], walk.mark_floats[before])
+        state = State(rules.layout, walk.marks[before + 1], walk.mark_floats[before + 1])
+        for i in range(before * stride, min((before + 1) * stride, rules.num_decisions)):
             do_step(rules, state, walk.current[i])
             moves += 1
         walk.known[0] += 1
     return moves
 
 
-@kernel
+@part
 def change(walk: Walk) -> None:
     """Change a few of the wanted actions, most likely where there is doubt, often several near each other."""
     random, wanted = walk.random, walk.wanted
@@ -151,7 +158,7 @@ def change(walk: Walk) -> None:
         at = min(max(at + below(random, 2 * AROUND + 1) - AROUND, 0), length - 1)
 
 
-@kernel
+@part
 def swap(walk: Walk, at: int) -> None:
     """Leave one tensor that is used about now in layer 0, and let some others of those stay in fast memory."""
     random, wanted, fastest = walk.random, walk.wanted, walk.cumulated.shape[1] - 1
@@ -177,7 +184,7 @@ def swap(walk: Walk, at: int) -> None:
                 wanted[walk.uses[i]] = fastest
 
 
-@kernel
+@part
 def nth(wanted: I64, begin: int, end: int, inside: bool, rank: int) -> int:
     """Return the decision of that rank among those, from ``begin`` on, that stay in fast memory (or do not)."""
     for i in range(begin, end):

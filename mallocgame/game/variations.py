@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mallocgame.game import rules
 from mallocgame.game.rules import Game
-from mallocgame.game.rules.state import TENSOR
+from mallocgame.game.rules.state import Groups
 from mallocgame.game.variation_kernel import Walk, vary
 
 F64 = npt.NDArray[np.float64]
@@ -108,7 +108,7 @@ class Variations:
 def _walk(game: Game, stride: int) -> Walk:
     """Return a walk whose first mark is the start of the game."""
     length, start = game.num_decisions, game.start
-    tensors, owner = np.unique(game.rules.groups[game.rules.decisions, TENSOR], return_inverse=True)
+    tensors, owner = np.unique(game.rules.groups[game.rules.decisions, Groups.TENSOR], return_inverse=True)
     uses = np.argsort(owner, kind="stable")
     ints, floats = len(start.ints), len(start.floats)
     num_marks = max(length - 1, 0) // stride + 1

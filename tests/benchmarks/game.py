@@ -13,8 +13,9 @@ import numpy as np
 
 from mallocgame.game.rules import Game, initial_state, make_batch, make_game, to_mapping
 from mallocgame.game.rules.batch import BatchState, batch_mask, batch_reset, batch_step
-from mallocgame.game.rules.state import F64, I64, Bool, Rules, State
+from mallocgame.game.rules.state import Bool, Rules, State
 from mallocgame.game.rules.step import do_step, write_mask
+from mallocgame.game.rules.views import F64, I64
 from mallocgame.hierarchy import preset
 from mallocgame.jit import jit
 from mallocgame.judge.simulation import simulate
@@ -110,7 +111,6 @@ def single(game: Game, masks: bool) -> float:
 @jit
 def batch_episode(batch: BatchState, actions: I64, rewards: F64, flags: Bool, masks: Bool, steps: int) -> None:
     """Play ``steps`` random legal moves in every game."""
-    batch_mask(batch, masks)
     for _ in range(steps):
         for b in range(actions.shape[0]):
             actions[b] = np.random.randint(masks.shape[1])
@@ -128,6 +128,7 @@ def batched(game: Game, size: int) -> float:
 
     def work(seed: int) -> int:
         batch_reset(batch, np.ones(size, dtype=np.bool_))
+        batch_mask(batch, masks)
         batch_episode(batch, actions, rewards, flags, masks, game.num_decisions - 1)
         return size * (game.num_decisions - 1)
 

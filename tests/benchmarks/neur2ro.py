@@ -1,8 +1,9 @@
 """Measure the robust solvers; each finished instance is a CSV row in docs/results/, and a later run goes on from there.
 
-python -m tests.benchmarks.neur2ro knapsack --modes improved,paper --limit 252
+python -m tests.benchmarks.neur2ro knapsack --modes average,learned,learned-without-network,search,paper --limit 252
+python -m tests.benchmarks.neur2ro loans --modes average,search,static --seconds 30 --limit 72
 python -m tests.benchmarks.neur2ro capital-budgeting --seconds 60 --count 3
-python -m tests.benchmarks.neur2ro memory
+python -m tests.benchmarks.neur2ro memory --seconds 40
 python -m tests.benchmarks.neur2ro summary
 """
 
@@ -18,15 +19,19 @@ from typing import Any
 import numpy as np
 
 from mallocgame.baselines.neur2ro.ccg import CcgConfig, solve_paper
-from mallocgame.baselines.neur2ro.exact import solve_nominal, solve_static
+from mallocgame.baselines.neur2ro.exact import solve_average, solve_nominal, solve_static
 from mallocgame.baselines.neur2ro.formats import read_branch_and_price
-from mallocgame.baselines.neur2ro.improved import ImprovedConfig, solve_improved
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
+from mallocgame.baselines.neur2ro.learned import LearnedConfig, solve_learned
+from mallocgame.baselines.neur2ro.methods import run
 from mallocgame.baselines.neur2ro.network import Network, load_network
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
+from mallocgame.baselines.neur2ro.problems.loans import read_loans
 from mallocgame.baselines.neur2ro.registry import pretrained
 from mallocgame.baselines.neur2ro.result import RobustResult
+from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from tests.paths import ROOT, SHARED_DATA
 
 DOCS = ROOT / "docs" / "results"
@@ -58,14 +63,14 @@ def warm_up(network: Network) -> None:
     """Compile the kernels (minutes the first time on a busy machine), so that no instance is charged for it."""
     rng = np.random.default_rng(0)
     small = KnapsackProblem.generate(rng, n=6, kind="SC", deviation=0.2, delta=0.5, fill=0.4)
-    solve_improved(small, network, ImprovedConfig(seconds=5.0, quiet_restarts=1))
+    solve_search(small, network, SearchConfig(seconds=5.0, quiet_restarts=1))
     budgeting = CapitalBudgeting.generate(rng, n=5)
     budgeting.values(budgeting.sample_first_stage(rng, 2), budgeting.sample_scenarios(rng, 2))
 
 
-def knapsack(modes: list[str], limit: int) -> None:
+def knapsack(modes: list[str], limit: int, path: Path) -> None:
     """Solve the public knapsack instances, strata first: every n and class once before any twice."""
-    folder, path = SHARED_DATA / "robust_knapsack", DOCS / "neur2ro_knapsack.csv"
+    folder = SHARED_DATA / "robust_knapsack"
     published = read_branch_and_price(folder / "branch_and_price.csv")
     network = load_network(pretrained("knapsack"))
     done = {(row["instance"], row["mode"]) for row in rows_of(path)}
@@ -77,20 +82,14 @@ def knapsack(modes: list[str], limit: int) -> None:
         for mode in modes:
             if (name, mode) in done:
                 continue
-            result: RobustResult
-            if mode == "paper":
-                result = solve_paper(problem, network, CcgConfig(seconds=15.0, program_seconds=4.0))
-            elif mode == "nominal":
-                result = solve_nominal(problem)
-            else:
-                with_network = network if mode == "improved" else None
-                result = solve_improved(problem, with_network, ImprovedConfig(seconds=4.0 + n / 10))
+            result = _solved(mode, problem, network, 4.0 + n / 10)
             best = published[name]
             row = {
                 "instance": name,
                 "class": kind,
                 "n": n,
                 "mode": mode,
+                "used_network": result.used_network,
                 "profit": round(-result.worst_case, 3),
                 "reference_profit": best.profit,
                 "reference_proved": best.solved,
@@ -105,21 +104,66 @@ def knapsack(modes: list[str], limit: int) -> None:
             print(f"{name} {mode}: error {row['error_percent']} %, {row['seconds']} s", flush=True)
 
 
+def _solved(mode: str, problem: TwoStageProblem, network: Network, search_seconds: float) -> RobustResult:
+    """Run one mode: "learned" gets 2 s, the paper's method 15 s, the searches ``search_seconds``."""
+    if mode == "paper":
+        return solve_paper(problem, network, CcgConfig(seconds=15.0, program_seconds=4.0))
+    if mode in ("learned", "learned-without-network"):
+        return solve_learned(problem, network if mode == "learned" else None, LearnedConfig(seconds=2.0))
+    if mode in ("search", "search-without-network"):
+        return solve_search(problem, network if mode == "search" else None, SearchConfig(seconds=search_seconds))
+    references = {"average": solve_average, "nominal": solve_nominal, "static": solve_static}
+    return references[mode](problem, seconds=20.0)
+
+
+def loans(modes: list[str], seconds: float, limit: int) -> None:
+    """Solve the public loans instances, strata first: every size, budget and number of factors once."""
+    folder, path = SHARED_DATA / "robust_capital_budgeting_loans", DOCS / "neur2ro_loans.csv"
+    published = read_branch_and_price(folder / "branch_and_price.csv")
+    done = {(row["instance"], row["mode"]) for row in rows_of(path)}
+    order = itertools.product((8, 4, 6), (40, 60, 80, 20), (10, 20, 30, 40, 50, 100))
+    for factors, h, n in itertools.islice(order, limit):
+        name = f"RC_N{n}_R100_H100_h{h}_C1_0.2_C2_0.2_M{factors}_F0.8_Lambda0.12_Mu1.2_Ro5_no1"
+        problem, best = read_loans(folder / name), published[name]
+        for mode in modes:
+            if (name, mode) in done:
+                continue
+            result = run(mode, problem, None, seconds=seconds)
+            error = 100 * (best.profit + result.worst_case) / best.profit
+            row = {
+                "instance": name,
+                "n": n,
+                "mode": mode,
+                "used_network": result.used_network,
+                "profit": round(-result.worst_case, 4),
+                "reference_profit": best.profit,
+                "reference_proved": best.solved,
+                "reference_seconds": best.seconds,
+                "error_percent": round(error, 4),
+                "exact": result.worst_case_exact,
+                "seconds": round(result.seconds + result.evaluation_seconds, 2),
+                "stopped": result.stopped,
+            }
+            append_row(path, row)
+            print(f"{name} {mode}: error {error:.4f} %, {row['seconds']} s", flush=True)
+
+
 def capital_budgeting(seconds: float, count: int) -> None:
     """Compare with k-adaptability at equal budgets, on unfloored generated instances, by the published scoring."""
     path = DOCS / "neur2ro_capital_budgeting.csv"
     done = {(row["instance"], row["budget_seconds"]) for row in rows_of(path)}
     warm_up(load_network(pretrained("knapsack")))
     common = scoring_scenarios()
-    search = ImprovedConfig(seconds=seconds, quiet_restarts=1_000_000)  # use the whole budget, as k-adaptability does
+    search = SearchConfig(seconds=seconds, quiet_restarts=1_000_000)  # use the whole budget, as k-adaptability does
     for index, n in itertools.product(range(count), (10, 20, 30, 40, 50)):
         name = f"CB_n{n}_no{index + 1}"
         if (name, str(seconds)) in done:
             continue
         problem = CapitalBudgeting.generate(np.random.default_rng([n, index]), n=n)
         solvers: dict[str, Callable[[], RobustResult]] = {
-            "improved": lambda p=problem: solve_improved(p, None, search),  # type: ignore[misc]
+            "search": lambda p=problem: solve_search(p, None, search),  # type: ignore[misc]
             "k2": lambda p=problem: solve_k_adaptability(p, seconds=seconds),  # type: ignore[misc]
+            "average": lambda p=problem: solve_average(p),  # type: ignore[misc]
             "static": lambda p=problem: solve_static(p, seconds=seconds),  # type: ignore[misc]
             "nominal": lambda p=problem: solve_nominal(p),  # type: ignore[misc]
         }
@@ -143,7 +187,10 @@ def summary() -> None:
     rows = rows_of(DOCS / "neur2ro_knapsack.csv")
     for mode in sorted({row["mode"] for row in rows}):
         mine = [row for row in rows if row["mode"] == mode]
-        print(f"\nknapsack, {mode}: {len(mine)} of 252 instances; median error % against branch and price")
+        used = "with" if mine[0]["used_network"] == "True" else "without"
+        print(
+            f"\nknapsack, {mode} ({used} a network): {len(mine)} of 252 instances; median error % to branch and price"
+        )
         print("| n | all | published | UN | WC | ASC | SC | mean s | published s |")
         print("|---|---|---|---|---|---|---|---|---|")
         for n in SIZES:
@@ -156,13 +203,29 @@ def summary() -> None:
             print(head + " | ".join(cells) + f" | {seconds:.1f} | {PUBLISHED_SECONDS[n]:.1f} |")
     budgeting = rows_of(DOCS / "neur2ro_capital_budgeting.csv")
     if budgeting:
-        print("\ncapital budgeting: median error % against the best of the four")
-        print("| n | budget s | instances | improved | k2 | static | nominal |\n|---|---|---|---|---|---|---|")
+        print("\ncapital budgeting: median error % against the best of the five")
+        print(
+            "| n | budget s | instances | search | k2 | average | static | nominal |\n|---|---|---|---|---|---|---|---|"
+        )
     for n, seconds in sorted({(int(row["n"]), float(row["budget_seconds"])) for row in budgeting}):
         group = [row for row in budgeting if int(row["n"]) == n and float(row["budget_seconds"]) == seconds]
-        labels = ("improved", "k2", "static", "nominal")
+        labels = ("search", "k2", "average", "static", "nominal")
         medians = [statistics.median(float(row[f"{label}_error_percent"]) for row in group) for label in labels]
         print(f"| {n} | {seconds:g} | {len(group)} | " + " | ".join(f"{m:.3f}" for m in medians) + " |")
+
+
+def loans_summary() -> None:
+    """Print the loans instances by size: medians and largest errors against branch and price."""
+    rows = rows_of(DOCS / "neur2ro_loans.csv")
+    if not rows:
+        return
+    print("\nloans: error % against branch and price (3,600 s); no method used a network")
+    print("| n | mode | instances | median | largest | median s |\n|---|---|---|---|---|---|")
+    for n, mode in sorted({(int(row["n"]), row["mode"]) for row in rows}):
+        mine = [row for row in rows if row["n"] == str(n) and row["mode"] == mode]
+        errors = [float(row["error_percent"]) for row in mine]
+        seconds = statistics.median(float(row["seconds"]) for row in mine)
+        print(f"| {n} | {mode} | {len(mine)} | {statistics.median(errors):.3f} | {max(errors):.3f} | {seconds:.1f} |")
 
 
 def _median(rows: Iterable[dict[str, str]]) -> str:
@@ -173,24 +236,31 @@ def _median(rows: Iterable[dict[str, str]]) -> str:
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("knapsack", "capital-budgeting", "memory", "summary"))
-    parser.add_argument("--modes", default="improved,paper")
-    parser.add_argument("--limit", type=int, default=252, help="knapsack instances")
-    parser.add_argument("--seconds", type=float, default=60.0, help="capital budgeting: per instance and method")
+    parser.add_argument("what", choices=("knapsack", "capital-budgeting", "loans", "memory", "summary"))
+    parser.add_argument("--modes", default="average,learned,learned-without-network,search")
+    parser.add_argument("--limit", type=int, default=252, help="instances")
+    parser.add_argument("--seconds", type=float, default=60.0, help="budgeting, loans and memory: per run")
     parser.add_argument("--count", type=int, default=3, help="capital budgeting: instances per size")
+    parser.add_argument("--rows", type=Path, default=DOCS / "neur2ro_knapsack.csv", help="knapsack: where rows go")
     arguments = parser.parse_args()
     DOCS.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     if arguments.what == "knapsack":
-        knapsack(arguments.modes.split(","), arguments.limit)
+        knapsack(arguments.modes.split(","), arguments.limit, arguments.rows)
     elif arguments.what == "capital-budgeting":
         capital_budgeting(arguments.seconds, arguments.count)
+    elif arguments.what == "loans":
+        loans(arguments.modes.split(","), arguments.seconds, arguments.limit)
     elif arguments.what == "memory":
         from tests.benchmarks.neur2ro_memory import memory
 
-        memory(DOCS / "neur2ro_memory.csv")
+        memory(DOCS / "neur2ro_memory_plans.csv", arguments.seconds)
     else:
         summary()
+        loans_summary()
+        from tests.benchmarks.neur2ro_memory import memory_summary
+
+        memory_summary(DOCS / "neur2ro_memory_plans.csv")
     print(f"{time.perf_counter() - began:.0f} s")
 
 

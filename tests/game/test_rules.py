@@ -23,7 +23,7 @@ from mallocgame.game.rules import (
     to_mapping,
     total_seconds,
 )
-from mallocgame.game.rules.state import COPIED, ENTRY, HELD_OVER, LAYER, QUEUE, SINCE, SOURCE, STEP
+from mallocgame.game.rules.state import COPIED, HELD_OVER, Copies, Groups, Places
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -62,12 +62,12 @@ def walk(game: Game, seed: int, eager: float, seen: Counter[str]) -> None:
     seconds, taken = decode(game, np.array(actions, dtype=np.int64))
     assert taken.tolist() == actions
     assert seconds == total_seconds(state)
-    begun = state.places[:, LAYER] > 0
-    copied = begun & (state.places[:, ENTRY] == COPIED)
-    seen["held"] += int((begun & (state.places[:, ENTRY] == HELD_OVER)).sum())
-    seen["hoisted"] += int((copied & (state.places[:, SINCE] < game.rules.groups[:, STEP])).sum())
-    seen["from a fast layer"] += int((copied & (state.places[:, SOURCE] >= 0)).sum())
-    seen["written back"] += int((state.copies[1::2, QUEUE] >= 0).sum())
+    begun = state.places[:, Places.LAYER] > 0
+    copied = begun & (state.places[:, Places.ENTRY] == COPIED)
+    seen["held"] += int((begun & (state.places[:, Places.ENTRY] == HELD_OVER)).sum())
+    seen["hoisted"] += int((copied & (state.places[:, Places.SINCE] < game.rules.groups[:, Groups.STEP])).sum())
+    seen["from a fast layer"] += int((copied & (state.places[:, Places.SOURCE] >= 0)).sum())
+    seen["written back"] += int((state.copies[1::2, Copies.QUEUE] >= 0).sum())
 
 
 def test_every_state_of_programs_with_loops_is_valid_and_exact() -> None:

@@ -15,20 +15,7 @@ from mallocgame.game.rules import Game, State, initial_state, is_terminal, legal
 from mallocgame.game.rules import copy_state as copy_of
 from mallocgame.game.rules.addresses import repack
 from mallocgame.game.rules.occupancy import has_room, settle
-from mallocgame.game.rules.state import (
-    BEGIN,
-    DECISIONS,
-    DUE,
-    ENTRY,
-    FINISH,
-    HELD_OVER,
-    ISSUE,
-    LAYER,
-    OFFSET,
-    SIZE,
-    STEPS,
-    TENSOR,
-)
+from mallocgame.game.rules.state import HELD_OVER, Copies, Groups, Places, Rules, Size, Tensors
 from mallocgame.game.rules.step import do_step
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -74,11 +61,11 @@ def checked(game: Game, state: State) -> Mapping:
 def spans(game: Game, state: State, layer: int) -> dict[int, list[tuple[int, int]]]:
     """Return the steps over which each residency of ``layer`` takes space."""
     found: dict[int, list[tuple[int, int]]] = {}
-    for place in np.flatnonzero(state.places[:, LAYER] == layer).tolist():
+    for place in np.flatnonzero(state.places[:, Places.LAYER] == layer).tolist():
         row = state.places[place]
-        found[place] = [(max(int(row[BEGIN]), 0), int(row[FINISH]))]
-        if row[ENTRY] == HELD_OVER:
-            found[place].append((int(state.copies[2 * place, ISSUE]), game.program.num_steps))
+        found[place] = [(max(int(row[Places.BEGIN]), 0), int(row[Places.FINISH]))]
+        if row[Places.ENTRY] == HELD_OVER:
+            found[place].append((int(state.copies[2 * place, Copies.ISSUE]), game.program.num_steps))
     return found
 
 
@@ -123,12 +110,12 @@ def test_packing_anew_is_sound_and_forgets_what_is_not_kept() -> None:
         state, _, _ = play(game, seed, eager=0.9)
         rng = np.random.default_rng(seed)
         rules = game.rules
-        sizes = {g: int(rules.tensors[rules.groups[g, TENSOR], SIZE]) for g in range(len(rules.groups))}
+        sizes = {g: int(rules.tensors[rules.groups[g, Groups.TENSOR], Tensors.SIZE]) for g in range(len(rules.groups))}
         for layer in range(1, game.hierarchy.num_layers):
-            homeless = np.flatnonzero(state.places[:, LAYER] == 0)
+            homeless = np.flatnonzero(state.places[:, Places.LAYER] == 0)
             for own in rng.permutation(homeless)[:4].tolist():
-                begin = int(rng.integers(0, rules.dims[STEPS]))
-                end = int(rng.integers(begin, rules.dims[STEPS])) + 1
+                begin = int(rng.integers(0, rules.num_steps))
+                end = int(rng.integers(begin, rules.num_steps)) + 1
                 ints, floats = state.ints.copy(), state.floats.copy()
                 offset = repack(rules, state, layer, own, (begin, end, -1))
                 assert not state.marks.any()
@@ -136,7 +123,7 @@ def test_packing_anew_is_sound_and_forgets_what_is_not_kept() -> None:
                 if offset >= 0:
                     packed += 1
                     planned = {p: int(state.planned[p]) for p in taken}
-                    moved += int(any(planned[p] != state.places[p, OFFSET] for p in taken))
+                    moved += int(any(planned[p] != state.places[p, Places.OFFSET] for p in taken))
                     everyone = {**taken, own: [(begin, end)]}
                     assert overlaps(everyone, {**planned, own: offset}, sizes) == []
                     capacity = game.hierarchy.layers[layer].capacity_bytes
@@ -146,10 +133,10 @@ def test_packing_anew_is_sound_and_forgets_what_is_not_kept() -> None:
                     refused += 1
                 settle(state, False)
                 assert int(state.moved_count[0]) == 0
-                assert all(state.planned[p] == state.places[p, OFFSET] for p in taken)
-                state.scratch[:], state.moved[:], state.planned[own] = 0, 0, 0
+                assert all(state.planned[p] == state.places[p, Places.OFFSET] for p in taken)
+                state.gap_offsets[:], state.gap_tops[:], state.moved[:], state.planned[own] = 0, 0, 0, 0
                 kept = game_state(game, ints, floats)
-                kept.scratch[:], kept.moved[:], kept.planned[own] = 0, 0, 0
+                kept.gap_offsets[:], kept.gap_tops[:], kept.moved[:], kept.planned[own] = 0, 0, 0, 0
                 assert (state.ints == kept.ints).all()
                 assert (state.floats == kept.floats).all()
     assert packed > 100 < moved, (packed, refused, moved)
@@ -272,17 +259,17 @@ def test_giving_space_back_changes_no_time() -> None:
         _, actions, _ = play(game, seed, eager=0.9)
         state = initial_state(game)
         for turn, action in enumerate(actions):
-            dims = game.rules.dims.copy()
-            dims[DECISIONS] = turn + 1
+            layout = game.rules.layout.copy()
+            layout[Size.DECISIONS] = turn + 1
             kept = copy_of(game, state)  # as if this were the last decision: nothing is given back after it
-            do_step(game.rules._replace(dims=dims), kept, action)
+            do_step(Rules(layout, game.rules.ints, game.rules.floats), kept, action)
             step(game, state, action)
             assert abs(float(kept.total[0]) - float(state.total[0])) <= 1e-12 * game.home_seconds
             seconds = simulate(game.program, game.hierarchy, checked(game, kept)).total_seconds
             again = simulate(game.program, game.hierarchy, checked(game, state)).total_seconds
             assert abs(again - seconds) <= 1e-12 * game.home_seconds
-            assert (state.copies[:, DUE] <= kept.copies[:, DUE]).all()
+            assert (state.copies[:, Copies.DUE] <= kept.copies[:, Copies.DUE]).all()
             assert (state.occupied <= kept.occupied).all()
-            released += int((state.copies[:, DUE] < kept.copies[:, DUE]).sum())
-            shorter += int((state.places[:, FINISH] < kept.places[:, FINISH]).sum())
+            released += int((state.copies[:, Copies.DUE] < kept.copies[:, Copies.DUE]).sum())
+            shorter += int((state.places[:, Places.FINISH] < kept.places[:, Places.FINISH]).sum())
     assert released > 30 < shorter, (released, shorter)

@@ -6,6 +6,7 @@ Pure search over an ``evaluate`` function: compile with these overrides, judge w
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ OnBetter = Callable[["OverrideSearch"], None]
 
 MAX_REFUSALS = 8  # in a row, before a group of overrides is given up
 NUM_FIRST = 12  # pinned values that are placed before all others
+NUM_SUGGESTED_FIRST = 60  # the same, where nothing is pinned
 FIRST_WIDTH = 64  # moves that are tried together at first
 MAX_ROOM = 12  # moves that others give way to, that are thought through each time
 LEAST_THINKING_SECONDS = 2.0  # about moves, or twice as long as an evaluation takes
@@ -45,6 +47,7 @@ class OverrideSearch:
     refused: dict[Override, str] = field(default_factory=dict)
     evaluations: int = 0
     last_seconds: float = 0.0  # that an evaluation took
+    workers: int = 1  # evaluations at a time
     flags: Options = field(default_factory=dict)  # that ``evaluate`` gives with all overrides
     on_better: OnBetter | None = None
     history: list[tuple[Evaluation, tuple[Override, ...]]] = field(default_factory=list)  # what was best before
@@ -52,7 +55,26 @@ class OverrideSearch:
     def try_out(self, overrides: Iterable[Override]) -> Evaluation:
         """Evaluate overrides; they become the best if the judged time falls."""
         chosen = tuple(dict.fromkeys(overrides))
-        found = self.evaluate(chosen)
+        return self._take(chosen, self.evaluate(chosen))
+
+    def try_all(self, sets: Sequence[Iterable[Override]]) -> list[Evaluation]:
+        """Evaluate several sets of overrides, ``workers`` at a time, until the time is over; return what was done."""
+        chosen = [tuple(dict.fromkeys(overrides)) for overrides in sets]
+        if self.workers == 1 or len(chosen) == 1:
+            return [self._take(given, self.evaluate(given)) for given in chosen if not self.is_over()]
+        found: list[Evaluation] = []
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for first in range(0, len(chosen), self.workers):
+                if self.is_over():
+                    break
+                together = chosen[first : first + self.workers]
+                found += map(self._take, together, pool.map(self.evaluate, together))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for compilations
+        return found
+
+    def _take(self, chosen: tuple[Override, ...], found: Evaluation) -> Evaluation:
         self.evaluations += 1
         self.last_seconds = found.seconds
         if found.mapping is not None and found.judged_seconds < self.best.judged_seconds * (1 - 1e-9):
@@ -65,6 +87,23 @@ class OverrideSearch:
     def is_over(self) -> bool:
         """Whether the time is spent."""
         return time.monotonic() >= self.deadline()
+
+
+def suggest(search: OverrideSearch, program: Program, goal: Mapping) -> None:
+    """Give the compiler a whole mapping by overrides that it never refuses.
+
+    What is to stay in slow memory is kept there, copies are asked for at their time, and in a second set the values
+    that are to be born in fast memory are placed before others. What is left to the compiler is little, and its own
+    choices for that fit: on large programs this comes nearer to the mapping in one compilation than strict overrides,
+    of which one is refused after the other, do in many.
+    """
+    wanted = overrides_of(program, goal)
+    keep = [d for d in wanted if d.action is Action.KEEP]
+    copies = [replace(d, action=Action.PREFER) for d in wanted if d.action is Action.PREFETCH]
+    born = list(dict.fromkeys(d.tensor for d in wanted if d.action is Action.PIN))[:NUM_SUGGESTED_FIRST]
+    first = [d for tensor in born for d in definitions(program, tensor, Action.FIRST)]
+    sets = [[*keep, *copies], [*keep, *copies, *first]]
+    search.try_all([given for given in sets if given] if first else sets[:1])
 
 
 def realise(search: OverrideSearch, program: Program, goal: Mapping) -> None:
@@ -236,11 +275,18 @@ def _try_moves(
     to be placed first, which is never refused.
     """
     kept, soften = search.overrides, 0
-    for _ in range(MAX_REFUSALS):
-        overrides = kept
-        for move in chosen:
-            overrides = move.apply(overrides)
-        found = search.try_out(overrides)
+    for attempt in range(MAX_REFUSALS):
+        overrides = _applied(kept, chosen)
+        if attempt or search.workers == 1:
+            found = search.try_out(overrides)
+        else:  # fewer of them at the same time
+            fewer = [
+                _applied(kept, chosen[: len(chosen) // 3**n]) for n in range(1, search.workers) if 3**n <= len(chosen)
+            ]
+            done = search.try_all([overrides, *fewer])
+            if not done:
+                break
+            found = done[0]
         if not found.error or found.inconclusive or not chosen or search.is_over():
             break
         named = set(blamed(found.error, overrides))
@@ -258,6 +304,12 @@ def _try_moves(
         chosen = [m for m in chosen if m.overrides]
         soften = 2 * soften + 2
     return chosen
+
+
+def _applied(overrides: tuple[Override, ...], chosen: Iterable[OverrideMove]) -> tuple[Override, ...]:
+    for move in chosen:
+        overrides = move.apply(overrides)
+    return overrides
 
 
 def _softened(overrides: tuple[Override, ...]) -> tuple[Override, ...]:

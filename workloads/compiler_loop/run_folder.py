@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from mallocgame.compiler_options import load_about, save_compiler_options
 from mallocgame.errors import InputError, TraceError
-from mallocgame.files import write_text
+from mallocgame.files import read_json, write_text
 from mallocgame.program import Program
 from mallocgame.workloads.compiler_loop.overrides import Action, Override
 from mallocgame.workloads.xla.compiler import Options
@@ -72,8 +72,9 @@ class RunFolder:
             raise InputError(f"{folder}: cannot write: {error.strerror or error}") from None
         try:
             _take(lock, folder)
-            for left in (*folder.glob(f".{STATE}.*.tmp"), *folder.glob(f".{OPTIONS}.*.tmp")):
-                left.unlink(missing_ok=True)  # of a run that was killed while it wrote
+            for left in folder.glob(".mallocgame-*-*.tmp"):  # of a run that was killed while it wrote
+                if not Path("/proc", left.name.split("-")[1]).exists():
+                    left.unlink(missing_ok=True)
             found = cls(folder, identity)
             found.best_seconds()
             yield found
@@ -91,7 +92,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = read_json(path)
             rows = state["decisions" if state["version"] == 1 else "overrides"]
             found = State(
                 rounds=int(state["rounds"]),
@@ -100,7 +101,7 @@ class RunFolder:
                 overrides=tuple(_override(row) for row in rows),
             )
             self._check(path, {key: state[key] for key in self._identity if key != "schedule" or key in state})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:
             if isinstance(error, (InputError, TraceError)):
                 raise
             raise TraceError(path, None, f"is not the state of a tuning run: {error}") from error

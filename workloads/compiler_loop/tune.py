@@ -60,6 +60,7 @@ class Settings:
     solver_seconds: float = 10.0  # for each mapping on paper
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
     seed: int = 0  # of the solver
+    workers: int = 1  # compilations at a time
     full: bool = True  # compile the best to its end, which finds what is illegal only then
     say: Say = field(default=lambda text: None)  # told what was found, one line a time
     phase: Say = field(default=lambda text: None)  # told what is being done
@@ -103,7 +104,7 @@ def tune(
     reference = parse_reference(function, arguments)
     with ExitStack() as stack:
         if compiler is None:
-            compiler = stack.enter_context(Compiler())
+            compiler = stack.enter_context(Compiler(ready=settings.workers))
         settings.phase(f"compiling {reference} by default")
         target = Target.of(reference, chip, compiler)
         folder = None
@@ -173,7 +174,7 @@ class _Tuning:
 
     def _round(self, goal: Mapping, others: "list[Options]") -> None:
         """Improve the best, or what other flags give, toward ``goal``."""
-        from mallocgame.workloads.compiler_loop.realise import improve, realise
+        from mallocgame.workloads.compiler_loop.realise import improve, realise, suggest
 
         search = self.search
         if self.rounds and others:
@@ -183,6 +184,7 @@ class _Tuning:
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
+            suggest(search, self.program, goal)
             improve(search, self.program, self.target.trace.hierarchy, goal)
             if not search.is_over():
                 realise(search, self.program, goal)
@@ -206,7 +208,14 @@ class _Tuning:
                 self._take(search)
 
         deadline = self.final.search_deadline
-        return OverrideSearch(evaluate=evaluate, deadline=deadline, best=self.default, flags=flags, on_better=better)
+        return OverrideSearch(
+            evaluate=evaluate,
+            deadline=deadline,
+            best=self.default,
+            flags=flags,
+            on_better=better,
+            workers=self.settings.workers,
+        )
 
     def _take(self, search: "OverrideSearch") -> None:
         self.search, self.flags = search, search.flags
@@ -235,25 +244,35 @@ class _Tuning:
                 other.try_out(self.search.overrides)
 
     def _solve(self) -> Mapping | None:
-        """Return the next mapping to give to the compiler, None if no better one is known than what it does."""
+        """Return the next mapping to give to the compiler, None if no better one is known than what it does.
+
+        In turn it is one of what the compiler can be brought to do, and of all that the hardware can.
+        """
+        options = getattr(self.settings.solve, "options", ())
+        kinds: list[dict[str, bool]] = [{"for_compiler": True}, {}] if "for_compiler" in options else [{}]
+        for options_given in kinds if self.rounds % 2 == 0 else kinds[-1:]:
+            goal = self._solve_with(options_given)
+            if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
+                return goal
+        self.settings.say(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
+        return None
+
+    def _solve_with(self, options: dict[str, bool]) -> Mapping | None:
         self.settings.phase("solving on paper")
-        solve, hierarchy = self.settings.solve, self.target.trace.hierarchy
         left = max(self.final.search_deadline() - time.monotonic(), 0.0)
-        result = solve(
+        result = self.settings.solve(
             self.program,
-            hierarchy,
-            seconds=min(self.settings.solver_seconds, left / 4),
+            self.target.trace.hierarchy,
+            seconds=min(self.settings.solver_seconds, left / 8),
             seed=self.settings.seed + self.rounds,
             start=self.search.best.mapping,
+            **options,
         )
         if result.status == "interrupted":
             raise KeyboardInterrupt
         if result.seconds < self.goal_seconds:
             self.goal_seconds, self.goal = result.seconds, result.mapping
         self.settings.say(f"on paper: {1e3 * result.seconds:.4f} ms")
-        if self.search.best.judged_seconds - self.goal_seconds < LEAST_HEADROOM * self.default.judged_seconds:
-            self.settings.say(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
-            return None
         return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-4) else self.goal
 
     def _check(self) -> "Checked | None":

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mallocgame.errors import InputError, MissingExtraError, TraceError
+from mallocgame.files import read_lines
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED
 from mallocgame.workloads.xla.log import DONE
@@ -82,6 +83,7 @@ class Compiler:
         self._ready = ready
         self._server: subprocess.Popen[str] | None = None
         self._folder = Path()
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -93,8 +95,9 @@ class Compiler:
         self.close()
 
     def close(self) -> None:
-        """End the warm process and whatever compiles."""
+        """End the warm process and whatever compiles, for good."""
         with self._lock:
+            self._is_closed = True
             self._close()
 
     def _close(self) -> None:
@@ -218,6 +221,8 @@ class Compiler:
         """Start the warm process if there is none."""
         if self._server is not None and self._server.poll() is None:
             return
+        if self._is_closed:
+            raise InputError("the compiler is closed")
         self._close()
         environment = dict(os.environ)
         environment |= {
@@ -317,12 +322,11 @@ def newest_module(dump: str | os.PathLike[str]) -> str:
     if not found:
         return ""
     paths = max(found.values(), key=lambda group: group[-1].stat().st_size)
-    text = paths[-1].read_text(encoding="utf-8", errors="replace")
+    text = "\n".join(read_lines(paths[-1], errors="replace"))
     if 'execution_thread="sparsecore"' in text:
-        without = sorted(
-            folder.glob(f"{paths[-1].name.split('.')[0]}.*after_optimizations_before_buffer_assignment.txt")
-        )
-        text = without[-1].read_text(encoding="utf-8", errors="replace") if without else text
+        stem = paths[-1].name.split(".")[0]
+        without = sorted(folder.glob(f"{stem}.*after_optimizations_before_buffer_assignment.txt"))
+        text = "\n".join(read_lines(without[-1], errors="replace")) if without else text
     return text
 
 

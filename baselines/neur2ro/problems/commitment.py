@@ -34,7 +34,7 @@ class CommitmentProblem(TwoStageProblem):
     demand: F64  # D, [T]
     share: float = 0.3
     shed_cost: float = 20.0  # p
-    budget: int = 3  # Gamma
+    budget: int = 2  # Gamma
     uncertainty_kind: Uncertainty = "general"
 
     def __post_init__(self) -> None:
@@ -46,11 +46,11 @@ class CommitmentProblem(TwoStageProblem):
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self:
-        """Return an instance with 10 to 16 units and 8 to 12 periods."""
-        return cls.generate(rng, units=int(rng.integers(10, 17)), periods=int(rng.integers(8, 13)))
+        """Return an instance with 10 to 16 units and 6 to 8 periods."""
+        return cls.generate(rng, units=int(rng.integers(10, 17)), periods=int(rng.integers(6, 9)))
 
     @classmethod
-    def generate(cls, rng: np.random.Generator, *, units: int, periods: int, budget: int = 3) -> Self:
+    def generate(cls, rng: np.random.Generator, *, units: int, periods: int, budget: int = 2) -> Self:
         """Return units of random size under a load curve with two peaks; half of them cover the mean load."""
         most = rng.uniform(8.0, 20.0, units)
         hours = np.arange(periods) / periods

@@ -39,8 +39,8 @@ class FacilityProblem(TwoStageProblem):
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self:
-        """Return an instance with 8 to 14 sites and 12 to 20 customers."""
-        return cls.generate(rng, sites=int(rng.integers(8, 15)), customers=int(rng.integers(12, 21)))
+        """Return an instance with 10 to 16 sites and 8 to 12 customers."""
+        return cls.generate(rng, sites=int(rng.integers(10, 17)), customers=int(rng.integers(8, 13)))
 
     @classmethod
     def generate(cls, rng: np.random.Generator, *, sites: int, customers: int, budget: int = 2) -> Self:

@@ -21,6 +21,7 @@ from mallocgame.baselines.paging.readers.prompts import read_mooncake, read_prom
 from mallocgame.baselines.paging.readers.sizes import read_sized
 from mallocgame.baselines.paging.readers.table import read_arc, read_csv, read_lirs, read_text, unknown_format
 from mallocgame.baselines.paging.trace import PageTrace
+from mallocgame.files import reader
 
 __all__ = [
     "FORMATS",
@@ -66,6 +67,7 @@ def guess_format(path: str | os.PathLike[str]) -> str:
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), "text")
 
 
+@reader("a trace of this format")
 def read_trace(
     path: str | os.PathLike[str],
     *,

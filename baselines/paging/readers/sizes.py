@@ -16,10 +16,12 @@ from mallocgame.baselines.paging.sized import AccessTrace, reads_only
 from mallocgame.baselines.paging.structures import F64, I64, U64
 from mallocgame.baselines.paging.trace import Densifier, PageTrace
 from mallocgame.errors import InputError
+from mallocgame.files import reader
 
 _BINARY = {".bin": "oracle", ".oraclegeneral": "oracle", ".lcs": "lcs", ".vscsi": "vscsi"}
 
 
+@reader("a trace of this format")
 def read_sized(path: str | os.PathLike[str], *, options: ReadOptions | None = None) -> AccessTrace:
     """Read a trace with its sizes, as reads; a page has the largest size that any record gives it.
 

@@ -63,6 +63,7 @@ ID_NAMES = frozenset(
     )
 )
 _DETECTED = ",\t;|"
+_MOST_BLOCKS = 2**20  # of one ARC request: 512 MiB
 _REASONS = {
     NO_COLUMN: "the line has too few columns",
     RAGGED: "the line does not have as many columns as the first",
@@ -379,9 +380,10 @@ def read_arc(path: StrPath, *, options: ReadOptions | None = None, on_progress: 
             if at >= 0:
                 raise TraceError(file, tokens.line_of(at), f"expected a block number, got {tokens.token(at)!r}")
             assert counts is not None
-            if counts.size and (int(counts.min()) < 1 or int(counts.max()) > 2**31):
-                at = int(np.argmax((counts < 1) | (counts > 2**31)))
-                raise TraceError(file, tokens.line_of(at), f"a request is for at least 1 block, got {int(counts[at])}")
+            if counts.size and (int(counts.min()) < 1 or int(counts.max()) > _MOST_BLOCKS):
+                at = int(np.argmax((counts < 1) | (counts > _MOST_BLOCKS)))
+                reason = f"a request is for 1 to {_MOST_BLOCKS} blocks, got {int(counts[at])}"
+                raise TraceError(file, tokens.line_of(at), reason)
             ends = np.cumsum(counts)
             inside = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - counts, counts)
             yield np.repeat(first, counts) + inside.astype(np.uint64)

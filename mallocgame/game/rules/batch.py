@@ -8,29 +8,31 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.game.rules.game import Game
-from mallocgame.game.rules.state import DECISIONS, pack_rules, rules_views, state_views
+from mallocgame.game.rules.state import Rules, State
 from mallocgame.game.rules.step import do_step, write_mask
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 
 Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Array = TypeVar("Array", I64, F64)
 
+NO_ACTIONS = np.empty(0, dtype=np.int64)
+
 
 class BatchState(NamedTuple):
     """B games. Row b is game b; rows are padded to the largest game. May be passed to Numba kernels.
 
-    In a kernel, ``g = which[b]; r = rules_views(rule_ints[g], rule_floats[g])`` and then
-    ``s = state_views(r.dims, ints[b], floats[b])`` give the ``Rules`` and the ``State`` of row b.
+    In a kernel, ``g = which[b]; r = Rules(rule_ints[g], rule_ints[g], rule_floats[g])`` and then
+    ``s = State(r.layout, ints[b], floats[b])`` give the rules and the state of row b.
     """
 
-    rule_ints: I64  # int64[G, ...], ``Rules`` of each distinct game, see ``rules_views``
+    rule_ints: I64  # int64[G, ...], ``Rules.ints`` of each distinct game
     rule_floats: F64  # float64[G, ...]
     start_ints: I64  # int64[G, ...], its initial state
     start_floats: F64
     which: I64  # int64[B], the game that a row plays
-    ints: I64  # int64[B, ...], see ``state_views``
+    ints: I64  # int64[B, ...], ``State.ints``
     floats: F64  # float64[B, ...]
 
 
@@ -45,10 +47,9 @@ def make_batch(games: Sequence[Game], which: I64) -> BatchState:
     rows = np.array(which, dtype=np.int64)
     if rows.ndim != 1 or (rows < 0).any() or (rows >= len(games)).any():
         raise InputError(f"a batch needs indices below {len(games)}, got {which}")
-    packed = [pack_rules(game.rules) for game in games]
     batch = BatchState(
-        rule_ints=_stack([ints for ints, _ in packed]),
-        rule_floats=_stack([floats for _, floats in packed]),
+        rule_ints=_stack([game.rules.ints for game in games]),
+        rule_floats=_stack([game.rules.floats for game in games]),
         start_ints=_stack([game.start.ints for game in games]),
         start_floats=_stack([game.start.floats for game in games]),
         which=rows,
@@ -66,45 +67,41 @@ def _stack(arrays: list[Array]) -> Array:
     return table
 
 
-@jit
 def batch_reset(batch: BatchState, rows: Bool) -> None:
     """Start games anew, in place, where ``rows`` bool[B] is True (change ``batch.which`` before to swap the game)."""
-    for b in range(rows.shape[0]):
-        if rows[b]:
-            batch.ints[b] = batch.start_ints[batch.which[b]]
-            batch.floats[b] = batch.start_floats[batch.which[b]]
+    batch.ints[rows] = batch.start_ints[batch.which[rows]]
+    batch.floats[rows] = batch.start_floats[batch.which[rows]]
 
 
-@jit
 def batch_mask(batch: BatchState, masks: Bool) -> None:
     """Write legal actions into ``masks`` bool[B, A]; all False for terminal games."""
-    for b in range(masks.shape[0]):
-        game = batch.which[b]
-        r = rules_views(batch.rule_ints[game], batch.rule_floats[game])
-        write_mask(r, state_views(r.dims, batch.ints[b], batch.floats[b]), masks[b])
+    rewards, flags = np.empty(len(masks)), np.empty((2, len(masks)), dtype=np.bool_)
+    batch_step(batch, NO_ACTIONS, rewards, flags[0], flags[1], masks)
 
 
-@jit
+@kernel
 def batch_step(batch: BatchState, actions: I64, rewards: F64, done: Bool, illegal: Bool, masks: Bool) -> None:
     """Step every game, in place, in one Numba call.
 
     Args:
-        actions: int64[B]. An illegal one leaves its game as it is; so does any action in a terminal game.
+        batch: the games.
+        actions: int64[B]. An illegal one leaves its game as it is; so does any action in a terminal game. int64[0]:
+            no game is stepped (so that masks are not compiled by themselves).
         rewards: float64[B], written; 0 where nothing was done.
         done: bool[B], written: terminal now (every group is decided).
         illegal: bool[B], written: the game was not terminal and the action illegal.
-        masks: bool[B, A], written: legal actions of the next decision.
+        masks: bool[B, A], written: legal actions of the next decision, all False for terminal games.
     """
-    for b in range(actions.shape[0]):
+    for b in range(masks.shape[0]):
         game = batch.which[b]
-        r = rules_views(batch.rule_ints[game], batch.rule_floats[game])
-        s = state_views(r.dims, batch.ints[b], batch.floats[b])
+        r = Rules(batch.rule_ints[game], batch.rule_ints[game], batch.rule_floats[game])
+        s = State(r.layout, batch.ints[b], batch.floats[b])
         rewards[b] = 0.0
         illegal[b] = False
-        if s.turn[0] < r.dims[DECISIONS]:
+        if actions.shape[0] > 0 and s.turn[0] < r.num_decisions:
             reward = do_step(r, s, actions[b])
             illegal[b] = np.isnan(reward)
             if not illegal[b]:
                 rewards[b] = reward
-        done[b] = s.turn[0] >= r.dims[DECISIONS]
+        done[b] = s.turn[0] >= r.num_decisions
         write_mask(r, s, masks[b])

@@ -7,34 +7,18 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.game.rules.build import build_rules, build_start
-from mallocgame.game.rules.state import (
-    BEGIN,
-    DUE,
-    ENTRY,
-    FINISH,
-    HELD_OVER,
-    INDEX,
-    ISSUE,
-    LAYER,
-    OFFSET,
-    QUEUE,
-    READS,
-    SOURCE,
-    STEP,
-    TENSOR,
-    Rules,
-    State,
-    state_views,
-)
+from mallocgame.game.rules.state import HELD_OVER, Copies, Groups, Places, Rules, State, Tensors
 from mallocgame.game.rules.step import do_step, play, write_mask
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
 from mallocgame.program import Program
 
 Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+
+NO_MASK, NO_INTS, NO_FLOATS = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64), np.empty(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +70,7 @@ def initial_state(game: Game) -> State:
 
 def copy_state(game: Game, state: State) -> State:
     """Return an independent copy."""
-    return _copy(game.rules.dims, state.ints, state.floats)
-
-
-@jit
-def _copy(dims: I64, ints: I64, floats: F64) -> State:
-    return state_views(dims, ints.copy(), floats.copy())
+    return State(game.rules.layout, state.ints.copy(), state.floats.copy())
 
 
 def is_terminal(game: Game, state: State) -> bool:
@@ -102,7 +81,9 @@ def is_terminal(game: Game, state: State) -> bool:
 def legal_actions(game: Game, state: State) -> Bool:
     """Return bool[A], True for a legal action; Drop (0) always is. All False in a terminal state."""
     mask = np.empty(game.num_actions, dtype=np.bool_)
-    write_mask(game.rules, state, mask)
+    _enter(
+        game.rules.ints, game.rules.floats, state.ints, state.floats, -1, mask, NO_INTS, NO_INTS, NO_FLOATS, NO_FLOATS
+    )
     return mask
 
 
@@ -122,7 +103,8 @@ def step(game: Game, state: State, action: int) -> float:
     Raises:
         InputError: as ``apply``; ``state`` is unchanged.
     """
-    reward = do_step(game.rules, state, action)
+    r = game.rules
+    reward = _enter(r.ints, r.floats, state.ints, state.floats, action, NO_MASK, NO_INTS, NO_INTS, NO_FLOATS, NO_FLOATS)
     if reward != reward:
         what = "the game is over" if is_terminal(game, state) else f"action {action} is illegal"
         raise InputError(f"{game.program.name}: decision {int(state.turn[0])}: {what}")
@@ -155,12 +137,39 @@ def decode(
     taken = wanted.copy()
     totals = np.empty(len(wanted)) if totals is None else totals
     limits = np.full(len(wanted), np.inf) if limits is None else limits
-    return float(_decode(game.rules, state.ints, state.floats, wanted, taken, totals, limits)), taken
+    r = game.rules
+    ints, floats = state.ints.copy(), state.floats.copy()
+    if not len(wanted):
+        return total_seconds(state), taken
+    seconds = _enter(r.ints, r.floats, ints, floats, -1, NO_MASK, wanted, taken, totals, limits)
+    return float(seconds), taken
 
 
-@jit
-def _decode(rules: Rules, ints: I64, floats: F64, wanted: I64, taken: I64, totals: F64, limits: F64) -> float:
-    return play(rules, state_views(rules.dims, ints.copy(), floats.copy()), wanted, taken, totals, limits)
+@kernel
+def _enter(
+    rule_ints: I64,
+    rule_floats: F64,
+    ints: I64,
+    floats: F64,
+    action: int,
+    mask: Bool,
+    wanted: I64,
+    taken: I64,
+    totals: F64,
+    limits: F64,
+) -> float:
+    """Play ``wanted`` to the end, if there are any; else fill ``mask``, if it has room, and take ``action``.
+
+    The one way from Python into the rules of a single game: each further one would be compiled with all of them. Plain
+    arrays are what Numba tells the types of fastest.
+    """
+    r = Rules(rule_ints, rule_ints, rule_floats)
+    s = State(r.layout, ints, floats)
+    if wanted.shape[0] > 0:
+        return play(r, s, wanted, taken, totals, limits)
+    if mask.shape[0] > 0:
+        write_mask(r, s, mask)
+    return do_step(r, s, action)
 
 
 def mapping_of(game: Game, actions: I64) -> Mapping:
@@ -182,16 +191,16 @@ def to_mapping(game: Game, state: State) -> Mapping:
     transfers: list[Transfer] = []
     index: dict[int, int] = {}  # place: its residency
     reloads: dict[int, int] = {}
-    for place in np.flatnonzero(state.places[:, LAYER]).tolist():
+    for place in np.flatnonzero(state.places[:, Places.LAYER]).tolist():
         row = state.places[place]
-        held = row[ENTRY] == HELD_OVER
+        held = row[Places.ENTRY] == HELD_OVER
         index[place] = len(residencies)
         residency = Residency(
             tensor=_tensor(rules, place),
-            layer=int(row[LAYER]),
-            offset_bytes=int(row[OFFSET]),
-            start_step=HELD if held else int(row[BEGIN]),
-            end_step=int(row[FINISH]),
+            layer=int(row[Places.LAYER]),
+            offset_bytes=int(row[Places.OFFSET]),
+            start_step=HELD if held else int(row[Places.BEGIN]),
+            end_step=int(row[Places.FINISH]),
         )
         residencies.append(residency)
         if held:
@@ -201,16 +210,16 @@ def to_mapping(game: Game, state: State) -> Mapping:
                     tensor=residency.tensor,
                     layer=residency.layer,
                     offset_bytes=residency.offset_bytes,
-                    start_step=int(state.copies[2 * place, ISSUE]),
+                    start_step=int(state.copies[2 * place, Copies.ISSUE]),
                     end_step=game.program.num_steps,
                 )
             )
-    for copy in sorted(np.flatnonzero(state.copies[:, QUEUE] >= 0).tolist(), key=lambda x: _rank(state, x)):
+    for copy in sorted(np.flatnonzero(state.copies[:, Copies.QUEUE] >= 0).tolist(), key=lambda x: _rank(state, x)):
         group, is_back = divmod(copy, 2)
         if is_back:
             source, target = index[int(state.served[group])], HOME
         else:
-            origin = int(state.places[group, SOURCE])
+            origin = int(state.places[group, Places.SOURCE])
             source, target = index[origin] if origin >= 0 else HOME, reloads.get(group, index[group])
         tensor = _tensor(rules, group)
         transfers.append(
@@ -218,8 +227,8 @@ def to_mapping(game: Game, state: State) -> Mapping:
                 tensor=tensor,
                 source=source,
                 target=target,
-                start_after=int(state.copies[copy, ISSUE]) - 1,
-                done_before=int(state.copies[copy, DUE]),
+                start_after=int(state.copies[copy, Copies.ISSUE]) - 1,
+                done_before=int(state.copies[copy, Copies.DUE]),
                 size_bytes=game.program.tensors[tensor].size_bytes,
             )
         )
@@ -228,12 +237,12 @@ def to_mapping(game: Game, state: State) -> Mapping:
 
 def _rank(state: State, copy: int) -> tuple[int, int, int]:
     """Return what copies are sorted by: ties in a queue go by a transfer's number (see ``goes_before``)."""
-    away = int(state.copies[copy, QUEUE]) % 2
-    return -away, 0 if away else int(state.copies[copy, DUE]), copy
+    away = int(state.copies[copy, Copies.QUEUE]) % 2
+    return -away, 0 if away else int(state.copies[copy, Copies.DUE]), copy
 
 
 def _tensor(rules: Rules, group: int) -> int:
-    return int(rules.tensors[rules.groups[group, TENSOR], INDEX])
+    return int(rules.tensors[rules.groups[group, Groups.TENSOR], Tensors.INDEX])
 
 
 def actions_of(game: Game, mapping: Mapping) -> I64:
@@ -251,7 +260,7 @@ def actions_of(game: Game, mapping: Mapping) -> I64:
     actions = np.zeros(game.num_decisions, dtype=np.int64)
     previous: dict[int, int] = {}
     for decision, group in enumerate(rules.decisions.tolist()):
-        tensor, step_ = _tensor(rules, group), int(rules.groups[group, STEP])
+        tensor, step_ = _tensor(rules, group), int(rules.groups[group, Groups.STEP])
         first, last = int(uses.first[tensor]), int(uses.first[tensor + 1])
         layer = int(layers[first + int(np.searchsorted(uses.step[first:last], step_))])
         if layer == 0:
@@ -261,7 +270,7 @@ def actions_of(game: Game, mapping: Mapping) -> I64:
             for i in rows[tensor]
             if mapping.residencies[i].layer == layer and fills[i] <= step_ < mapping.residencies[i].end_step
         )
-        begun_here = not rules.groups[group, READS] or mapping.residencies[place].start_step == HELD
+        begun_here = not rules.groups[group, Groups.READS] or mapping.residencies[place].start_step == HELD
         stays = begun_here or previous.get(tensor * game.hierarchy.num_layers + layer) == place
         actions[decision] = 2 * layer if stays else 2 * layer - 1
         previous[tensor * game.hierarchy.num_layers + layer] = place

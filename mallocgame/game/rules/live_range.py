@@ -2,27 +2,11 @@
 
 from typing import NamedTuple
 
-from mallocgame.game.rules.state import (
-    END,
-    FIRST,
-    HOISTABLE,
-    HOME_ONLY,
-    IS_OUTPUT,
-    LOOP,
-    PARENT,
-    READS,
-    START,
-    STEP,
-    STEPS,
-    STOP,
-    TENSOR,
-    WRITES,
-    Rules,
-)
-from mallocgame.jit import kernel
+from mallocgame.game.rules.state import ANYWHERE, AT_HOME, MIXED, Groups, Loops, Rules, Steps, Tensors
+from mallocgame.jit import part
 
 
-class Reach(NamedTuple):
+class LiveRange(NamedTuple):
     """How long a residency must last, which groups it then serves, and what must be written back."""
 
     ok: bool
@@ -35,124 +19,124 @@ class Reach(NamedTuple):
     back_exit: int  # boundary after the loops that need no write-back in every iteration
 
 
-@kernel
+@part
 def entered_loop(r: Rules, step: int, since: int) -> int:
     """Return the outermost loop around ``step`` that contents complete at boundary ``since`` enter; -1: none."""
     found = -1
-    loop = r.steps[step, LOOP]
-    while loop >= 0 and since <= r.loops[loop, START]:
+    loop = r.steps[step, Steps.LOOP]
+    while loop >= 0 and since <= r.loops[loop, Loops.START]:
         found = loop
-        loop = r.loops[loop, PARENT]
+        loop = r.loops[loop, Loops.PARENT]
     return found
 
 
-@kernel
+@part
 def first_in_loop(r: Rules, tensor: int, group: int, loop: int) -> int:
     """Return the first group of ``tensor`` in ``loop``, which ``group`` is in."""
-    while group > r.tensors[tensor, FIRST] and r.groups[group - 1, STEP] >= r.loops[loop, START]:
+    while group > r.tensors[tensor, Tensors.FIRST] and r.groups[group - 1, Groups.STEP] >= r.loops[loop, Loops.START]:
         group -= 1
     return group
 
 
-@kernel
-def cover(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
+@part
+def extend(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
     """Return (possible, end, last group) of serving ``group`` from contents that are complete at ``since``.
 
     Contents that enter a loop must be in the same place at its end: they serve every group of the loop.
     """
-    loop = entered_loop(r, r.groups[group, STEP], since)
+    loop = entered_loop(r, r.groups[group, Groups.STEP], since)
     if loop < 0:
-        return True, r.groups[group, STEP] + 1, group
-    tensor = r.groups[group, TENSOR]
+        return True, r.groups[group, Groups.STEP] + 1, group
+    tensor = r.groups[group, Groups.TENSOR]
     first = first_in_loop(r, tensor, group, loop)
     writes = False
     at_home = False
     last = group
     k = first
-    while k < r.tensors[tensor, END] and r.groups[k, STEP] < r.loops[loop, STOP]:
-        writes = writes or r.groups[k, WRITES] == 1
-        at_home = at_home or r.groups[k, HOME_ONLY] == 1
-        if r.groups[k, HOME_ONLY] == 2:
+    while k < r.tensors[tensor, Tensors.END] and r.groups[k, Groups.STEP] < r.loops[loop, Loops.STOP]:
+        writes = writes or r.groups[k, Groups.WRITES] == 1
+        at_home = at_home or r.groups[k, Groups.HOME_ONLY] == AT_HOME
+        if r.groups[k, Groups.HOME_ONLY] == MIXED:
             return False, 0, 0
-        if r.groups[k, HOME_ONLY] == 0 and k > last:
+        if r.groups[k, Groups.HOME_ONLY] == ANYWHERE and k > last:
             last = k
         k += 1
     if writes and (at_home or first != group):
         return False, 0, 0
-    return True, r.loops[loop, STOP], last
+    return True, r.loops[loop, Loops.STOP], last
 
 
-@kernel
-def exposure(r: Rules, writer: int, last: int, since: int) -> tuple[bool, int, int, int]:
+@part
+def write_back_window(r: Rules, writer: int, last: int, since: int) -> tuple[bool, int, int, int]:
     """Return (needed, from, by, exit): what layer 0 must get of what ``writer`` writes, if all after ``last`` is there.
 
     The residency is complete at ``since`` and serves the groups up to ``last``. Follows the schedule and back edges.
     """
-    tensor = r.groups[writer, TENSOR]
-    step = r.groups[writer, STEP]
-    end = r.tensors[tensor, END]
+    tensor = r.groups[writer, Groups.TENSOR]
+    step = r.groups[writer, Groups.STEP]
+    end = r.tensors[tensor, Tensors.END]
     loop = entered_loop(r, step, since)
     begin = step + 1
-    outer = r.steps[step, LOOP]
+    outer = r.steps[step, Steps.LOOP]
     if loop >= 0:
-        begin = r.loops[loop, STOP]
-        outer = r.loops[loop, PARENT]
-    by = r.dims[STEPS]
+        begin = r.loops[loop, Loops.STOP]
+        outer = r.loops[loop, Loops.PARENT]
+    by = r.num_steps
     exit_at = begin
     inside = False
     h = writer + 1
-    while h <= last and r.groups[h, HOME_ONLY] == 0:
+    while h <= last and r.groups[h, Groups.HOME_ONLY] == ANYWHERE:
         h += 1
     while outer >= 0:
-        if h < end and r.groups[h, STEP] < r.loops[outer, STOP]:
+        if h < end and r.groups[h, Groups.STEP] < r.loops[outer, Loops.STOP]:
             break
-        if r.groups[first_in_loop(r, tensor, writer, outer), READS] == 1:
+        if r.groups[first_in_loop(r, tensor, writer, outer), Groups.READS] == 1:
             inside = True
-            by = min(by, r.loops[outer, STOP] - 1)
+            by = min(by, r.loops[outer, Loops.STOP] - 1)
         elif not inside:
-            exit_at = r.loops[outer, STOP]
-        outer = r.loops[outer, PARENT]
+            exit_at = r.loops[outer, Loops.STOP]
+        outer = r.loops[outer, Loops.PARENT]
     needed = inside
     if h < end:
-        if r.groups[h, READS] == 1:
+        if r.groups[h, Groups.READS] == 1:
             needed = True
-            by = min(by, r.groups[h, STEP])
-    elif outer < 0 and r.tensors[tensor, IS_OUTPUT] == 1:
+            by = min(by, r.groups[h, Groups.STEP])
+    elif outer < 0 and r.tensors[tensor, Tensors.IS_OUTPUT] == 1:
         needed = True
     return needed, begin, by, exit_at
 
 
-@kernel
+@part
 def read_again(r: Rules, writer: int, next_writer: int, since: int) -> bool:
     """Whether a loop that ends between two writers reads what the first wrote, in its next iteration, in layer 0."""
-    tensor = r.groups[writer, TENSOR]
-    step = r.groups[writer, STEP]
+    tensor = r.groups[writer, Groups.TENSOR]
+    step = r.groups[writer, Groups.STEP]
     entered = entered_loop(r, step, since)
-    loop = r.steps[step, LOOP] if entered < 0 else r.loops[entered, PARENT]
-    while loop >= 0 and r.loops[loop, STOP] <= r.groups[next_writer, STEP]:
+    loop = r.steps[step, Steps.LOOP] if entered < 0 else r.loops[entered, Loops.PARENT]
+    while loop >= 0 and r.loops[loop, Loops.STOP] <= r.groups[next_writer, Groups.STEP]:
         first = first_in_loop(r, tensor, writer, loop)
-        if r.groups[first, READS] == 1:
+        if r.groups[first, Groups.READS] == 1:
             return True
-        loop = r.loops[loop, PARENT]
+        loop = r.loops[loop, Loops.PARENT]
     return False
 
 
-@kernel
-def reach(r: Rules, group: int, since: int, writer: int) -> Reach:
+@part
+def live_range(r: Rules, group: int, since: int, writer: int) -> LiveRange:
     """Return how a residency that serves ``group`` goes on; ``writer`` is the last group that wrote in it before."""
-    bad = Reach(False, 0, 0, -1, False, 0, 0, 0)
-    num_steps = r.dims[STEPS]
-    stop = r.tensors[r.groups[group, TENSOR], END]
+    bad = LiveRange(False, 0, 0, -1, False, 0, 0, 0)
+    num_steps = r.num_steps
+    stop = r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]
     h = group
     last = group - 1
     end = 0
     while True:
-        ok, e, new_last = cover(r, h, since)
+        ok, e, new_last = extend(r, h, since)
         if not ok:
             return bad
         for k in range(last + 1, new_last + 1):
-            if r.groups[k, WRITES] == 1:
-                if r.groups[k, HOME_ONLY] != 0:
+            if r.groups[k, Groups.WRITES] == 1:
+                if r.groups[k, Groups.HOME_ONLY] != ANYWHERE:
                     return bad
                 writer = k
         end = max(end, e)
@@ -160,31 +144,31 @@ def reach(r: Rules, group: int, since: int, writer: int) -> Reach:
         needed, begin, by, exit_at = False, 0, 0, 0
         least = end
         if writer >= 0:
-            needed, begin, by, exit_at = exposure(r, writer, last, since)
+            needed, begin, by, exit_at = write_back_window(r, writer, last, since)
             if needed:
                 if by < begin:
                     return bad
                 least = max(end, min(begin + 1, num_steps))
         h = last + 1
-        while h < stop and r.groups[h, HOME_ONLY] == 1:
+        while h < stop and r.groups[h, Groups.HOME_ONLY] == AT_HOME:
             h += 1
-        if h >= stop or r.groups[h, STEP] >= least:
-            return Reach(True, least, last, writer, needed, begin, by, exit_at)
-        if r.groups[h, HOME_ONLY] == 2:
+        if h >= stop or r.groups[h, Groups.STEP] >= least:
+            return LiveRange(True, least, last, writer, needed, begin, by, exit_at)
+        if r.groups[h, Groups.HOME_ONLY] == MIXED:
             return bad
 
 
-@kernel
+@part
 def may_hoist(r: Rules, group: int, since: int, finish: int) -> bool:
     """Whether a copy complete at ``since`` stays out of loops that it may not be copied in before."""
-    tensor = r.groups[group, TENSOR]
-    if r.tensors[tensor, HOISTABLE] == 1:
+    tensor = r.groups[group, Groups.TENSOR]
+    if r.tensors[tensor, Tensors.HOISTABLE] == 1:
         return True
     k = group
-    while k > r.tensors[tensor, FIRST] and r.groups[k - 1, STEP] >= since:
+    while k > r.tensors[tensor, Tensors.FIRST] and r.groups[k - 1, Groups.STEP] >= since:
         k -= 1
-    while k < r.tensors[tensor, END] and r.groups[k, STEP] < finish:
-        if r.groups[k, STEP] >= since and entered_loop(r, r.groups[k, STEP], since) >= 0:
+    while k < r.tensors[tensor, Tensors.END] and r.groups[k, Groups.STEP] < finish:
+        if r.groups[k, Groups.STEP] >= since and entered_loop(r, r.groups[k, Groups.STEP], since) >= 0:
             return False
         k += 1
     return True

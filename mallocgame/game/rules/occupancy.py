@@ -2,45 +2,31 @@
 
 import numpy as np
 
-from mallocgame.game.rules.state import (
-    BEGIN,
-    CAPACITY,
-    ENTRY,
-    FINISH,
-    HELD_OVER,
-    I64,
-    ISSUE,
-    LAYER,
-    OFFSET,
-    SIZE,
-    STEPS,
-    TENSOR,
-    Rules,
-    State,
-)
-from mallocgame.jit import kernel
+from mallocgame.game.rules.state import HELD_OVER, Copies, Groups, Layers, Places, Rules, State, Tensors
+from mallocgame.game.rules.views import I64
+from mallocgame.jit import part
 
 
-@kernel
+@part
 def settle(s: State, keep: bool) -> None:
     """Let the offsets that the last plan would change count (``keep``), or forget them."""
     for i in range(s.moved_count[0]):
         place = s.moved[i]
         if keep:
-            s.places[place, OFFSET] = s.planned[place]
+            s.places[place, Places.OFFSET] = s.planned[place]
         else:
-            s.planned[place] = s.places[place, OFFSET]
+            s.planned[place] = s.places[place, Places.OFFSET]
     s.moved_count[0] = 0
 
 
-@kernel
+@part
 def extent(s: State, place: int) -> tuple[int, int, int]:
-    """Return (begin, end, again) of a residency: it takes space over [begin, end), and from ``again`` on if >= 0."""
-    again = s.copies[2 * place, ISSUE] if s.places[place, ENTRY] == HELD_OVER else np.int64(-1)
-    return int(max(s.places[place, BEGIN], 0)), int(s.places[place, FINISH]), int(again)
+    """Return (begin, end, reload_step): a residency takes space over [begin, end), and from reload_step on if >= 0."""
+    reload_step = s.copies[2 * place, Copies.ISSUE] if s.places[place, Places.ENTRY] == HELD_OVER else np.int64(-1)
+    return int(max(s.places[place, Places.BEGIN], 0)), int(s.places[place, Places.FINISH]), int(reload_step)
 
 
-@kernel
+@part
 def meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
     """Whether two extents have a step in common."""
     if a[0] < b[1] and b[0] < a[1]:
@@ -50,15 +36,15 @@ def meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
     return b[2] >= 0 and a[1] > b[2]
 
 
-@kernel
+@part
 def rect_begin(s: State, rect: int) -> int:
     """Return the first step of a rectangle: residency ``rect // 2``, or its reload if odd."""
     if rect % 2:
-        return int(s.copies[rect - 1, ISSUE])
-    return int(max(s.places[rect // 2, BEGIN], 0))
+        return int(s.copies[rect - 1, Copies.ISSUE])
+    return int(max(s.places[rect // 2, Places.BEGIN], 0))
 
 
-@kernel
+@part
 def put_sorted(offsets: I64, tops: I64, count: int, offset: int, top: int) -> None:
     """Insert [offset, top) into ``count`` intervals that are sorted by offset."""
     j = count
@@ -70,7 +56,7 @@ def put_sorted(offsets: I64, tops: I64, count: int, offset: int, top: int) -> No
     tops[j] = top
 
 
-@kernel
+@part
 def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity: int, high: bool) -> int:
     """Return an aligned offset in the tightest gap between ``count`` intervals that holds ``size``, -1: none.
 
@@ -89,20 +75,20 @@ def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity
     return int(answer)
 
 
-@kernel
+@part
 def has_room(r: Rules, s: State, layer: int, size: int, begin: int, end: int) -> bool:
     """Whether ``size`` bytes are free in every step of [begin, end), in one piece or not."""
-    room = r.layers[layer, CAPACITY] - size
+    room = r.layers[layer, Layers.CAPACITY] - size
     t = begin
     while t < end and s.occupied[t, layer] <= room:
         t += 1
     return bool(t >= end)
 
 
-@kernel
+@part
 def free_until(r: Rules, s: State, layer: int, size: int, offset: int, begin: int, own: int) -> int:
     """Return the first step from ``begin`` on at which another residency than ``own`` takes part of the space."""
-    until = r.dims[STEPS]
+    until = r.num_steps
     for i in range(s.rect_counts[layer] - 1, -1, -1):
         if s.rect_ends[layer, i] <= begin:
             break
@@ -111,12 +97,12 @@ def free_until(r: Rules, s: State, layer: int, size: int, offset: int, begin: in
         if place == own:
             continue
         other = s.planned[place]
-        if other < offset + size and offset < other + r.tensors[r.groups[place, TENSOR], SIZE]:
+        if other < offset + size and offset < other + r.tensors[r.groups[place, Groups.TENSOR], Tensors.SIZE]:
             until = min(until, rect_begin(s, rect))
     return int(max(until, begin))
 
 
-@kernel
+@part
 def add_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) -> None:
     """Take space over [begin, end)."""
     n = s.rect_counts[layer]
@@ -131,7 +117,7 @@ def add_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) -
         s.occupied[t, layer] += size
 
 
-@kernel
+@part
 def drop_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) -> None:
     """Undo ``add_rect``."""
     n = s.rect_counts[layer] - 1
@@ -146,12 +132,12 @@ def drop_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) 
         s.occupied[t, layer] -= size
 
 
-@kernel
+@part
 def stretch(r: Rules, s: State, place: int, finish: int) -> None:
     """Let a residency end at ``finish``."""
-    size = r.tensors[r.groups[place, TENSOR], SIZE]
-    if s.places[place, FINISH] != finish:
-        begin = max(s.places[place, BEGIN], 0)
-        drop_rect(s, s.places[place, LAYER], 2 * place, begin, s.places[place, FINISH], size)
-        s.places[place, FINISH] = finish
-        add_rect(s, s.places[place, LAYER], 2 * place, begin, finish, size)
+    size = r.tensors[r.groups[place, Groups.TENSOR], Tensors.SIZE]
+    if s.places[place, Places.FINISH] != finish:
+        begin = max(s.places[place, Places.BEGIN], 0)
+        drop_rect(s, s.places[place, Places.LAYER], 2 * place, begin, s.places[place, Places.FINISH], size)
+        s.places[place, Places.FINISH] = finish
+        add_rect(s, s.places[place, Places.LAYER], 2 * place, begin, finish, size)

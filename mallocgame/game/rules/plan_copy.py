@@ -3,110 +3,96 @@
 import numpy as np
 
 from mallocgame.game.rules.addresses import best_fit
-from mallocgame.game.rules.live_range import entered_loop, may_hoist, reach
+from mallocgame.game.rules.live_range import entered_loop, live_range, may_hoist
 from mallocgame.game.rules.occupancy import free_until
 from mallocgame.game.rules.plan import ILLEGAL, Plan, finish_new, no_plan
 from mallocgame.game.rules.state import (
-    BEGIN,
-    CONTEXT,
     COPIED,
-    DUE,
-    ENTRY,
-    FINISH,
-    FIRST,
     HELD_OVER,
-    HOISTABLE,
-    HOME_ONLY,
-    ISSUE,
-    LAST,
-    LAYER,
-    LAYERS,
-    LIMIT,
-    LOOP,
-    PARENT,
-    QUEUE,
-    SINCE,
-    SIZE,
-    START,
-    STEP,
-    STOP,
-    TENSOR,
-    WRITES,
+    MIXED,
+    Boundaries,
+    Copies,
+    Groups,
+    Links,
+    Loops,
+    Places,
     Rules,
     State,
+    Steps,
+    Tensors,
 )
 from mallocgame.game.rules.transfers import later_in_context, latest_issue
-from mallocgame.jit import kernel
+from mallocgame.jit import part
 
 
-@kernel
+@part
 def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[int, int]:
     """Return (residency, earliest issue) of the fastest other fast layer that can be copied from; (-1, 0): none.
 
     The source must outlive the moment of issue, so that such a copy is issued before ``due``.
     """
-    tensor = r.groups[group, TENSOR]
-    size = r.tensors[tensor, SIZE]
-    for other in range(r.dims[LAYERS] - 1, 0, -1):
+    tensor = r.groups[group, Groups.TENSOR]
+    size = r.tensors[tensor, Tensors.SIZE]
+    for other in range(r.num_layers - 1, 0, -1):
         place = s.current[tensor, other]
         if other == layer or place < 0:
             continue
-        since = s.places[place, SINCE]
-        ok = since < due and r.boundaries[due - 1, CONTEXT] == r.boundaries[due, CONTEXT]
+        since = s.places[place, Places.SINCE]
+        ok = since < due and r.boundaries[due - 1, Boundaries.CONTEXT] == r.boundaries[due, Boundaries.CONTEXT]
         queue = 2 * r.link_of[other, layer] + (1 if layer < other else 0)
-        ok = ok and s.flights[queue, due - 1] < r.links[queue // 2, LIMIT]
-        for k in range(s.places[place, LAST] + 1, group):
-            if r.groups[k, WRITES] == 1 or r.groups[k, HOME_ONLY] == 2:
+        ok = ok and s.in_flight[queue, due - 1] < r.links[queue // 2, Links.LIMIT]
+        for k in range(s.places[place, Places.LAST] + 1, group):
+            if r.groups[k, Groups.WRITES] == 1 or r.groups[k, Groups.HOME_ONLY] == MIXED:
                 ok = False
         if not ok:
             continue
-        loop = r.steps[due - 1, LOOP]
+        loop = r.steps[due - 1, Steps.LOOP]
         while loop >= 0:
-            if due < r.loops[loop, STOP] and since <= r.loops[loop, START]:
+            if due < r.loops[loop, Loops.STOP] and since <= r.loops[loop, Loops.START]:
                 ok = False
-            loop = r.loops[loop, PARENT]
-        finish = max(s.places[place, FINISH], due)
-        if s.places[place, ENTRY] == COPIED and not may_hoist(r, place, since, finish):
+            loop = r.loops[loop, Loops.PARENT]
+        finish = max(s.places[place, Places.FINISH], due)
+        if s.places[place, Places.ENTRY] == COPIED and not may_hoist(r, place, since, finish):
             ok = False
-        if s.places[place, ENTRY] == HELD_OVER and finish > s.copies[2 * place, ISSUE]:
+        if s.places[place, Places.ENTRY] == HELD_OVER and finish > s.copies[2 * place, Copies.ISSUE]:
             ok = False
         if not ok:
             continue
-        if free_until(r, s, other, size, s.planned[place], s.places[place, FINISH], place) < due:
+        if free_until(r, s, other, size, s.planned[place], s.places[place, Places.FINISH], place) < due:
             continue
-        earliest = max(since, s.places[place, BEGIN] + 1)
+        earliest = max(since, s.places[place, Places.BEGIN] + 1)
         for k in range(place, group):
-            if r.groups[k, WRITES] == 1 and s.served[k] == place:
-                inner = entered_loop(r, r.groups[k, STEP], since)
-                earliest = max(earliest, r.groups[k, STEP] + 1 if inner < 0 else r.loops[inner, STOP])
+            if r.groups[k, Groups.WRITES] == 1 and s.served[k] == place:
+                inner = entered_loop(r, r.groups[k, Groups.STEP], since)
+                earliest = max(earliest, r.groups[k, Groups.STEP] + 1 if inner < 0 else r.loops[inner, Loops.STOP])
         if earliest < due:
             return int(place), int(earliest)
     return -1, 0
 
 
-@kernel
+@part
 def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
     """Plan a copy into ``layer`` that is complete at boundary ``due``."""
-    tensor = r.groups[group, TENSOR]
-    size = r.tensors[tensor, SIZE]
+    tensor = r.groups[group, Groups.TENSOR]
+    size = r.tensors[tensor, Tensors.SIZE]
     old = s.latest[tensor, layer]
-    if old >= 0 and s.places[old, FINISH] > due:
+    if old >= 0 and s.places[old, Places.FINISH] > due:
         return no_plan()
-    span = reach(r, group, due, -1)
+    span = live_range(r, group, due, -1)
     if not span.ok:
         return no_plan()
     source, earliest = copy_source(r, s, group, layer, due)
     if source < 0:
         writer = group - 1
-        while writer >= r.tensors[tensor, FIRST] and r.groups[writer, WRITES] == 0:
+        while writer >= r.tensors[tensor, Tensors.FIRST] and r.groups[writer, Groups.WRITES] == 0:
             writer -= 1
-        if writer >= r.tensors[tensor, FIRST]:
-            earliest = r.groups[writer, STEP] + 1
-            if s.copies[2 * writer + 1, QUEUE] >= 0:
-                earliest = max(earliest, s.copies[2 * writer + 1, DUE])
+        if writer >= r.tensors[tensor, Tensors.FIRST]:
+            earliest = r.groups[writer, Groups.STEP] + 1
+            if s.copies[2 * writer + 1, Copies.QUEUE] >= 0:
+                earliest = max(earliest, s.copies[2 * writer + 1, Copies.DUE])
     if earliest > due:
         return no_plan()
-    slower = s.places[source, LAYER] if source >= 0 else np.int64(0)
+    slower = s.places[source, Places.LAYER] if source >= 0 else np.int64(0)
     queue = 2 * r.link_of[slower, layer] + (1 if layer < slower else 0)
     final = due - 1 if source >= 0 else due
     issue = min(latest_issue(r, s, 2 * group, queue, layer, size, due, earliest), final)
@@ -119,21 +105,24 @@ def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
         issue = later_in_context(r, (issue + final + 1) // 2, due)
 
 
-@kernel
+@part
 def plan_copy(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a copy: before the outermost loop that the tensor is first used in here, if it may be; else just before."""
-    t = r.groups[group, STEP]
-    tensor = r.groups[group, TENSOR]
-    if r.tensors[tensor, HOISTABLE] == 1:
+    t = r.groups[group, Groups.STEP]
+    tensor = r.groups[group, Groups.TENSOR]
+    if r.tensors[tensor, Tensors.HOISTABLE] == 1:
         outside = np.int64(-1)
         while True:
-            loop = r.steps[t, LOOP]
-            while loop >= 0 and r.loops[loop, PARENT] != outside:
-                loop = r.loops[loop, PARENT]
-            if loop < 0 or r.loops[loop, START] == t:
+            loop = r.steps[t, Steps.LOOP]
+            while loop >= 0 and r.loops[loop, Loops.PARENT] != outside:
+                loop = r.loops[loop, Loops.PARENT]
+            if loop < 0 or r.loops[loop, Loops.START] == t:
                 break
-            if group == r.tensors[tensor, FIRST] or r.groups[group - 1, STEP] < r.loops[loop, START]:
-                plan = plan_copy_at(r, s, group, layer, r.loops[loop, START])
+            if (
+                group == r.tensors[tensor, Tensors.FIRST]
+                or r.groups[group - 1, Groups.STEP] < r.loops[loop, Loops.START]
+            ):
+                plan = plan_copy_at(r, s, group, layer, r.loops[loop, Loops.START])
                 if plan.kind != ILLEGAL:
                     return plan
             outside = loop

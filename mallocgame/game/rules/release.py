@@ -1,15 +1,15 @@
 """Give back the space that finished write-backs keep. Numba kernels."""
 
-from mallocgame.game.rules.live_range import reach
+from mallocgame.game.rules.live_range import live_range
 from mallocgame.game.rules.occupancy import stretch
-from mallocgame.game.rules.state import CONTEXT, DUE, FINISH, ISSUE, LAST, LINKS, SINCE, STEPS, Rules, State
+from mallocgame.game.rules.state import Boundaries, Copies, Places, Rules, State
 from mallocgame.game.rules.transfers import head_position, set_due
-from mallocgame.jit import kernel
+from mallocgame.jit import part
 
 LOOK_BACK = 64  # finished write-backs that are looked at
 
 
-@kernel
+@part
 def release(r: Rules, s: State, before: int, now: int) -> None:
     """Let write-backs that are complete by boundary ``now`` be due then; nothing if the game stays at one step.
 
@@ -18,19 +18,22 @@ def release(r: Rules, s: State, before: int, now: int) -> None:
     """
     if now == before:
         return
-    for link in range(r.dims[LINKS]):
+    for link in range(r.num_links):
         queue = 2 * link + 1
         done = head_position(s, queue, now)
         for i in range(done - 1, max(done - LOOK_BACK, 0) - 1, -1):
             x = s.order[queue, i]
             due = now
-            while due < s.copies[x, DUE] and r.boundaries[due, CONTEXT] != r.boundaries[s.copies[x, ISSUE], CONTEXT]:
+            while (
+                due < s.copies[x, Copies.DUE]
+                and r.boundaries[due, Boundaries.CONTEXT] != r.boundaries[s.copies[x, Copies.ISSUE], Boundaries.CONTEXT]
+            ):
                 due += 1
-            if x % 2 == 0 or due >= s.copies[x, DUE]:
+            if x % 2 == 0 or due >= s.copies[x, Copies.DUE]:
                 continue
             set_due(s, x, due)
             place = s.served[x // 2]
-            needed = reach(r, s.places[place, LAST], s.places[place, SINCE], -1).end
-            finish = max(needed, due, min(s.copies[x, ISSUE] + 1, r.dims[STEPS]))
-            if finish < s.places[place, FINISH]:
+            needed = live_range(r, s.places[place, Places.LAST], s.places[place, Places.SINCE], -1).end
+            finish = max(needed, due, min(s.copies[x, Copies.ISSUE] + 1, r.num_steps))
+            if finish < s.places[place, Places.FINISH]:
                 stretch(r, s, place, finish)

@@ -2,67 +2,50 @@
 
 import numpy as np
 
-from mallocgame.game.rules.state import (
-    BYTES,
-    GROUPS,
-    ISSUE,
-    LAYER,
-    LINKS,
-    NEXT,
-    POSITION,
-    QUEUE,
-    SHARED,
-    STEP,
-    STEPS,
-    TRIPS,
-    Rules,
-    State,
-)
+from mallocgame.game.rules.state import Copies, Groups, Links, Places, Rules, State, Steps
 from mallocgame.game.rules.transfers import first_position, touch
-from mallocgame.jit import kernel
+from mallocgame.jit import part
 from mallocgame.judge.timeline import drain, seconds_until_done
 
 
-@kernel
+@part
 def serve(r: Rules, s: State, group: int, place: int) -> None:
     """Let ``place`` (-1: layer 0) serve ``group``, and recompute its step's time."""
-    t = r.groups[group, STEP]
+    t = r.groups[group, Groups.STEP]
     old = s.served[group]
-    size = r.groups[group, BYTES]
-    s.layer_bytes[t, s.places[old, LAYER] if old >= 0 else 0] -= size
-    s.layer_bytes[t, s.places[place, LAYER] if place >= 0 else 0] += size
+    size = r.groups[group, Groups.BYTES]
+    s.layer_bytes[t, s.places[old, Places.LAYER] if old >= 0 else 0] -= size
+    s.layer_bytes[t, s.places[place, Places.LAYER] if place >= 0 else 0] += size
     s.served[group] = place
     memory = 0.0
     for layer in range(r.layer_speed.shape[0]):
         memory += s.layer_bytes[t, layer] / r.layer_speed[layer]
     seconds = max(r.compute[t], memory)
-    trips = r.steps[t, TRIPS]
+    trips = r.steps[t, Steps.TRIPS]
     s.total[0] += seconds * trips - s.elapsed[t]
     s.elapsed[t] = seconds * trips
-    for k in range(r.dims[LINKS]):
-        layer = r.links[k, SHARED]
+    for k in range(r.num_links):
+        layer = r.links[k, Links.SHARED]
         taken = s.layer_bytes[t, layer] / r.layer_speed[layer] if layer >= 0 else 0.0
         s.idle[t, k] = max(seconds - taken, 0.0) * trips
     touch(s, t)
 
 
-@kernel
-def rerun(r: Rules, s: State) -> None:
+@part
+def retime(r: Rules, s: State) -> None:
     """Walk the timeline from the first boundary that changed until the queues agree with what they were."""
-    num_steps, num_links, num_groups = r.dims[STEPS], r.dims[LINKS], r.dims[GROUPS]
-    begin = s.scratch[-2]
-    stop = s.scratch[-1]
+    num_steps, num_links = r.num_steps, r.num_links
+    begin, stop = s.first_touched[0], s.last_touched[0]
     if stop < 0:
         return
     queues = 2 * num_links
-    head = s.scratch[6 * num_groups : 6 * num_groups + queues]
-    tail = s.scratch[6 * num_groups + queues : 6 * num_groups + 2 * queues]
+    head, tail = s.queue_head, s.queue_tail
     for q in range(queues):
         tail[q] = first_position(s, q, -1, begin, -1)
         head[q] = tail[q]
         x = s.heads[begin, q]
         if x >= 0:
-            head[q] = s.copies[x, POSITION]
+            head[q] = s.copies[x, Copies.POSITION]
             for i in range(head[q] + 1, tail[q]):
                 s.remaining[s.order[q, i]] = s.work[s.order[q, i]]
             s.remaining[x] = s.left[begin, q]
@@ -79,22 +62,20 @@ def rerun(r: Rules, s: State) -> None:
             if same:
                 break
         waited = 0.0
-        for phase in range(
-            2
-        ):  # as in timeline.run: wait for what was issued before, issue, wait for what is due at once
+        for phase in range(2):  # as in timeline.run: wait for what was issued before, issue, wait for what is due
             x = s.due_first[b]
             while x >= 0:
-                q = s.copies[x, QUEUE]
-                if (s.copies[x, ISSUE] == b) == (phase == 1) and s.copies[x, POSITION] >= head[q]:
-                    seconds = seconds_until_done(q, s.copies[x, POSITION], s.order, head, tail, s.remaining)
+                q = s.copies[x, Copies.QUEUE]
+                if (s.copies[x, Copies.ISSUE] == b) == (phase == 1) and s.copies[x, Copies.POSITION] >= head[q]:
+                    seconds = seconds_until_done(q, s.copies[x, Copies.POSITION], s.order, head, tail, s.remaining)
                     for k in range(num_links):
                         drain(k, seconds, s.order, head, tail, s.remaining)
-                    head[q] = max(head[q], s.copies[x, POSITION] + 1)
+                    head[q] = max(head[q], s.copies[x, Copies.POSITION] + 1)
                     waited += seconds
-                x = s.copies[x, NEXT]
+                x = s.copies[x, Copies.NEXT]
             if phase == 0:
                 for q in range(queues):
-                    while tail[q] < s.counts[q] and s.copies[s.order[q, tail[q]], ISSUE] == b:
+                    while tail[q] < s.counts[q] and s.copies[s.order[q, tail[q]], Copies.ISSUE] == b:
                         s.remaining[s.order[q, tail[q]]] = s.work[s.order[q, tail[q]]]
                         tail[q] += 1
         s.total[0] += waited - s.stall[b]

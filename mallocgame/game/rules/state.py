@@ -5,239 +5,219 @@ group with a use that the compiler wants in layer 0 is served there and is no de
 one that a choice at g begins, if any), copy 2g (into that residency; the reload, if it is held from the run before) and
 copy 2g + 1 (the write-back of what group g writes).
 
-Both types are NamedTuples of views into two flat buffers (int64 and float64) whose layout follows from ``dims``: a
-state is copied by copying two arrays, and games are stacked in rows.
+The two classes are the one table of the arrays: shapes, places in the buffers and what kernels see follow from them
+(``views.py``). A state is copied by copying two buffers, and games are stacked in rows.
 """
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.jit import jit, kernel
+from mallocgame.game.rules.views import F64, I64, Views, declare, place_arrays
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-# Rules.dims
-STEPS, LAYERS, LINKS, GROUPS, DECISIONS, TENSORS, LOOPS, NUM_DIMS = 0, 1, 2, 3, 4, 5, 6, 7
-# columns of Rules.groups
-TENSOR, STEP, READS, WRITES, HOME_ONLY, BYTES, GROUP_COLUMNS = 0, 1, 2, 3, 4, 5, 6
-# columns of Rules.tensors; tensor i owns the groups FIRST <= g < END
-FIRST, END, SIZE, IS_OUTPUT, HOISTABLE, HOLDABLE, INDEX, TENSOR_COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7
-# columns of Rules.loops (trip count > 1 only), outer loops first
-START, STOP, PARENT, LOOP_COLUMNS = 0, 1, 2, 3
-# columns of Rules.boundaries [T + 1] and Rules.steps [T]
-CONTEXT, CONTEXT_TRIPS, BOUNDARY_COLUMNS = 0, 1, 2
-TRIPS, LOOP, STEP_COLUMNS = 0, 1, 2
-# columns of Rules.layers and Rules.links (integers)
-CAPACITY, ALIGNMENT, LAYER_COLUMNS = 0, 1, 2
-SHARED, LIMIT, LINK_COLUMNS = 0, 1, 2
-# columns of State.places, one row per group; LAYER is 0 where there is no residency
-LAYER, OFFSET, BEGIN, FINISH, SINCE, SOURCE, LAST, ENTRY, PLACE_COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7, 8
-# State.places ENTRY: how the residency is filled
-BORN, COPIED, HELD_OVER = 0, 1, 2
-# columns of State.copies, two rows per group; QUEUE is -1 where there is no copy
-QUEUE, ISSUE, DUE, POSITION, NEXT, PREVIOUS, CLIPPED, COPY_COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7
+
+class Size(IntEnum):
+    """The sizes of a game, the first entries of its layout. In kernels ``r.num_steps`` and so on."""
+
+    STEPS = 0  # T
+    LAYERS = 1  # L
+    LINKS = 2  # K
+    GROUPS = 3  # G
+    DECISIONS = 4  # D
+    TENSORS = 5  # M, movable ones with uses
+    LOOPS = 6  # with a trip count above 1
+    BOUNDARIES = 7  # T + 1
+    QUEUES = 8  # 2K: 2 link toward faster layers, 2 link + 1 toward slower ones
+    COPIES = 9  # 2G
+    INTERVALS = 10  # 3G, as many as can be taken at once in one layer: residencies, reloads, reservations
+    LAYOUT = 11  # lengths of the buffers
+    RULE_INTS = 12
+    RULE_FLOATS = 13
+    STATE_INTS = 14
+    STATE_FLOATS = 15
 
 
-class Rules(NamedTuple):
-    """What does not change; the column names are this module's constants."""
+class Groups(IntEnum):
+    """Columns of ``Rules.groups``."""
 
-    dims: I64  # int64[7]
-    groups: I64  # int64[G, 6], by tensor, then step
-    decisions: I64  # int64[D], group of each decision, by step, then tensor
-    tensors: I64  # int64[M, 7], movable tensors with uses; INDEX is the program's number
-    loops: I64  # int64[loops, 3]
-    steps: I64  # int64[T, 2]
-    boundaries: I64  # int64[T + 1, 2]
-    home_bytes: I64  # int64[T, L], traffic of one execution with everything in layer 0
-    layers: I64  # int64[L, 2]
-    links: I64  # int64[K, 2]
-    link_of: I64  # int64[L, L]
-    compute: F64  # float64[T], seconds of one execution
-    layer_speed: F64  # float64[L], bytes per second
-    link_speed: F64  # float64[K]
-    latency: F64  # float64[K], seconds
-    home_seconds: F64  # float64[1], all in layer 0: the unit of rewards
+    TENSOR = 0
+    STEP = 1
+    READS = 2
+    WRITES = 3
+    HOME_ONLY = 4  # ANYWHERE, AT_HOME or MIXED
+    BYTES = 5
 
 
-class State(NamedTuple):
+class Tensors(IntEnum):
+    """Columns of ``Rules.tensors``; tensor i owns the groups FIRST <= g < END."""
+
+    FIRST = 0
+    END = 1
+    SIZE = 2
+    IS_OUTPUT = 3
+    HOISTABLE = 4
+    HOLDABLE = 5
+    INDEX = 6  # the program's number
+
+
+class Loops(IntEnum):
+    """Columns of ``Rules.loops``, outer loops first."""
+
+    START = 0
+    STOP = 1
+    PARENT = 2
+
+
+class Steps(IntEnum):
+    """Columns of ``Rules.steps``."""
+
+    TRIPS = 0
+    LOOP = 1
+
+
+class Boundaries(IntEnum):
+    """Columns of ``Rules.boundaries``."""
+
+    CONTEXT = 0
+    CONTEXT_TRIPS = 1
+
+
+class Layers(IntEnum):
+    """Columns of ``Rules.layers``."""
+
+    CAPACITY = 0
+    ALIGNMENT = 1
+
+
+class Links(IntEnum):
+    """Columns of ``Rules.links``."""
+
+    SHARED = 0
+    LIMIT = 1
+
+
+class Places(IntEnum):
+    """Columns of ``State.places``, residencies; LAYER is 0 where there is none."""
+
+    LAYER = 0
+    OFFSET = 1
+    BEGIN = 2
+    FINISH = 3
+    SINCE = 4  # boundary at which the contents are complete
+    SOURCE = 5  # residency that is copied from, -1: layer 0
+    LAST = 6  # last group served
+    ENTRY = 7  # BORN, COPIED or HELD_OVER
+
+
+class Copies(IntEnum):
+    """Columns of ``State.copies``; QUEUE is -1 where there is no copy."""
+
+    QUEUE = 0
+    ISSUE = 1
+    DUE = 2
+    POSITION = 3
+    NEXT = 4
+    PREVIOUS = 5
+    CLIPPED = 6
+
+
+ANYWHERE, AT_HOME, MIXED = 0, 1, 2  # Groups.HOME_ONLY: none, all or some of the group's uses insist on layer 0
+BORN, COPIED, HELD_OVER = 0, 1, 2  # Places.ENTRY: how the residency is filled
+
+
+class Rules(Views):
+    """What does not change. ``ints`` begins with the layout."""
+
+    num_steps: int
+    num_layers: int
+    num_links: int
+    num_groups: int
+    num_decisions: int
+    layout: Annotated[I64, Size.LAYOUT]
+    ints: Annotated[I64, Size.RULE_INTS]
+    floats: Annotated[F64, Size.RULE_FLOATS]
+    groups: Annotated[I64, Size.GROUPS, Groups]  # by tensor, then step
+    decisions: Annotated[I64, Size.DECISIONS]  # group of each decision, by step, then tensor
+    tensors: Annotated[I64, Size.TENSORS, Tensors]
+    loops: Annotated[I64, Size.LOOPS, Loops]
+    steps: Annotated[I64, Size.STEPS, Steps]
+    boundaries: Annotated[I64, Size.BOUNDARIES, Boundaries]
+    home_bytes: Annotated[I64, Size.STEPS, Size.LAYERS]  # traffic of one execution with everything in layer 0
+    layers: Annotated[I64, Size.LAYERS, Layers]
+    links: Annotated[I64, Size.LINKS, Links]
+    link_of: Annotated[I64, Size.LAYERS, Size.LAYERS]  # -1: none
+    compute: Annotated[F64, Size.STEPS]  # seconds of one execution
+    layer_speed: Annotated[F64, Size.LAYERS]  # bytes per second
+    link_speed: Annotated[F64, Size.LINKS]
+    latency: Annotated[F64, Size.LINKS]  # seconds
+    home_seconds: Annotated[F64, 1]  # all in layer 0: the unit of rewards
+
+
+class State(Views):
     """What choices change. Every state is a valid mapping: what is not decided yet is served from layer 0."""
 
-    ints: I64  # the whole int64 buffer
-    floats: F64  # the whole float64 buffer
-    turn: I64  # int64[1], decisions taken so far
-    served: I64  # int64[G], residency that serves the group, -1 for layer 0
-    places: I64  # int64[G, 8], residencies
-    copies: I64  # int64[2G, 7]
-    current: I64  # int64[M, L], residency in that layer that may go on (-1: none)
-    latest: I64  # int64[M, L], latest residency in that layer (-1: none)
-    order: I64  # int64[2K, 2G], copies of each queue by issue boundary, then number
-    counts: I64  # int64[2K], how many
-    due_first: I64  # int64[T + 1], first copy due at a boundary (-1: none), linked by NEXT
-    flights: I64  # int64[2K, T + 1], copies under way just after a boundary
-    rects: I64  # int64[L, 2G], 2 * residency (+ 1: its reload) by end
-    rect_ends: I64  # int64[L, 2G]
-    rect_counts: I64  # int64[L]
-    wishes: I64  # int64[L, G], residencies that may go on to a later group, by that group's step
-    wish_ends: I64  # int64[L, G], that step + 1
-    wish_counts: I64  # int64[L]
-    planned: I64  # int64[G], offsets of the residencies as the plan at hand would have them
-    moved: I64  # int64[G], residencies that it would move
-    moved_count: I64  # int64[1]
-    marks: I64  # int64[G], scratch, 0 between calls
-    occupied: I64  # int64[T, L], bytes taken in each step
-    layer_bytes: I64  # int64[T, L], bytes that one execution moves
-    heads: I64  # int64[T + 1, 2K], first unfinished copy on arrival at a boundary (-1: none)
-    total: F64  # float64[1], simulated seconds of the mapping so far
-    work: F64  # float64[2G], link seconds of each copy
-    stall: F64  # float64[T + 1]
-    elapsed: F64  # float64[T], seconds of all executions
-    idle: F64  # float64[T, K], link seconds that instructions leave
-    busy: F64  # float64[T, K], of these, what copies use
-    left: F64  # float64[T + 1, 2K], what is left of ``heads`` on arrival
-    scratch: I64  # int64[6G + 6K + 32]
-    remaining: F64  # float64[2G], scratch
+    layout: Annotated[I64, Size.LAYOUT]
+    ints: Annotated[I64, Size.STATE_INTS]
+    floats: Annotated[F64, Size.STATE_FLOATS]
+    turn: Annotated[I64, 1]  # decisions taken so far
+    served: Annotated[I64, Size.GROUPS]  # residency that serves the group, -1 for layer 0
+    places: Annotated[I64, Size.GROUPS, Places]
+    copies: Annotated[I64, Size.COPIES, Copies]
+    current: Annotated[I64, Size.TENSORS, Size.LAYERS]  # residency in that layer that may go on (-1: none)
+    latest: Annotated[I64, Size.TENSORS, Size.LAYERS]  # latest residency in that layer (-1: none)
+    order: Annotated[I64, Size.QUEUES, Size.COPIES]  # copies of each queue by issue boundary, then number
+    counts: Annotated[I64, Size.QUEUES]  # how many
+    due_first: Annotated[I64, Size.BOUNDARIES]  # first copy due at a boundary (-1: none), linked by NEXT
+    in_flight: Annotated[I64, Size.QUEUES, Size.BOUNDARIES]  # copies under way just after a boundary
+    rects: Annotated[I64, Size.LAYERS, Size.COPIES]  # 2 * residency (+ 1: its reload) by end
+    rect_ends: Annotated[I64, Size.LAYERS, Size.COPIES]
+    rect_counts: Annotated[I64, Size.LAYERS]
+    reservations: Annotated[I64, Size.LAYERS, Size.GROUPS]  # residencies that may go on to a later group, by its step
+    reservation_ends: Annotated[I64, Size.LAYERS, Size.GROUPS]  # that step + 1
+    reservation_counts: Annotated[I64, Size.LAYERS]
+    planned: Annotated[I64, Size.GROUPS]  # offsets of the residencies as the plan at hand would have them
+    moved: Annotated[I64, Size.GROUPS]  # residencies that it would move
+    moved_count: Annotated[I64, 1]
+    marks: Annotated[I64, Size.GROUPS]  # scratch, 0 between calls
+    occupied: Annotated[I64, Size.STEPS, Size.LAYERS]  # bytes taken in each step
+    layer_bytes: Annotated[I64, Size.STEPS, Size.LAYERS]  # bytes that one execution moves
+    heads: Annotated[I64, Size.BOUNDARIES, Size.QUEUES]  # first unfinished copy on arrival at a boundary (-1: none)
+    total: Annotated[F64, 1]  # simulated seconds of the mapping so far
+    work: Annotated[F64, Size.COPIES]  # link seconds of each copy
+    stall: Annotated[F64, Size.BOUNDARIES]
+    elapsed: Annotated[F64, Size.STEPS]  # seconds of all executions
+    idle: Annotated[F64, Size.STEPS, Size.LINKS]  # link seconds that instructions leave
+    busy: Annotated[F64, Size.STEPS, Size.LINKS]  # of these, what copies use
+    left: Annotated[F64, Size.BOUNDARIES, Size.QUEUES]  # what is left of ``heads`` on arrival
+    first_touched: Annotated[I64, 1]  # the timeline changes from this boundary on (scratch, as are the rest)
+    last_touched: Annotated[I64, 1]  # and, but for what that causes, not after this one; -1: nowhere
+    gap_offsets: Annotated[I64, Size.INTERVALS]  # intervals taken in the layer that is looked at, sorted
+    gap_tops: Annotated[I64, Size.INTERVALS]
+    queue_head: Annotated[I64, Size.QUEUES]  # each queue's unfinished copies, as the timeline is walked
+    queue_tail: Annotated[I64, Size.QUEUES]
+    remaining: Annotated[F64, Size.COPIES]  # what is left of them
 
 
-@kernel
-def state_ints(dims: I64) -> int:
-    """Return the length of a state's int64 buffer."""
-    t, n_layers, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    per_group = 1 + PLACE_COLUMNS + 2 * COPY_COLUMNS + 4 * k + 6 * n_layers + 9
-    per_step = 1 + 2 * k + 2 * n_layers + 2 * k
-    return int(1 + g * per_group + 2 * m * n_layers + 8 * k + 2 * n_layers + 33 + (t + 1) * per_step)
+_RULES_END = declare(Rules, Size, len(Size))
+LAYOUT_LENGTH = declare(State, Size, _RULES_END)
 
 
-@kernel
-def state_floats(dims: I64) -> int:
-    """Return the length of a state's float64 buffer."""
-    t, k, g = dims[STEPS], dims[LINKS], dims[GROUPS]
-    return int(1 + 4 * g + (t + 1) * (2 + 4 * k))
+def make_layout(*, steps: int, layers: int, links: int, groups: int, decisions: int, tensors: int, loops: int) -> I64:
+    """Return int64[LAYOUT_LENGTH]: the sizes of a game, then where each array of ``Rules`` and ``State`` begins."""
+    layout = np.zeros(LAYOUT_LENGTH, dtype=np.int64)
+    layout[: Size.BOUNDARIES] = steps, layers, links, groups, decisions, tensors, loops
+    layout[Size.BOUNDARIES] = steps + 1
+    layout[Size.QUEUES], layout[Size.COPIES], layout[Size.INTERVALS] = 2 * links, 2 * groups, 3 * groups
+    layout[Size.LAYOUT] = LAYOUT_LENGTH
+    layout[[Size.RULE_INTS, Size.RULE_FLOATS]] = place_arrays(Rules, layout, LAYOUT_LENGTH)
+    layout[[Size.STATE_INTS, Size.STATE_FLOATS]] = place_arrays(State, layout, 0)
+    return layout
 
 
-@jit
-def state_views(dims: I64, ints: I64, floats: F64) -> State:
-    """Return the state that lives in two buffers (of ``state_ints`` and ``state_floats`` elements or more)."""
-    t, n, k, g, m = dims[STEPS], dims[LAYERS], dims[LINKS], dims[GROUPS], dims[TENSORS]
-    a = np.empty(25, dtype=np.int64)  # where each int64 array begins
-    sizes = (
-        1,
-        g,
-        g * PLACE_COLUMNS,
-        2 * g * COPY_COLUMNS,
-        m * n,
-        m * n,
-        2 * k * 2 * g,
-        2 * k,
-        t + 1,
-        2 * k * (t + 1),
-        n * 2 * g,
-        n * 2 * g,
-        n,
-        n * g,
-        n * g,
-        n,
-        g,
-        g,
-        1,
-        g,
-        t * n,
-        t * n,
-        (t + 1) * 2 * k,
-        6 * g + 6 * k + 32,
-    )
-    a[0] = 0
-    for i in range(24):
-        a[i + 1] = a[i] + sizes[i]
-    f = np.empty(9, dtype=np.int64)
-    lengths = (1, 2 * g, t + 1, t, t * k, t * k, (t + 1) * 2 * k, 2 * g)
-    f[0] = 0
-    for i in range(8):
-        f[i + 1] = f[i] + lengths[i]
-    return State(
-        ints,
-        floats,
-        ints[a[0] : a[1]],
-        ints[a[1] : a[2]],
-        ints[a[2] : a[3]].reshape((g, PLACE_COLUMNS)),
-        ints[a[3] : a[4]].reshape((2 * g, COPY_COLUMNS)),
-        ints[a[4] : a[5]].reshape((m, n)),
-        ints[a[5] : a[6]].reshape((m, n)),
-        ints[a[6] : a[7]].reshape((2 * k, 2 * g)),
-        ints[a[7] : a[8]],
-        ints[a[8] : a[9]],
-        ints[a[9] : a[10]].reshape((2 * k, t + 1)),
-        ints[a[10] : a[11]].reshape((n, 2 * g)),
-        ints[a[11] : a[12]].reshape((n, 2 * g)),
-        ints[a[12] : a[13]],
-        ints[a[13] : a[14]].reshape((n, g)),
-        ints[a[14] : a[15]].reshape((n, g)),
-        ints[a[15] : a[16]],
-        ints[a[16] : a[17]],
-        ints[a[17] : a[18]],
-        ints[a[18] : a[19]],
-        ints[a[19] : a[20]],
-        ints[a[20] : a[21]].reshape((t, n)),
-        ints[a[21] : a[22]].reshape((t, n)),
-        ints[a[22] : a[23]].reshape((t + 1, 2 * k)),
-        floats[f[0] : f[1]],
-        floats[f[1] : f[2]],
-        floats[f[2] : f[3]],
-        floats[f[3] : f[4]],
-        floats[f[4] : f[5]].reshape((t, k)),
-        floats[f[5] : f[6]].reshape((t, k)),
-        floats[f[6] : f[7]].reshape((t + 1, 2 * k)),
-        ints[a[23] : a[24]],
-        floats[f[7] : f[8]],
-    )
-
-
-def pack_rules(rules: Rules) -> tuple[I64, F64]:
-    """Return all of ``rules`` in one int64 and one float64 buffer, ``dims`` first."""
-    arrays = [np.ascontiguousarray(array).reshape(-1) for array in rules]
-    split = Rules._fields.index("compute")
-    return np.concatenate(arrays[:split]), np.concatenate(arrays[split:])
-
-
-@jit
-def rules_views(ints: I64, floats: F64) -> Rules:
-    """Undo ``pack_rules``; the buffers may be longer."""
-    dims = ints[:NUM_DIMS]
-    t, n, k = dims[STEPS], dims[LAYERS], dims[LINKS]
-    a = np.empty(11, dtype=np.int64)  # where each int64 array begins
-    sizes = (
-        NUM_DIMS,
-        dims[GROUPS] * GROUP_COLUMNS,
-        dims[DECISIONS],
-        dims[TENSORS] * TENSOR_COLUMNS,
-        dims[LOOPS] * LOOP_COLUMNS,
-        t * STEP_COLUMNS,
-        (t + 1) * BOUNDARY_COLUMNS,
-        t * n,
-        n * LAYER_COLUMNS,
-        k * LINK_COLUMNS,
-    )
-    a[0] = 0
-    for i in range(10):
-        a[i + 1] = a[i] + sizes[i]
-    return Rules(
-        dims,
-        ints[a[1] : a[2]].reshape((dims[GROUPS], GROUP_COLUMNS)),
-        ints[a[2] : a[3]],
-        ints[a[3] : a[4]].reshape((dims[TENSORS], TENSOR_COLUMNS)),
-        ints[a[4] : a[5]].reshape((dims[LOOPS], LOOP_COLUMNS)),
-        ints[a[5] : a[6]].reshape((t, STEP_COLUMNS)),
-        ints[a[6] : a[7]].reshape((t + 1, BOUNDARY_COLUMNS)),
-        ints[a[7] : a[8]].reshape((t, n)),
-        ints[a[8] : a[9]].reshape((n, LAYER_COLUMNS)),
-        ints[a[9] : a[10]].reshape((k, LINK_COLUMNS)),
-        ints[a[10] : a[10] + n * n].reshape((n, n)),
-        floats[:t],
-        floats[t : t + n],
-        floats[t + n : t + n + k],
-        floats[t + n + k : t + n + 2 * k],
-        floats[t + n + 2 * k : t + n + 2 * k + 1],
-    )
+def rules_in(ints: I64, floats: F64) -> Rules:
+    """Return the rules that live in two buffers."""
+    return Rules(ints[:LAYOUT_LENGTH], ints, floats)

@@ -12,159 +12,132 @@ from mallocgame.game.rules.occupancy import add_rect, drop_rect, settle, stretch
 from mallocgame.game.rules.plan import ILLEGAL, NEW, NOTHING, Plan
 from mallocgame.game.rules.plan_action import plan
 from mallocgame.game.rules.release import release
-from mallocgame.game.rules.reservations import add_wish, set_current
-from mallocgame.game.rules.retime import rerun, serve
-from mallocgame.game.rules.state import (
-    BEGIN,
-    BORN,
-    CLIPPED,
-    DECISIONS,
-    END,
-    ENTRY,
-    F64,
-    FINISH,
-    FIRST,
-    HELD_OVER,
-    HOME_ONLY,
-    I64,
-    ISSUE,
-    LAST,
-    LAYER,
-    LAYERS,
-    OFFSET,
-    QUEUE,
-    SINCE,
-    SIZE,
-    SOURCE,
-    STEP,
-    STEPS,
-    TENSOR,
-    WRITES,
-    Bool,
-    Rules,
-    State,
-)
+from mallocgame.game.rules.reservations import add_reservation, set_current
+from mallocgame.game.rules.retime import retime, serve
+from mallocgame.game.rules.state import ANYWHERE, BORN, HELD_OVER, Bool, Copies, Groups, Places, Rules, State, Tensors
 from mallocgame.game.rules.transfers import add_copy, back_queue, drop_copy
-from mallocgame.jit import kernel
+from mallocgame.game.rules.views import F64, I64
+from mallocgame.jit import part
 
 
-@kernel
+@part
 def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
     """Do what a legal plan says."""
-    tensor = r.groups[group, TENSOR]
-    size = r.tensors[tensor, SIZE]
-    num_steps = r.dims[STEPS]
+    tensor = r.groups[group, Groups.TENSOR]
+    size = r.tensors[tensor, Tensors.SIZE]
+    num_steps = r.num_steps
     s.planned[p.place] = p.offset
     settle(s, True)
     if p.undo_back >= 0:
         drop_copy(s, 2 * p.undo_back + 1)
     if p.kind == NEW:
         row = s.places[group]
-        row[LAYER], row[OFFSET], row[BEGIN], row[FINISH] = p.layer, p.offset, p.begin, p.finish
-        row[SINCE], row[SOURCE], row[ENTRY] = p.since, p.source, p.entry
+        row[Places.LAYER], row[Places.OFFSET] = p.layer, p.offset
+        row[Places.BEGIN], row[Places.FINISH], row[Places.SINCE] = p.begin, p.finish, p.since
+        row[Places.SOURCE], row[Places.ENTRY] = p.source, p.entry
         add_rect(s, p.layer, 2 * group, max(p.begin, 0), p.finish, size)
         s.latest[tensor, p.layer] = group
         if p.entry != BORN:
-            slower = s.places[p.source, LAYER] if p.source >= 0 else np.int64(0)
+            slower = s.places[p.source, Places.LAYER] if p.source >= 0 else np.int64(0)
             queue = 2 * r.link_of[slower, p.layer] + (1 if p.layer < slower else 0)
             add_copy(r, s, 2 * group, queue, p.issue, p.due)
         if p.entry == HELD_OVER:
             add_rect(s, p.layer, 2 * group + 1, p.issue, num_steps, size)
         if p.source >= 0:
-            stretch(r, s, p.source, max(s.places[p.source, FINISH], p.due))
+            stretch(r, s, p.source, max(s.places[p.source, Places.FINISH], p.due))
     else:
         if p.entry == HELD_OVER and p.issue >= 0:
-            drop_rect(s, p.layer, 2 * p.place + 1, s.copies[2 * p.place, ISSUE], num_steps, size)
-            queue = s.copies[2 * p.place, QUEUE]
+            drop_rect(s, p.layer, 2 * p.place + 1, s.copies[2 * p.place, Copies.ISSUE], num_steps, size)
+            queue = s.copies[2 * p.place, Copies.QUEUE]
             drop_copy(s, 2 * p.place)
             add_copy(r, s, 2 * p.place, queue, p.issue, num_steps)
             add_rect(s, p.layer, 2 * p.place + 1, p.issue, num_steps, size)
         stretch(r, s, p.place, p.finish)
-    s.places[p.place, LAST] = p.last
+    s.places[p.place, Places.LAST] = p.last
     if p.back >= 0:
         add_copy(r, s, 2 * p.back + 1, back_queue(r, p.layer), p.back_issue, p.back_due)
-        s.copies[2 * p.back + 1, CLIPPED] = p.clipped
+        s.copies[2 * p.back + 1, Copies.CLIPPED] = p.clipped
     writes = False
     for k in range(group, p.last + 1):
-        if r.groups[k, HOME_ONLY] == 0:
+        if r.groups[k, Groups.HOME_ONLY] == ANYWHERE:
             serve(r, s, k, p.place)
-            writes = writes or r.groups[k, WRITES] == 1
-    for layer in range(1, r.dims[LAYERS]):
+            writes = writes or r.groups[k, Groups.WRITES] == 1
+    for layer in range(1, r.num_layers):
         if layer > p.layer or (writes and layer != p.layer):
             set_current(s, tensor, layer, -1)
     set_current(s, tensor, p.layer, p.place)
-    add_wish(r, s, p.layer, p.place)
+    add_reservation(r, s, p.layer, p.place)
 
 
-@kernel
+@part
 def take_back(r: Rules, s: State, place: int) -> None:
     """Undo a residency and those that were copied from it; layer 0 serves their groups."""
-    tensor = r.groups[place, TENSOR]
-    size = r.tensors[tensor, SIZE]
-    end = r.tensors[tensor, END]
+    tensor = r.groups[place, Groups.TENSOR]
+    size = r.tensors[tensor, Tensors.SIZE]
+    end = r.tensors[tensor, Tensors.END]
     for p in range(place, end):
-        layer = s.places[p, LAYER]
-        source = s.places[p, SOURCE]
-        if layer == 0 or (p != place and (source < 0 or s.places[source, LAYER] != 0)):
+        layer = s.places[p, Places.LAYER]
+        source = s.places[p, Places.SOURCE]
+        if layer == 0 or (p != place and (source < 0 or s.places[source, Places.LAYER] != 0)):
             continue
-        drop_rect(s, layer, 2 * p, max(s.places[p, BEGIN], 0), s.places[p, FINISH], size)
-        if s.places[p, ENTRY] == HELD_OVER:
-            drop_rect(s, layer, 2 * p + 1, s.copies[2 * p, ISSUE], r.dims[STEPS], size)
+        drop_rect(s, layer, 2 * p, max(s.places[p, Places.BEGIN], 0), s.places[p, Places.FINISH], size)
+        if s.places[p, Places.ENTRY] == HELD_OVER:
+            drop_rect(s, layer, 2 * p + 1, s.copies[2 * p, Copies.ISSUE], r.num_steps, size)
         drop_copy(s, 2 * p)
         for k in range(p, end):
             if s.served[k] == p:
                 drop_copy(s, 2 * k + 1)
                 serve(r, s, k, -1)
-        s.places[p, LAYER] = 0
+        s.places[p, Places.LAYER] = 0
         s.latest[tensor, layer] = -1
-    for p in range(r.tensors[tensor, FIRST], end):
-        if s.places[p, LAYER] > 0:
-            s.latest[tensor, s.places[p, LAYER]] = p
+    for p in range(r.tensors[tensor, Tensors.FIRST], end):
+        if s.places[p, Places.LAYER] > 0:
+            s.latest[tensor, s.places[p, Places.LAYER]] = p
 
 
-@kernel
+@part
 def do_step(r: Rules, s: State, action: int) -> float:
     """Take ``action`` in place; return the reward, or NaN (and change nothing) if it is illegal."""
     turn = s.turn[0]
-    if turn >= r.dims[DECISIONS] or action < 0 or action > 2 * (r.dims[LAYERS] - 1):
+    if turn >= r.num_decisions or action < 0 or action > 2 * (r.num_layers - 1):
         return np.nan
     group = r.decisions[turn]
     before = s.total[0]
-    s.scratch[-2], s.scratch[-1] = r.dims[STEPS] + 1, -1
+    s.first_touched[0], s.last_touched[0] = r.num_steps + 1, -1
     if action == 0:
         if s.served[group] >= 0:
             take_back(r, s, s.served[group])
-        for layer in range(1, r.dims[LAYERS]):
-            set_current(s, r.groups[group, TENSOR], layer, -1)
+        for layer in range(1, r.num_layers):
+            set_current(s, r.groups[group, Groups.TENSOR], layer, -1)
     else:
         p = plan(r, s, group, action)
         if p.kind == ILLEGAL:
             return np.nan
         if p.kind != NOTHING:
             carry_out(r, s, group, p)
-    rerun(r, s)
+    retime(r, s)
     s.turn[0] = turn + 1
-    if turn + 1 < r.dims[DECISIONS]:
-        release(r, s, r.groups[group, STEP], r.groups[r.decisions[turn + 1], STEP])
+    if turn + 1 < r.num_decisions:
+        release(r, s, r.groups[group, Groups.STEP], r.groups[r.decisions[turn + 1], Groups.STEP])
     return float((before - s.total[0]) / r.home_seconds[0])
 
 
-@kernel
+@part
 def is_legal(r: Rules, s: State, action: int) -> bool:
     """Whether ``action`` may be taken now."""
     turn = s.turn[0]
-    if turn >= r.dims[DECISIONS]:
+    if turn >= r.num_decisions:
         return False
     return action == 0 or plan(r, s, r.decisions[turn], action).kind != ILLEGAL
 
 
-@kernel
+@part
 def play(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, limits: F64) -> float:
     """Take each wanted action, else the other one of its layer, else Drop; return the seconds at the end.
 
     ``totals`` float64[D] gets the seconds after each decision; infinity is returned as soon as they exceed ``limits``.
     """
-    for i in range(s.turn[0], r.dims[DECISIONS]):
+    for i in range(s.turn[0], r.num_decisions):
         action = wanted[i]
         if np.isnan(do_step(r, s, action)):
             action = action + 1 if action % 2 == 1 else action - 1
@@ -178,7 +151,7 @@ def play(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, limits: F64) 
     return float(s.total[0])
 
 
-@kernel
+@part
 def write_mask(r: Rules, s: State, mask: Bool) -> None:
     """Fill ``mask`` bool[A] with the actions that are legal now."""
     for action in range(mask.shape[0]):

@@ -2,67 +2,51 @@
 
 import numpy as np
 
-from mallocgame.game.rules.state import (
-    CAPACITY,
-    CONTEXT,
-    CONTEXT_TRIPS,
-    DUE,
-    ISSUE,
-    LIMIT,
-    NEXT,
-    POSITION,
-    PREVIOUS,
-    QUEUE,
-    SIZE,
-    STEPS,
-    TENSOR,
-    Rules,
-    State,
-)
-from mallocgame.jit import kernel
+from mallocgame.game.rules.state import Boundaries, Copies, Groups, Layers, Links, Rules, State, Tensors
+from mallocgame.jit import part
 
 
-@kernel
+@part
 def back_queue(r: Rules, layer: int) -> int:
     """Return the queue of write-backs from ``layer``."""
     return int(2 * r.link_of[layer, 0] + 1)
 
 
-@kernel
-def fits_flights(r: Rules, s: State, queue: int, issue: int, due: int) -> bool:
+@part
+def within_limit(r: Rules, s: State, queue: int, issue: int, due: int) -> bool:
     """Whether a further copy under way over [issue, due) stays within the link's limit."""
     most = np.int64(0)
     for b in range(issue, due):
-        most = max(most, s.flights[queue, b])
-    return bool(most < r.links[queue // 2, LIMIT])
+        most = max(most, s.in_flight[queue, b])
+    return bool(most < r.links[queue // 2, Links.LIMIT])
 
 
-@kernel
+@part
 def last_outside(r: Rules) -> int:
     """Return the last boundary before the end of the program at which no loop is under way, -1: none."""
-    num_steps = r.dims[STEPS]
+    num_steps = r.num_steps
     b = num_steps - 1
-    while b >= 0 and r.boundaries[b, CONTEXT] != r.boundaries[num_steps, CONTEXT]:
+    while b >= 0 and r.boundaries[b, Boundaries.CONTEXT] != r.boundaries[num_steps, Boundaries.CONTEXT]:
         b -= 1
     return int(b)
 
 
-@kernel
+@part
 def later_in_context(r: Rules, boundary: int, due: int) -> int:
     """Return the first boundary from ``boundary`` on that lies in the same loops as ``due``."""
-    while r.boundaries[boundary, CONTEXT] != r.boundaries[due, CONTEXT]:
+    while r.boundaries[boundary, Boundaries.CONTEXT] != r.boundaries[due, Boundaries.CONTEXT]:
         boundary += 1
     return boundary
 
 
-@kernel
+@part
 def link_seconds(r: Rules, link: int, size: int, boundary: int) -> float:
     """Return the work of a copy whose ends lie in the loops around ``boundary``."""
     once = size / r.link_speed[link] + r.latency[link]
-    return float(once * r.boundaries[boundary, CONTEXT_TRIPS])
+    return float(once * r.boundaries[boundary, Boundaries.CONTEXT_TRIPS])
 
 
-@kernel
+@part
 def earliest_done(r: Rules, s: State, queue: int, size: int, issue: int, latest: int) -> tuple[int, bool]:
     """Return the first boundary up to which free supply covers a copy issued at ``issue``, else the latest possible.
 
@@ -73,31 +57,31 @@ def earliest_done(r: Rules, s: State, queue: int, size: int, issue: int, latest:
     best = issue
     b = issue
     while b < latest and need > 0.0:
-        if s.flights[queue, b] >= r.links[link, LIMIT]:
+        if s.in_flight[queue, b] >= r.links[link, Links.LIMIT]:
             break
         need -= s.idle[b, link] - s.busy[b, link]
         b += 1
-        if r.boundaries[b, CONTEXT] == r.boundaries[issue, CONTEXT]:
+        if r.boundaries[b, Boundaries.CONTEXT] == r.boundaries[issue, Boundaries.CONTEXT]:
             best = b
     return best, need <= 0.0 and best == b
 
 
-@kernel
+@part
 def touch(s: State, boundary: int) -> None:
     """Note that the timeline changes at ``boundary``."""
-    s.scratch[-2] = min(s.scratch[-2], boundary)
-    s.scratch[-1] = max(s.scratch[-1], boundary)
+    s.first_touched[0] = min(s.first_touched[0], boundary)
+    s.last_touched[0] = max(s.last_touched[0], boundary)
 
 
-@kernel
+@part
 def goes_before(s: State, queue: int, other: int, copy: int, due: int) -> bool:
     """Whether ``other`` goes before ``copy``, both issued at one boundary: first due first, write-backs by number."""
-    if queue % 2 == 1 or s.copies[other, DUE] == due:
+    if queue % 2 == 1 or s.copies[other, Copies.DUE] == due:
         return bool(other < copy)
-    return bool(s.copies[other, DUE] < due)
+    return bool(s.copies[other, Copies.DUE] < due)
 
 
-@kernel
+@part
 def first_position(s: State, queue: int, copy: int, issue: int, due: int) -> int:
     """Return the place in ``queue`` of a copy that is issued at ``issue``, due at ``due`` and has number ``copy``."""
     low = np.int64(0)
@@ -105,29 +89,31 @@ def first_position(s: State, queue: int, copy: int, issue: int, due: int) -> int
     while low < high:
         middle = (low + high) // 2
         x = s.order[queue, middle]
-        if s.copies[x, ISSUE] < issue or (s.copies[x, ISSUE] == issue and goes_before(s, queue, x, copy, due)):
+        if s.copies[x, Copies.ISSUE] < issue or (
+            s.copies[x, Copies.ISSUE] == issue and goes_before(s, queue, x, copy, due)
+        ):
             low = middle + 1
         else:
             high = middle
     return int(low)
 
 
-@kernel
+@part
 def head_position(s: State, queue: int, boundary: int) -> int:
     """Return the place in ``queue`` of the first copy that is unfinished, or not issued, on arrival at ``boundary``."""
     x = s.heads[boundary, queue]
-    return int(s.copies[x, POSITION]) if x >= 0 else first_position(s, queue, -1, boundary, -1)
+    return int(s.copies[x, Copies.POSITION]) if x >= 0 else first_position(s, queue, -1, boundary, -1)
 
 
-@kernel
+@part
 def spare_seconds(s: State, copy: int, enough: float) -> float:
     """Return the link's supply between the end of ``copy`` and its due boundary; it stops counting at ``enough``."""
-    queue, due = s.copies[copy, QUEUE], s.copies[copy, DUE]
-    b, late = s.copies[copy, ISSUE] + 1, due + 1
+    queue, due = s.copies[copy, Copies.QUEUE], s.copies[copy, Copies.DUE]
+    b, late = s.copies[copy, Copies.ISSUE] + 1, due + 1
     while b < late:  # bisection: it is done on arrival at b
         middle = (b + late) // 2
         head = s.heads[middle, queue]
-        if head >= 0 and s.copies[head, POSITION] <= s.copies[copy, POSITION]:
+        if head >= 0 and s.copies[head, Copies.POSITION] <= s.copies[copy, Copies.POSITION]:
             b = middle + 1
         else:
             late = middle
@@ -138,7 +124,7 @@ def spare_seconds(s: State, copy: int, enough: float) -> float:
     return spare
 
 
-@kernel
+@part
 def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: int, due: int, earliest: int) -> int:
     """Return the latest boundary at which ``copy``, due at ``due``, is issued without a wait, else that of least wait.
 
@@ -155,92 +141,100 @@ def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: in
     while True:
         while i >= 0:
             x = s.order[queue, i]
-            if s.copies[x, ISSUE] < b or (s.copies[x, ISSUE] == b and goes_before(s, queue, x, copy, due)):
+            if s.copies[x, Copies.ISSUE] < b or (
+                s.copies[x, Copies.ISSUE] == b and goes_before(s, queue, x, copy, due)
+            ):
                 break
             if supply > extra:
                 extra = max(extra, supply - spare_seconds(s, x, supply))
             i -= 1
-        if r.boundaries[b, CONTEXT] == r.boundaries[due, CONTEXT] and need + extra - supply < least:
+        if (
+            r.boundaries[b, Boundaries.CONTEXT] == r.boundaries[due, Boundaries.CONTEXT]
+            and need + extra - supply < least
+        ):
             least = need + extra - supply
             best = b
         if b <= earliest or least <= 0.0:
             return best
         b -= 1
-        if s.flights[queue, b] >= r.links[link, LIMIT] or s.occupied[b, layer] + size > r.layers[layer, CAPACITY]:
+        if (
+            s.in_flight[queue, b] >= r.links[link, Links.LIMIT]
+            or s.occupied[b, layer] + size > r.layers[layer, Layers.CAPACITY]
+        ):
             return best
         supply += s.idle[b, link] - s.busy[b, link]
 
 
-@kernel
+@part
 def link_due(s: State, copy: int, due: int) -> None:
     """Put a copy into the list of those due at ``due``."""
     after = s.due_first[due]
-    s.copies[copy, DUE] = due
-    s.copies[copy, NEXT] = after
-    s.copies[copy, PREVIOUS] = -1
+    s.copies[copy, Copies.DUE] = due
+    s.copies[copy, Copies.NEXT] = after
+    s.copies[copy, Copies.PREVIOUS] = -1
     if after >= 0:
-        s.copies[after, PREVIOUS] = copy
+        s.copies[after, Copies.PREVIOUS] = copy
     s.due_first[due] = copy
 
 
-@kernel
+@part
 def add_copy(r: Rules, s: State, copy: int, queue: int, issue: int, due: int) -> None:
     """Put a copy into its queue."""
-    size = r.tensors[r.groups[copy // 2, TENSOR], SIZE]
+    size = r.tensors[r.groups[copy // 2, Groups.TENSOR], Tensors.SIZE]
     s.work[copy] = link_seconds(r, queue // 2, size, issue)
     at = first_position(s, queue, copy, issue, due)
     for i in range(s.counts[queue], at, -1):
         x = s.order[queue, i - 1]
         s.order[queue, i] = x
-        s.copies[x, POSITION] = i
+        s.copies[x, Copies.POSITION] = i
     s.order[queue, at] = copy
     s.counts[queue] += 1
-    s.copies[copy, QUEUE] = queue
-    s.copies[copy, ISSUE] = issue
-    s.copies[copy, POSITION] = at
+    s.copies[copy, Copies.QUEUE] = queue
+    s.copies[copy, Copies.ISSUE] = issue
+    s.copies[copy, Copies.POSITION] = at
     link_due(s, copy, due)
     for b in range(issue, due):
-        s.flights[queue, b] += 1
+        s.in_flight[queue, b] += 1
     touch(s, issue)
     touch(s, due)
 
 
-@kernel
+@part
 def drop_copy(s: State, copy: int) -> None:
     """Undo ``add_copy``; nothing happens if there is no such copy."""
-    queue = s.copies[copy, QUEUE]
+    queue = s.copies[copy, Copies.QUEUE]
     if queue < 0:
         return
-    for i in range(s.copies[copy, POSITION], s.counts[queue] - 1):
+    for i in range(s.copies[copy, Copies.POSITION], s.counts[queue] - 1):
         x = s.order[queue, i + 1]
         s.order[queue, i] = x
-        s.copies[x, POSITION] = i
+        s.copies[x, Copies.POSITION] = i
     s.counts[queue] -= 1
-    before = s.copies[copy, PREVIOUS]
-    after = s.copies[copy, NEXT]
+    before = s.copies[copy, Copies.PREVIOUS]
+    after = s.copies[copy, Copies.NEXT]
     if before >= 0:
-        s.copies[before, NEXT] = after
+        s.copies[before, Copies.NEXT] = after
     else:
-        s.due_first[s.copies[copy, DUE]] = after
+        s.due_first[s.copies[copy, Copies.DUE]] = after
     if after >= 0:
-        s.copies[after, PREVIOUS] = before
-    for b in range(s.copies[copy, ISSUE], s.copies[copy, DUE]):
-        s.flights[queue, b] -= 1
-    s.copies[copy, QUEUE] = -1
-    touch(s, s.copies[copy, ISSUE])
-    touch(s, s.copies[copy, DUE])
+        s.copies[after, Copies.PREVIOUS] = before
+    for b in range(s.copies[copy, Copies.ISSUE], s.copies[copy, Copies.DUE]):
+        s.in_flight[queue, b] -= 1
+    s.copies[copy, Copies.QUEUE] = -1
+    touch(s, s.copies[copy, Copies.ISSUE])
+    touch(s, s.copies[copy, Copies.DUE])
 
 
-@kernel
+@part
 def set_due(s: State, copy: int, due: int) -> None:
     """Let a write-back that is complete by ``due`` be due then, earlier than before; no time changes."""
-    before, after, old = s.copies[copy, PREVIOUS], s.copies[copy, NEXT], s.copies[copy, DUE]
+    before, after, old = s.copies[copy, Copies.PREVIOUS], s.copies[copy, Copies.NEXT], s.copies[copy, Copies.DUE]
     if before >= 0:
-        s.copies[before, NEXT] = after
+        s.copies[before, Copies.NEXT] = after
     else:
         s.due_first[old] = after
     if after >= 0:
-        s.copies[after, PREVIOUS] = before
+        s.copies[after, Copies.PREVIOUS] = before
     for b in range(due, old):
-        s.flights[s.copies[copy, QUEUE], b] -= 1
+        s.in_flight[s.copies[copy, Copies.QUEUE], b] -= 1
     link_due(s, copy, due)

@@ -117,17 +117,16 @@ def test_quoted_ids_keep_commas_and_quotes(tmp_path: Path) -> None:
         (HEADER + "a,0,3,4.5\n", ":2: ", "size must be a whole number"),
         (HEADER + "a,0,3,\n", ":2: ", "size must be a whole number, got ''"),
         (HEADER + "a,0,3,٣\n", ":2: ", "size must be a whole number"),
-        (HEADER + "a,0,3,-4\n", ":2: ", "need 0 < size"),
-        (HEADER + "a,0,3,0\n", ":2: ", "need 0 < size"),
-        (HEADER + "a,3,3,4\n", ":2: ", "need lower < upper, got 3 and 3"),
+        (HEADER + "a,0,3,-4\n", ":2: ", "need 0 <= size"),
+        (HEADER + "a,4,3,4\n", ":2: ", "need lower <= upper, got 4 and 3"),
         (HEADER + f"a,0,3,{10**17}\n", ":2: ", "2**53"),
         (HEADER + f"a,0,3,{'9' * 5000}\n", ":2: ", "size is too large"),
         (HEADER + "a,0,3,4\n\na,0,3,4\n", ":4: ", "id 'a' was already used on line 2"),
         ("id,lower,upper,size,offset\na,0,3,4,x\n", ":2: ", "offset must be a whole number"),
         ("id,lower,upper,size,alignment,offset\na,0,3,4,4,6\n", ":2: ", "not a multiple of its alignment"),
-        ("id,lower,upper,size,gaps\na,0,3,4,1-2\n", ":2: ", "gaps in a lifetime are not supported"),
+        ("id,lower,upper,size,gaps\na,0,3,4,1-x\n", ":2: ", "does not read as LOWER-UPPER"),
         (HEADER + 'a,0,3,"4\n', ":2: ", "is not CSV"),
-        (b"\x89PNG\r\n\x1a\n\xff\xfe", "p.csv: ", "is not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", "p.csv:1: ", "not UTF-8 text"),
     ],
 )
 def test_bad_files_get_one_line_with_the_place(tmp_path: Path, content: str | bytes, where: str, what: str) -> None:
@@ -153,13 +152,13 @@ def test_garbage_never_escapes(tmp_path_factory: pytest.TempPathFactory, content
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path):
-        with pytest.raises(TraceError, match="cannot be read"):
+        with pytest.raises(TraceError, match=r"cannot read|is a folder"):
             read_buffers(path)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"upper": 0}, {"size_bytes": 0}, {"alignment_bytes": 0}, {"fixed_offset": -1}, {"upper": 2**60}],
+    [{"upper": -1}, {"size_bytes": -1}, {"alignment_bytes": 0}, {"fixed_offset": -1}, {"upper": 2**60}],
 )
 def test_a_buffer_is_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match="'b'"):

@@ -65,14 +65,15 @@ class FakeCompiler:
     def __init__(self, refuse: Callable[[set[Override]], str] = lambda overrides: "") -> None:
         self.refuse = refuse
         self.asked: list[set[Override]] = []
+        self.follows_hints = False  # what is placed first gets its place
 
     def mapping(self, overrides: set[Override]) -> Mapping:
         told = {(d.tensor, d.action) for d in overrides}
         places: list[Residency] = []
         copies: list[Transfer] = []
-        if (0, Action.PREFETCH) in told:
+        if {(0, Action.PREFETCH), (0, Action.PREFER)} & told:
             places, copies = [goal().residencies[0]], [goal().transfers[0]]
-        if (1, Action.PIN) in told:
+        if (1, Action.PIN) in told or (self.follows_hints and (1, Action.FIRST) in told):
             places.append(pinned(1, 50, 4))
         elif (2, Action.KEEP) not in told:
             places.append(pinned(2, 60, 4))

@@ -210,7 +210,7 @@ def test_options_come_back_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is not JSON"),
+        ("", "not JSON"),
         ("[]", "not a file of compiler options"),
         ('{"format": "mallocgame-compiler-options", "version": 9}', "version 9"),
         ('{"format": "mallocgame-compiler-options", "version": 1}', "lacks"),
@@ -225,5 +225,5 @@ def test_damaged_options(tmp_path: Path, text: str, reason: str) -> None:
     path.write_text(text)
     with pytest.raises(TraceError, match=reason):
         mallocgame.load_compiler_options(path)
-    with pytest.raises(TraceError, match="cannot be read"):
+    with pytest.raises(TraceError, match="cannot read"):
         mallocgame.load_compiler_options(tmp_path / "none.json")
