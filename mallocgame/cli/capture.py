@@ -36,6 +36,14 @@ def capture(
             "--trip-count", metavar="[LOOP=]N", help="How often loops run whose count is no constant; repeatable."
         ),
     ] = None,
+    branch_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--branch-weights",
+            metavar="CONDITIONAL=P,P[,P]",
+            help="How often each branch runs, of --hlo text; even where nobody says; repeatable.",
+        ),
+    ] = None,
     ici_gbps: Annotated[
         float | None,
         typer.Option("--ici-gbps", help="GB/s that each chip sends to others: adds the network's time by arithmetic."),
@@ -51,11 +59,18 @@ def capture(
         Path | None, typer.Option("--log", help="Read this log of libtpu instead of compiling (needs --hlo-dir).")
     ] = None,
     hlo_dir: Annotated[
-        Path | None, typer.Option("--hlo-dir", help="The folder that xla_dump_to named for the same compilation.")
+        Path | None,
+        typer.Option(
+            "--hlo-dir",
+            help="The folder that xla_dump_to named for the same compilation; with --hlo, for its offsets.",
+        ),
     ] = None,
     hlo: Annotated[
         Path | None,
-        typer.Option("--hlo", help="Read scheduled HLO text of any backend; times from shapes (--chip: any preset)."),
+        typer.Option(
+            "--hlo",
+            help="Read scheduled HLO text of any backend: times from shapes (--chip: any preset), its placement.",
+        ),
     ] = None,
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave out names of tensors and instructions, and source places.")
@@ -68,18 +83,21 @@ def capture(
     """
     if sum(source is not None for source in (function, log, hlo)) != 1:
         raise InputError("give one of: a function (package.module:function), --log FILE with --hlo-dir DIR, --hlo FILE")
-    if (log is None) != (hlo_dir is None):
+    if hlo is None and (log is None) != (hlo_dir is None):
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
+    if hlo is None and branch_weights:
+        raise InputError("--branch-weights is for --hlo: of what is compiled here no conditional is read")
     if out is not None and not out.name.endswith((".json", ".json.gz")):
         raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
     if function is None and (args or option or full or mesh):
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
-    known = _known(trip_count or [], ici_gbps)
+    known = _known(trip_count or [] if hlo is None else [], ici_gbps)
     if hlo is not None:
         from mallocgame.hierarchy import preset
-        from mallocgame.workloads.hlo_trace import trace_from_hlo
+        from mallocgame.workloads.hlo_trace import parse_expectations, trace_from_hlo
 
-        trace = trace_from_hlo(hlo, preset(chip))
+        expected = parse_expectations(trip_count or [], branch_weights or [])
+        trace = trace_from_hlo(hlo, preset(chip), expectations=expected, dump=hlo_dir)
     elif log is not None and hlo_dir is not None:
         from mallocgame.workloads.capture import trace_from_files
 
@@ -141,9 +159,10 @@ def _compiled(
 
 
 def _remarks(trace: "Trace") -> list[str]:
+    from mallocgame.workloads.hlo_trace import remarks
     from mallocgame.workloads.xla.remarks import sentences
 
-    return sentences(trace)
+    return [*sentences(trace), *remarks(trace)]
 
 
 def _show(trace: "Trace", json: bool) -> None:
