@@ -20,6 +20,7 @@ from mallocgame.workloads.hlo.schedule import Expectations
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, Options, newest_module
+from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
 from mallocgame.workloads.xla.mapping import build_mapping, without_tensors
 from mallocgame.workloads.xla.network import with_network_times
@@ -35,6 +36,12 @@ __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files
 
 
 MAX_LEFT_OUT = 4  # rounds
+SPARSE_CORE = 'async_execution_thread="sparsecore"'
+ON_THE_TENSOR_CORE: Options = {
+    "xla_tpu_offload_gather_to_sparsecore": "false",
+    "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
+    "xla_tpu_enable_offloading_sort_to_sparsecore": "false",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +126,16 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
     reference, options = asked.reference, asked.options
     compilation = compiler.compile(reference, asked.chip, options, full=asked.full, on_bytes=asked.on_bytes)
     compilation.check(reference)
+    notes: list[str] = []
+    if SPARSE_CORE in compilation.hlo:
+        options = ON_THE_TENSOR_CORE | options
+        notes.append(
+            "compiled with gathers and scatters on the tensor core: what sparse cores do beside is not modelled"
+        )
+        compilation = compiler.compile(reference, asked.chip, options, full=asked.full, on_bytes=asked.on_bytes)
+        compilation.check(reference)
+    if not asked.full and has_large_kernel(compilation.hlo, compilation.log):
+        compiler.compile(reference, asked.chip, options, full=True, hlo=False, on_bytes=asked.on_bytes).check(reference)
     name = asked.name or f"{reference.name}-{asked.chip.replace(':', '-')}"
     reading = _Reading.of(
         compilation.log.splitlines(), compilation.hlo, asked.chip, name, assumptions=asked.assumptions
@@ -136,6 +153,8 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
         "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted(options.items())),
         **_versions(),
     }
+    if notes:
+        provenance["notes"] = tuple(notes)
     if reference.mesh:
         provenance["mesh"] = reference.mesh
     return _relative(reading.trace(provenance), reference), reading.built

@@ -187,7 +187,9 @@ def _connect(aliases: Aliases, instruction: HloInstruction) -> None:
     elif instruction.opcode == "tuple":
         for index, _ in leaves(instruction.shape):
             aliases.join((operands[index[0]], index[1:]), (name, index))
-    elif instruction.opcode in ("bitcast", "optimization-barrier", "add-dependency", "domain"):
+    elif instruction.opcode in ("bitcast", "optimization-barrier", "add-dependency", "domain") or only_names(
+        instruction
+    ):
         for index, _ in leaves(instruction.shape):
             aliases.join((operands[0], index), (name, index))
     else:
@@ -196,6 +198,11 @@ def _connect(aliases: Aliases, instruction: HloInstruction) -> None:
         for index, operand, inner in in_place_pairs(aliases.module, instruction):
             aliases.join((operands[operand], inner), (name, index))
             aliases.in_place[name, index] = operand
+
+
+def only_names(instruction: HloInstruction) -> bool:
+    """Whether a custom call says something of its operand's placement and hands it on."""
+    return instruction.opcode == "custom-call" and 'xla_coloring_hint="true"' in instruction.attributes
 
 
 def _connect_loop(aliases: Aliases, loop: WhileLoop) -> None:
@@ -220,13 +227,19 @@ def _connect_conditional(aliases: Aliases, conditional: Branching) -> None:
 
 def _connect_call(aliases: Aliases, call: Call) -> None:
     instruction, callee = aliases.instruction(call.instruction), aliases.module.computations[call.computation]
-    for number, operand in enumerate(instruction.operands):
+    operands = instruction.operands
+    if instruction.opcode == "async-start" and not operands:  # they come with an update
+        around = aliases.module.computations[call.parent].instructions.values()
+        updates = (i for i in around if i.opcode == "async-update" and i.operands[:1] == (instruction.name,))
+        instruction = next(updates, instruction)
+        operands = instruction.operands[1:]
+    for number, operand in enumerate(operands):
         parameter = callee.parameter(number)
         for index, _ in leaves(parameter.shape):
             aliases.join((operand, index), (parameter.name, index))
-    where = result_index(instruction.opcode) if instruction.opcode == "async-start" else ()
+    where = () if instruction.opcode == "call" else result_index(instruction.opcode)
     for index, _ in leaves(callee.instructions[callee.root].shape):
-        aliases.join((call.instruction, (*where, *index)), (callee.root, index))
+        aliases.join((instruction.name, (*where, *index)), (callee.root, index))
 
 
 def in_place_pairs(module: HloModule, instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:

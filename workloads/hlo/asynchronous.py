@@ -41,7 +41,11 @@ def source_index(opcode: str) -> Index | None:
 def forwarded_pairs(instruction: HloInstruction) -> Iterator[tuple[Index, int, Index]]:
     """Yield (index in the result, operand, index in it) for each place that the pair's instruction hands on."""
     opcode = instruction.opcode
-    if opcode.endswith("-update"):
+    if opcode.endswith("-update") and len(instruction.operands) > 1:  # a start without operands gets them here
+        for number in range(len(instruction.operands) - 1):
+            member = _member(instruction.shape, (0, number))
+            yield from (((0, number, *index), number + 1, index) for index, _ in leaves(member))
+    elif opcode.endswith("-update"):
         yield from ((index, 0, index) for index, _ in leaves(instruction.shape))
     elif opcode == "recv-done":
         yield from (((0, *index), 0, (0, *index)) for index, _ in leaves(_member(instruction.shape, (0,))))
@@ -74,6 +78,10 @@ def _member(shape: Shape, index: Index) -> Shape:
 def fault(instruction: HloInstruction, shapes: list[Shape]) -> str:
     """Return what is wrong with the shapes of an asynchronous instruction; an empty string if nothing."""
     opcode, shape = instruction.opcode, instruction.shape
+    if opcode.endswith("-update") and len(shapes) > 1:
+        given = _member(shape, (0,))
+        fits = isinstance(given, tuple) and [structure(each) for each in given] == [structure(x) for x in shapes[1:]]
+        return "" if fits else "it hands on other shapes than its operands"
     if opcode.endswith("-update"):
         return "" if structure(shapes[0]) == structure(shape) else "it hands on another shape"
     if is_handed_on(opcode) and opcode not in ("send-done", "recv-done"):

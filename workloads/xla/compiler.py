@@ -311,7 +311,7 @@ class _Follow:
 def newest_module(dump: str | os.PathLike[str]) -> str:
     """Return the last module before memory-space assignment that a dump folder holds, empty if there is none.
 
-    A program may come with helper modules; the largest is the program.
+    A program may come with helper modules; the largest is the program. Work for sparse cores is cut out of it later.
     """
     found: dict[str, list[Path]] = {}
     folder = Path(dump)
@@ -322,7 +322,12 @@ def newest_module(dump: str | os.PathLike[str]) -> str:
     if not found:
         return ""
     paths = max(found.values(), key=lambda group: group[-1].stat().st_size)
-    return "\n".join(read_lines(paths[-1], errors="replace"))
+    text = "\n".join(read_lines(paths[-1], errors="replace"))
+    if 'execution_thread="sparsecore"' in text:
+        stem = paths[-1].name.split(".")[0]
+        without = sorted(folder.glob(f"{stem}.*after_optimizations_before_buffer_assignment.txt"))
+        text = "\n".join(read_lines(without[-1], errors="replace")) if without else text
+    return text
 
 
 def _after_codegen(dump: Path) -> str:

@@ -65,7 +65,7 @@ def compare(trace: Trace) -> Fidelity:
     trips = program.trip_counts
     here = line.elapsed_seconds / trips
     at_home = simulate(program, trace.hierarchy, Mapping()).elapsed_seconds / trips
-    known = ~np.isnan(xla)
+    known = ~np.isnan(xla) & np.array([i.opcode != "conditional" for i in program.instructions])
     counted = np.array([i.opcode not in ("while", "conditional") for i in program.instructions])
     return Fidelity(
         trace=trace.name,
@@ -86,7 +86,7 @@ def _as_charged(trace: Trace) -> Program:
     """Return the program with the steps that XLA charges otherwise charged as it does (errors 3 and 4).
 
     A step that its cost model does not know takes a cycle or so. All branches of a conditional run, and the conditional
-    itself takes once more as long as the longest of them computes, or moves its bytes in the default memory.
+    itself takes time once more: what its timeline says.
     """
     program, opaque = trace.program, trace.estimates.get("xla_opaque_steps", ())
     steps = {step for step in opaque if isinstance(step, int)} if isinstance(opaque, tuple) else set()
@@ -97,15 +97,10 @@ def _as_charged(trace: Trace) -> Program:
             for step in range(program.num_steps)
         ]
         instructions = [replace(i, trip_count=count) for i, count in zip(instructions, loops, strict=True)]
-        flat = replace(program, instructions=tuple(instructions), conditionals=())
-        moved = simulate(flat, trace.hierarchy, Mapping()).layer_bytes[:, 0] * np.array(loops)
-        moving = moved / trace.hierarchy.layers[0].bytes_per_second
-        computing = flat.compute_seconds * np.array(loops)
+        charged = np.nan_to_num(_numbers(trace, "xla_step_seconds"))
         for conditional in program.conditionals:
-            spans = [slice(start, end) for start, end, _ in conditional.branches()]
-            longest = max(float(seconds[span].sum()) for span in spans for seconds in (moving, computing))
             after = conditional.end_step
-            instructions[after] = replace(instructions[after], compute_seconds=longest / loops[after])
+            instructions[after] = replace(instructions[after], compute_seconds=float(charged[after]))
     return replace(program, instructions=tuple(instructions), conditionals=())
 
 

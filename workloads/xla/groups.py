@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mallocgame.errors import TraceError
-from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
+from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, only_names
 from mallocgame.workloads.hlo.module import HloInstruction, leaves, to_index
 from mallocgame.workloads.xla.flight import flights, steps_on_the_way
 from mallocgame.workloads.xla.records import BufferRow, Position, XlaLog
@@ -132,4 +132,5 @@ def accesses(log: XlaLog, aliases: Aliases, sizes: dict[Place, int]) -> Iterator
 
 def touches(instruction: HloInstruction) -> bool:
     """Whether an instruction reads and writes anything itself, instead of handing it on."""
-    return instruction.opcode not in FORWARDING and not instruction.opcode.endswith(("-done", "-update"))
+    hands_on = instruction.opcode in FORWARDING or instruction.opcode.endswith(("-done", "-update"))
+    return not hands_on and not only_names(instruction)

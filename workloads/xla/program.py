@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mallocgame.errors import TraceError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
-from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups
+from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups, only_names
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, array_bytes, leaves
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
@@ -25,6 +25,7 @@ from mallocgame.workloads.xla.times import (
 )
 
 _FOREIGN = frozenset({"custom-call", "infeed", "outfeed"})  # XLA's cost model does not look inside
+_NEXT_TO_NOTHING = 3e-9  # seconds, a few cycles: what XLA charges where it knows nothing
 MAX_REPLACED = 0.005  # of the time with everything in default memory: copies below stay where they are
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
 
@@ -160,6 +161,7 @@ def _solve(
     benefits: dict[str, list[float]] = {}
     for place, benefit in log.benefit_seconds.items():
         benefits.setdefault(place.instruction, []).append(benefit)
+    unknown = {place.instruction for place in log.unknown_bytes}
     filled = [0] * len(touched)
     solved = []
     for step, (_, name) in enumerate(log.schedule):
@@ -187,24 +189,24 @@ def _solve(
             shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
             immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
         )
-        solution = _explain(facts, instruction, aliases, hierarchy)
+        solution = _explain(facts, instruction, name in unknown, hierarchy)
         for i, size in zip(of_step[step], solution.access_bytes, strict=True):
             filled[i] = size
         solved.append(solution)
     return tuple(solved), filled
 
 
-def _explain(facts: StepFacts, instruction: HloInstruction, aliases: Aliases, hierarchy: Hierarchy) -> StepTimes:
-    """Return what a step does: as XLA's cost model says it, or by its shapes where that model does not know."""
+def _explain(facts: StepFacts, instruction: HloInstruction, unknown: bool, hierarchy: Hierarchy) -> StepTimes:
+    """Return what a step does: as XLA's cost model says it, or by its shapes where that model does not know.
+
+    A custom call without operands only gives a place.
+    """
     solution = solve_step(facts, hierarchy)
     if is_asynchronous(instruction) and (solution.residual_bytes or not solution.fixed_bytes):
         return asynchronous_step(facts)
-    if (
-        instruction.opcode not in _FOREIGN or not instruction.operands
-    ):  # without: it only gives a place (AllocateBuffer)
+    if instruction.opcode not in _FOREIGN or not instruction.operands or only_names(instruction):
         return solution
-    known = all(size is not None for size in facts.movable_bytes)
-    if known and not solution.residual_bytes and solution.fixed_bytes + sum(solution.access_bytes) > 0:
+    if not unknown and not solution.residual_bytes and facts.home_seconds > _NEXT_TO_NOTHING:
         return solution
     return opaque_step(facts, facts.shape_bytes)
 

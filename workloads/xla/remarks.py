@@ -111,7 +111,9 @@ def _label(parameter: HloInstruction) -> str:
 def sentences(trace: Trace) -> list[str]:
     """Return what the reader of a captured trace should know, a line each."""
     facts = trace.provenance
-    lines = []
+    lines: list[str] = []
+    if "hlo" in facts:  # read from text: hlo_trace.remarks
+        return lines
     for text in _texts(facts.get("assumed_trip_counts")):
         loop, _, count = text.rpartition("=")
         guess = f"trip count unknown, taken as {count} as XLA does; --trip-count {loop}=N says better"
