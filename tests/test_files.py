@@ -66,6 +66,7 @@ def test_what_is_no_regular_file_is_told_apart_and_not_opened(tmp_path: Path) ->
         ("[" * 100_000, "nested too deeply"),
         ('["\\ud800"]', "surrogate"),
         ('{"\\udc00": 1}', "surrogate"),
+        ('["\\udfff"]', "surrogate"),
         ("[1,\n2", "2: not JSON"),
         ("", "not JSON"),
     ],
@@ -100,6 +101,13 @@ def test_a_gzip_bomb_is_bounded(tmp_path: Path, unit: bytes) -> None:
     assert "when decompressed" in _refusal(path, read_json)
     assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     tracemalloc.stop()
+
+
+def test_a_small_file_may_be_as_dense_as_it_likes(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.json.gz"
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    path.write_bytes(squeeze.compress(b"[" + b"0," * 500_000 + b"0]") + squeeze.flush())
+    assert read_json(path) == [0] * 500_001
 
 
 @pytest.mark.parametrize("cut", [10, 12, 15, 20])
