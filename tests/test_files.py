@@ -112,6 +112,15 @@ def test_a_small_file_may_be_as_dense_as_it_likes(tmp_path: Path) -> None:
     assert read_json(path) == [0] * 500_001
 
 
+def test_a_large_file_may_be_as_dense_as_traces_are(tmp_path: Path) -> None:
+    path = tmp_path / "large.txt.gz"
+    text = b"".join(b"%d " % (n * n) for n in range(900_000))
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    path.write_bytes(squeeze.compress(text) + squeeze.flush())
+    assert len(text) > 8 * 2**20
+    assert read_bytes(path) == text
+
+
 @pytest.mark.parametrize("cut", [10, 12, 15, 20])
 def test_broken_gzip_data(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "x.gz"
