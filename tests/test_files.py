@@ -57,7 +57,7 @@ def test_what_is_no_regular_file_is_told_apart_and_not_opened(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
         ('{"a": 1, "b": 2, "a": 3}', "'a' is repeated"),
         ("NaN", "NaN is not a JSON number"),
