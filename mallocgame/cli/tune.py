@@ -10,6 +10,7 @@ import typer
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
 from mallocgame.cli.status import status
 from mallocgame.errors import InputError
+from mallocgame.files import check_folder, check_writable
 
 if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.tune import Tuned
@@ -46,6 +47,9 @@ def tune(
     begin = time.monotonic()
     if plot is not None:
         check_plot(plot)
+        check_writable(plot)
+    if out is not None:
+        check_folder(out)
     from mallocgame.baselines.anneal import anneal
     from mallocgame.workloads.compiler_loop.tune import Settings
     from mallocgame.workloads.compiler_loop.tune import tune as run
