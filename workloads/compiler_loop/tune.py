@@ -66,6 +66,7 @@ class Settings:
     seconds: float = 120.0  # for everything, compilations to the end included
     begin: float | None = None  # when that began, on time.monotonic's clock; None: with the call
     solver_seconds: float = 10.0  # for each mapping on paper
+    evaluations: int | None = None  # no more than so many: a limit that means the same on a busy machine
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
     seed: int = 0  # of the solver
     workers: int = 1  # compilations at a time
@@ -158,7 +159,12 @@ class _Tuning:
 
     def is_over(self) -> bool:
         """Whether the time to search is spent."""
-        return time.monotonic() >= self.final.search_deadline()
+        return time.monotonic() >= self._deadline()
+
+    def _deadline(self) -> float:
+        most = self.settings.evaluations
+        is_spent = most is not None and len(self.evaluation_seconds) >= most
+        return float("-inf") if is_spent else self.final.search_deadline()
 
     def _rounds(self) -> None:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
@@ -188,7 +194,7 @@ class _Tuning:
         if self.rounds and others:
             search = self._new_search(others.pop())
             half = (time.monotonic() + self.final.search_deadline()) / 2
-            search.deadline = lambda: min(half, self.final.search_deadline())
+            search.deadline = lambda: min(half, self._deadline())
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
@@ -215,10 +221,9 @@ class _Tuning:
             ):
                 self._take(search)
 
-        deadline = self.final.search_deadline
         return OverrideSearch(
             evaluate=evaluate,
-            deadline=deadline,
+            deadline=self._deadline,
             best=self.default,
             flags=flags,
             on_better=better,

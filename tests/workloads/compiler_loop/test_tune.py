@@ -27,6 +27,7 @@ from mallocgame.workloads.compiler_loop.run_folder import LOCK, OPTIONS, STATE, 
 from mallocgame.workloads.compiler_loop.tune import Settings, Tuned, tune
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
 from mallocgame.workloads.xla.compiler import Compilation, Options
+from tests.cli.run import run as run_command
 from tests.paths import ROOT
 from tests.workloads.compiler_loop.test_verify import Recorded, faster, target
 
@@ -43,6 +44,12 @@ def on_paper(program: Program, hierarchy: Hierarchy, *, seconds: float = 1.0, **
 def run(folder: Path | None, compiler: Recorded, **settings: Any) -> Tuned:
     given = {"seconds": 8.0, "solver_seconds": 0.2, "folder": folder, **settings}
     return tune(PROGRAM, chip="v5e", settings=Settings(solve=on_paper, **given), compiler=compiler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """What a first run imports and compiles takes its time: not that of the tests."""
+    run(None, Recorded(), seconds=600.0, evaluations=1)
 
 
 def improve_each_time(monkeypatch: pytest.MonkeyPatch, most: int = 3) -> None:
@@ -381,3 +388,33 @@ def test_overrides_survive_the_disk(tmp_path: Path) -> None:
     with RunFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
         folder.save(State(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given), {"f": "1"}, {})
         assert folder.load() == State(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given)
+
+
+def test_a_limit_in_evaluations_ends_the_search() -> None:
+    compiler = Recorded()
+    found = run(None, compiler, seconds=600, evaluations=5, full=False)
+    assert found.evaluations <= 6  # two may be on their way at the last look
+
+
+@pytest.mark.parametrize("words", [("--out", "--solver-seconds"), ("--folder", "--solve-seconds")])
+def test_command_words_of_now_and_of_before(
+    words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    seen: list[Settings] = []
+
+    def stop(function: str, arguments: str, *, chip: str, settings: Settings) -> Tuned:
+        seen.append(settings)
+        raise InputError("seen")
+
+    monkeypatch.setattr(tune_module, "tune", stop)
+    out, solver = words
+    result = run_command(monkeypatch, capsys, "tune", "a.b:c", out, tmp_path, solver, "3", "--seconds", "7")
+    assert (result.code, result.err.splitlines()[-1]) == (2, "mallocgame: seen")
+    (given,) = seen
+    assert (given.folder, given.solver_seconds, given.seconds) == (tmp_path, 3.0, 7.0)
+    hidden = run_command(monkeypatch, capsys, "tune", "--help").out
+    assert "--solver-seconds" in hidden
+    assert "--solve-seconds" not in hidden
+    wrong = run_command(monkeypatch, capsys, "tune", "a.b:c", "--plot", tmp_path / "map.pdf")
+    assert wrong.code == 2
+    assert "expected a name that ends in .html or .png" in wrong.err
