@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
     from mallocgame.workloads.compiler_loop.overrides import Override
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
     from mallocgame.workloads.trace import Trace
     from mallocgame.workloads.xla.compiler import Options
@@ -104,7 +104,7 @@ def tune(
         TraceError: the program does not compile by default, or a trace cannot express it.
     """
     from mallocgame.workloads.compiler_loop.final_check import FinalCheck
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder, identity_of
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder, identity_of
     from mallocgame.workloads.compiler_loop.verify import Target
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
@@ -119,7 +119,7 @@ def tune(
         folder = None
         if settings.folder is not None:
             identity = identity_of(target.trace.provenance, target.trace.program)
-            folder = stack.enter_context(RunFolder.open_for(settings.folder, identity))
+            folder = stack.enter_context(TuningFolder.open_for(settings.folder, identity))
         final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
         return _Tuning(target, settings, final, folder).run()
 
@@ -136,7 +136,9 @@ class _Incumbent:
 class _Tuning:
     """One search over overrides for each set of flags; the best of all is kept."""
 
-    def __init__(self, target: "Target", settings: Settings, final: "FinalCheck", folder: "RunFolder | None") -> None:
+    def __init__(
+        self, target: "Target", settings: Settings, final: "FinalCheck", folder: "TuningFolder | None"
+    ) -> None:
         self.target, self.settings, self.final, self.folder = target, settings, final, folder
         self.rounds = 0
         self.goal_seconds = float("inf")
@@ -346,12 +348,12 @@ class _Tuning:
         return sum(outcome is OverrideOutcome.REALISED for outcome in outcomes) / max(len(outcomes), 1)
 
     def _save(self, compiled_to_its_end: str = "not yet") -> None:
-        from mallocgame.workloads.compiler_loop.run_folder import State
+        from mallocgame.workloads.compiler_loop.tuning_folder import SavedSearch
 
         if self.folder is None:
             return
         best = self.search.best
-        state = State(
+        state = SavedSearch(
             rounds=self.rounds,
             judged_seconds=best.judged_seconds,
             flags=self.flags,
