@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
     from mallocgame.workloads.compiler_loop.overrides import Override
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
     from mallocgame.workloads.trace import Trace
     from mallocgame.workloads.xla.compiler import Options
@@ -66,6 +66,7 @@ class Settings:
     seconds: float = 120.0  # for everything, compilations to the end included
     begin: float | None = None  # when that began, on time.monotonic's clock; None: with the call
     solver_seconds: float = 10.0  # for each mapping on paper
+    evaluations: int | None = None  # no more than so many: a limit that means the same on a busy machine
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
     seed: int = 0  # of the solver
     workers: int = 1  # compilations at a time
@@ -103,7 +104,7 @@ def tune(
         TraceError: the program does not compile by default, or a trace cannot express it.
     """
     from mallocgame.workloads.compiler_loop.final_check import FinalCheck
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder, identity_of
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder, identity_of
     from mallocgame.workloads.compiler_loop.verify import Target
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
@@ -118,7 +119,7 @@ def tune(
         folder = None
         if settings.folder is not None:
             identity = identity_of(target.trace.provenance, target.trace.program)
-            folder = stack.enter_context(RunFolder.open_for(settings.folder, identity))
+            folder = stack.enter_context(TuningFolder.open_for(settings.folder, identity))
         final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
         return _Tuning(target, settings, final, folder).run()
 
@@ -135,7 +136,9 @@ class _Incumbent:
 class _Tuning:
     """One search over overrides for each set of flags; the best of all is kept."""
 
-    def __init__(self, target: "Target", settings: Settings, final: "FinalCheck", folder: "RunFolder | None") -> None:
+    def __init__(
+        self, target: "Target", settings: Settings, final: "FinalCheck", folder: "TuningFolder | None"
+    ) -> None:
         self.target, self.settings, self.final, self.folder = target, settings, final, folder
         self.rounds = 0
         self.goal_seconds = float("inf")
@@ -158,7 +161,12 @@ class _Tuning:
 
     def is_over(self) -> bool:
         """Whether the time to search is spent."""
-        return time.monotonic() >= self.final.search_deadline()
+        return time.monotonic() >= self._deadline()
+
+    def _deadline(self) -> float:
+        most = self.settings.evaluations
+        is_spent = most is not None and len(self.evaluation_seconds) >= most
+        return float("-inf") if is_spent else self.final.search_deadline()
 
     def _rounds(self) -> None:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
@@ -188,7 +196,7 @@ class _Tuning:
         if self.rounds and others:
             search = self._new_search(others.pop())
             half = (time.monotonic() + self.final.search_deadline()) / 2
-            search.deadline = lambda: min(half, self.final.search_deadline())
+            search.deadline = lambda: min(half, self._deadline())
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
@@ -215,10 +223,9 @@ class _Tuning:
             ):
                 self._take(search)
 
-        deadline = self.final.search_deadline
         return OverrideSearch(
             evaluate=evaluate,
-            deadline=deadline,
+            deadline=self._deadline,
             best=self.default,
             flags=flags,
             on_better=better,
@@ -341,12 +348,12 @@ class _Tuning:
         return sum(outcome is OverrideOutcome.REALISED for outcome in outcomes) / max(len(outcomes), 1)
 
     def _save(self, compiled_to_its_end: str = "not yet") -> None:
-        from mallocgame.workloads.compiler_loop.run_folder import State
+        from mallocgame.workloads.compiler_loop.tuning_folder import SavedSearch
 
         if self.folder is None:
             return
         best = self.search.best
-        state = State(
+        state = SavedSearch(
             rounds=self.rounds,
             judged_seconds=best.judged_seconds,
             flags=self.flags,

@@ -236,3 +236,19 @@ def test_inject_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     )
     assert "libtpu 0.0.1" in result.err
     assert "keep_in_default_memory" in str(result.rows[0]["compiler_options"])
+
+
+def test_explain_tries_remedies_and_shows_the_stack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(FOLDER)
+    program, trace = f"{MODULE}:loop", tmp_path / "t.json"
+    assert run(monkeypatch, capsys, "capture", program, "--chip", "v5e", "--out", trace).code == 0
+    wanted = ("explain", trace, "--program", program, "--seconds", "20", "--solver-seconds", "1")
+    rows = run(monkeypatch, capsys, *wanted, "--json").rows
+    best = next(row for row in rows if row["kind"] == "remedy")
+    assert best["ordered_by"].startswith("flag for copies before loops")
+    saved = rows[0]["total_seconds"] - best["compiled_judged_seconds"]
+    assert saved == pytest.approx(best["saved_seconds"], rel=0.1)  # the compiler does what the judge said
+    stack = next(row["stack"] for row in rows if row["kind"] == "stall" and row["stack"])
+    assert any("programs.py" in line and "(loop" in line for line in stack)
