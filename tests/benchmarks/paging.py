@@ -4,7 +4,8 @@ Speed: Zipf 1.0, 1e6 pages, 1e7 requests, k = 1e4 and 1e5; medians of three runs
 the same process; processor time, which other work on the machine disturbs less than the clock. libcachesim (a
 development tool) reads an oracleGeneral file with a hash table of the right size (``hashpower``); its default of 2**24
 slots would slow it down. Fault counts of both are compared.
-Quality: faults over OPT on the conversation trace with exact, noisy, online and learned bits.
+Quality: faults over OPT on the conversation trace with exact, noisy, online and learned bits. Usable hits: six kinds of
+traces at five sizes each, see ``paging_usable.py``.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from mallocgame.baselines.paging.policy import Hint
 from mallocgame.baselines.paging.predict.arrivals import popu
 from mallocgame.baselines.paging.readers import ORACLE_RECORD
 from tests.baselines.paging.paths import CONVERSATION
+from tests.benchmarks.paging_usable import usable
 
 PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
     "lru": ("LRU", True),
@@ -165,12 +167,17 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--policies", default=",".join((*PEERS, *ALONE)))
-    parser.add_argument("--only", choices=("speed", "conversation"))
+    parser.add_argument("--only", choices=("speed", "conversation", "usable"))
+    parser.add_argument("--traces", default="", help="of 'usable': names, comma-separated; all if left out")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mallocgame-traces")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/paging_usable.jsonl"))
     arguments = parser.parse_args()
-    if arguments.only != "conversation":
+    if arguments.only in (None, "speed"):
         speed(arguments.requests, arguments.repeats, arguments.policies.split(","))
-    if arguments.only != "speed":
+    if arguments.only in (None, "conversation"):
         conversation()
+    if arguments.only in (None, "usable"):
+        usable(arguments.cache, arguments.out, [name for name in arguments.traces.split(",") if name])
 
 
 if __name__ == "__main__":
