@@ -9,6 +9,7 @@ traces at five sizes each, see ``paging_usable.py``.
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -37,6 +38,7 @@ from mallocgame.baselines.paging.policy import Hint
 from mallocgame.baselines.paging.predict.arrivals import popu
 from mallocgame.baselines.paging.readers import ORACLE_RECORD
 from tests.baselines.paging.paths import CONVERSATION
+from tests.benchmarks.paging_traces import shipped
 from tests.benchmarks.paging_usable import usable
 
 PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
@@ -49,6 +51,9 @@ PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
     "s3-fifo": ("S3FIFO", True),
     "opt": ("Belady", True),
     "w-tinylfu": ("WTinyLFU", False),
+    "2q": ("TwoQ", True),
+    "lirs": ("LIRS", False),
+    "lecar": ("LeCaR", False),
 }
 ALONE = ("opt-heap", "marker", "fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "blind-oracle", "lmarker")
 FRAMES = 1827
@@ -131,6 +136,21 @@ def row(trace: PageTrace, name: str, num_frames: int, hints: dict[Hint, Any], pa
     print(f"{name} | {ours:.1f} | {rate:.1f} | {ours / rate:.1f} | {faults} | {their_faults} {verdict}", flush=True)
 
 
+def peers(cache: Path) -> None:
+    """Compare fault counts with libcachesim on the storage trace that it ships (unit sizes)."""
+    trace = shipped("cloud-physics", cache)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "storage.oracleGeneral"
+        write_oracle(trace, path)
+        print("\npolicy | k | faults | libcachesim's")
+        for name, num_frames in itertools.product(PEERS, (489, 2000, 5000)):
+            policy = get_policy(name)
+            hints = next_use(trace) if policy.hint is Hint.NEXT_USE else None
+            ours = simulate(trace, [Job(policy=policy, num_frames=num_frames, hints=hints)])[0].faults
+            theirs = peer(PEERS[name][0], path, num_frames)
+            print(f"{name} | {num_frames} | {ours} | {theirs()[0] if theirs else 'not installed'}", flush=True)
+
+
 def conversation() -> None:
     if not CONVERSATION.exists():
         print("\nno conversation trace here")
@@ -155,11 +175,21 @@ def conversation() -> None:
         rows = study(trace, ARRIVAL, [FRAMES], HintSource(bits=name))[1:]
         print(f"{name} arrivals | " + " | ".join(f"{r.policy} {r.opt_ratio:.4f}" for r in rows), flush=True)
     for share, num_frames in ((0.5, FRAMES), (0.3, FRAMES), (0.5, FRAMES // 4), (0.5, FRAMES * 4)):
-        source = HintSource(bits="learned", train_share=share)
-        rows = study(trace, (*CLASSICAL, *one_bit), [num_frames], source)
-        print(f"\nlearned on the first {share:.0%}, judged on the other {rows[0].requests} requests, k = {num_frames}")
-        for row_ in rows:
-            print(f"{row_.policy} | {row_.faults} | {row_.opt_ratio:.4f}", flush=True)
+        learned(trace, share, num_frames)
+    second = read_mooncake(CONVERSATION.with_name("synthetic_trace.jsonl"))
+    for num_frames in (439, 2196, 8785):
+        learned(second, 0.5, num_frames)
+
+
+def learned(trace: PageTrace, share: float, num_frames: int) -> None:
+    """Train on the first requests, judge on the others."""
+    source = HintSource(bits="learned", train_share=share)
+    rows = study(
+        trace, (*CLASSICAL, "prefix-lru", "fwa0", "lru0", "mark0", "mark-predict", "lru0+lru"), [num_frames], source
+    )
+    print(f"\n{trace.name}: learned on the first {share:.0%}, judged on the other {rows[0].requests}, k = {num_frames}")
+    for row_ in rows:
+        print(f"{row_.policy} | {row_.faults} | {row_.opt_ratio:.4f} | usable {row_.usable_hits}", flush=True)
 
 
 def main() -> None:
@@ -167,7 +197,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--policies", default=",".join((*PEERS, *ALONE)))
-    parser.add_argument("--only", choices=("speed", "conversation", "usable"))
+    parser.add_argument("--only", choices=("speed", "conversation", "usable", "peers"))
     parser.add_argument("--traces", default="", help="of 'usable': names, comma-separated; all if left out")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mallocgame-traces")
     parser.add_argument("--out", type=Path, default=Path("docs/results/paging_usable.jsonl"))
@@ -176,6 +206,8 @@ def main() -> None:
         speed(arguments.requests, arguments.repeats, arguments.policies.split(","))
     if arguments.only in (None, "conversation"):
         conversation()
+    if arguments.only in (None, "peers"):
+        peers(arguments.cache)
     if arguments.only in (None, "usable"):
         usable(arguments.cache, arguments.out, [name for name in arguments.traces.split(",") if name])
 
