@@ -6,7 +6,7 @@ Source: Antoniadis et al., ICML 2020 (POPU; PLECO's constants, from Anderson et 
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.paging.predict.boosting import BoostingConfig, fit
+from mallocgame.baselines.paging.predict.boosting import LEAST_REQUESTS, BoostingConfig, fit
 from mallocgame.baselines.paging.predict.features import page_features
 from mallocgame.baselines.paging.structures import I32, I64, U8
 from mallocgame.baselines.paging.trace import PageTrace, next_use
@@ -65,6 +65,8 @@ def learned_arrivals(trace: PageTrace, prefix_requests: int) -> I64:
     The target is log2 of the time; what does not come back within the prefix counts as twice the time to its end, as
     LRB labels what leaves its memory window. Source: Song et al., NSDI 2020.
     """
+    if prefix_requests < LEAST_REQUESTS:
+        raise InputError(f"{prefix_requests} requests are too few to train on; need at least {LEAST_REQUESTS}")
     features, prefix = page_features(trace), trace[:prefix_requests]
     now = np.arange(prefix_requests)
     ahead = next_use(prefix).astype(np.float64) - now

@@ -15,6 +15,7 @@ from mallocgame.jit import jit
 
 F32 = npt.NDArray[np.float32]
 NUM_BINS = 64
+LEAST_REQUESTS = 200  # fewer are not worth a fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,8 @@ def test_bad_bits_have_one_clear_line() -> None:
     with pytest.raises(InputError, match="no bits called 'magic'"):
         HintSource(bits="magic").hints(from_ids([1]), 1, get_policy("fwa0"))
     with pytest.raises(InputError, match="needs predicted arrivals"):
+        HintSource(bits="online").hints(from_ids([1]), 1, get_policy("blind-oracle"))
+    with pytest.raises(InputError, match="too few to train on"):
         HintSource(bits="learned").hints(from_ids([1]), 1, get_policy("blind-oracle"))
 
 
