@@ -25,6 +25,8 @@ from mallocgame.baselines.paging import (
     HintSource,
     Job,
     PageTrace,
+    Predictor,
+    chat,
     discard_bits,
     get_policy,
     next_use,
@@ -136,6 +138,37 @@ def row(trace: PageTrace, name: str, num_frames: int, hints: dict[Hint, Any], pa
     print(f"{name} | {ours:.1f} | {rate:.1f} | {ours / rate:.1f} | {faults} | {their_faults} {verdict}", flush=True)
 
 
+def predictor() -> None:
+    """Time ``predict`` and ``observe``, processor time a request (of a prompt: a block), medians of five."""
+    keys, chats = zipf(num_pages=5000, num_requests=80_000, seed=1), chat(num_sessions=300, seed=1)
+    single, prompts = Predictor.fit(keys[:30_000], 500), Predictor.fit(chats, 2000)
+    assert chats.prompts is not None
+    assert chats.prompts.seconds is not None
+    cuts = itertools.pairwise(chats.prompts.starts.tolist())
+    blocks = [chats.pages[start:stop].tolist() for start, stop in cuts]
+    seconds, ids = chats.prompts.seconds.tolist(), keys.pages.tolist()
+    costs: dict[str, list[float]] = {"predict": [], "observe": [], "predict and observe a block of a prompt": []}
+    for _ in range(5):
+        single.forget()
+        prompts.forget()
+        began = time.process_time()
+        for key in ids:
+            single.observe(key)
+        observed = time.process_time()
+        for key in ids:
+            single.predict(key)
+        predicted = time.process_time()
+        for prompt, second in zip(blocks, seconds, strict=True):
+            prompts.predict(prompt, second=second)
+            prompts.observe(prompt, second=second)
+        ended = time.process_time()
+        costs["observe"].append((observed - began) / len(ids))
+        costs["predict"].append((predicted - observed) / len(ids))
+        costs["predict and observe a block of a prompt"].append((ended - predicted) / chats.num_requests)
+    for name, values in costs.items():
+        print(f"{name}: {statistics.median(values) * 1e6:.2f} microseconds")
+
+
 def peers(cache: Path) -> None:
     """Compare fault counts with libcachesim on the storage trace that it ships (unit sizes)."""
     trace = shipped("cloud-physics", cache)
@@ -197,7 +230,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--policies", default=",".join((*PEERS, *ALONE)))
-    parser.add_argument("--only", choices=("speed", "conversation", "usable", "peers"))
+    parser.add_argument("--only", choices=("speed", "conversation", "usable", "peers", "predictor"))
     parser.add_argument("--traces", default="", help="of 'usable': names, comma-separated; all if left out")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mallocgame-traces")
     parser.add_argument("--out", type=Path, default=Path("docs/results/paging_usable.jsonl"))
@@ -206,6 +239,8 @@ def main() -> None:
         speed(arguments.requests, arguments.repeats, arguments.policies.split(","))
     if arguments.only in (None, "conversation"):
         conversation()
+    if arguments.only in (None, "predictor"):
+        predictor()
     if arguments.only in (None, "peers"):
         peers(arguments.cache)
     if arguments.only in (None, "usable"):

@@ -90,7 +90,7 @@ def usable(cache: Path, out: Path, only: Sequence[str] = ()) -> None:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the sentence that the README may say."""
+    """Print the sentence that the README may say, and what any other single policy would have done."""
     ratios = sorted(row["ratio"] for row in rows)
     behind = [row for row in rows if row["ratio"] < 0.98]
     print(
@@ -98,3 +98,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> None:
         f"{statistics.median(ratios):.3f}, worst {ratios[0]:.3f}, best {ratios[-1]:.3f}; ahead on "
         f"{sum(r > 1.0 for r in ratios)}, within 2 % on {len(rows) - len(behind)}, behind by more on {len(behind)}"
     )
+    print("each other policy, if it is taken everywhere: policy | median ratio to the best other | worst")
+    for name in OTHERS:
+        shares = [row["served"][name] / max(1, row["best_other_served"]) for row in rows if name in row["served"]]
+        print(f"{name} | {statistics.median(shares):.3f} | {min(shares):.3f}")
