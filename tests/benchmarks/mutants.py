@@ -42,7 +42,10 @@ TARGETS = {
     "trace": Target("workloads/trace.py", ("tests/workloads/test_trace.py",)),
     "files": Target("mallocgame/files/reading.py", ("tests/test_files.py",)),
     "writing": Target("mallocgame/files/writing.py", ("tests/test_files.py",)),
-    "buffers": Target("baselines/packing/buffers.py", ("tests/baselines/packing/test_buffers.py",)),
+    "buffers": Target(
+        "baselines/packing/buffers.py",
+        ("tests/baselines/packing/test_buffers.py", "tests/baselines/packing/test_general.py"),
+    ),
     "clearances": Target("baselines/packing/clearances.py", ("tests/baselines/packing/test_general.py",)),
     "windows": Target("baselines/bounds/windows.py", ("tests/baselines",)),
 }
