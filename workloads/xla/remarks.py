@@ -145,9 +145,9 @@ def sentences(trace: Trace) -> list[str]:
         )
     hbm = next(iter(peaks(trace.program, trace.hierarchy, Mapping())), None)
     if hbm is not None and hbm.occupied_bytes > hbm.capacity_bytes:
-        need = f"{hbm.occupied_bytes / 2**30:.1f} GiB at {hbm.instruction}, {hbm.layer} has {hbm.capacity_bytes / 2**30:.1f}"
+        sizes = f"{hbm.occupied_bytes / 2**30:.1f} GiB of {hbm.capacity_bytes / 2**30:.1f} at {hbm.instruction}"
         lines.append(
-            f"does not fit: it needs {need}; show lists the largest tensors, --full the compiler's own message"
+            f"{hbm.layer} overflows: {sizes}; show lists the largest tensors, --full the compiler's own message"
         )
     lines += _texts(facts.get("notes"))
     lines += [text for text in (cycle_sentence(trace),) if text]
