@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
+from mallocgame.collapse import collapse, is_straight
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import lower_bound, simulate
@@ -345,6 +346,8 @@ class Solver:
         """
         problem, limits = Problem(program, hierarchy), Limits(seconds=seconds, steps=steps)
         self.check_options(options)
+        if not is_straight(program):
+            return self._solve_collapsed(problem, limits, seed, start, progress, options)
         is_due = limits.steps != 0 and limits.seconds > 0
         try:
             if is_due:
@@ -365,6 +368,34 @@ class Solver:
                 search.status = "interrupted"
             finally:
                 search.stop()
+        return search.result()
+
+    def _solve_collapsed(
+        self,
+        problem: Problem,
+        limits: Limits,
+        seed: int,
+        start: Mapping | None,
+        progress: Progress | None,
+        options: dict[str, Any],
+    ) -> SolveResult:
+        """Plan with each conditional as one step, and judge what comes of it in the program as it is."""
+        view = collapse(problem.program)
+        search = Incumbent(problem, limits, seed=seed)
+        search.offer(Mapping())
+        search.prove(lower_bound(*problem))
+        _offer_start(search, start)
+        found = self(
+            view.program,
+            problem.hierarchy,
+            seconds=limits.seconds,
+            seed=seed,
+            progress=progress,
+            steps=limits.steps,
+            **options,
+        )
+        search.offer(view.expand(found.mapping))
+        search.status = found.status if found.status != "optimal" else "feasible"
         return search.result()
 
 

@@ -42,11 +42,13 @@ class Flow:
     moves: list[CopyArc] = field(default_factory=list)
 
 
-def add_flow(program: LinearProgram, tensor: Tensor, path: Route, layers: tuple[int, ...]) -> Flow:
+def add_flow(
+    program: LinearProgram, tensor: Tensor, path: Route, layers: tuple[int, ...], lasting: range = range(0)
+) -> Flow:
     """Add the columns and rows of one movable tensor."""
     flow = Flow(route=path, layers=layers)
     last = len(path.legs) - 1
-    current = _start(program, tensor, flow)
+    current = _start(program, tensor, flow, lasting)
     native = [ZERO, *current[1:]]  # the part that no copy of this run brought: it may enter loops where copies may not
     split = not tensor.hoistable and any(stop.kind is StopKind.ENTRY for stop in path.stops)
     arrivals: list[PerLayer] = []
@@ -100,8 +102,11 @@ def _both(program: LinearProgram, a: Expression, b: Expression) -> Expression:
     return column
 
 
-def _start(program: LinearProgram, tensor: Tensor, flow: Flow) -> PerLayer:
-    """Return what is current at the start: layer 0, and what is held, which a copy at the end must fetch again."""
+def _start(program: LinearProgram, tensor: Tensor, flow: Flow, lasting: range) -> PerLayer:
+    """Return what is current at the start: layer 0, and what is held.
+
+    A copy at the end must fetch that again, but in the layers ``lasting``, where it may stay for ever.
+    """
     current = [ONE]
     last = len(flow.route.legs) - 1
     for b, target in enumerate(flow.layers[1:], start=1):
@@ -110,6 +115,8 @@ def _start(program: LinearProgram, tensor: Tensor, flow: Flow) -> PerLayer:
             for a in range(len(flow.layers)):
                 if a != b:
                     held = held.plus(_move(program, flow, last, flow.layers[a], target, is_reload=True))
+            if target in lasting:
+                held = held.plus(Expression.of(program.column(0.0, 1.0)))
         current.append(held)
     return current
 

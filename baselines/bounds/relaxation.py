@@ -95,7 +95,9 @@ def relax(
         fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
         if tensor.movable and fits and any(not use.home_only for use in tensor.uses):
             first = len(linear.cost)
-            flows.append(add_flow(linear, tensor, route(program, index), (0, *fits)))
+            flows.append(
+                add_flow(linear, tensor, route(program, index), (0, *fits), range(1, hierarchy.num_layers - 1))
+            )
             if _matters(program, hierarchy, index, unit):
                 shares.update(range(first, len(linear.cost)))
     relaxation = Relaxation(
