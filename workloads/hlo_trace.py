@@ -6,6 +6,8 @@ memory its values live in (what XLA:TPU writes after memory-space assignment), t
 
 import math
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mallocgame.errors import InputError, TraceError
@@ -18,13 +20,13 @@ from mallocgame.workloads.hlo.buffer_assignment import Offsets, read_offsets
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
 from mallocgame.workloads.hlo.placement import Placed, place
 from mallocgame.workloads.hlo.placement import Reading as PlacedText
-from mallocgame.workloads.hlo.schedule import Expectations, Schedule, flatten, opaque_calls
+from mallocgame.workloads.hlo.schedule import ASSUMED_TRIP_COUNT, Expectations, Schedule, flatten, opaque_calls
 from mallocgame.workloads.hlo.spaces import Spaces
 from mallocgame.workloads.hlo.tensors import Tensors, find_tensors
 from mallocgame.workloads.hlo.unshared import unshared
 from mallocgame.workloads.hlo.verify import verify
 from mallocgame.workloads.hlo.work import operations
-from mallocgame.workloads.trace import Trace, Value
+from mallocgame.workloads.trace import Scalar, Trace, Value
 
 # Peak operations per second (bf16, dense): Google Cloud TPU system architecture pages; NVIDIA H100 SXM data sheet.
 PEAK_OPERATIONS = {
@@ -36,6 +38,7 @@ PEAK_OPERATIONS = {
     "h100": 989e12,
 }
 NO_EXPECTATIONS = Expectations()
+_NUMBER = r"\d{1,15}(?:\.\d{1,15})?"
 
 
 @reader("scheduled HLO text")
@@ -78,6 +81,53 @@ def trace_from_hlo(
         mapping=placed.mapping,
         provenance={"hlo": Path(file).name, "operations_per_second": peak, **reading.notes(), **placed.notes},
     )
+
+
+def parse_expectations(trip_counts: Iterable[str], branch_weights: Iterable[str]) -> Expectations:
+    """Read ``[LOOP=]N`` and ``CONDITIONAL=P,P`` of the command line.
+
+    Raises:
+        InputError: which is not of that form.
+    """
+    counts: dict[str, float] = {}
+    for text in trip_counts:
+        name, _, number = text.rpartition("=")
+        if not re.fullmatch(_NUMBER, number) or not 1 <= float(number) < math.inf or name in counts:
+            raise InputError(f"--trip-count {text}: expected N or LOOP=N with N >= 1, each loop once")
+        counts[name] = int(number) if number.isdigit() else float(number)
+    weights: dict[str, tuple[float, ...]] = {}
+    for text in branch_weights:
+        name, _, numbers = text.rpartition("=")
+        parts = numbers.split(",")
+        if not name or name in weights or not all(re.fullmatch(_NUMBER, part) and float(part) > 0 for part in parts):
+            raise InputError(
+                f"--branch-weights {text}: expected CONDITIONAL=P,P with each P > 0, each conditional once"
+            )
+        weights[name] = tuple(float(part) for part in parts)
+    return Expectations(trip_counts=counts, weights=weights)
+
+
+def remarks(trace: Trace) -> list[str]:
+    """Return what a user should know of a trace that was read from HLO text, a sentence each."""
+    facts, found = trace.provenance, []
+    if "hlo" not in facts:
+        return []
+    loops, conditionals = facts.get("assumed_trip_counts"), facts.get("assumed_branch_weights")
+    if isinstance(loops, tuple):
+        found.append(f"no trip count known of {_listed(loops)}: {ASSUMED_TRIP_COUNT} assumed; --trip-count says better")
+    if isinstance(conditionals, tuple):
+        found.append(f"branches taken evenly in {_listed(conditionals)}; --branch-weights says better")
+    placement = facts.get("placement")
+    if isinstance(placement, str) and placement.startswith("not kept"):
+        found.append(f"the placement in the text is {placement}")
+    elif placement and facts.get("offsets") != "buffer assignment":
+        found.append("the text has no offsets, they were found here; --hlo-dir reads the compiler's own")
+    return found
+
+
+def _listed(names: tuple[Scalar, ...]) -> str:
+    shown = ", ".join(str(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def read_module(text: str, path: object = "HLO") -> HloModule:

@@ -7,11 +7,12 @@ readers that do not use this package.
 from dataclasses import dataclass, field
 from typing import Any
 
+from mallocgame.collapse import is_straight
 from mallocgame.errors import InputError, printable
-from mallocgame.files import StrPath
+from mallocgame.files import MAX_INTEGER, StrPath
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.mapping import Mapping
-from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.workloads.formats import strict_json
 from mallocgame.workloads.formats.mapping_file import decode_mapping, encode_mapping, load_mapping, save_mapping
 from mallocgame.workloads.formats.strict_json import Node
@@ -19,7 +20,7 @@ from mallocgame.workloads.formats.strict_json import Node
 __all__ = ["TRACE_FORMAT", "TRACE_VERSION", "Trace", "load_mapping", "load_trace", "save_mapping", "save_trace"]
 
 TRACE_FORMAT = "mallocgame-trace"
-TRACE_VERSION = 1
+TRACE_VERSION = 2  # with conditionals and trip counts that are fractions; what needs neither is written as 1
 
 MAX_LAYERS = 64
 MAX_LOOPS = 1000
@@ -59,7 +60,7 @@ def save_trace(path: StrPath, trace: Trace) -> None:
     mapping = None if trace.mapping is None else encode_mapping(trace.mapping, trace.program)
     value = {
         "format": TRACE_FORMAT,
-        "version": TRACE_VERSION,
+        "version": 1 if is_straight(trace.program) else TRACE_VERSION,
         "name": trace.name,
         "provenance": _encode_values(trace.provenance),
         "hierarchy": encode_hierarchy(trace.hierarchy),
@@ -77,11 +78,11 @@ def load_trace(path: StrPath) -> Trace:
         TraceError: the file is not a complete, consistent trace of a known version.
     """
     node = strict_json.read(path)
-    strict_json.check_header(node, TRACE_FORMAT, TRACE_VERSION)
+    version = strict_json.check_header(node, TRACE_FORMAT, 1, TRACE_VERSION)
     keys = ("format", "version", "name", "provenance", "hierarchy", "program", "mapping", "estimates")
     _, _, name, provenance, hierarchy, program, mapping, estimates = node.fields(*keys)
     memory = decode_hierarchy(hierarchy)
-    decoded = _decode_program(program, memory)
+    decoded = _decode_program(program, memory, version)
     own = None
     if mapping.value is not None:
         residencies, transfers = mapping.fields("residencies", "transfers")
@@ -192,12 +193,12 @@ def _pair(node: Node, num_layers: int) -> tuple[int, int]:
 def _encode_program(program: Program) -> dict[str, Any]:
     instructions, tensors = program.instructions, program.tensors
     uses = [(index, use) for index, tensor in enumerate(tensors) for use in tensor.uses]
-    return {
+    encoded = {
         "name": program.name,
         "instructions": {
             "name": [i.name for i in instructions],
             "compute_seconds": [float(i.compute_seconds) for i in instructions],
-            "trip_count": [i.trip_count for i in instructions],
+            "trip_count": [_plain_count(i.trip_count) for i in instructions],
             "fixed_bytes": [list(i.fixed_bytes) for i in instructions],
             "opcode": [i.opcode for i in instructions],
             "computation": [i.computation for i in instructions],
@@ -206,7 +207,7 @@ def _encode_program(program: Program) -> dict[str, Any]:
         "loops": {
             "start_step": [loop.start_step for loop in program.loops],
             "end_step": [loop.end_step for loop in program.loops],
-            "trip_count": [loop.trip_count for loop in program.loops],
+            "trip_count": [_plain_count(loop.trip_count) for loop in program.loops],
         },
         "tensors": {
             "name": [t.name for t in tensors],
@@ -223,24 +224,36 @@ def _encode_program(program: Program) -> dict[str, Any]:
             "home_only": [bool(use.home_only) for _, use in uses],
         },
     }
+    if not is_straight(program):
+        encoded["conditionals"] = {
+            "edges": [list(conditional.edges) for conditional in program.conditionals],
+            "weights": [[float(weight) for weight in conditional.weights] for conditional in program.conditionals],
+        }
+    return encoded
 
 
-def _decode_program(node: Node, hierarchy: Hierarchy) -> Program:
-    name, instruction_table, loop_table, tensor_table, use_table = node.fields(
-        "name", "instructions", "loops", "tensors", "uses"
-    )
-    instructions = _decode_instructions(instruction_table, hierarchy.num_layers)
-    loops = _decode_loops(loop_table, len(instructions))
+def _plain_count(count: float) -> float:
+    return int(count) if float(count).is_integer() else float(count)
+
+
+def _decode_program(node: Node, hierarchy: Hierarchy, version: int) -> Program:
+    keys = ("name", "instructions", "loops", "tensors", "uses", *(("conditionals",) if version > 1 else ()))
+    name, instruction_table, loop_table, tensor_table, use_table, *branches = node.fields(*keys)
+    instructions = _decode_instructions(instruction_table, hierarchy.num_layers, version)
+    loops = _decode_loops(loop_table, len(instructions), version)
+    conditionals = _decode_conditionals(branches[0], len(instructions)) if branches else ()
     tensors = _decode_tensors(tensor_table, use_table, len(instructions))
     try:
-        program = Program(name=name.text(), instructions=instructions, tensors=tensors, loops=loops)
+        program = Program(
+            name=name.text(), instructions=instructions, tensors=tensors, loops=loops, conditionals=conditionals
+        )
     except InputError as error:
         node.fail(str(error))
     _check_magnitudes(node, program, hierarchy)
     return program
 
 
-def _decode_instructions(node: Node, num_layers: int) -> tuple[Instruction, ...]:
+def _decode_instructions(node: Node, num_layers: int, version: int) -> tuple[Instruction, ...]:
     keys = ("name", "compute_seconds", "trip_count", "fixed_bytes", "opcode", "computation", "source")
     _, (names, seconds, trips, fixed, opcodes, computations, sources) = node.columns(*keys)
     fixed_bytes = []
@@ -250,7 +263,7 @@ def _decode_instructions(node: Node, num_layers: int) -> tuple[Instruction, ...]
             entry.fail(f"has {len(row)} layers, the hierarchy has {num_layers}")
         fixed_bytes.append(row)
     texts = (column.texts() for column in (names, opcodes, computations, sources))
-    rows = zip(*texts, seconds.reals(), trips.integers(1), fixed_bytes, strict=True)
+    rows = zip(*texts, seconds.reals(), _counts(trips, version), fixed_bytes, strict=True)
     return tuple(
         Instruction(
             name=name,
@@ -265,12 +278,31 @@ def _decode_instructions(node: Node, num_layers: int) -> tuple[Instruction, ...]
     )
 
 
-def _decode_loops(node: Node, num_steps: int) -> tuple[Loop, ...]:
+def _decode_loops(node: Node, num_steps: int, version: int) -> tuple[Loop, ...]:
     count, (starts, ends, trips) = node.columns("start_step", "end_step", "trip_count")
     if count > MAX_LOOPS or count * num_steps > _MAX_LOOP_WORK:
         node.fail(f"{count} loops over {num_steps} steps are too many to check, expected at most {MAX_LOOPS}")
-    rows = zip(starts.integers(0, num_steps), ends.integers(0, num_steps), trips.integers(1), strict=True)
+    rows = zip(starts.integers(0, num_steps), ends.integers(0, num_steps), _counts(trips, version), strict=True)
     return tuple(Loop(start_step=start, end_step=end, trip_count=trip_count) for start, end, trip_count in rows)
+
+
+def _counts(node: Node, version: int) -> list[int] | list[float]:
+    """Return trip counts: whole in version 1, later also expected ones, which may be fractions."""
+    if version == 1:
+        return node.integers(1)
+    values = node.reals()
+    for i, value in enumerate(values):
+        if not 0 < value <= MAX_INTEGER:
+            Node(node.path, f"{node.where}[{i}]", value).fail(f"expected a number in (0, {MAX_INTEGER}], got {value}")
+    return [int(value) if value.is_integer() else value for value in values]
+
+
+def _decode_conditionals(node: Node, num_steps: int) -> tuple[Conditional, ...]:
+    count, (edges, weights) = node.columns("edges", "weights")
+    if count > MAX_LOOPS or count * num_steps > _MAX_LOOP_WORK:
+        node.fail(f"{count} conditionals over {num_steps} steps are too many to check, expected at most {MAX_LOOPS}")
+    rows = zip(edges.items(), weights.items(), strict=True)
+    return tuple(Conditional(edges=tuple(a.integers(0, num_steps)), weights=tuple(b.reals())) for a, b in rows)
 
 
 def _decode_tensors(node: Node, use_table: Node, num_steps: int) -> tuple[Tensor, ...]:

@@ -63,7 +63,10 @@ def capture(
     ] = None,
     hlo: Annotated[
         Path | None,
-        typer.Option("--hlo", help="Read scheduled HLO text of any backend; times from shapes (--chip: any preset)."),
+        typer.Option(
+            "--hlo",
+            help="Read scheduled HLO text of any backend: times from shapes (--chip: any preset), its placement.",
+        ),
     ] = None,
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave out names of tensors and instructions, and source places.")
@@ -85,7 +88,7 @@ def capture(
     known = _known(trip_count or [], branch_weights or [], ici_gbps)
     if hlo is not None:
         from mallocgame.hierarchy import preset
-        from mallocgame.workloads.hlo_trace import trace_from_hlo
+        from mallocgame.workloads.hlo_trace import parse_expectations, trace_from_hlo
 
         trace = trace_from_hlo(hlo, preset(chip), expectations=known.expectations, dump=hlo_dir)
     elif log is not None and hlo_dir is not None:
@@ -168,9 +171,10 @@ def _compiled(
 
 
 def _remarks(trace: "Trace") -> list[str]:
+    from mallocgame.workloads.hlo_trace import remarks
     from mallocgame.workloads.xla.remarks import sentences
 
-    return sentences(trace)
+    return [*sentences(trace), *remarks(trace)]
 
 
 def _show(trace: "Trace", json: bool) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mallocgame.errors import TraceError
 from mallocgame.files import MAX_BYTES
-from mallocgame.hierarchy import PRESETS
+from mallocgame.hierarchy import PRESETS, preset
 from mallocgame.mapping import Mapping, Residency, Transfer
-from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.workloads.trace import Trace, load_mapping, load_trace, save_mapping, save_trace
 from tests.paths import ROOT
 from tests.strategies import loose_mappings, programs, small_hierarchy
@@ -255,7 +255,8 @@ def test_what_json_allows_but_we_do_not(tmp_path: Path) -> None:
         ("[[],[7,1]]", "[[],[7,1,1]]", "fixed_bytes[1]"),
         ('"tensor": [0,0,1,1]', '"tensor": [0,1,0,1]', "ordered"),
         ("[[[0,1]]]", "[[[0,1,1]]]", "pair"),
-        ('"version": 1', '"version": 2', "version 2"),
+        ('"version": 1', '"version": 3', "version 3"),
+        ('"version": 1', '"version": 2', "'conditionals' is missing"),
         ('"version": 1', '"version": true', "version True"),
         ("mallocgame-trace", "mallocgame-mapping", "format"),
     ):
@@ -344,3 +345,31 @@ def test_nothing_that_is_not_json_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         save_trace(tmp_path / "x.json", trace)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_branches_and_expected_counts_are_version_2(tmp_path: Path) -> None:
+    weights = (0.25, 0.75)
+    counts = [2.5, 2.5 * 0.25, 2.5 * 0.75, 1]
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0, trip_count=n) for t, n in enumerate(counts))
+    program = Program(
+        name="branches",
+        instructions=steps,
+        tensors=(Tensor(name="w", size_bytes=8, is_parameter=True, uses=(Use(step=2, bytes=8),)),),
+        loops=(Loop(start_step=0, end_step=3, trip_count=2.5),),
+        conditionals=(Conditional(edges=(1, 2, 3), weights=weights),),
+    )
+    file = tmp_path / "branches.json.gz"
+    save_trace(file, Trace(name="branches", program=program, hierarchy=preset("v5e")))
+    value = json.loads(gzip.decompress(file.read_bytes()))
+    assert value["version"] == 2
+    assert value["program"]["conditionals"] == {"edges": [[1, 2, 3]], "weights": [[0.25, 0.75]]}
+    assert load_trace(file).program == program
+    for change, message in (
+        ({"weights": [[0.5, 0.75]]}, "weights must sum to 1"),
+        ({"edges": [[1, 2, 9]]}, r"conditionals.edges\[0\]\[2\]: expected an integer"),
+        ({"edges": []}, "as many entries|equally long|entries"),
+    ):
+        value["program"]["conditionals"] = {"edges": [[1, 2, 3]], "weights": [[0.25, 0.75]]} | change
+        file.write_bytes(gzip.compress(json.dumps(value).encode()))
+        with pytest.raises(TraceError, match=message):
+            load_trace(file)

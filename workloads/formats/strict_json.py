@@ -109,14 +109,16 @@ def read(path: StrPath) -> Node:
     return Node(path, "", read_json(path))
 
 
-def check_header(node: Node, expected_format: str, version: int) -> None:
-    """Refuse a file of another kind or version before anything else is looked at."""
+def check_header(node: Node, expected_format: str, *versions: int) -> int:
+    """Refuse a file of another kind or version before anything else is looked at; return its version."""
     if not isinstance(node.value, dict) or node.value.get("format") != expected_format:
         found = node.value.get("format") if isinstance(node.value, dict) else node.value
         node.fail(f"expected a file of format {expected_format!r}, got {_shown(found)}")
     found = node.value.get("version")
-    if type(found) is not int or found != version:
-        node.fail(f"version {_shown(found)} of {expected_format} is unknown, this release reads version {version}")
+    if type(found) is not int or found not in versions:
+        known = " and ".join(str(version) for version in versions)
+        node.fail(f"version {_shown(found)} of {expected_format} is unknown, this release reads version {known}")
+    return found
 
 
 def write(path: StrPath, value: dict[str, Any]) -> None:
