@@ -112,7 +112,7 @@ def _instructions(case: "Case", top: int) -> list[dict[str, Any]]:
 def _tensors(case: "Case", top: int) -> list[dict[str, Any]]:
     program = case.program
     trips = program.trip_counts
-    moved = [sum(use.bytes * int(trips[use.step]) for use in tensor.uses) for tensor in program.tensors]
+    moved = [round(sum(use.bytes * float(trips[use.step]) for use in tensor.uses)) for tensor in program.tensors]
     order = sorted(range(len(moved)), key=lambda index: (-moved[index], index))[:top]
     return [
         {

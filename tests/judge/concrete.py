@@ -77,7 +77,7 @@ class Machine:
         self.memory: list[dict[int, tuple[int, int]]] = [{} for _ in hierarchy.layers]
         self.version = [0] * len(program.tensors)
         self.home = [0 if t.is_parameter else -1 for t in program.tensors]
-        self.under_way: dict[int, list[tuple[int, int]] | None] = {}
+        self.under_way: dict[int, int] = {}  # copy: the version that it began to move
         self.errors: list[str] = []
         self.sliced: dict[int, int] = {}
         for x, transfer in enumerate(mapping.transfers):  # where each slice begins
@@ -139,7 +139,7 @@ class Machine:
         transfer = self.mapping.transfers[x]
         if not self._holds(transfer.source, transfer.tensor):
             self.errors.append(f"copy {x} reads stale contents")
-        self.under_way[x] = [(transfer.tensor, self.version[transfer.tensor])]
+        self.under_way[x] = self.version[transfer.tensor]  # a write before it is done leaves a mixture
         if transfer.target != HOME:  # what arrives piece by piece is neither old nor new
             for cell in self._slice(x, transfer.target):
                 self.memory[self.mapping.residencies[transfer.target].layer][cell] = (-1, -1)
@@ -148,8 +148,8 @@ class Machine:
         transfer = self.mapping.transfers[x]
         if x not in self.under_way:
             return
-        del self.under_way[x]
-        good = self._holds(transfer.source, transfer.tensor)
+        began = self.under_way.pop(x)
+        good = began == self.version[transfer.tensor] and self._holds(transfer.source, transfer.tensor)
         content = (transfer.tensor, self.version[transfer.tensor]) if good else (-1, -1)
         if transfer.target == HOME:
             self.home[transfer.tensor] = content[1]

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
@@ -179,3 +180,88 @@ def test_slices_of_one_copy_share_their_loops() -> None:
     outside = replace(TRANSFERS[0], size_bytes=2, done_before=2)
     inside = replace(outside, start_after=2, done_before=3, slice_offset_bytes=2)
     assert "loop" in _rules(transfers=(outside, TRANSFERS[1], inside))
+
+
+def test_the_last_byte_of_a_layer_counts() -> None:
+    """Residency 0 has 4 bytes: at 12 it fills the 16 bytes to the last, at 13 it is one byte too long."""
+    assert _rules(_with(0, offset_bytes=12)) == set()
+    assert _rules(_with(0, offset_bytes=13)) == {"capacity"}
+    assert _rules(_with(0, offset_bytes=12), memory=small_hierarchy(15)) == {"capacity"}
+
+
+def test_neighbours_may_touch_and_a_byte_less_overlaps() -> None:
+    assert _rules(_with(0, offset_bytes=8)) == set()
+    assert _rules(_with(0, offset_bytes=7)) == {"overlap"}
+
+
+def _flight(kind: UseKind, after: int, due: int) -> tuple[Program, Mapping]:
+    """A parameter that is copied in over [after + 1, due), written in layer 0 in step 2 and read in step 4."""
+    uses = (Use(step=2, bytes=4, kind=kind, home_only=True), Use(step=4, bytes=4))
+    tensor = Tensor(name="w", size_bytes=4, is_parameter=True, uses=uses)
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(5))
+    program = Program(name="flight", instructions=steps, tensors=(tensor,))
+    place = Residency(tensor=0, layer=1, offset_bytes=0, start_step=after + 1, end_step=5)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=after, done_before=due, size_bytes=4)
+    return program, Mapping(residencies=(place,), transfers=(copy,))
+
+
+def test_a_write_spoils_the_copy_that_is_under_way() -> None:
+    for kind in (UseKind.DEFINE, UseKind.UPDATE):
+        for after, due, spoiled in ((1, 3, True), (0, 4, True), (2, 3, False), (2, 4, False)):
+            program, mapping = _flight(kind, after, due)
+            found = validate(program, MEMORY, mapping)
+            assert [(v.rule, v.step) for v in found] == ([("stale", 4)] if spoiled else [])
+            assert bool(Machine(program, MEMORY, mapping).run()) == spoiled
+
+
+def test_a_write_back_under_way_is_spoiled_by_a_later_write() -> None:
+    """What comes home is what was there when the copy began; after it the place was written again."""
+    define = UseKind.DEFINE
+    uses = (Use(step=0, bytes=4, kind=define), Use(step=2, bytes=4, kind=UseKind.UPDATE))
+    tensor = Tensor(name="r", size_bytes=4, is_output=True, uses=uses)
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(4))
+    program = Program(name="back", instructions=steps, tensors=(tensor,))
+    place = Residency(tensor=0, layer=1, offset_bytes=0, start_step=0, end_step=4)
+    for after, due, rules in ((0, 3, {"stale"}), (2, 4, set()), (0, 2, {"stale"})):
+        copy = Transfer(tensor=0, source=0, target=HOME, start_after=after, done_before=due, size_bytes=4)
+        assert _rules((place,), (copy,), program=program) == rules
+
+
+def _three_layers() -> tuple[Program, Hierarchy]:
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, holdable=True, uses=(Use(step=2, bytes=8),))
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(4))
+    return Program(name="chain", instructions=steps, tensors=(weight,)), small_hierarchy(16, num_layers=3)
+
+
+def test_a_chain_of_copies_takes_each_in_turn() -> None:
+    """The second copy reads what the first brings: it can be issued once that is there, not together with it."""
+    program, memory = _three_layers()
+    places = tuple(Residency(tensor=0, layer=k, offset_bytes=0, start_step=0, end_step=4) for k in (1, 2))
+
+    def chain(first: tuple[int, int], second: tuple[int, int]) -> set[str]:
+        transfers = (
+            Transfer(tensor=0, source=HOME, target=0, start_after=first[0], done_before=first[1], size_bytes=8),
+            Transfer(tensor=0, source=0, target=1, start_after=second[0], done_before=second[1], size_bytes=8),
+        )
+        mapping = Mapping(residencies=places, transfers=transfers)
+        broken = {v.rule for v in validate(program, memory, mapping)}
+        assert bool(broken) == bool(Machine(program, memory, mapping).run())
+        return broken
+
+    assert chain((-1, 1), (0, 2)) == set()
+    assert chain((0, 2), (1, 2)) == set()  # waited for at boundary 2, then the second: both are paid
+    assert chain((1, 2), (1, 2)) == {"stale"}  # both issued and due at boundary 2
+    assert chain((-1, 2), (0, 2)) == {"stale"}
+
+
+def test_a_weight_may_stay_for_ever_below_the_fastest_layer() -> None:
+    program, memory = _three_layers()
+    for layer, rules in ((1, set()), (2, {"held"})):
+        for_ever = Residency(tensor=0, layer=layer, offset_bytes=0, start_step=HELD, end_step=4)
+        assert _rules((for_ever,), (), program=program, memory=memory) == rules
+    mapping = Mapping(residencies=(Residency(tensor=0, layer=1, offset_bytes=0, start_step=HELD, end_step=4),))
+    assert not Machine(program, memory, mapping).run()
+    assert lower_bound(program, memory) <= simulate(program, memory, mapping).total_seconds
+    written = replace(program.tensors[0], uses=(Use(step=2, bytes=8, kind=UseKind.UPDATE),))
+    changed = replace(program, tensors=(written,))
+    assert _rules(mapping.residencies, (), program=changed, memory=memory) == {"stale"}
