@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -56,20 +57,22 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in cells:
         console.print(Text(row[0], style="bold"))
         pairs = [f"{column} {cell}".strip() for column, cell in zip(columns[1:], row[1:], strict=True) if cell]
-        for line in _packed(pairs, console.width - 2):
-            console.print(Text("  " + line), soft_wrap=True)
+        for line in _packed(pairs, console.width):
+            console.print(Text(line), soft_wrap=True)
 
 
 def _packed(parts: Sequence[str], width: int) -> Iterator[str]:
-    """Yield lines of at most ``width`` characters (more only where one part is longer) that hold the parts in order."""
-    line = ""
+    """Yield indented lines that hold the parts in order; a part that is too long goes on in the next line."""
+    lines: list[str] = []
     for part in parts:
-        if line and len(line) + 3 + len(part) > width:
-            yield line
-            line = ""
-        line = f"{line}   {part}" if line else part
-    if line:
-        yield line
+        if lines and len(lines[-1]) + 5 + len(part) <= width:
+            lines[-1] += f"   {part}"
+        else:
+            lines.append(part)
+    for line in lines:
+        yield from textwrap.wrap(
+            line, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(name="cli")
 def cli_fixture(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda *arguments: run(monkeypatch, capsys, *arguments)
+    return lambda *arguments, columns=200: run(monkeypatch, capsys, *arguments, columns=columns)
 
 
 @pytest.fixture(name="toy", scope="session")

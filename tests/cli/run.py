@@ -26,10 +26,12 @@ def _refuse(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
-    """Run ``mallocgame ARGUMENTS`` and return what it printed and its exit code."""
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object, columns: int = 200
+) -> Result:
+    """Run ``mallocgame ARGUMENTS`` in a terminal that wide and return what it printed and its exit code."""
     monkeypatch.setattr(sys, "argv", ["mallocgame", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit) as stop:
         main()
     captured = capsys.readouterr()
