@@ -20,11 +20,12 @@ from mallocgame.workloads.hlo.schedule import Expectations
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, Options, newest_module
+from mallocgame.workloads.xla.cycles import cycle_estimates
 from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
 from mallocgame.workloads.xla.mapping import build_mapping, without_tensors
 from mallocgame.workloads.xla.network import with_network_times
-from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions
+from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions, padding_bytes
 from mallocgame.workloads.xla.records import Position, XlaLog
 from mallocgame.workloads.xla.regions import Assumed
 from mallocgame.workloads.xla.remarks import Basis
@@ -124,16 +125,14 @@ class CaptureRequest:
 def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaProgram]:
     """Do what ``capture`` does; also return how the program's parts correspond to the compiler's."""
     reference, options = asked.reference, asked.options
-    compilation = compiler.compile(reference, asked.chip, options, full=asked.full, on_bytes=asked.on_bytes)
-    compilation.check(reference)
+    compilation = _compile(asked, options, compiler)
     notes: list[str] = []
     if SPARSE_CORE in compilation.hlo:
         options = ON_THE_TENSOR_CORE | options
         notes.append(
             "compiled with gathers and scatters on the tensor core: what sparse cores do beside is not modelled"
         )
-        compilation = compiler.compile(reference, asked.chip, options, full=asked.full, on_bytes=asked.on_bytes)
-        compilation.check(reference)
+        compilation = _compile(asked, options, compiler)
     if not asked.full and has_large_kernel(compilation.hlo, compilation.log):
         compiler.compile(reference, asked.chip, options, full=True, hlo=False, on_bytes=asked.on_bytes).check(reference)
     name = asked.name or f"{reference.name}-{asked.chip.replace(':', '-')}"
@@ -157,7 +156,18 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
         provenance["notes"] = tuple(notes)
     if reference.mesh:
         provenance["mesh"] = reference.mesh
-    return _relative(reading.trace(provenance), reference), reading.built
+    trace = reading.trace(provenance)
+    if compilation.final_hlo:
+        cycles = cycle_estimates(with_moves(reading.log, reading.built.moves), compilation.final_hlo)
+        trace = replace(trace, estimates=trace.estimates | cycles)
+    return _relative(trace, reference), reading.built
+
+
+def _compile(asked: CaptureRequest, options: Options, compiler: Compiler) -> Compilation:
+    found = compiler.compile(
+        asked.reference, asked.chip, options, full=asked.full, final_hlo=asked.full, on_bytes=asked.on_bytes
+    )
+    return found.check(asked.reference)
 
 
 def _assign_first(options: Options, instructions: list[str]) -> Options:
@@ -372,8 +382,10 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
             place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
             fast.append(int(place in log.charged_fast))
     opaque = tuple(step for step, times in enumerate(built.times) if times.is_opaque)
+    padding = padding_bytes(built)
     return {
         **({"xla_opaque_steps": opaque} if opaque else {}),
+        **({"tensor_padding_bytes": padding} if any(padding) else {}),
         "xla_seconds": log.seconds_with_copies,
         "xla_seconds_without_copies": log.seconds_without_copies,
         "xla_step_seconds": tuple(simulated.get(step) for step in steps),

@@ -12,7 +12,6 @@ from mallocgame.files import check_writable
 
 if TYPE_CHECKING:
     from mallocgame.workloads.capture import Assumptions
-    from mallocgame.workloads.hlo.schedule import Expectations
     from mallocgame.workloads.trace import Trace
 
 BOUND_SECONDS = 2.0  # about as long as a compilation
@@ -40,7 +39,7 @@ def capture(
     ] = None,
     branch_weights: Annotated[
         list[str] | None,
-        typer.Option("--branch-weights", metavar="CONDITIONAL=W,W,…", help="How likely branches are; repeatable."),
+        typer.Option("--branch-weights", metavar="[CONDITIONAL=]W,W,…", help="How likely branches are; repeatable."),
     ] = None,
     ici_gbps: Annotated[
         float | None,
@@ -60,7 +59,7 @@ def capture(
         Path | None,
         typer.Option(
             "--hlo-dir",
-            help="The folder that xla_dump_to named for the same compilation; with --hlo, for its offsets.",
+            help="The folder that xla_dump_to named for the same compilation (with --hlo: for the offsets).",
         ),
     ] = None,
     hlo: Annotated[
@@ -81,7 +80,7 @@ def capture(
     """
     if sum(source is not None for source in (function, log, hlo)) != 1:
         raise InputError("give one of: a function (package.module:function), --log FILE with --hlo-dir DIR, --hlo FILE")
-    if hlo is None and (log is None) != (hlo_dir is None):
+    if (log is not None and hlo_dir is None) or (hlo_dir is not None and log is None and hlo is None):
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
     if out is not None and not out.name.endswith((".json", ".json.gz")):
         raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
@@ -89,15 +88,12 @@ def capture(
         check_writable(out)
     if function is None and (args or option or full or mesh):
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
-    from mallocgame.workloads.hlo_trace import parse_expectations
-
-    expected = parse_expectations(trip_count or [], branch_weights or [])
-    known = _known(expected, ici_gbps)
+    known = _known(trip_count or [], branch_weights or [], ici_gbps)
     if hlo is not None:
         from mallocgame.hierarchy import preset
         from mallocgame.workloads.hlo_trace import trace_from_hlo
 
-        trace = trace_from_hlo(hlo, preset(chip), expectations=expected, dump=hlo_dir)
+        trace = trace_from_hlo(hlo, preset(chip), expectations=known.expectations, dump=hlo_dir)
     elif log is not None and hlo_dir is not None:
         from mallocgame.workloads.capture import trace_from_files
 
@@ -119,14 +115,37 @@ def capture(
         say(f"saved {out}")
 
 
-def _known(expected: "Expectations", ici_gbps: float | None) -> "Assumptions":
+def _known(trip_count: list[str], branch_weights: list[str], ici_gbps: float | None) -> "Assumptions":
     from mallocgame.workloads.capture import Assumptions
 
+    counts: dict[str, float] = {}
+    for text in trip_count:
+        loop, _, number = text.rpartition("=")
+        count = _number(number)
+        if count is None or count < 1 or loop in counts:
+            raise InputError(f"--trip-count {text}: expected N or LOOP=N with N >= 1, each loop once")
+        counts[loop] = int(count) if count == int(count) else count
+    weights: dict[str, tuple[float, ...]] = {}
+    for text in branch_weights:
+        name, _, numbers = text.rpartition("=")
+        shares = [_number(word) for word in numbers.split(",")]
+        if name in weights or any(share is None or share <= 0 for share in shares):
+            raise InputError(
+                f"--branch-weights {text}: expected W,W,… or CONDITIONAL=W,W,… with weights > 0, each once"
+            )
+        weights[name] = tuple(share for share in shares if share is not None)
     if ici_gbps is not None and not 0 < ici_gbps < math.inf:
         raise InputError(f"--ici-gbps {ici_gbps}: expected GB/s > 0")
     speed = None if ici_gbps is None else 1e9 * ici_gbps
-    counts, weights = dict(expected.trip_counts), dict(expected.weights)
     return Assumptions(trip_counts=counts, branch_weights=weights, ici_bytes_per_second=speed)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value < 2**40 else None
 
 
 def _compiled(

@@ -74,8 +74,17 @@ def explain(
         print_json({"trace": found.name, **row} for row in _rows(explanation, compiled))
         return
     _print(explanation, compiled, found.name, limit)
+    if unsaid := _fixed_cost(found, own):
+        say(unsaid)
     if html is not None:
         say(f"saved {html}")
+
+
+def _fixed_cost(found: "Trace", own: "Mapping") -> str:
+    """Return where the compiled code's cycles and the judge part (traces of ``capture --full`` have them)."""
+    from mallocgame.workloads.xla.cycles import cycle_sentence
+
+    return cycle_sentence(found, own)
 
 
 def _own_mapping(found: "Trace", name: str, path: Path | None) -> "Mapping":

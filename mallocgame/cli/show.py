@@ -30,6 +30,7 @@ def show(
         "layer": _layers(case),
         "instruction": _instructions(case, top),
         "tensor": _tensors(case, top),
+        "peak": _peaks(opened, top),
     }
     if json:
         print_json({"row": kind, **row} for kind, rows in sections.items() for row in rows)
@@ -39,10 +40,34 @@ def show(
         "layer": "memory",
         "instruction": f"the {top} longest instructions, everything in layer 0",
         "tensor": f"the {top} tensors that move most bytes",
+        "peak": f"the {min(top, 10)} largest tensors where each memory is fullest",
     }
     for kind, title in titles.items():
         if rows := sections[kind]:
             print_table(title, tuple(rows[0]), [tuple(_text(v) for v in row.values()) for row in rows])
+
+
+def _peaks(trace: "Trace", top: int) -> list[dict[str, Any]]:
+    from mallocgame.explanation.peaks import peaks
+    from mallocgame.mapping import Mapping
+
+    known = trace.estimates.get("tensor_padding_bytes")
+    padding = [int(size or 0) for size in known] if isinstance(known, tuple) else None
+    found = peaks(trace.program, trace.hierarchy, trace.mapping or Mapping(), padding)
+    return [
+        {
+            "memory": peak.layer,
+            "fullest_at": peak.instruction,
+            "occupied_bytes": peak.occupied_bytes,
+            "tensor": each.tensor,
+            "size_bytes": each.size_bytes,
+            "padding_bytes": "" if each.padding_bytes is None else each.padding_bytes,
+            "is_parameter": each.is_parameter,
+            "source": each.source,
+        }
+        for peak in found
+        for each in peak.largest[:top]
+    ]
 
 
 def _text(value: Any) -> str:

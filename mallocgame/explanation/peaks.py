@@ -1,5 +1,6 @@
 """What fills each layer when it is fullest: the largest tensors, with the source line that makes them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +38,10 @@ class Peak:
     largest: tuple[Occupant, ...]
 
 
-def peaks(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[Peak, ...]:
-    """Return the peak of each layer.
+def peaks(
+    program: Program, hierarchy: Hierarchy, mapping: Mapping, padding_bytes: Sequence[int] | None = None
+) -> tuple[Peak, ...]:
+    """Return the peak of each layer; ``padding_bytes`` is of each tensor, where known.
 
     Parameters lie in layer 0 for the whole run, other tensors while they are live, in whichever layer: a copy in fast
     memory does not free its place in layer 0.
@@ -50,17 +53,23 @@ def peaks(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[Pea
         for tensor, live in enumerate(program.live_steps)
         for start, end in ([(0, program.num_steps)] if program.tensors[tensor].is_parameter else live)
     ]
-    found = [_peak(program, hierarchy, 0, spans)]
+    found = [_peak(program, hierarchy, 0, spans, padding_bytes)]
     for layer in range(1, hierarchy.num_layers):
         rows = []
         for index, _, size, start, end in rectangles(program, mapping).tolist():
             if mapping.residencies[index].layer == layer:
                 rows.append((mapping.residencies[index].tensor, size, max(start, 0), end))
-        found.append(_peak(program, hierarchy, layer, rows))
+        found.append(_peak(program, hierarchy, layer, rows, padding_bytes))
     return tuple(found)
 
 
-def _peak(program: Program, hierarchy: Hierarchy, layer: int, spans: list[tuple[int, int, int, int]]) -> Peak:
+def _peak(
+    program: Program,
+    hierarchy: Hierarchy,
+    layer: int,
+    spans: list[tuple[int, int, int, int]],
+    padding_bytes: Sequence[int] | None,
+) -> Peak:
     change = np.zeros(program.num_steps + 1, dtype=np.int64)
     for _, size, start, end in spans:
         change[start] += size
@@ -80,17 +89,16 @@ def _peak(program: Program, hierarchy: Hierarchy, layer: int, spans: list[tuple[
         instruction=program.instructions[step].name,
         source=program.instructions[step].source,
         num_tensors=len(there),
-        largest=tuple(_occupant(program, tensor, there[tensor]) for tensor in largest),
+        largest=tuple(_occupant(program, tensor, there[tensor], padding_bytes) for tensor in largest),
     )
 
 
-def _occupant(program: Program, tensor: int, size_bytes: int) -> Occupant:
+def _occupant(program: Program, tensor: int, size_bytes: int, padding_bytes: Sequence[int] | None) -> Occupant:
     subject = program.tensors[tensor]
-    padding: int | None = getattr(subject, "padding_bytes", None)
     return Occupant(
         tensor=subject.name,
         size_bytes=size_bytes,
-        padding_bytes=padding,
+        padding_bytes=None if padding_bytes is None else padding_bytes[tensor],
         source=definition_source(program, tensor),
         is_parameter=subject.is_parameter,
     )

@@ -158,8 +158,8 @@ class Compiler:
             flags: Options = dict(options or {})
             if hlo or final_hlo:
                 flags |= {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True}
-            if not final_hlo:
-                flags |= {"xla_dump_hlo_pass_re": HLO_PASSES} if hlo else {}
+            if hlo:
+                flags |= {"xla_dump_hlo_pass_re": HLO_PASSES}
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             child = None
             try:

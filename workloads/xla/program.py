@@ -118,6 +118,18 @@ def build_program(
     )
 
 
+def padding_bytes(built: XlaProgram) -> tuple[int, ...]:
+    """Return how much of each tensor's size is padding: its size without the largest array that is kept in it."""
+    aliases, largest = built.aliases, [0] * len(built.program.tensors)
+    for name in aliases.computation_of:
+        for index, text in leaves(aliases.instruction(name).shape):
+            tensor = built.tensor_of.get(aliases.find((name, index)))
+            if tensor is not None:
+                largest[tensor] = max(largest[tensor], array_bytes(text))
+    sizes = (tensor.size_bytes for tensor in built.program.tensors)
+    return tuple(max(size - used, 0) if used else 0 for size, used in zip(sizes, largest, strict=True))
+
+
 def _replaced_share(log: XlaLog) -> float:
     """Return the share of the time, each instruction once, of copies that the pass makes asynchronous."""
     replaced = {a.replaces for a in log.allocations if a.replaces}

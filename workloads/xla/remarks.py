@@ -3,12 +3,14 @@
 import re
 from dataclasses import dataclass
 
+from mallocgame.explanation.peaks import peaks
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.workloads.hlo.module import HloInstruction, array_bytes, leaves
 from mallocgame.workloads.trace import Trace, Value
+from mallocgame.workloads.xla.cycles import cycle_sentence
 from mallocgame.workloads.xla.network import is_collective
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import XlaLog
@@ -141,7 +143,14 @@ def sentences(trace: Trace) -> list[str]:
         lines.append(
             f"{collectives} collectives are charged for memory only; the network's time is unknown (--ici-gbps)"
         )
+    hbm = next(iter(peaks(trace.program, trace.hierarchy, Mapping())), None)
+    if hbm is not None and hbm.occupied_bytes > hbm.capacity_bytes:
+        sizes = f"{hbm.occupied_bytes / 2**30:.1f} GiB of {hbm.capacity_bytes / 2**30:.1f} at {hbm.instruction}"
+        lines.append(
+            f"{hbm.layer} overflows: {sizes}; show lists the largest tensors, --full the compiler's own message"
+        )
     lines += _texts(facts.get("notes"))
+    lines += [text for text in (cycle_sentence(trace),) if text]
     return lines
 
 
