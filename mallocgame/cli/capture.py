@@ -95,7 +95,7 @@ def capture(
     known = _known(expected, ici_gbps)
     if hlo is not None:
         from mallocgame.hierarchy import preset
-        from mallocgame.workloads.hlo_trace import parse_expectations, trace_from_hlo
+        from mallocgame.workloads.hlo_trace import trace_from_hlo
 
         trace = trace_from_hlo(hlo, preset(chip), expectations=expected, dump=hlo_dir)
     elif log is not None and hlo_dir is not None:

@@ -19,7 +19,7 @@ class Expectations:
     """What the text cannot say about how a program runs.
 
     ``trip_counts`` maps a while instruction's name to its expected count, ``weights`` a conditional's to its branches'
-    probabilities; the empty name is the default.
+    probabilities; the empty name is the default (of weights, for conditionals of as many branches).
     """
 
     trip_counts: Mapping[str, float] = field(default_factory=dict)
@@ -106,6 +106,9 @@ class _Flattening:
     def _weights(self, conditional: Branching) -> tuple[float, ...]:
         count = len(conditional.branches)
         given = self.expectations.weights.get(conditional.instruction)
+        for_all = self.expectations.weights.get("", ())
+        if given is None and len(for_all) == count:
+            given = for_all
         if given is None:
             self.found.assumed_conditionals.append(conditional.instruction)
             return (1 / count,) * count

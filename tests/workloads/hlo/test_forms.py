@@ -176,6 +176,8 @@ def test_conditionals_are_branches_with_weights() -> None:
     assert [kind for _, kind, _ in _uses(program, "n")] == ["DEFINE", "DEFINE", "DEFINE", "READ"]
     given = _read(CHOICE, BRANCHES, Expectations(weights={"c": (6, 3, 1)}))
     assert given.conditionals[0].weights == pytest.approx((0.6, 0.3, 0.1))
+    for_all = _read(CHOICE, BRANCHES, Expectations(weights={"": (6, 3, 1)}))
+    assert for_all.conditionals == given.conditionals
     for weights, message in (({"c": (1.0,)}, "3 branches"), ({"x": (1.0,)}, "no loop or conditional is named x")):
         with pytest.raises(TraceError, match=message):
             _read(CHOICE, BRANCHES, Expectations(weights=weights))
