@@ -6,6 +6,8 @@ memory its values live in (what XLA:TPU writes after memory-space assignment), t
 
 import math
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mallocgame.errors import InputError, TraceError
@@ -36,6 +38,7 @@ PEAK_OPERATIONS = {
     "h100": 989e12,
 }
 NO_EXPECTATIONS = Expectations()
+_NUMBER = r"\d{1,15}(?:\.\d{1,15})?"
 
 
 @reader("scheduled HLO text")
@@ -78,6 +81,30 @@ def trace_from_hlo(
         mapping=placed.mapping,
         provenance={"hlo": Path(file).name, "operations_per_second": peak, **reading.notes(), **placed.notes},
     )
+
+
+def parse_expectations(trip_counts: Iterable[str], branch_weights: Iterable[str]) -> Expectations:
+    """Read ``[LOOP=]N`` and ``CONDITIONAL=P,P`` of the command line.
+
+    Raises:
+        InputError: which is not of that form.
+    """
+    counts: dict[str, float] = {}
+    for text in trip_counts:
+        name, _, number = text.rpartition("=")
+        if not re.fullmatch(_NUMBER, number) or not 1 <= float(number) < math.inf or name in counts:
+            raise InputError(f"--trip-count {text}: expected N or LOOP=N with N >= 1, each loop once")
+        counts[name] = int(number) if number.isdigit() else float(number)
+    weights: dict[str, tuple[float, ...]] = {}
+    for text in branch_weights:
+        name, _, numbers = text.rpartition("=")
+        parts = numbers.split(",")
+        if name in weights or not all(re.fullmatch(_NUMBER, part) and float(part) > 0 for part in parts):
+            raise InputError(
+                f"--branch-weights {text}: expected [CONDITIONAL=]P,P with each P > 0, each conditional once"
+            )
+        weights[name] = tuple(float(part) for part in parts)
+    return Expectations(trip_counts=counts, weights=weights)
 
 
 def remarks(trace: Trace) -> list[str]:
