@@ -116,7 +116,7 @@ def watched_bits(
 
 
 def choose_sources(gains: npt.NDArray[np.float64], memory: float) -> list[int]:
-    """Return the source of each window, from float64[sources, windows] gains; of a window only those before it count."""
+    """Return the source of each window by float64[sources, windows] gains, of which only earlier windows count."""
     choices, score, best = [], np.zeros(gains.shape[0]), 0  # the constant bit stands first and wins ties
     for window in range(gains.shape[1]):
         if score.max() > _GAIN * score[best] + _CHANCE * np.sqrt(score[best]):
