@@ -39,7 +39,7 @@ REWARDS = (
 ILLEGAL_REWARD = -1.0  # an illegal action: this reward, and the game is over (its mapping so far stays valid)
 
 
-class Position(NamedTuple):
+class GamePosition(NamedTuple):
     """Where a game is, with what the batch knows of it."""
 
     program: str
@@ -176,12 +176,12 @@ class MallocGameBatch:
         """Make all games continue from where row ``row`` of ``other``, a batch of the same programs, is."""
         self._put(tuple(array[row] for array in other._arrays()), self._all)
 
-    def clone(self, row: int) -> "Position":
+    def clone(self, row: int) -> "GamePosition":
         """Return where row ``row`` is, for ``restore``; it may be pickled."""
         program = self.games[int(self.which[row])].program
-        return Position(program.name, tuple(np.array(array[row]) for array in self._arrays()))
+        return GamePosition(program.name, tuple(np.array(array[row]) for array in self._arrays()))
 
-    def restore(self, position: "Position", rows: Bool | None = None) -> Observations:
+    def restore(self, position: "GamePosition", rows: Bool | None = None) -> Observations:
         """Let the games of ``rows`` bool[B] (None: all) go on from a position, and return ``observations``.
 
         Raises:
