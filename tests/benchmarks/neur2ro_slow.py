@@ -5,7 +5,8 @@ python -m tests.benchmarks.neur2ro_slow ablation FOLDER [--count 3] [--seconds 6
 python -m tests.benchmarks.neur2ro_slow summary
 
 Three problems: facility location with single sourcing, unit commitment, memory mapping with 40 tensors and contention.
-With --cpu-clock limits and times are CPU seconds: fair on a machine whose load changes. Training instances draw from seeds (12345, k), held-out ones from (99, k). Rows: docs/results/neur2ro_slow.csv.
+With --cpu-clock limits and times are CPU seconds: fair on a machine whose load changes.
+Training instances draw from seeds (12345, k), held-out ones from (99, k). Rows: docs/results/neur2ro_slow.csv.
 """
 
 import argparse
