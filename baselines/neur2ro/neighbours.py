@@ -6,6 +6,7 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.linear import LinearSet
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 def feasible_rows(plans: F64, stage: LinearSet) -> F64:
@@ -38,14 +39,14 @@ def refilled(x: F64, stage: LinearSet, rng: np.random.Generator, count: int) -> 
     plans = []
     for _ in range(count):
         plan = x.copy()
-        picked = rng.choice(len(x), size=min(len(x), int(rng.integers(1, 4))), replace=False)
+        picked = np.asarray(rng.choice(len(x), size=min(len(x), int(rng.integers(1, 4))), replace=False), np.int64)
         plan[picked] = 1.0 - plan[picked]
         if _mend(plan, stage, rng, keep=picked):
             plans.append(plan)
     return np.unique(np.array(plans), axis=0) if plans else np.zeros((0, len(x)))
 
 
-def _mend(plan: F64, stage: LinearSet, rng: np.random.Generator, *, keep: F64) -> bool:
+def _mend(plan: F64, stage: LinearSet, rng: np.random.Generator, *, keep: I64) -> bool:
     """Flip entries other than ``keep`` until every row holds, then fill the room left; in place."""
     others = rng.permutation(np.setdiff1d(np.arange(len(plan)), keep))
     broken = stage.violation(plan)
