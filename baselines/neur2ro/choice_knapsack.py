@@ -182,6 +182,8 @@ def _core(
         rest_best[j] = rest_best[j + 1] + best[i]
         rest_light[j] = rest_light[j + 1] + light
         rest_heavy[j] = rest_heavy[j + 1] + heavy
+    if fixed_weight + rest_light[0] > capacity:
+        return value, choice, complete  # what could improve on the incumbent does not fit
 
     size = 1024
     state_gain = np.empty(size)
