@@ -24,8 +24,10 @@ class Config:
     support_size: int = 20  # atoms either side of zero, half a unit of the transformed value apart
     value_scale: float = 30.0  # returns are logs of speed-ups; multiplied by this before the transform
     # search
+    model: str = "rules"  # what is searched: the true "rules", or the "learned" model (the paper's way)
     num_simulations: int = 16
-    policy: str = "gumbel"  # or "muzero"
+    rules_value_unit: float = 2e-4  # "rules": gain in return that makes an action e times as likely
+    policy: str = "gumbel"  # or "muzero" (learned model alone)
     temperature: float = 1.0  # of the "muzero" policy's visit counts during self-play
     value_unit: float = 0.01  # "gumbel": gain in return that makes an action e times as likely; 0: relative
     # games
@@ -66,7 +68,13 @@ class Config:
         for name in ("num_simulations", "variations"):
             if getattr(self, name) < 0:
                 raise InputError(f"agent configuration: {name} must be at least 0, got {getattr(self, name)}")
-        for name, known in (("policy", ("gumbel", "muzero")), ("schedule", ("linear", "cosine", "rex", "constant"))):
+        if not self.rules_value_unit > 0:
+            raise InputError(f"agent configuration: rules_value_unit must be above 0, got {self.rules_value_unit}")
+        for name, known in (
+            ("model", ("rules", "learned")),
+            ("policy", ("gumbel", "muzero")),
+            ("schedule", ("linear", "cosine", "rex", "constant")),
+        ):
             if getattr(self, name) not in known:
                 raise InputError(f"agent configuration: {name} is {getattr(self, name)!r}, expected one of {known}")
 
