@@ -14,6 +14,7 @@ from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
 from mallocgame.errors import InputError
+from mallocgame.evaluation import find_solver
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.local_search import best_start, refine
@@ -23,7 +24,8 @@ from mallocgame.solver import Incumbent, Problem, solver
 from mallocgame.warm_up import tiny_problem
 
 I64 = npt.NDArray[np.int64]
-PLAY_SHARE = 0.3  # of the limit: whole games; the rest is for local search
+OPENING_SHARE = 0.1  # of the limit, at most
+PLAY_SHARE = 0.3  # of the limit, the opening included: whole games; the rest is for local search
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -96,7 +98,7 @@ class _Agent:
 
 def _play(search: Incumbent, agent: _Agent) -> I64:
     """Play whole games for ``PLAY_SHARE`` of the limit; return the best one's actions (or the start's)."""
-    games = [best_start(agent.game, search.mapping)]  # each better than the one before
+    games = [best_start(agent.game, search.mapping, _opening(search))]  # each better than the one before
     best_seconds, _ = rules.decode(agent.game, games[-1])
 
     def is_over() -> bool:
@@ -113,3 +115,11 @@ def _play(search: Incumbent, agent: _Agent) -> I64:
         if is_over() or search.spent_share * (number + 1) / number > PLAY_SHARE:
             break
     return games[-1]
+
+
+def _opening(search: Incumbent) -> Mapping | None:
+    """Return what the greedy solver makes of the program: on some, the network knows no better beginning."""
+    greedy, _ = find_solver("greedy")
+    part = search.part(OPENING_SHARE, steps=None if search.limits.steps is None else 2**31)  # then it knows no clock
+    greedy.improve(part)
+    return part.mapping

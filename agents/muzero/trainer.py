@@ -131,10 +131,10 @@ class Trainer:
         self._typical_length = float(np.mean(list(lengths.values())))
         self._number = 0  # of the checkpoint in the folder that this trainer goes on from
         self._held = False
-        if resume:
-            self._restore()
-        else:
-            with self.folder.locked():
+        with self.folder.locked():
+            if resume:
+                self._restore()
+            else:
                 self.folder.create(config, shapes, probe.num_actions, self.pairs)
         self._demonstrate({program.name: start for (program, _), start, _ in rows if start is not None})
 
