@@ -326,10 +326,15 @@ class Trainer:
         return improved
 
     def _vary(self, progress: float) -> set[str]:
-        """Try variations of a best game if enough of them are due; return the program if it got faster."""
-        if self._variations_due < VARIATIONS_AT_ONCE:
-            return set()
-        self._variations_due -= VARIATIONS_AT_ONCE
+        """Try the variations of best games that are due; return the programs that got faster."""
+        improved: set[str] = set()
+        while self._variations_due >= VARIATIONS_AT_ONCE:
+            self._variations_due -= VARIATIONS_AT_ONCE
+            improved |= self._vary_one(progress)
+        return improved
+
+    def _vary_one(self, progress: float) -> set[str]:
+        """Try variations of one best game; return the program if it got faster."""
         records = self.records.episodes()
         record = records[self.random.integers(len(records))]
         index = next(i for i, (program, _) in enumerate(self.play.pairs) if program.name == record.program)
