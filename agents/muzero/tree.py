@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules.batch import BatchState
-from mallocgame.game.rules.state import DECISIONS, END, TENSOR, Rules, State, rules_views, state_views
+from mallocgame.game.rules.state import Groups, Rules, State, Tensors
 from mallocgame.game.rules.step import do_step, write_mask
-from mallocgame.game.variation_kernel import below
-from mallocgame.jit import jit, kernel
+from mallocgame.game.variation_kernel import below, copy_to
+from mallocgame.jit import kernel, part
 
 Bool = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
@@ -100,7 +100,7 @@ def considered_visits(num_considered: int, num_simulations: int) -> list[int]:
     return found[:num_simulations]
 
 
-@jit
+@kernel
 def search_rows(
     batch: BatchState,
     decision_of: I64,
@@ -131,10 +131,12 @@ def search_rows(
     """
     for b in range(batch.which.shape[0]):
         game = batch.which[b]
-        r = rules_views(batch.rule_ints[game], batch.rule_floats[game])
-        s = state_views(r.dims, batch.ints[b], batch.floats[b])
-        policy[b], values[b], actions[b] = 0.0, 0.0, 0
-        if s.turn[0] >= r.dims[DECISIONS]:
+        r = Rules(batch.rule_ints[game], batch.rule_ints[game], batch.rule_floats[game])
+        s = State(r.layout, batch.ints[b], batch.floats[b])
+        values[b], actions[b] = 0.0, 0
+        for a in range(policy.shape[1]):
+            policy[b, a] = 0.0
+        if s.turn[0] >= r.num_decisions:
             continue
         final = _begin(r, s, tree, leads[b])
         legal = 0
@@ -147,51 +149,49 @@ def search_rows(
         _improved(tree, 0, logits[b], unit, policy[b])
         values[b] = math.log(s.total[0] / final)
         actions[b] = leads[b, s.turn[0]]  # the best that is known
-        if noise[b].any():
-            actions[b] = _root_action(tree, logits[b], noise[b], tree.visits[0].max(), unit)
+        most, is_noisy = 0, False
+        for a in range(policy.shape[1]):
+            most, is_noisy = max(most, tree.visits[0, a]), is_noisy or noise[b, a] != 0.0
+        if is_noisy:
+            actions[b] = _root_action(tree, logits[b], noise[b], most, unit)
 
 
-@jit
+@kernel
 def seek(batch: BatchState, turns: I64, actions: I64) -> None:
     """Play the first ``turns`` int64[B] of the legal ``actions`` int64[B, D] in each game of a fresh batch."""
     for b in range(batch.which.shape[0]):
         game = batch.which[b]
-        r = rules_views(batch.rule_ints[game], batch.rule_floats[game])
-        s = state_views(r.dims, batch.ints[b], batch.floats[b])
+        r = Rules(batch.rule_ints[game], batch.rule_ints[game], batch.rule_floats[game])
+        s = State(r.layout, batch.ints[b], batch.floats[b])
         for i in range(turns[b]):
             do_step(r, s, actions[b, i])
 
 
-@jit
+@part
 def _begin(r: Rules, s: State, tree: Tree, lead: I64) -> float:
     """Make the root, and make the lead legal from here on; return its seconds at the end."""
-    tree.ints[: s.ints.shape[0]] = s.ints
-    tree.floats[: s.floats.shape[0]] = s.floats
-    tree.wanted[: lead.shape[0]] = lead
-    state = _state(r, tree.ints, tree.floats)
+    copy_to(tree.ints, s.ints)
+    copy_to(tree.floats, s.floats)
+    copy_to(tree.wanted, lead)
+    state = State(r.layout, tree.ints, tree.floats)
+    write_mask(r, state, tree.legal[0])
     begin = s.turn[0]
     final: float = _follow(r, state, tree.wanted, tree.taken, tree.base, tree.base, np.inf)
-    lead[begin : r.dims[DECISIONS]] = tree.taken[begin : r.dims[DECISIONS]]
+    for i in range(begin, r.num_decisions):
+        lead[i] = tree.taken[i]
     _clear(tree, 0, math.log(s.total[0] / final))
-    write_mask(r, s, tree.legal[0])
     tree.worth[0, lead[begin]] = tree.value[0]
     return float(final)
 
 
-@jit
-def _state(r: Rules, ints: I64, floats: F64) -> State:
-    return state_views(r.dims, ints, floats)
-
-
-@kernel
+@part
 def _clear(tree: Tree, node: int, value: float) -> None:
-    tree.child[node] = -1
-    tree.visits[node] = 0
-    tree.worth[node] = np.nan
     tree.value[node] = value
+    for a in range(tree.child.shape[1]):
+        tree.child[node, a], tree.visits[node, a], tree.worth[node, a] = -1, 0, np.nan
 
 
-@kernel
+@part
 def _follow(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, base: F64, final: float) -> float:
     """Play on as wanted; return the seconds at the end, or what they would be once it is clear that nothing is won.
 
@@ -199,7 +199,7 @@ def _follow(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, base: F64,
     none, play to the end).
     """
     last = s.turn[0] + SETTLED
-    for i in range(s.turn[0], r.dims[DECISIONS]):
+    for i in range(s.turn[0], r.num_decisions):
         action = wanted[i]
         if np.isnan(do_step(r, s, action)):
             action = action + 1 if action % 2 == 1 else action - 1
@@ -213,17 +213,17 @@ def _follow(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, base: F64,
     return float(s.total[0])
 
 
-@jit
+@part
 def _simulate(
     r: Rules, root: State, tree: Tree, decision_of: I64, action: int, nodes: int, lead: I64, final: float, unit: float
 ) -> tuple[int, float]:
     """Walk to a new node, roll out from there, and note what was found; return how many nodes and the lead's end."""
-    tree.ints[: root.ints.shape[0]] = root.ints
-    tree.floats[: root.floats.shape[0]] = root.floats
-    s = _state(r, tree.ints, tree.floats)
+    copy_to(tree.ints, root.ints)
+    copy_to(tree.floats, root.floats)
+    s = State(r.layout, tree.ints, tree.floats)
     begin, node, depth = root.turn[0], 0, 0
     strays = False
-    tree.wanted[: lead.shape[0]] = lead
+    copy_to(tree.wanted, lead)
     while True:
         tree.path[depth, 0], tree.path[depth, 1] = node, action
         depth += 1
@@ -234,18 +234,18 @@ def _simulate(
         do_step(r, s, action)
         tree.totals[at] = s.total[0]
         following = tree.child[node, action]
-        if following < 0 or s.turn[0] >= r.dims[DECISIONS]:
+        if following < 0 or s.turn[0] >= r.num_decisions:
             break
         node = following
         _lead_logits(tree, lead[s.turn[0]])
         action = _inner_action(tree, node, unit)
     end, found = s.turn[0], final
-    is_new = tree.child[node, action] < 0 and end < r.dims[DECISIONS]
+    is_new = tree.child[node, action] < 0 and end < r.num_decisions
     if is_new:
         write_mask(r, s, tree.legal[nodes])
     if strays:
-        tree.leaf_ints[:] = tree.ints
-        tree.leaf_floats[:] = tree.floats
+        copy_to(tree.leaf_ints, tree.ints)
+        copy_to(tree.leaf_floats, tree.floats)
         found = _follow(r, s, tree.wanted, tree.taken, tree.totals, tree.base, final)
         if found < final * (1.0 - AHEAD):
             final = _adopt(r, tree, lead, begin, found)
@@ -254,8 +254,8 @@ def _simulate(
                 continue
             if kind == 1 and not _exchange(r, tree, decision_of, end):
                 continue
-            tree.ints[:] = tree.leaf_ints
-            tree.floats[:] = tree.leaf_floats
+            copy_to(tree.ints, tree.leaf_ints)
+            copy_to(tree.floats, tree.leaf_floats)
             other = _follow(r, s, tree.wanted, tree.taken, tree.totals, tree.base, final)
             if other < final * (1.0 - AHEAD):
                 final = _adopt(r, tree, lead, begin, other)
@@ -266,29 +266,29 @@ def _simulate(
         _clear(tree, nodes, value)
         nodes += 1
     for k in range(depth):
-        edge = tree.path[k, 0], tree.path[k, 1]
-        tree.visits[edge] += 1
-        if not tree.worth[edge] >= value:
-            tree.worth[edge] = value
+        node, action = tree.path[k, 0], tree.path[k, 1]
+        tree.visits[node, action] += 1
+        if not tree.worth[node, action] >= value:
+            tree.worth[node, action] = value
     return nodes, final
 
 
-@kernel
+@part
 def _adopt(r: Rules, tree: Tree, lead: I64, begin: int, final: float) -> float:
     """Make the roll-out at hand the lead."""
-    for i in range(begin, r.dims[DECISIONS]):
+    for i in range(begin, r.num_decisions):
         lead[i], tree.base[i] = tree.taken[i], tree.totals[i]
     return final
 
 
-@kernel
+@part
 def _carry(r: Rules, tree: Tree, decision_of: I64, lead: I64, begin: int, end: int) -> bool:
     """Want for the later uses of a tensor what the path does with it where it strays; return whether that differs."""
     differs = False
     for at in range(begin, end):
         action, group = tree.wanted[at], r.decisions[at]
         stays = 2 * ((action + 1) // 2)  # NoCopy into the same layer; Drop: Drop
-        for other in range(group + 1, r.tensors[r.groups[group, TENSOR], END]):
+        for other in range(group + 1, r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]):
             later = decision_of[other]
             if later >= end and action != lead[at] and tree.wanted[later] != stays:
                 tree.wanted[later] = stays
@@ -296,14 +296,14 @@ def _carry(r: Rules, tree: Tree, decision_of: I64, lead: I64, begin: int, end: i
     return differs
 
 
-@kernel
+@part
 def _exchange(r: Rules, tree: Tree, decision_of: I64, end: int) -> bool:
     """Want some tensors that are used soon in fast memory if the path has just dropped one, else leave one of them out.
 
     Return whether there are any.
     """
     comes = tree.wanted[end - 1] == 0
-    last, fastest, found = min(end + NEAR, r.dims[DECISIONS]), tree.logits.shape[0] - 1, 0
+    last, fastest, found = min(end + NEAR, r.num_decisions), tree.logits.shape[0] - 1, 0
     for at in range(end, last):
         found += (tree.wanted[at] == 0) == comes
     if found == 0:
@@ -319,30 +319,31 @@ def _exchange(r: Rules, tree: Tree, decision_of: I64, end: int) -> bool:
     return True
 
 
-@kernel
+@part
 def _want(r: Rules, tree: Tree, decision_of: I64, at: int, action: int) -> None:
     """Want ``action`` for this and the later uses of the tensor of decision ``at``."""
     group = r.decisions[at]
-    for other in range(group, r.tensors[r.groups[group, TENSOR], END]):
+    for other in range(group, r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]):
         later = decision_of[other]
         if later >= at and (action == 0 or tree.wanted[later] == 0):
             tree.wanted[later] = action
 
 
-@kernel
+@part
 def _lead_logits(tree: Tree, action: int) -> None:
-    tree.logits[:] = math.log((1.0 - LEAD) / max(tree.logits.shape[0] - 1, 1))
+    for a in range(tree.logits.shape[0]):
+        tree.logits[a] = math.log((1.0 - LEAD) / max(tree.logits.shape[0] - 1, 1))
     tree.logits[action] = math.log(LEAD)
 
 
-@kernel
+@part
 def _completed(tree: Tree, node: int, action: int) -> float:
     """Return what an edge is worth, that of its node where nothing is known."""
     worth = tree.worth[node, action]
     return float(tree.value[node]) if np.isnan(worth) else float(worth)
 
 
-@kernel
+@part
 def _improved(tree: Tree, node: int, logits: F64, unit: float, policy: F64) -> None:
     """Write the improved policy: the prior, each action e times as likely for each ``unit`` that it is worth more."""
     highest = -np.inf
@@ -359,7 +360,7 @@ def _improved(tree: Tree, node: int, logits: F64, unit: float, policy: F64) -> N
         policy[a] /= total
 
 
-@kernel
+@part
 def _inner_action(tree: Tree, node: int, unit: float) -> int:
     """Return the action that was tried least for its chance.
 
@@ -386,7 +387,7 @@ def _inner_action(tree: Tree, node: int, unit: float) -> int:
     return found
 
 
-@kernel
+@part
 def _root_action(tree: Tree, logits: F64, noise: F64, visits: int, unit: float) -> int:
     """Return the best legal action among those that were tried ``visits`` times (none: among all)."""
     best, found, anyone, fallback = -np.inf, -1, -np.inf, 0
