@@ -225,8 +225,8 @@ class Trainer:
             "episodes_played": self.episodes,
             "spent_seconds": self.spent_seconds,
             "key": jax.random.key_data(self.key).tolist(),
-            "numpy": self.random.bit_generator.state,
-            "games": self.play.random.bit_generator.state,
+            "numpy": _written(self.random),
+            "games": _written(self.play.random),
             "debt": self._debt,
             "returns": self._returns,
             "variations_due": self._variations_due,
@@ -260,7 +260,7 @@ class Trainer:
                 game = self.play.batch.games[state["varied"]]
                 self._varied = Variations(game, part_of(arrays, "varied")["actions"])
                 self._varied.restore(part_of(arrays, "varied"))
-        except (KeyError, IndexError, ValueError, TypeError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             where = self.folder.path / f"state-{state['number']}.json"
             raise TraceError(where, None, f"not a state of this run: {error}") from None
         self._number = int(state["number"])
@@ -271,8 +271,8 @@ class Trainer:
         self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
         self._variations_due = float(state["variations_due"])
         self._returns = [float(x) for x in state["returns"]]
-        self.random.bit_generator.state = state["numpy"]
-        self.play.random.bit_generator.state = state["games"]
+        self.random.bit_generator.state = _read(state["numpy"])
+        self.play.random.bit_generator.state = _read(state["games"])
 
     def _progress(self, seconds: float | None, steps: int | None) -> float:
         shares = [self.spent_seconds / seconds] if seconds else []
@@ -481,6 +481,16 @@ class _Reporter:
         improved, self._improved = self._improved | improved, set()
         rate = (self._trainer.steps - self._steps) / max(time.monotonic() - self._begun, 1e-9)
         self._report(self._trainer.row(progress, self._losses, rate, tuple(sorted(improved))))
+
+
+def _written(random: np.random.Generator) -> dict[str, Any]:
+    """Return a generator's state for JSON, whose integers end at 64 bits."""
+    state: dict[str, Any] = dict(random.bit_generator.state)
+    return state | {"state": {name: hex(value) for name, value in state["state"].items()}}
+
+
+def _read(state: dict[str, Any]) -> dict[str, Any]:
+    return state | {"state": {name: int(value, 16) for name, value in state["state"].items()}}
 
 
 def _padded(mappings: Sequence[Mapping | None], pairs: Sequence[Pair]) -> list[Mapping | None]:
