@@ -124,6 +124,11 @@ class MallocGameBatch:
         """B."""
         return len(self.which)
 
+    @property
+    def batch_state(self) -> rules.BatchState:
+        """The live states of all rows, for kernels; what changes them must keep the masks and observations true."""
+        return self._state
+
     def reset(self, rows: Bool | None = None, *, which: Sequence[int] | I64 | None = None) -> Observations:
         """Start the games of ``rows`` bool[B] anew (None: all) and return ``observations``.
 
