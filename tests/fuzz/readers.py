@@ -256,6 +256,29 @@ def _oracle() -> list[bytes]:
     return [rows.tobytes()]
 
 
+def _predictors() -> list[bytes]:
+    from mallocgame.baselines.paging.predict.boosting import Boosted
+    from mallocgame.baselines.paging.predict.predictor import Predictor
+
+    model = Boosted(
+        edges=tuple(np.array([0.5], np.float32) for _ in range(6)),
+        base=0.1,
+        feature=np.array([[0, -1, -1]], np.int16),
+        cut=np.zeros((1, 3), np.uint8),
+        value=np.array([[0.0, 1.0, 2.0]], np.float32),
+    )
+    made = Predictor(model=model, threshold=0.5, num_frames=10, block_tokens=None)
+    return [_written(lambda p: made.save(p), "p.npz")]
+
+
+def _read_predictor(path: Path) -> Any:
+    from mallocgame.baselines.paging.predict.predictor import Predictor
+
+    found = Predictor.load(path)
+    assert np.isfinite(found.model.value).all()
+    return found
+
+
 # Robust plans
 
 KNAPSACK = b"4 20 2\n10 2 1 5 3\n8 1 2 4 2\n9 3 1 6 4\n7 1 1 3 2\n"
@@ -452,6 +475,7 @@ READERS = {
         Reader(name="pages-arc", suffix=".lis", seeds=lambda: [b"100 3 0 0\n7 1 0 1\n"], read=_read_pages("arc")),
         Reader(name="pages-lirs", suffix=".trc", seeds=lambda: [b"5\n6\n5\n*\n"], read=_read_pages("lirs")),
         Reader(name="bits", suffix=".txt", seeds=lambda: [b"0 1 1\n0,0,1\n"], read=_read_bits),
+        Reader(name="predictor", suffix=".npz", seeds=_predictors, read=_read_predictor),
         Reader(name="knapsack", suffix=".txt", seeds=lambda: [KNAPSACK], read=_read_knapsack),
         Reader(name="loans", suffix=".txt", seeds=lambda: [LOANS], read=_read_loans),
         Reader(name="branch-and-price", suffix=".csv", seeds=lambda: [TABLE], read=_read_table),
