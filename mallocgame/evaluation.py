@@ -14,6 +14,7 @@ from mallocgame.registry import SOLVERS, load, registered
 from mallocgame.solver import Limits, Problem, Progress, Solver, SolveResult, solver
 
 XLA = "xla"  # names the compiler's own mapping where a solver is asked for
+ALL_STEPS = 2**31
 START_SHARE = 0.2  # of a solver's limit: at most this goes into its start
 
 
@@ -224,7 +225,9 @@ def _start(case: Case, name: str, limits: Limits, seed: int) -> Start:
         return Start(mapping=None if name == "none" else compiler_mapping(case), seconds=0.0)
     made_by, options = find_solver("greedy" if name == "auto" else name)
     own = case.compiler_mapping if name == "auto" else None
-    found = made_by(*case.problem, seconds=START_SHARE * limits.seconds, seed=seed, start=own, **options)
+    steps = None if limits.steps is None else ALL_STEPS  # then no clock may change the answer
+    seconds = START_SHARE * limits.seconds
+    found = made_by(*case.problem, seconds=seconds, steps=steps, seed=seed, start=own, **options)
     return Start(mapping=found.mapping, seconds=found.solve_seconds)
 
 

@@ -189,7 +189,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         monkeypatch, capsys, "explain", "lstm-v5e", "--json", "--solver-seconds", "1", "--html", tmp_path / "a.html"
     )
     assert result.code == 0
-    assert {row["kind"] for row in result.rows} == {"stall", "slow tensor", "invariant", "peak", "remedy"}
+    assert {row["kind"] for row in result.rows} == {"total", "stall", "slow tensor", "invariant", "peak", "remedy"}
     remedies = [row for row in result.rows if row["kind"] == "remedy"]
     assert {row["ordered_by"] for row in remedies if row["saved_seconds"] > 1e-4} == {FLAG}
     assert sum(row["saved_seconds"] for row in remedies) > 1.3e-3  # 1560 µs, and 209 with both copies before the loop

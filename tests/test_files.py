@@ -19,6 +19,7 @@ import pytest
 from mallocgame.errors import InputError, MissingExtraError, TraceError, printable
 from mallocgame.files import (
     atomic_path,
+    check_folder,
     check_writable,
     read_bytes,
     read_json,
@@ -27,6 +28,7 @@ from mallocgame.files import (
     write_text,
     writing,
 )
+from tests.cli.run import run
 from tests.paths import ROOT
 
 
@@ -66,6 +68,7 @@ def test_what_is_no_regular_file_is_told_apart_and_not_opened(tmp_path: Path) ->
         ("[" * 100_000, "nested too deeply"),
         ('["\\ud800"]', "surrogate"),
         ('{"\\udc00": 1}', "surrogate"),
+        ('["\\udfff"]', "surrogate"),
         ("[1,\n2", "2: not JSON"),
         ("", "not JSON"),
     ],
@@ -100,6 +103,22 @@ def test_a_gzip_bomb_is_bounded(tmp_path: Path, unit: bytes) -> None:
     assert "when decompressed" in _refusal(path, read_json)
     assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     tracemalloc.stop()
+
+
+def test_a_small_file_may_be_as_dense_as_it_likes(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.json.gz"
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    path.write_bytes(squeeze.compress(b"[" + b"0," * 500_000 + b"0]") + squeeze.flush())
+    assert read_json(path) == [0] * 500_001
+
+
+def test_a_large_file_may_be_as_dense_as_traces_are(tmp_path: Path) -> None:
+    path = tmp_path / "large.txt.gz"
+    text = b"".join(b"%d " % (n * n) for n in range(900_000))
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    path.write_bytes(squeeze.compress(text) + squeeze.flush())
+    assert len(text) > 8 * 2**20
+    assert read_bytes(path) == text
 
 
 @pytest.mark.parametrize("cut", [10, 12, 15, 20])
@@ -266,3 +285,42 @@ def test_permissions_are_checked_before_the_work(tmp_path: Path) -> None:
     kept.chmod(0o444)
     with pytest.raises(TraceError, match="Permission denied"):
         check_writable(kept)
+
+
+def test_a_folder_is_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "file", "is a file, expected a folder"),
+        (tmp_path / "file" / "x", "Not a directory"),
+        (tmp_path / ("n" * 300), "too long"),
+    ):
+        with pytest.raises(TraceError, match=reason):
+            check_folder(path)
+    check_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+COMMANDS = [
+    "pack in.csv --output {}",
+    "convert lstm-v5e {}.csv",
+    "capture mallocgame.workloads.models:lstm --out {}.json",
+    "tune mallocgame.workloads.models:lstm --out {}",
+    "train --workload lstm-v5e --steps 5 --out {}",
+    "robust solve --method exact --out {}",
+    "paging run cyclic:num_requests=100,num_pages=9 --k 3 --out {}.csv",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_refuse_outputs_before_they_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "in.csv").write_text("id,lower,upper,size\na,0,1,1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    began = time.monotonic()
+    result = run(monkeypatch, capsys, *command.format(tmp_path / "file" / "x").split())
+    assert result.code == 2
+    assert "cannot write" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert time.monotonic() - began < 60

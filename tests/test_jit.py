@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 
-from mallocgame.jit import jit, kernel
+from mallocgame.jit import jit, kernel, part
 from tests.paths import ROOT
 
 INNER = "from mallocgame.jit import jit\n\n@jit\ndef inner(x: int) -> int:\n    return x + {}\n"
@@ -139,3 +139,32 @@ def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
     assert stdout == "8\n"
     assert "cannot be read" in stderr
     assert stderr.count("\n") == 2
+
+
+@part
+def scaled(table: np.ndarray, factor: int, row: int) -> int:
+    return int(table[row] * factor)
+
+
+@part
+def scaled_twice(table: np.ndarray, row: int) -> int:
+    return scaled(table, 3, row) + scaled(table, -1, row) + scaled(table, row, row)
+
+
+@kernel
+def first_scaled(table: np.ndarray) -> int:
+    return scaled_twice(table, 0) + scaled(table, 2, 0)
+
+
+@jit
+def second_scaled(table: np.ndarray) -> int:
+    return scaled_twice(table.copy(), 1)
+
+
+def test_parts_are_translated_once_and_compiled_into_the_kernels_above() -> None:
+    table = np.array([5, 7])
+    assert first_scaled(table) == 5 * (3 - 1 + 0) + 2 * 5
+    assert second_scaled(table) == 7 * (3 - 1 + 1)
+    assert len(scaled.overloads) == 1  # constants are ints like any other
+    assert scaled(table, 4, 1) == 28  # from Python, too
+    assert len(scaled.overloads) == 1

@@ -12,6 +12,8 @@ from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.program import Program
 
 if TYPE_CHECKING:
+    from gymnasium.vector import AutoresetMode
+
     from mallocgame.game.env import MallocEnv
     from mallocgame.game.observation import ObservationConfig
     from mallocgame.game.vector import MallocVectorEnv
@@ -23,13 +25,18 @@ SOURCES = ("program", "programs", "trace", "suite", "family")
 
 
 def make_env(
-    *, render_mode: str | None = None, observation: "ObservationConfig | None" = None, **source: Any
+    *,
+    render_mode: str | None = None,
+    observation: "ObservationConfig | None" = None,
+    reward: str = "saved",
+    **source: Any,
 ) -> "MallocEnv":
     """Return the environment: ``gymnasium.make("MallocGame-v0", ...)`` calls this.
 
     Args:
         render_mode: ``"rgb_array"``, ``"ansi"`` or None.
         observation: grid sizes and look-ahead of the observation.
+        reward: ``"saved"``, the part of the layer-0 time that a step saves, or ``"log"`` of the ratio of times.
         source: what to play, the arguments of ``find_programs``; nothing plays a small shipped trace.
 
     Raises:
@@ -37,19 +44,32 @@ def make_env(
     """
     from mallocgame.game.env import MallocEnv
 
-    return MallocEnv(find_programs(**source), observation=observation, render_mode=render_mode)
+    return MallocEnv(find_programs(**source), observation=observation, reward=reward, render_mode=render_mode)
 
 
 def make_vector_env(
-    *, num_envs: int = 1, observation: "ObservationConfig | None" = None, render_mode: str | None = None, **source: Any
+    *,
+    num_envs: int = 1,
+    observation: "ObservationConfig | None" = None,
+    reward: str = "saved",
+    autoreset_mode: "AutoresetMode | str" = "NextStep",
+    render_mode: str | None = None,
+    **source: Any,
 ) -> "MallocVectorEnv":
     """Return ``num_envs`` games stepped in one call: ``gymnasium.make_vec("MallocGame-v0", ...)`` calls this.
 
-    The arguments are those of ``make_env``. Game b starts with program b modulo the number of programs.
+    The arguments are those of ``make_env``, and ``autoreset_mode`` as in Gymnasium's own vector environments.
     """
     from mallocgame.game.vector import MallocVectorEnv
 
-    return MallocVectorEnv(find_programs(**source), num_envs, observation=observation, render_mode=render_mode)
+    return MallocVectorEnv(
+        find_programs(**source),
+        num_envs,
+        observation=observation,
+        reward=reward,
+        autoreset_mode=autoreset_mode,
+        render_mode=render_mode,
+    )
 
 
 def find_programs(

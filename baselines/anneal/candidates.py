@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
-from mallocgame.hierarchy import Hierarchy
+from mallocgame.hierarchy import Hierarchy, MemoryLayer
 from mallocgame.judge.coherence import stale_uses
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
@@ -65,7 +65,7 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
     np.add.at(moved, program.uses.tensor, program.uses.bytes * program.trip_counts[program.uses.step])
     for index in np.argsort(-moved, kind="stable").tolist():
         tensor = program.tensors[index]
-        layers = [k for k in range(1, hierarchy.num_layers) if tensor.size_bytes <= hierarchy.layers[k].capacity_bytes]
+        layers = [k for k in range(1, hierarchy.num_layers) if _fits(tensor.size_bytes, hierarchy.layers[k])]
         if not tensor.movable or not tensor.uses or not layers:
             continue
         if stop():
@@ -98,6 +98,11 @@ def as_compiler_does(program: Program, hierarchy: Hierarchy, pieces: Iterable[Ca
             copied = before[piece.back_issue] + program.tensors[piece.tensor].size_bytes / link.bytes_per_second
             due = int(np.searchsorted(before, copied))
         yield replace(piece, back_due=max(min(piece.back_due, due), piece.back_issue))
+
+
+def _fits(size_bytes: int, layer: MemoryLayer) -> bool:
+    """Whether a tensor fits in whole units of alignment, which is how the kernel places it."""
+    return -(-size_bytes // layer.alignment_bytes) <= layer.capacity_bytes // layer.alignment_bytes
 
 
 def _groups(program: Program, index: int, tensor: Tensor) -> list[_Group]:

@@ -17,7 +17,8 @@ from mallocgame.baselines.native import call
 F64 = npt.NDArray[np.float64]
 
 STEP = 10**8  # a column that is not 0 or 1 counts in units of 1 / STEP
-SCALE = 10**7  # coefficients count in units of 1 / SCALE
+SCALE = 10**7  # coefficients count in units of 1 / SCALE, or coarser where sums would not fit
+LARGEST = 2**60  # of a sum of absolute values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,26 +69,34 @@ def _cpsat_point(
 ) -> Point:
     """Minimise by CP-SAT with a bound that no rounding can overstate.
 
-    Every row is multiplied by ``SCALE`` and rounded, and then loosened by the most that rounding coefficients and
+    Every row is multiplied by a scale and rounded, and then loosened by the most that rounding coefficients and
     columns can change, so each mapping stays a point of the integer model, with at most half a ``STEP`` a column lost.
     """
     began = time.perf_counter()
     model = cp_model.CpModel()
-    variables = []
-    for column, (low, high) in enumerate(zip(linear.low, linear.high, strict=True)):
+    variables, high = [], np.array(linear.high)
+    if high.max(initial=0.0) > LARGEST / STEP:
+        return Point(columns=None, bound_seconds=0.0, is_optimal=False)
+    for column, (low, top) in enumerate(zip(linear.low, linear.high, strict=True)):
         if whole[column]:
             variables.append(model.new_bool_var(""))
         else:
-            variables.append(model.new_int_var(math.floor(low * STEP), math.ceil(high * STEP), ""))
+            variables.append(model.new_int_var(math.floor(low * STEP), math.ceil(top * STEP), ""))
     matrix = linear.matrix
     for row, bound in enumerate(linear.row_bound):
         span = slice(matrix.indptr[row], matrix.indptr[row + 1])
         columns, values = matrix.indices[span], matrix.data[span]
-        rounded = [round(float(value) * SCALE) for value in values]
         whole_here = whole[columns]
+        most = float((np.abs(values) * np.where(whole_here, 1.0, high[columns])).sum())
+        scale = min(SCALE, LARGEST / STEP / max(most, 1e-300))  # sums stay in 64 bits
+        if abs(bound) > most * (1.0 + 1e-9):
+            if bound < 0.0:
+                continue  # always holds
+            return Point(columns=None, bound_seconds=0.0, is_optimal=False)
+        rounded = [round(float(value) * scale) for value in values]
         factors = [c * (STEP if w else 1) for c, w in zip(rounded, whole_here, strict=True)]
         slack = len(rounded) * STEP // 2 + sum(abs(c) for c, w in zip(rounded, whole_here, strict=True) if not w) // 2
-        right = math.floor(bound * SCALE * STEP) - slack - 2 - abs(round(bound * SCALE * STEP)) // 2**50
+        right = math.floor(bound * scale * STEP) - slack - 2 - abs(round(bound * scale * STEP)) // 2**50
         model.add(cp_model.LinearExpr.weighted_sum([variables[c] for c in columns], factors) >= right)
     priced = [column for column, cost in enumerate(linear.cost) if cost != 0.0]
     if any(whole[column] or linear.cost[column] != 1.0 for column in priced):

@@ -18,7 +18,8 @@ from mallocgame.baselines.packing.types import (
     max_live_bytes,
     packing_height,
 )
-from mallocgame.errors import InputError, TraceError, printable
+from mallocgame.errors import InputError, TraceError
+from mallocgame.text import FORMULA, cell
 
 __all__ = [
     "MAX_BYTES",
@@ -48,7 +49,6 @@ _TITLES = {
     "conflicts": "conflicts",
 }
 _GAP = re.compile(r"(-?\d{1,18})-(-?\d{1,18})(?:@(\d{1,18}):(\d{1,18}))?", re.ASCII)
-_FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
 
 
 def validate_packing(
@@ -264,14 +264,7 @@ def _listed_names(text: str) -> list[str]:
 
 
 def _without_quote(name: str) -> str:
-    return name[1:] if name[:1] == "'" and name[1:2] in _FORMULA else name
-
-
-def _quoted(name: str) -> str:
-    """Return a name as a spreadsheet may see it: an apostrophe keeps it from being run as a formula."""
-    name = printable(name)
-    plain = name.removeprefix("-").removeprefix("+")
-    return f"'{name}" if name.startswith(_FORMULA) and not (plain.isascii() and plain.isdigit()) else name
+    return name[1:] if name[:1] == "'" and name[1:2] in FORMULA else name
 
 
 def _integer(path: object, line: int, title: str, text: str) -> int:
@@ -292,7 +285,7 @@ def write_packing(path: files.StrPath, buffers: Sequence[Buffer], offsets: Seque
         TraceError: the file cannot be written.
     """
     columns: dict[str, Callable[[Buffer], object]] = {
-        "id": lambda b: _quoted(b.name),
+        "id": lambda b: cell(b.name),
         "lower": lambda b: b.lower,
         "upper": lambda b: b.upper,
         "size": lambda b: b.size_bytes,
@@ -302,7 +295,7 @@ def write_packing(path: files.StrPath, buffers: Sequence[Buffer], offsets: Seque
     if any(b.gaps for b in buffers):
         columns["gaps"] = lambda b: " ".join(map(_gap_text, b.gaps))
     if any(b.conflicts for b in buffers):
-        columns["conflicts"] = lambda b: "".join(f"{_quoted(name)};" for name in b.conflicts)
+        columns["conflicts"] = lambda b: "".join(f"{cell(name)};" for name in b.conflicts)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow([*columns, "offset"])

@@ -7,7 +7,8 @@ import numpy as np
 
 from mallocgame import files
 from mallocgame.baselines.packing.buffers import Buffer, packing_height
-from mallocgame.errors import InputError, printable
+from mallocgame.errors import InputError
+from mallocgame.text import label
 
 _ENDINGS = (".png", ".svg", ".pdf")
 
@@ -65,6 +66,6 @@ def draw_packing(
     axes.set_ylim(0, 1.02 * max(height, capacity_bytes or 0, 1))
     axes.set_xlabel("time (steps)")
     axes.set_ylabel("address (bytes)")
-    axes.set_title(printable(title), parse_math=False)  # a name may hold dollar signs
+    axes.set_title(label(title))
     with files.atomic_path(path) as temporary:
         figure.savefig(temporary, format=ending, dpi=150)

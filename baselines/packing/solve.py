@@ -3,9 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -16,36 +16,11 @@ from mallocgame.baselines.packing.climb import hill_climb
 from mallocgame.baselines.packing.general import GeneralRun
 from mallocgame.baselines.packing.part import Part
 from mallocgame.baselines.packing.problem import I64, Problem
+from mallocgame.baselines.packing.result import SOLVERS, PackResult, SolverName, status_of
 from mallocgame.baselines.packing.types import conflict_pairs
 from mallocgame.errors import InputError
 
-SolverName = Literal["best", "search", "cpsat", "hill-climb", "best-fit", "first-fit"]
-Status = Literal["optimal", "feasible", "infeasible", "not found"]
-SOLVERS: tuple[str, ...] = get_args(SolverName)
 _CPSAT_BUFFERS = 3000  # above this a model takes too long to build for one slice
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PackResult:
-    """A packing and what is known about it.
-
-    Attributes:
-        offsets: int64[n], bytes, in the order of the buffers; the lowest packing known even where it exceeds the
-            capacity.
-        height_bytes: its greatest end address.
-        lower_bound_bytes: proved: no packing is lower.
-        status: ``optimal`` (within the capacity, and as low as proved possible), ``feasible`` (within the capacity),
-            ``infeasible`` (proved: nothing is within the capacity) or ``not found`` (nothing found, nothing proved).
-        seconds: wall-clock time spent.
-        interrupted: Ctrl-C ended the search early.
-    """
-
-    offsets: I64
-    height_bytes: int
-    lower_bound_bytes: int
-    status: Status
-    seconds: float
-    interrupted: bool = False
 
 
 def pack(
@@ -166,7 +141,7 @@ def _pack_general(
         offsets=run.offsets,
         height_bytes=run.height,
         lower_bound_bytes=run.lower_bound,
-        status=_status(run.height, run.lower_bound, capacity),
+        status=status_of(run.height, run.lower_bound, capacity),
         seconds=time.monotonic() - began,
         interrupted=interrupted,
     )
@@ -246,12 +221,6 @@ def _check_options(capacity_bytes: int | None, solver: str, seconds: float, work
         raise InputError(f"workers must be at least 1, got {workers}")
 
 
-def _status(height: int, lower_bound: int, capacity: int) -> Status:
-    if height <= capacity:
-        return "optimal" if height <= lower_bound else "feasible"
-    return "infeasible" if lower_bound > capacity else "not found"
-
-
 @cache
 def compile_kernels(solver: SolverName) -> None:
     """Compile (or load) the kernels on two buffers, so that the time limit does not count it."""
@@ -325,7 +294,7 @@ class _Run:
             offsets=offsets,
             height_bytes=self.height,
             lower_bound_bytes=self.lower_bound,
-            status=_status(self.height, self.lower_bound, self.capacity),
+            status=status_of(self.height, self.lower_bound, self.capacity),
             seconds=time.monotonic() - began,
             interrupted=interrupted,
         )

@@ -8,7 +8,7 @@ import numpy as np
 from mallocgame.baselines.paging.bits import as_bits, discard_bits, exact_bits, flip, flip_adversarial
 from mallocgame.baselines.paging.closure import best_closure, close_bits, with_prompts
 from mallocgame.baselines.paging.policy import Hint, Hints, Policy
-from mallocgame.baselines.paging.predict.arrivals import pleco, popu, threshold_bits
+from mallocgame.baselines.paging.predict.arrivals import learned_arrivals, pleco, popu, threshold_bits
 from mallocgame.baselines.paging.predict.drift import watched_bits
 from mallocgame.baselines.paging.predict.learned import learned_bits, train_requests
 from mallocgame.baselines.paging.predict.online import online_bits
@@ -110,7 +110,11 @@ class HintSource:
             return next_use(trace).astype(np.int64)
         if self.bits in ("popu", "pleco"):
             return popu(trace) if self.bits == "popu" else pleco(trace)
-        raise InputError(f"policy {policy.name!r} needs predicted arrivals: use bits 'lfd', 'popu' or 'pleco'")
+        if self.bits == "learned":
+            return learned_arrivals(trace, train_requests(trace, self.train_share))
+        raise InputError(
+            f"policy {policy.name!r} needs predicted arrivals: use bits 'lfd', 'learned', 'popu' or 'pleco'"
+        )
 
     def _bits(self, trace: PageTrace, num_frames: int, hint: Hint) -> U8:
         kind, _, argument = self.bits.partition(":")

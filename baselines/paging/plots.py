@@ -7,6 +7,7 @@ from typing import Any
 from mallocgame.baselines.paging.study import Row
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path
+from mallocgame.text import label
 
 # The Okabe-Ito palette: told apart with every kind of colour vision; line styles tell the rest.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,7 +22,7 @@ def _figure(title: str) -> tuple[Any, Any]:
     figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
+    axes.set_title(label(title), fontsize=10)
     axes.grid(alpha=0.3)
     return figure, axes
 

@@ -8,6 +8,7 @@ import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
 from mallocgame.errors import InputError
+from mallocgame.files import check_writable
 
 if TYPE_CHECKING:
     from mallocgame.workloads.capture import Assumptions
@@ -83,6 +84,8 @@ def capture(
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
     if out is not None and not out.name.endswith((".json", ".json.gz")):
         raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
+    if out is not None:
+        check_writable(out)
     if function is None and (args or option or full or mesh):
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
     known = _known(trip_count or [], branch_weights or [], ici_gbps)

@@ -14,6 +14,7 @@ from mallocgame.cli.inject import inject
 from mallocgame.cli.pack import pack
 from mallocgame.cli.paging import app as paging
 from mallocgame.cli.robust import app as robust
+from mallocgame.cli.scoreboard import scoreboard
 from mallocgame.cli.show import show
 from mallocgame.cli.suite import suite
 from mallocgame.cli.train import train
@@ -62,6 +63,7 @@ for _command in (
     validate,
     convert,
     pack,
+    scoreboard,
     warm_up,
 ):
     app.command()(_command)

@@ -187,12 +187,13 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     import json
 
     from mallocgame.files import write_text
+    from mallocgame.text import cell
 
     out = io.StringIO()
     if path.suffix == ".csv":
         writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     else:
         out.writelines(json.dumps(row) + "\n" for row in rows)
     try:

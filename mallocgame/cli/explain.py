@@ -1,6 +1,7 @@
 """``mallocgame explain``: where the time of a mapping goes, what would mend it, and what fills the memories."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,11 +51,14 @@ def explain(
     Example: mallocgame explain lstm-v5e --html lstm.html
     """
     from mallocgame.explanation import explain as run
+    from mallocgame.files import check_writable
 
     if limit < 1:
         raise InputError(f"--limit must be at least 1, got {limit}")
     if not 0 <= solver_seconds < float("inf"):
         raise InputError(f"--solver-seconds must be a number >= 0, got {solver_seconds}")
+    if html is not None:
+        check_writable(html)
     found = open_trace(trace)
     own = _own_mapping(found, trace, mapping)
     with status(solver_seconds + seconds * bool(program)) as shown:
@@ -62,13 +66,14 @@ def explain(
         better = _better(found, own, solver_seconds, hoist)
         shown.phase("trying remedies")
         explanation = run(found.program, found.hierarchy, own, better=better, limit=limit)
-        tried = _try(found, explanation, own, better, (program, args, seconds)) if program and better else None
+        shown.phase("compiling")
+        compiled = _compile(found, explanation, better, (program, args, seconds)) if program else _Compiled()
     if html is not None:
         _save_page(html, explanation, found.name)
     if json:
-        print_json({"trace": found.name, **row} for row in _rows(explanation, tried))
+        print_json({"trace": found.name, **row} for row in _rows(explanation, compiled))
         return
-    _print(explanation, tried, found.name, limit)
+    _print(explanation, compiled, found.name, limit)
     if unsaid := _fixed_cost(found, own):
         say(unsaid)
     if html is not None:
@@ -104,22 +109,36 @@ def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "Map
     return anneal(program, found.hierarchy, seconds=seconds, start=own).mapping
 
 
-def _try(
-    found: "Trace", explanation: "Explanation", own: "Mapping", better: "Mapping", what: tuple[str, str, float]
-) -> "Tried | None":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compiled:
+    """What the real compiler says: of the remedies, and the source stacks of instructions, by name."""
+
+    tried: "Tried | None" = None
+    stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _compile(
+    found: "Trace", explanation: "Explanation", better: "Mapping | None", what: tuple[str, str, float]
+) -> _Compiled:
     from mallocgame.cli.traces import chip_of
+    from mallocgame.workloads.compiler_loop.source_stacks import source_stacks
     from mallocgame.workloads.compiler_loop.try_remedies import try_remedies
     from mallocgame.workloads.compiler_loop.verify import Target, renamed
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
 
     program, args, seconds = what
-    if explanation.combination is None:
-        return None
+    reference, chip = parse_reference(program, args), chip_of(found)
+    tried = None
     with Compiler() as compiler:
-        target = Target.of(parse_reference(program, args), chip_of(found), compiler)
+        target = Target.of(reference, chip, compiler)
         renamed(found.program, target.trace.program)
-        return try_remedies(target, found.program, better, explanation.combination.remedies, seconds)
+        by_name = source_stacks(compiler.compile(reference, chip).hlo)
+        if better is not None and explanation.combination is not None:
+            tried = try_remedies(target, found.program, better, explanation.combination.remedies, seconds)
+    pairs = zip(found.program.instructions, target.trace.program.instructions, strict=True)
+    stacks = {then.name: by_name[now.name] for then, now in pairs if now.name in by_name}
+    return _Compiled(tried=tried, stacks=stacks)
 
 
 def _save_page(path: Path, explanation: "Explanation", name: str) -> None:
@@ -132,9 +151,10 @@ def _save_page(path: Path, explanation: "Explanation", name: str) -> None:
         raise InputError(f"{path}: cannot write: {error.strerror or error}") from None
 
 
-def _rows(explanation: "Explanation", tried: "Tried | None") -> Iterator[dict[str, Any]]:
-    from dataclasses import asdict
-
+def _rows(explanation: "Explanation", compiled: _Compiled) -> Iterator[dict[str, Any]]:
+    names = ("total_seconds", "stalled_seconds", "mean_idle_bytes", "capacity_bytes")
+    better = explanation.combination.seconds if explanation.combination else None
+    yield {"kind": "total", **{name: getattr(explanation, name) for name in names}, "better_seconds": better}
     tables: dict[str, tuple[Any, ...]] = {
         "stall": explanation.stalls,
         "slow tensor": explanation.slow,
@@ -144,14 +164,15 @@ def _rows(explanation: "Explanation", tried: "Tried | None") -> Iterator[dict[st
     }
     for kind, rows in tables.items():
         for row in rows:
-            yield {"kind": kind, **asdict(row)}
+            more = {"stack": compiled.stacks.get(row.due_before, ())} if kind == "stall" and compiled.stacks else {}
+            yield {"kind": kind, **asdict(row), **more}
     if explanation.combination is not None:
         for number, remedy in enumerate(explanation.combination.remedies):
-            compiled = tried.judged_seconds.get(number) if tried else None
-            yield {"kind": "remedy", "number": number, **asdict(remedy), "compiled_judged_seconds": compiled}
+            judged = compiled.tried.judged_seconds.get(number) if compiled.tried else None
+            yield {"kind": "remedy", "number": number, **asdict(remedy), "compiled_judged_seconds": judged}
 
 
-def _print(explanation: "Explanation", tried: "Tried | None", name: str, limit: int) -> None:
+def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: int) -> None:
     total, stalled = explanation.total_seconds, explanation.stalled_seconds
     share = 100 * stalled / total if total else 0.0
     title = f"{name}: {1e6 * total:.1f} µs judged, {1e6 * stalled:.1f} µs ({share:.1f} %) waiting for copies"
@@ -160,8 +181,11 @@ def _print(explanation: "Explanation", tried: "Tried | None", name: str, limit: 
         print_table(title, columns, [_cells(stall) for stall in explanation.stalls[:limit]])
     else:
         say(title)
+    for waiting in dict.fromkeys(stall.due_before for stall in explanation.stalls[:limit]):
+        if waiting in compiled.stacks:
+            say(f"{waiting} comes from {' < '.join(compiled.stacks[waiting])}")
     _print_slow(explanation, limit)
-    _print_combination(explanation, tried, limit)
+    _print_combination(explanation, compiled.tried, limit)
     for move in explanation.movements[:limit]:
         said = f"{move.opcode} {move.instruction} takes {1e6 * move.seconds:.1f} µs and computes nothing"
         say(f"{said}: {move.hint} ({move.source or 'source unknown'})")

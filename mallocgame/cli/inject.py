@@ -44,11 +44,14 @@ def inject(
     """
     from mallocgame.cli.traces import chip_of
     from mallocgame.compiler_options import differing_versions
+    from mallocgame.files import check_writable
     from mallocgame.judge.validation import validate
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.trace import load_mapping
 
     begin = time.monotonic()
+    if out is not None:
+        check_writable(out)
     made_for = open_trace(trace)
     wanted = load_mapping(mapping, made_for.program, made_for.hierarchy)
     broken = validate(made_for.program, made_for.hierarchy, wanted)

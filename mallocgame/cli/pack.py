@@ -35,9 +35,9 @@ def pack(
 
     Example: mallocgame pack A.1048576.csv --capacity 1048576 --output packed.csv --picture packed.png
     """
-    from mallocgame.baselines.packing import pack as solve
     from mallocgame.baselines.packing.buffers import packing_height, read_buffers, validate_packing, write_packing
     from mallocgame.baselines.packing.picture import check_picture_path, draw_packing
+    from mallocgame.baselines.packing.quick import quick_pack
     from mallocgame.errors import InputError
     from mallocgame.files import check_writable
 
@@ -61,17 +61,21 @@ def pack(
             draw_packing(picture, buffers, given, capacity_bytes=capacity, title=file.name)
         raise typer.Exit(1 if found else 0)
 
-    with progress(f"packing {len(buffers)} buffers") as show:
-        result = solve(
-            buffers,
-            capacity,
-            solver=solver,  # type: ignore[arg-type]  # checked by pack, which names the choices
-            seconds=seconds,
-            seed=seed,
-            workers=workers,
-            minimise=minimise,
-            progress=lambda height, bound: show(bound / height if height else 1.0),
-        )
+    result = quick_pack(buffers, capacity, minimise=minimise) if solver == "best" and seconds > 0 else None
+    if result is None:
+        from mallocgame.baselines.packing import pack as solve  # loads the compiler
+
+        with progress(f"packing {len(buffers)} buffers") as show:
+            result = solve(
+                buffers,
+                capacity,
+                solver=solver,  # type: ignore[arg-type]  # checked by pack, which names the choices
+                seconds=seconds,
+                seed=seed,
+                workers=workers,
+                minimise=minimise,
+                progress=lambda height, bound: show(bound / height if height else 1.0),
+            )
     offsets = [int(offset) for offset in result.offsets]
     packed = result.status in ("optimal", "feasible")
     wrong = validate_packing(buffers, offsets, capacity if packed else None, limit=1)

@@ -7,6 +7,7 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
 from mallocgame.cli.paging_input import Source, TraceArgument, reads_traces, write_rows
 from mallocgame.errors import InputError
+from mallocgame.files import check_writable
 
 if TYPE_CHECKING:
     from mallocgame.baselines.paging import PageTrace, Row
@@ -46,6 +47,12 @@ ThresholdOption = Annotated[float, typer.Option("--threshold", help="popu and pl
 AdversarialOption = Annotated[bool, typer.Option("--adversarial", help="Put the wrong bits where they should hurt.")]
 
 
+def _check_outputs(*paths: str | None) -> None:
+    for path in paths:
+        if path:
+            check_writable(path)
+
+
 @app.command()
 @reads_traces
 def run(
@@ -69,6 +76,7 @@ def run(
 
     Example: mallocgame paging run conversation.jsonl --policy lru,fwa0 --k 1827 --bits lfd --flip 0.01
     """
+    _check_outputs(out)
     from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
     pages = source.open(trace)
@@ -122,6 +130,7 @@ def compare(
 
     Example: mallocgame paging compare moe:num_tokens=500 --k 20% --plot robustness.png
     """
+    _check_outputs(out, plot)
     from mallocgame.baselines.paging import flip_study, parse_sizes, point_study
 
     pages = source.open(trace)
@@ -183,6 +192,7 @@ def curve(
 
     Example: mallocgame paging curve zipf:num_requests=1000000 --k 100,1000,10000 --plot curve.png
     """
+    _check_outputs(out, plot)
     from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
     pages = source.open(trace)
@@ -220,6 +230,7 @@ def train(
 
     Example: mallocgame paging train monday.jsonl --k 1827 --out bits.npz
     """
+    _check_outputs(out)
     from mallocgame.baselines.paging import Predictor, discard_bits, parse_sizes
 
     if not out.endswith(".npz"):
@@ -264,6 +275,7 @@ def evict_first(
 
     Example: mallocgame paging evict-first moe_decode-v5e --capacity 16777216 --tile-bytes 65536 --out hints.jsonl
     """
+    _check_outputs(out)
     tiled = source.tiled(trace)
     rows = tiled.evict_first_rows(max(1, capacity // tiled.tile_bytes))
     write_rows(out, rows)
@@ -293,6 +305,7 @@ def bytes_command(
 
     Example: mallocgame paging bytes TRACE.json.gz --capacity 16777216
     """
+    _check_outputs(out)
     from dataclasses import asdict
 
     from mallocgame.baselines.paging import discard_bits, simulate_sized
@@ -338,6 +351,7 @@ def tiers_command(
 
     Example: mallocgame paging tiers t.oracleGeneral --tier hbm:1000000:s3-fifo --tier ssd:8000000:lru:reused
     """
+    _check_outputs(out)
     from dataclasses import asdict
 
     from mallocgame.baselines.paging import HintSource, get_policy, simulate_tiers
@@ -358,7 +372,8 @@ def tiers_command(
         return
     title = f"{accesses.pages.name}: {result.requests} requests, {result.request_bytes} bytes"
     print_table(title, ["tier", "hits", "hit bytes", "written bytes"], [[*map(str, row.values())] for row in rows])
-    print_table("all tiers", [key.replace("_", " ") for key in whole], [[_figure(value) for value in whole.values()]])
+    heads = ["tiers", *(key.replace("_", " ") for key in whole)]
+    print_table("all tiers together", heads, [[str(len(chain)), *map(_figure, whole.values())]])
 
 
 def _tier(text: str) -> Any:
@@ -447,11 +462,19 @@ def _show(rows: "list[Row]", json: bool, title: str, *, learned: bool) -> None:
     }
     kept = {name: cells for name, cells in columns.items() if any(cells) or name == "policy"}
     print_table(title, list(kept), [list(cells) for cells in zip(*kept.values(), strict=True)])
-    for row in rows if learned else ():
-        if row.bound is not None and "+" in row.policy:
-            a, _, b = row.policy.rpartition("+")
-            faults = row.faults if row.total_faults is None else row.total_faults
-            say(
-                f"{row.policy}, k = {row.k}: at most 2 min({a}, {b}) + k faults whatever the bits, so at most "
-                f"{row.bound:.0f} over the whole sequence; it had {faults}"
-            )
+    if learned:
+        _say_guarantees(rows)
+
+
+def _say_guarantees(rows: "list[Row]") -> None:
+    """Say beside the figure of each robust combination what the theorem promises, whatever the bits."""
+    faults = {(row.policy, row.k): row.faults if row.total_faults is None else row.total_faults for row in rows}
+    for (name, k), had in faults.items():
+        a, plus, b = name.rpartition("+")
+        if not plus:
+            continue
+        promise = f"at most 2 min({a}, {b}) + k"
+        if (a, k) in faults and (b, k) in faults:
+            one, other = faults[a, k], faults[b, k]
+            promise += f" = 2 min({one}, {other}) + {k} = {2 * min(one, other) + k}"
+        say(f"{name}, k = {k}: {promise} faults whatever the bits, from the first request on; it had {had}")

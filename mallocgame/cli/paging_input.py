@@ -161,6 +161,7 @@ def write_rows(out: str | None, rows: Iterable[Mapping[str, Any]]) -> None:
     import json
 
     from mallocgame.files import write_text
+    from mallocgame.text import cell
 
     found = [dict(row) for row in rows]
     text = io.StringIO()
@@ -170,7 +171,7 @@ def write_rows(out: str | None, rows: Iterable[Mapping[str, Any]]) -> None:
     elif out.endswith(".csv"):
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in found for key in row)), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows({key: cell(value) for key, value in row.items()} for row in found)
     else:
         raise InputError(f"--out {out}: expected a name that ends in .jsonl or .csv")
     try:

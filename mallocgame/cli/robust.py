@@ -214,8 +214,11 @@ def solve(
     """
     from json import dumps
 
-    from mallocgame.files import write_text
+    from mallocgame.files import check_writable, write_text
 
+    for path in (out, plot):
+        if path is not None:
+            check_writable(path)
     [name] = _names(method)
     built = _open(_Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
     trained = _network(problem, network, [name])
@@ -369,6 +372,10 @@ def compare(
 
     Example: mallocgame robust compare gpt2_training-v5e --problem memory --methods exact,nominal --budgets 0,1,2,4
     """
+    if plot is not None:
+        from mallocgame.files import check_writable
+
+        check_writable(plot)
     names = _names(methods)
     sweep = _budgets(budgets, problem) or [budget]
     trained = _network(problem, network, names)

@@ -35,8 +35,11 @@ def memory(
     from mallocgame.baselines.anneal import anneal
     from mallocgame.baselines.neur2ro.memory_plan import ScenarioJudge, plan_memory
     from mallocgame.baselines.neur2ro.memory_scenarios import MemoryUncertainty
+    from mallocgame.files import check_writable
     from mallocgame.workloads.trace import save_mapping
 
+    if out is not None:
+        check_writable(out)
     uncertainty = MemoryUncertainty(growth=growth, contention=contention, grows=grows)
     case = open_trace(trace)
     anneal(case.program, case.hierarchy, seconds=0.01)  # compiles before the clock starts

@@ -13,6 +13,7 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, say
 from mallocgame.cli.traces import chip_of, open_trace
 from mallocgame.errors import InputError
+from mallocgame.files import check_folder
 
 if TYPE_CHECKING:
     from mallocgame.agents.muzero.config import Config
@@ -63,6 +64,7 @@ def train(
     """
     if seconds is None and steps is None:
         raise InputError("give a budget: --seconds or --steps")
+    check_folder(out)
     from mallocgame.agents.muzero.devices import choose
 
     choose(device)

@@ -1,13 +1,19 @@
 """``mallocgame tune``: search options for the real compiler until the time is over."""
 
 import os
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
 from mallocgame.cli.status import status
+from mallocgame.errors import InputError
+from mallocgame.files import check_folder, check_writable
+
+if TYPE_CHECKING:
+    from mallocgame.workloads.compiler_loop.tune import Tuned
 
 MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 
@@ -27,6 +33,9 @@ def tune(
     full: Annotated[
         bool, typer.Option("--full/--no-full", help="Compile the best to its end, as a last check.")
     ] = True,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the memory before and after (FILE.html; FILE.png: after).")
+    ] = None,
     json: JsonOption = False,
     folder: Annotated[Path | None, typer.Option("--folder", hidden=True)] = None,
     solve_seconds: Annotated[float | None, typer.Option("--solve-seconds", hidden=True)] = None,
@@ -35,6 +44,12 @@ def tune(
 
     Example: mallocgame tune my_package.model:step --chip v5e --seconds 300 --out tuned
     """
+    begin = time.monotonic()
+    if plot is not None:
+        check_plot(plot)
+        check_writable(plot)
+    if out is not None:
+        check_folder(out)
     from mallocgame.baselines.anneal import anneal
     from mallocgame.workloads.compiler_loop.tune import Settings
     from mallocgame.workloads.compiler_loop.tune import tune as run
@@ -43,6 +58,7 @@ def tune(
         settings = Settings(
             solve=anneal,
             seconds=seconds,
+            begin=begin,
             solver_seconds=solver_seconds if solve_seconds is None else solve_seconds,
             folder=out or folder,
             seed=seed,
@@ -53,18 +69,44 @@ def tune(
         )
         found = run(function, args, chip=chip, settings=settings)
     _show(found, function, chip, json)
+    if plot is not None:
+        _draw(found, plot)
     if found.interrupted:
         gain = found.default_seconds / found.judged_seconds
         where = f", kept in {out or folder}" if out or folder else ""
         raise interrupted(f"the best so far is {gain:.3f} times faster{where}")
 
 
-def _show(found: Any, function: str, chip: str, json: bool) -> None:
-    from dataclasses import asdict
+def check_plot(path: Path) -> None:
+    """See before the work that a picture can be written after it."""
+    from mallocgame.files import check_writable
 
+    if path.suffix not in (".html", ".png"):
+        raise InputError(f"--plot {path}: expected a name that ends in .html or .png")
+    check_writable(path)
+
+
+def _draw(found: "Tuned", plot: Path) -> None:
+    from mallocgame.judge.simulation import simulate
+    from mallocgame.report.memory_map import Report, save_report
+
+    program, hierarchy = found.trace.program, found.trace.hierarchy
+    subject = Report(
+        title=f"{found.trace.name}, tuned",
+        program=program,
+        hierarchy=hierarchy,
+        mapping=found.mapping,
+        timeline=simulate(program, hierarchy, found.mapping),
+        before=found.trace.mapping,
+    )
+    save_report(plot, subject)
+    say(f"memory map: {plot}")
+
+
+def _show(found: "Tuned", function: str, chip: str, json: bool) -> None:
     from mallocgame.cli.inject import print_options
 
-    row: dict[str, Any] = {"program": function, "chip": chip, **asdict(found)}
+    row: dict[str, Any] = {"program": function, "chip": chip, **found.figures()}
     if json:
         print_json([row])
         return

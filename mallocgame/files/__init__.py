@@ -13,13 +13,14 @@ from mallocgame.files.reading import (
     reader,
     refusing_damage,
 )
-from mallocgame.files.writing import atomic_path, check_writable, write_bytes, write_text
+from mallocgame.files.writing import atomic_path, check_folder, check_writable, write_bytes, write_text
 
 __all__ = [
     "MAX_BYTES",
     "MAX_INTEGER",
     "StrPath",
     "atomic_path",
+    "check_folder",
     "check_writable",
     "open_input",
     "parse_json",

@@ -9,6 +9,7 @@ from mallocgame.errors import InputError, TraceError
 StrPath = str | os.PathLike[str]
 
 _KINDS = (
+    (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISCHR, "a device"),
@@ -18,7 +19,7 @@ _KINDS = (
 
 
 def kind_of(status: os.stat_result) -> str:
-    """Return what a path that is no regular file is."""
+    """Return what stands at a path, in words."""
     return next((name for test, name in _KINDS if test(status.st_mode)), "no regular file")
 
 

@@ -36,6 +36,24 @@ def check_writable(path: StrPath) -> None:
     _target(path)
 
 
+def check_folder(path: StrPath) -> None:
+    """See before the work that a folder can be made, or written into, after it; nothing is created.
+
+    Raises:
+        TraceError: a file is in the way, no permission, a name that is too long.
+    """
+    try:
+        place = Path(os.path.realpath(path))
+        while (status := _status(place)) is None:
+            place = place.parent
+        if not stat.S_ISDIR(status.st_mode):
+            raise TraceError(path, None, f"cannot write: {place} is {kind_of(status)}, expected a folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        refuse(path, error, "write")
+
+
 @contextmanager
 def atomic_path(path: StrPath) -> Iterator[Path]:
     """Yield the path of a temporary file; on success its content becomes ``path``, on any error nothing happens.

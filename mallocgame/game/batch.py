@@ -13,7 +13,7 @@ True
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,18 @@ Bool = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
+REWARDS = (
+    "saved",  # seconds saved by the step / seconds with everything in layer 0
+    "log",  # logarithm of the seconds before the step / after it: a tenth of what is left counts alike, early or late
+)
 ILLEGAL_REWARD = -1.0  # an illegal action: this reward, and the game is over (its mapping so far stays valid)
+
+
+class Position(NamedTuple):
+    """Where a game is, with what the batch knows of it."""
+
+    program: str
+    arrays: tuple[npt.NDArray[Any], ...]
 
 
 class MallocGameBatch:
@@ -42,15 +53,16 @@ class MallocGameBatch:
         games: the distinct games, in the order of ``programs``.
         which: int64[B], the game that each row plays.
         observations: dict of arrays [B, ...], see ``mallocgame/game/observation.py``; zeros for rows that are done.
-        action_masks: bool[B, A], True = legal; all False for rows that are done.
-        rewards: float64[B], of the last step.
+        action_masks: bool[B, A], True = legal. In rows that are done Drop alone is, and does nothing: a masked softmax
+            stays finite.
+        rewards: float64[B], of the last step (see ``REWARDS``).
         returns: float64[B], sum of rewards since the row's reset.
         done: bool[B], the row's game is over.
         illegal: bool[B], it ended by an illegal action.
 
     Raises:
-        InputError: no program, one without decisions, hierarchies with different numbers of layers, or a
-            ``batch_size`` below 1.
+        InputError: no program, one without decisions, hierarchies with different numbers of layers, an
+            unknown reward, or a ``batch_size`` below 1.
     """
 
     def __init__(
@@ -61,7 +73,7 @@ class MallocGameBatch:
         which: Sequence[int] | I64 | None = None,
         observation: ObservationConfig | None = None,
         observe: bool = True,
-        autoreset: bool = False,
+        reward: str = "saved",
     ) -> None:
         """Make the games and start them.
 
@@ -71,15 +83,16 @@ class MallocGameBatch:
             which: int64[B], the program of each row; by default row b plays program b modulo their number.
             observation: sizes of the observation.
             observe: False leaves ``observations`` alone (rollouts that look at masks and rewards only).
-            autoreset: a row that is done starts again in the next ``step``, which ignores its action, pays 0 and
-                reports it as not done (Gymnasium's NEXT_STEP). Its mapping can be read until then.
+            reward: what a step pays, one of ``REWARDS``.
         """
         if not programs or batch_size < 1:
             raise InputError(f"need a program and batch_size >= 1, got {len(programs)} and {batch_size}")
         if len({hierarchy.num_layers for _, hierarchy in programs}) > 1:
             raise InputError("all hierarchies of a batch need the same number of layers")
+        if reward not in REWARDS:
+            raise InputError(f"unknown reward {reward!r}, expected one of {', '.join(REWARDS)}")
         self.config = observation or ObservationConfig()
-        self.autoreset, self._observe = autoreset, observe
+        self.reward, self._observe = reward, observe
         self.games = tuple(rules.make_game(program, hierarchy) for program, hierarchy in programs)
         for game in self.games:
             if not game.num_decisions:
@@ -126,18 +139,20 @@ class MallocGameBatch:
     def step(self, actions: npt.ArrayLike) -> tuple[Observations, F64, Bool]:
         """Take one action in each game that is not done; return ``observations``, ``rewards``, ``done``.
 
-        An illegal action pays ``ILLEGAL_REWARD`` and ends its game; it is no exception.
+        An illegal action pays ``ILLEGAL_REWARD`` and ends its game; it is no exception. A game that is over stays as it
+        is and pays 0.
         """
         chosen = np.asarray(actions, dtype=np.int64)
         if chosen.shape != self.which.shape:
             raise InputError(f"need {self.batch_size} actions, got an array of shape {chosen.shape}")
-        over = self.done.copy()
+        before = self._totals.copy() if self.reward == "log" else self._totals
         rules.batch_step(self._state, chosen, self.rewards, self.done, self._wrong, self.action_masks)
+        if self.reward == "log":
+            np.log(before / self._totals, out=self.rewards)
         if self._wrong.any():
             self._end(self._wrong)
+        self.action_masks[:, 0] = True
         self.returns += self.rewards
-        if self.autoreset and over.any():
-            self._restart(over)
         self._write_observations()
         return self.observations, self.rewards, self.done
 
@@ -159,8 +174,30 @@ class MallocGameBatch:
 
     def copy_from(self, other: "MallocGameBatch", row: int) -> None:
         """Make all games continue from where row ``row`` of ``other``, a batch of the same programs, is."""
-        for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):
-            mine[:] = theirs[row]
+        self._put(tuple(array[row] for array in other._arrays()), self._all)
+
+    def clone(self, row: int) -> "Position":
+        """Return where row ``row`` is, for ``restore``; it may be pickled."""
+        program = self.games[int(self.which[row])].program
+        return Position(program.name, tuple(np.array(array[row]) for array in self._arrays()))
+
+    def restore(self, position: "Position", rows: Bool | None = None) -> Observations:
+        """Let the games of ``rows`` bool[B] (None: all) go on from a position, and return ``observations``.
+
+        Raises:
+            InputError: it is a position of a batch of other programs.
+        """
+        which, ints, floats = position.arrays[:3]
+        known = int(which) < len(self.games) and self.games[int(which)].program.name == position.program
+        if not known or (len(ints), len(floats)) != (self._state.ints.shape[1], self._state.floats.shape[1]):
+            names = ", ".join(game.program.name for game in self.games)
+            raise InputError(f"a position of {position.program} among other programs than {names}")
+        self._put(position.arrays, self._all if rows is None else np.asarray(rows, dtype=np.bool_))
+        return self.observations
+
+    def _put(self, arrays: tuple[npt.NDArray[Any], ...], rows: Bool) -> None:
+        for mine, theirs in zip(self._arrays(), arrays, strict=True):
+            mine[rows] = theirs
         self._write_observations()
 
     def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
@@ -178,6 +215,7 @@ class MallocGameBatch:
     def _restart(self, rows: Bool) -> None:
         rules.batch_reset(self._state, rows)
         rules.batch_mask(self._state, self.action_masks)
+        self.action_masks[:, 0] = True
         self.rewards[rows] = self.returns[rows] = 0.0
         self.illegal[rows] = False
         self.done[rows] = False
@@ -187,7 +225,7 @@ class MallocGameBatch:
             self.state(int(row)).turn[0] = self.games[self.which[row]].num_decisions
         self.rewards[rows] = ILLEGAL_REWARD
         self.illegal[rows] = self.done[rows] = True
-        self.action_masks[rows] = False
+        self.action_masks[rows, 1:] = False
 
     def _write_observations(self) -> None:
         if self._observe:

@@ -3,7 +3,8 @@
 Action 0 serves the current use from layer 0 (Drop); 1 + 2 (l - 1) copies the tensor into layer l first; 2 + 2 (l - 1)
 finds it there, or has its definition write it there. The reward is the judged time saved by the step / the time with
 everything in layer 0, so the return of an episode is (T_layer0 - T_mapping) / T_layer0. An action whose mask is 0 is
-answered with reward ``ILLEGAL_REWARD`` (-1) and termination. ``game/observation.py`` describes the observation.
+answered with reward ``ILLEGAL_REWARD`` (-1) and termination. With ``reward="log"`` a step pays the logarithm of the
+seconds before / after it. ``game/observation.py`` describes the observation.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.errors import InputError
-from mallocgame.game.batch import MallocGameBatch
+from mallocgame.game.batch import MallocGameBatch, Position
 from mallocgame.game.observation import ObservationConfig, Observations, observation_space
 from mallocgame.game.render import render_ansi, render_rgb
 from mallocgame.game.rules.state import Groups, Tensors
@@ -42,6 +43,7 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         programs: Sequence[tuple[Program, Hierarchy]],
         *,
         observation: ObservationConfig | None = None,
+        reward: str = "saved",
         render_mode: str | None = None,
     ) -> None:
         """Make the games of ``programs``, (program, hierarchy) pairs whose hierarchies have equally many layers.
@@ -52,7 +54,7 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise InputError(f"unknown render mode {render_mode!r}, expected one of {', '.join(RENDER_MODES)}")
         self.render_mode = render_mode
-        self.batch = MallocGameBatch(programs, 1, observation=observation)
+        self.batch = MallocGameBatch(programs, 1, observation=observation, reward=reward)
         self.action_space = gymnasium.spaces.Discrete(self.batch.num_actions)
         space = observation_space(self.batch.config, self.batch.num_layers, self.batch.num_links)
         self.observation_space = cast(gymnasium.Space[Observations], space)
@@ -76,12 +78,25 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         return self._observation(), reward, done, False, self._info()
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Return bool[A], True = legal; all False once the game is over."""
+        """Return bool[A], True = legal; once the game is over Drop alone, which does nothing."""
         return np.array(self.batch.action_masks[0])
 
     def to_mapping(self) -> Mapping:
         """Return the mapping so far; it is valid at any time."""
         return self.batch.to_mapping(0)
+
+    def clone_state(self) -> Position:
+        """Return where the game is; ``restore_state`` goes on from there, in this or another such environment."""
+        return self.batch.clone(0)
+
+    def restore_state(self, position: Position) -> tuple[Observations, dict[str, Any]]:
+        """Go on from a position and return its observation and ``info``.
+
+        Raises:
+            InputError: it is a position of other programs.
+        """
+        self.batch.restore(position)
+        return self._observation(), self._info()
 
     def render(self) -> Any:
         """Return uint8[height, width, 3] (``rgb_array``) or text (``ansi``); None without a render mode."""

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path
+from mallocgame.text import label
 
 PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#9d755d")
 
@@ -35,7 +36,7 @@ def save_comparison(path: str | os.PathLike[str], rows: Sequence[Mapping[str, An
     for i, solver in enumerate(solvers):
         places = [t + (i - (len(solvers) - 1) / 2) * width for t in range(len(traces))]
         heights = [by_key.get((trace, solver), 0.0) for trace in traces]
-        axis.bar(places, heights, width, label=solver, color=PALETTE[i % len(PALETTE)])
+        axis.bar(places, heights, width, label=label(solver), color=PALETTE[i % len(PALETTE)])
     bounded = [row for row in known if row["lower_bound_seconds"] > 0]
     limits = {row["trace"]: row["xla_judged_seconds"] / row["lower_bound_seconds"] for row in bounded}
     centres = [t for t, trace in enumerate(traces) if trace in limits]
@@ -45,7 +46,13 @@ def save_comparison(path: str | os.PathLike[str], rows: Sequence[Mapping[str, An
     axis.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
     if max([*heights, *by_key.values()]) > 6 * sorted(heights or [1.0])[len(heights) // 2]:
         axis.set_yscale("log")
-    axis.set_xticks(range(len(traces)), traces, rotation=30 if len(traces) < 12 else 60, ha="right", fontsize=8)
+    axis.set_xticks(
+        range(len(traces)),
+        [label(trace) for trace in traces],
+        rotation=30 if len(traces) < 12 else 60,
+        ha="right",
+        fontsize=8,
+    )
     axis.set_xlim(-0.6, len(traces) - 0.4)
     axis.set_ylabel("speed-up over XLA's mapping")
     axis.spines[["top", "right"]].set_visible(False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.judge.simulation import Timeline
+from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.report.scene import build_scene
@@ -23,11 +23,15 @@ class Report:
     timeline: Timeline
     xla_judged_seconds: float | None = None
     lower_bound_seconds: float | None = None
+    before: Mapping | None = None  # of the same program: drawn above, on the same scale of time (HTML only)
 
     def figures(self) -> tuple[tuple[str, str], ...]:
         """Return the key figures as (what, value)."""
         seconds = self.timeline.total_seconds
         found = [("judged time", _ms(seconds))]
+        if self.before is not None:
+            then = simulate(self.program, self.hierarchy, self.before).total_seconds
+            found.append(("before", _ms(then) + (f" ({then / seconds:.3f}× as long)" if seconds else "")))
         if self.xla_judged_seconds is not None:
             ratio = f" (speed-up {self.xla_judged_seconds / seconds:.3f}×)" if seconds else ""
             found.append(("XLA", _ms(self.xla_judged_seconds) + ratio))
@@ -59,7 +63,11 @@ def save_report(path: str | os.PathLike[str], report: Report) -> None:
         elif suffix == ".html":
             from mallocgame.report.html import page
 
-            write_text(path, page(scene, report.title, report.figures()))
+            scenes = [("after" if report.before is not None else "", scene)]
+            if report.before is not None:
+                earlier = simulate(report.program, report.hierarchy, report.before)
+                scenes.insert(0, ("before", build_scene(report.program, report.hierarchy, report.before, earlier)))
+            write_text(path, page(report.program, scenes, report.title, report.figures()))
         else:
             raise InputError(f"{path}: expected a name that ends in .png or .html")
     except OSError as error:

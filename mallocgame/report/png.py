@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from mallocgame.report.scene import Scene
+from mallocgame.text import label
 
 MIB = 2.0**20
 HOME_SHARE = 0.06  # of a map's height: the strip under it that stands for layer 0
@@ -38,7 +39,7 @@ def draw(path: Path, scene: Scene, title: str, figures: Sequence[tuple[str, str]
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlim(0, max(scene.total_seconds, 1e-30) * scale)
     axes[-1].set_xlabel(f"time, {unit} (each loop once, as wide as all its iterations)")
-    figure.suptitle(title + "\n" + "    ".join(f"{what} {value}" for what, value in figures), fontsize=11)
+    figure.suptitle(label(title) + "\n" + "    ".join(f"{what} {value}" for what, value in figures), fontsize=11)
     figure.legend(handles=_legend(scene), loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
     figure.savefig(path, format="png")
 
@@ -69,7 +70,7 @@ def _draw_map(axis: Axes, scene: Scene, layer: int, scale: float) -> None:
         PatchCollection(arriving, facecolors=faint, edgecolors=faint, linewidths=0.3, alpha=0.4, hatch="////")
     )
     axis.add_patch(Rectangle((0, -strip), scene.total_seconds * scale, strip, color="#e4e4e4", zorder=0))
-    axis.text(0.004, 0.012, scene.layers[0], transform=axis.transAxes, fontsize=7, va="bottom", color="#555555")
+    axis.text(0.004, 0.012, label(scene.layers[0]), transform=axis.transAxes, fontsize=7, va="bottom", color="#555555")
     _draw_arrows(axis, scene, layer, scale, -strip / 2)
     _draw_names(axis, scene, layer, scale, top * MIB)
     if top == capacity:
@@ -78,7 +79,7 @@ def _draw_map(axis: Axes, scene: Scene, layer: int, scale: float) -> None:
         note = f"capacity {capacity:.1f} MiB is above the picture"
         axis.text(0.996, 0.985, note, transform=axis.transAxes, ha="right", va="top", fontsize=7.5, color="#555555")
     axis.set_ylim(-strip, top * 1.02)
-    axis.set_ylabel(f"{scene.layers[layer]} address, MiB")
+    axis.set_ylabel(f"{label(scene.layers[layer])} address, MiB")
 
 
 def _draw_arrows(axis: Axes, scene: Scene, layer: int, scale: float, home: float) -> None:
@@ -116,7 +117,7 @@ def _draw_names(axis: Axes, scene: Scene, layer: int, scale: float, height_bytes
         if box.size_bytes / height_bytes > 0.03 and width > 0.0062 * len(box.name):
             middle = (box.start_seconds + box.end_seconds) / 2 * scale
             height = (box.offset_bytes + box.size_bytes / 2) / MIB
-            axis.text(middle, height, box.name, ha="center", va="center", fontsize=6.5, clip_on=True)
+            axis.text(middle, height, label(box.name), ha="center", va="center", fontsize=6.5, clip_on=True)
 
 
 def _draw_occupancy(axis: Axes, scene: Scene, scale: float) -> None:
@@ -125,7 +126,7 @@ def _draw_occupancy(axis: Axes, scene: Scene, scale: float) -> None:
         edges = scene.step_edges_seconds * scale
         axis.stairs(share, edges, fill=len(scene.layers) == 2, color=f"C{layer - 1}", alpha=0.75, linewidth=1.2)
         if len(scene.layers) > 2:
-            axis.plot([], [], color=f"C{layer - 1}", label=scene.layers[layer])
+            axis.plot([], [], color=f"C{layer - 1}", label=label(scene.layers[layer]))
     if len(scene.layers) > 2:
         axis.legend(loc="upper right", fontsize=7)
     axis.set_ylim(0, 105)
@@ -138,11 +139,11 @@ def _draw_link(axis: Axes, scene: Scene, k: int, scale: float) -> None:
     axis.stairs(below + above, edges, baseline=below, fill=True, color=COPY_IN, alpha=0.8)
     axis.stairs(below, edges, fill=True, color="#9db4c8")
     axis.set_ylim(0, 105)
-    axis.set_ylabel(f"{scene.links[k]}\nlink use, %")
+    axis.set_ylabel(f"{label(scene.links[k])}\nlink use, %")
 
 
 def _draw_stalls(axis: Axes, scene: Scene, scale: float) -> None:
-    for start, end in scene.stalls:
+    for start, end in ((wait.start_seconds, wait.end_seconds) for wait in scene.stalls):
         if end - start > 2e-4 * scene.total_seconds:
             axis.axvspan(start * scale, end * scale, color=STALL, alpha=0.22, linewidth=0, zorder=3)
 

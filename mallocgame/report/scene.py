@@ -23,6 +23,7 @@ class Box:
     """One residency, or one slice of it, as a rectangle of time and address."""
 
     name: str
+    tensor: int
     color: str  # #rrggbb, the same for all boxes of a tensor
     layer: int
     start_seconds: float
@@ -37,12 +38,24 @@ class Arrow:
     """One copy; ``source`` and ``target`` are boxes, or -1 for layer 0."""
 
     name: str
+    tensor: int
+    due_step: int  # that waits for it; T: the program's end
     source: int
     target: int
     issue_seconds: float
     finish_seconds: float
     size_bytes: int
     executions: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A stall before a step, and the copies that it waits for: those that are not done when all else is."""
+
+    start_seconds: float
+    end_seconds: float
+    step: int  # T: the program's end
+    arrows: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +67,7 @@ class Scene:
     capacities_bytes: tuple[int, ...]
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...]
-    stalls: tuple[tuple[float, float], ...]  # (start, end) seconds of each wait
+    stalls: tuple[Wait, ...]
     step_edges_seconds: F64  # float64[T + 1]: step t lasts from entry t to entry t + 1, the wait before it included
     occupancy_bytes: I64  # int64[T, L]
     links: tuple[str, ...]
@@ -73,7 +86,7 @@ def build_scene(program: Program, hierarchy: Hierarchy, mapping: Mapping, timeli
     before = np.concatenate([[0.0], ends])
     boxes = _boxes(program, mapping, timeline, edges)
     arrows = _arrows(program, mapping, timeline, before)
-    stalls = [(before[b], waits[b]) for b in np.flatnonzero(timeline.stall_seconds > 0)]
+    stalled: list[int] = np.flatnonzero(timeline.stall_seconds > 0).tolist()
     bins = np.linspace(0.0, max(timeline.total_seconds, 1e-30), LINK_BINS + 1)
     instructions = _instruction_shares(program, hierarchy, timeline, bins)
     return Scene(
@@ -82,7 +95,7 @@ def build_scene(program: Program, hierarchy: Hierarchy, mapping: Mapping, timeli
         capacities_bytes=tuple(layer.capacity_bytes for layer in hierarchy.layers),
         boxes=boxes,
         arrows=arrows,
-        stalls=tuple((float(a), float(b)) for a, b in stalls),
+        stalls=tuple(_wait(b, float(before[b]), float(waits[b]), arrows) for b in stalled),
         step_edges_seconds=edges,
         occupancy_bytes=timeline.occupancy_bytes,
         links=tuple(link.name for link in hierarchy.links),
@@ -90,6 +103,12 @@ def build_scene(program: Program, hierarchy: Hierarchy, mapping: Mapping, timeli
         link_instructions=instructions,
         link_copies=_copy_shares(program, hierarchy, mapping, before, bins, instructions),
     )
+
+
+def _wait(step: int, start: float, end: float, arrows: tuple[Arrow, ...]) -> Wait:
+    due = [i for i, arrow in enumerate(arrows) if arrow.due_step == step]
+    late = [i for i in due if arrows[i].finish_seconds > start]
+    return Wait(start_seconds=start, end_seconds=end, step=step, arrows=tuple(late or due))
 
 
 def tensor_color(tensor: int) -> str:
@@ -117,6 +136,7 @@ def _boxes(program: Program, mapping: Mapping, timeline: Timeline, edges: F64) -
         found.append(
             Box(
                 name=program.tensors[r.tensor].name,
+                tensor=r.tensor,
                 color=tensor_color(r.tensor),
                 layer=r.layer,
                 start_seconds=start,
@@ -142,6 +162,8 @@ def _arrows(program: Program, mapping: Mapping, timeline: Timeline, before: F64)
         found.append(
             Arrow(
                 name=program.tensors[x.tensor].name,
+                tensor=x.tensor,
+                due_step=x.done_before,
                 source=first[x.source],
                 target=first[x.target] + part,
                 issue_seconds=float(before[x.start_after + 1]),

@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ def main() -> None:
     parser.add_argument("--solver-seconds", type=float, default=6.0, help="of the solver, each time")
     parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
     parser.add_argument("--full-steps", type=int, default=400, help="and of programs of at most so many instructions")
+    parser.add_argument("--evaluations", type=int, help="a limit in compilations: the same on a busy machine")
     parser.add_argument("--report", action="store_true", help="only print what there is")
     options = parser.parse_args()
     rows = read(options.out)
@@ -64,12 +64,18 @@ def run(
         found = tune(
             f"mallocgame.workloads.models:{program}",
             chip=chip,
-            settings=Settings(solve=anneal, seconds=seconds, solver_seconds=options.solver_seconds, full=full),
+            settings=Settings(
+                solve=anneal,
+                seconds=seconds,
+                solver_seconds=options.solver_seconds,
+                evaluations=options.evaluations,
+                full=full,
+            ),
             compiler=compiler,
         )
     except (InputError, TraceError) as error:
         return {"case": case, "error": str(error)[:300]}
-    row = asdict(found) | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
+    row = found.figures() | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
     row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
     row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}
     row["seconds"] = seconds

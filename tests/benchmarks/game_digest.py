@@ -30,7 +30,8 @@ def digest(name: str, games: int) -> str:
         while not batch.done.all():
             draws = rng.random(batch.action_masks.shape)
             batch.step(np.where(batch.action_masks, draws, -1.0).argmax(axis=1))
-            for array in (batch.action_masks, batch.rewards, batch.done, *batch.observations.values()):
+            legal = batch.action_masks & ~batch.done[:, None]
+            for array in (legal, batch.rewards, batch.done, *batch.observations.values()):
                 found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
 

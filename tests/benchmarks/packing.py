@@ -1,5 +1,7 @@
 """Measure the packing solvers: ``python -m tests.benchmarks.packing [--minimalloc BINARY] [--folder DIR]``.
 
+Or, beside PyPI's omnimalloc: ``--omnimalloc PYTHON``.
+
 Real instances in ``shared/data``, planted ones made here, and every ``NAME.CAPACITY.csv`` of a further folder. With
 ``--minimalloc`` a build of the C++ solver runs on the same machine in the same run, interleaved. Times are wall-clock
 medians; ours are of ``pack()`` with the kernels compiled, the binary's are of its process.
@@ -15,7 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mallocgame.baselines.packing import SolverName, pack
-from mallocgame.baselines.packing.buffers import Buffer, max_live_bytes, read_buffers, validate_packing
+from mallocgame.baselines.packing.buffers import (
+    Buffer,
+    max_live_bytes,
+    packing_height,
+    read_buffers,
+    validate_packing,
+    write_packing,
+)
 from tests.baselines.packing.instances import planted
 from tests.paths import SHARED_DATA
 
@@ -117,16 +126,65 @@ def heights(args: argparse.Namespace) -> None:
         print(f"| {solver}, at most {seconds:g} s | {statistics.mean(ratios):.3f} |", flush=True)
 
 
+_OMNIMALLOC = """
+import csv, sys, time
+from omnimalloc import Allocation, Pool, allocate
+rows = list(csv.DictReader(open(sys.argv[1])))
+made = [Allocation(id=i, size=int(r["size"]), start=int(r["lower"]), end=int(r["upper"])) for i, r in enumerate(rows)]
+began = time.perf_counter()
+pool = allocate(Pool(id="p", allocations=made), sys.argv[2])
+print(time.perf_counter() - began, *(a.offset for a in sorted(pool.allocations, key=lambda a: a.id)))
+"""
+
+
+def omnimalloc(args: argparse.Namespace) -> None:
+    """Print height / most live bytes of omnimalloc's allocators (their own time limits) and of ours in 3 s."""
+    print(
+        "\n## height / max-live, no capacity\n| allocator | mean | best | worst | mean seconds |\n|---|---|---|---|---|"
+    )
+    rows = [row for group in instances(args.folder, 0).values() for row in group]
+    for name in ("omni", "greedy_by_all", "telamalloc", "hill_climb", "tabu_search", "supermalloc", "ours"):
+        found = []
+        for _, buffers, _ in rows:
+            began = time.perf_counter()
+            if name == "ours":
+                offsets = pack(buffers, seconds=3.0, workers=1).offsets.tolist()
+                took = time.perf_counter() - began
+            else:
+                offsets, took = _theirs_offsets(args.omnimalloc, name, buffers)
+            assert not validate_packing(buffers, offsets)
+            found.append((packing_height(buffers, offsets) / max_live_bytes(buffers), took))
+        ratios = [ratio for ratio, _ in found]
+        mean = statistics.mean(seconds for _, seconds in found)
+        print(
+            f"| {name} | {statistics.mean(ratios):.3f} | {min(ratios):.3f} | {max(ratios):.3f} | {mean:.2f} |",
+            flush=True,
+        )
+
+
+def _theirs_offsets(python: Path, allocator: str, buffers: Sequence[Buffer]) -> tuple[list[int], float]:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in.csv"
+        write_packing(source, buffers, [0] * len(buffers))
+        command = [str(python), "-c", _OMNIMALLOC, str(source), allocator]
+        words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [int(word) for word in words[1:]], float(words[0])
+
+
 def main() -> None:
-    """Run both tables."""
+    """Run the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minimalloc", type=Path, help="a build of the C++ MiniMalloc")
+    parser.add_argument("--omnimalloc", type=Path, help="a Python with PyPI's omnimalloc: only this table")
     parser.add_argument("--folder", type=Path, help="more instances, NAME.CAPACITY.csv")
     parser.add_argument("--cpsat", action="store_true", help="also CP-SAT alone (slow)")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit for each run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=5, help="planted instances of each kind")
     args = parser.parse_args()
+    if args.omnimalloc:
+        omnimalloc(args)
+        return
     race(args)
     heights(args)
 

@@ -4,10 +4,12 @@ Speed: Zipf 1.0, 1e6 pages, 1e7 requests, k = 1e4 and 1e5; medians of three runs
 the same process; processor time, which other work on the machine disturbs less than the clock. libcachesim (a
 development tool) reads an oracleGeneral file with a hash table of the right size (``hashpower``); its default of 2**24
 slots would slow it down. Fault counts of both are compared.
-Quality: faults over OPT on the conversation trace with exact, noisy, online and learned bits.
+Quality: faults over OPT on the conversation trace with exact, noisy, online and learned bits. Usable hits: six kinds of
+traces at five sizes each, see ``paging_usable.py``.
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -23,6 +25,8 @@ from mallocgame.baselines.paging import (
     HintSource,
     Job,
     PageTrace,
+    Predictor,
+    chat,
     discard_bits,
     get_policy,
     next_use,
@@ -36,6 +40,8 @@ from mallocgame.baselines.paging.policy import Hint
 from mallocgame.baselines.paging.predict.arrivals import popu
 from mallocgame.baselines.paging.readers import ORACLE_RECORD
 from tests.baselines.paging.paths import CONVERSATION
+from tests.benchmarks.paging_traces import shipped
+from tests.benchmarks.paging_usable import usable
 
 PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
     "lru": ("LRU", True),
@@ -47,6 +53,9 @@ PEERS = {  # ours: (libcachesim's class, do both define the policy alike)
     "s3-fifo": ("S3FIFO", True),
     "opt": ("Belady", True),
     "w-tinylfu": ("WTinyLFU", False),
+    "2q": ("TwoQ", True),
+    "lirs": ("LIRS", False),
+    "lecar": ("LeCaR", False),
 }
 ALONE = ("opt-heap", "marker", "fwa0", "lru0", "mark0", "mark-predict", "det-mark-predict", "blind-oracle", "lmarker")
 FRAMES = 1827
@@ -129,6 +138,52 @@ def row(trace: PageTrace, name: str, num_frames: int, hints: dict[Hint, Any], pa
     print(f"{name} | {ours:.1f} | {rate:.1f} | {ours / rate:.1f} | {faults} | {their_faults} {verdict}", flush=True)
 
 
+def predictor() -> None:
+    """Time ``predict`` and ``observe``, processor time a request (of a prompt: a block), medians of five."""
+    keys, chats = zipf(num_pages=5000, num_requests=80_000, seed=1), chat(num_sessions=300, seed=1)
+    single, prompts = Predictor.fit(keys[:30_000], 500), Predictor.fit(chats, 2000)
+    assert chats.prompts is not None
+    assert chats.prompts.seconds is not None
+    cuts = itertools.pairwise(chats.prompts.starts.tolist())
+    blocks = [chats.pages[start:stop].tolist() for start, stop in cuts]
+    seconds, ids = chats.prompts.seconds.tolist(), keys.pages.tolist()
+    costs: dict[str, list[float]] = {"predict": [], "observe": [], "predict and observe a block of a prompt": []}
+    for _ in range(5):
+        single.forget()
+        prompts.forget()
+        began = time.process_time()
+        for key in ids:
+            single.observe(key)
+        observed = time.process_time()
+        for key in ids:
+            single.predict(key)
+        predicted = time.process_time()
+        for prompt, second in zip(blocks, seconds, strict=True):
+            prompts.predict(prompt, second=second)
+            prompts.observe(prompt, second=second)
+        ended = time.process_time()
+        costs["observe"].append((observed - began) / len(ids))
+        costs["predict"].append((predicted - observed) / len(ids))
+        costs["predict and observe a block of a prompt"].append((ended - predicted) / chats.num_requests)
+    for name, values in costs.items():
+        print(f"{name}: {statistics.median(values) * 1e6:.2f} microseconds")
+
+
+def peers(cache: Path) -> None:
+    """Compare fault counts with libcachesim on the storage trace that it ships (unit sizes)."""
+    trace = shipped("cloud-physics", cache)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "storage.oracleGeneral"
+        write_oracle(trace, path)
+        print("\npolicy | k | faults | libcachesim's")
+        for name, num_frames in itertools.product(PEERS, (489, 2000, 5000)):
+            policy = get_policy(name)
+            hints = next_use(trace) if policy.hint is Hint.NEXT_USE else None
+            ours = simulate(trace, [Job(policy=policy, num_frames=num_frames, hints=hints)])[0].faults
+            theirs = peer(PEERS[name][0], path, num_frames)
+            print(f"{name} | {num_frames} | {ours} | {theirs()[0] if theirs else 'not installed'}", flush=True)
+
+
 def conversation() -> None:
     if not CONVERSATION.exists():
         print("\nno conversation trace here")
@@ -153,11 +208,21 @@ def conversation() -> None:
         rows = study(trace, ARRIVAL, [FRAMES], HintSource(bits=name))[1:]
         print(f"{name} arrivals | " + " | ".join(f"{r.policy} {r.opt_ratio:.4f}" for r in rows), flush=True)
     for share, num_frames in ((0.5, FRAMES), (0.3, FRAMES), (0.5, FRAMES // 4), (0.5, FRAMES * 4)):
-        source = HintSource(bits="learned", train_share=share)
-        rows = study(trace, (*CLASSICAL, *one_bit), [num_frames], source)
-        print(f"\nlearned on the first {share:.0%}, judged on the other {rows[0].requests} requests, k = {num_frames}")
-        for row_ in rows:
-            print(f"{row_.policy} | {row_.faults} | {row_.opt_ratio:.4f}", flush=True)
+        learned(trace, share, num_frames)
+    second = read_mooncake(CONVERSATION.with_name("synthetic_trace.jsonl"))
+    for num_frames in (439, 2196, 8785):
+        learned(second, 0.5, num_frames)
+
+
+def learned(trace: PageTrace, share: float, num_frames: int) -> None:
+    """Train on the first requests, judge on the others."""
+    source = HintSource(bits="learned", train_share=share)
+    rows = study(
+        trace, (*CLASSICAL, "prefix-lru", "fwa0", "lru0", "mark0", "mark-predict", "lru0+lru"), [num_frames], source
+    )
+    print(f"\n{trace.name}: learned on the first {share:.0%}, judged on the other {rows[0].requests}, k = {num_frames}")
+    for row_ in rows:
+        print(f"{row_.policy} | {row_.faults} | {row_.opt_ratio:.4f} | usable {row_.usable_hits}", flush=True)
 
 
 def main() -> None:
@@ -165,12 +230,21 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--policies", default=",".join((*PEERS, *ALONE)))
-    parser.add_argument("--only", choices=("speed", "conversation"))
+    parser.add_argument("--only", choices=("speed", "conversation", "usable", "peers", "predictor"))
+    parser.add_argument("--traces", default="", help="of 'usable': names, comma-separated; all if left out")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mallocgame-traces")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/paging_usable.jsonl"))
     arguments = parser.parse_args()
-    if arguments.only != "conversation":
+    if arguments.only in (None, "speed"):
         speed(arguments.requests, arguments.repeats, arguments.policies.split(","))
-    if arguments.only != "speed":
+    if arguments.only in (None, "conversation"):
         conversation()
+    if arguments.only in (None, "predictor"):
+        predictor()
+    if arguments.only in (None, "peers"):
+        peers(arguments.cache)
+    if arguments.only in (None, "usable"):
+        usable(arguments.cache, arguments.out, [name for name in arguments.traces.split(",") if name])
 
 
 if __name__ == "__main__":

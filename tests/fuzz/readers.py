@@ -392,7 +392,7 @@ def _states() -> list[bytes]:
 
 
 def _read_tuning(path: Path) -> Any:
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder
+    from mallocgame.workloads.compiler_loop.tuning_folder import RunFolder
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "state.json").symlink_to(path.resolve())

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fuzz.drive import fuzz, verdict
 from tests.fuzz.mutate import mutate
-from tests.fuzz.readers import READERS, WEIGHTS, _npz
+from tests.fuzz.readers import HLO, READERS, WEIGHTS, _npz
 
 INPUTS = 60
 
@@ -27,6 +27,7 @@ DAMAGED = [
     ("packing", b"id,lower,upper,size\na,0,4,NaN\n", ":2: size must be a whole number"),
     ("packing", b'id,lower,upper,size\n"a,0,4,8\n', "is not CSV"),
     ("hlo", b"HloModule m\n\nENTRY %main () -> f32[] {\n  ROOT %c = f32[] constant(0)\n}\n", "not scheduled"),
+    ("hlo", HLO.replace(b'1 "/home', b'1a "/home'), ":4: not a row of FileNames"),
     ("weights", _npz({"arr_0": WEIGHTS["a"] * float("nan"), "arr_1": WEIGHTS["b"]}), ""),
     ("weights", _npz({"arr_0": WEIGHTS["a"].astype("U8"), "arr_1": WEIGHTS["b"]}), ""),
 ]
@@ -36,7 +37,7 @@ DAMAGED = [
 def test_this_damage_is_refused(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
     path = tmp_path / f"x{READERS[name].suffix}"
     path.write_bytes(data)
-    found, detail = verdict(READERS[name], path)
+    found, detail = verdict(READERS[name], path, 60.0)  # imports and compiles too
     assert found == "refused", detail
     assert str(path) in detail or path.parent.name not in detail
     assert reason in detail

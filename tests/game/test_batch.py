@@ -1,11 +1,11 @@
 """B games in one call are B single games; the vector environment keeps Gymnasium's promises."""
 
+import pickle
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,6 @@ from mallocgame.game import rules
 from mallocgame.game.batch import ILLEGAL_REWARD, MallocGameBatch
 from mallocgame.game.env import MallocEnv
 from mallocgame.game.observation import Observations
-from mallocgame.game.vector import MallocVectorEnv
 from mallocgame.judge.validation import validate
 from mallocgame.workloads.make import find_programs
 
@@ -58,7 +57,8 @@ def test_a_batch_plays_like_single_games(seed: int, layers: str) -> None:
             assert rewards[b] == rules.step(game, state, int(actions[b]))
             totals[b] += rewards[b]
             assert done[b] == rules.is_terminal(game, state)
-            assert (batch.action_masks[b] == rules.legal_actions(game, state)).all()
+            assert (batch.action_masks[b, 1:] == rules.legal_actions(game, state)[1:]).all()
+            assert batch.action_masks[b, 0]  # Drop, when the game is over too
             assert batch.seconds(b) == rules.total_seconds(state)
             assert same(envs[b].step(actions[b])[0], batch.observations, b)
     assert (batch.returns == totals).all()
@@ -87,7 +87,8 @@ def test_illegal_actions_end_their_own_game_only(wrong: int) -> None:
     _, rewards, done = batch.step([0, wrong, 0])
     assert rewards.tolist() == [0.0, ILLEGAL_REWARD, 0.0]
     assert done.tolist() == batch.illegal.tolist() == [False, True, False]
-    assert batch.action_masks.any(axis=1).tolist() == [True, False, True]
+    assert batch.action_masks[1].tolist() == [True, False, False]  # Drop, which does nothing
+    assert batch.action_masks[[0, 2]].any(axis=1).all()
     assert batch.returns[1] == ILLEGAL_REWARD
     batch.reset(batch.done)
     assert not batch.illegal.any()
@@ -114,18 +115,6 @@ def test_reset_of_some_rows_leaves_the_others_alone() -> None:
     assert all((batch.observations[k][[0, 2]] == kept[k]).all() for k in KEYS)  # type: ignore[literal-required]
     assert batch.seconds(1) == batch.games[0].home_seconds
     assert batch.seconds(3) == batch.games[1].home_seconds
-
-
-def test_autoreset_happens_in_the_step_after_the_end() -> None:
-    batch = MallocGameBatch(find_programs(family="chain", decisions=10), 1, autoreset=True)
-    last = batch.games[0].num_decisions - 1
-    for turn in range(last + 1):
-        _, _, done = batch.step([0])
-        assert done[0] == (turn == last)
-    _, rewards, done = batch.step([77])  # ignored
-    assert (rewards[0], done[0], batch.illegal[0], batch.returns[0]) == (0.0, False, False, 0.0)
-    assert batch.state(0).turn[0] == 0
-    assert batch.observations["uses"][0, 0, 0] == 1.0
 
 
 def test_copies_go_on_independently() -> None:
@@ -160,37 +149,37 @@ def test_bad_batches_are_refused() -> None:
         MallocGameBatch(two, 2).step([0])
 
 
-def test_make_vec() -> None:
-    envs = gymnasium.make_vec("MallocGame-v0", num_envs=6, family=["chain", "loop"], decisions=12, count=2)
-    assert isinstance(envs, MallocVectorEnv)
-    assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-    observations, info = envs.reset(seed=3)
-    assert envs.observation_space.contains(observations)
-    random = np.random.default_rng(0)
-    ended = np.zeros(6, dtype=np.bool_)
-    restarts, programs = 0, set()
-    for _ in range(60):
-        masks = envs.action_masks()
-        assert (masks == info["action_mask"].astype(bool)).all()
-        actions = np.array([random.choice(np.flatnonzero(m)) if m.any() else 0 for m in masks])
-        kept = observations["memory"].copy()
-        previous = observations
-        observations, rewards, terminated, truncated, info = envs.step(actions)
-        assert (previous["memory"] == kept).all()  # what was returned is the caller's
-        assert envs.observation_space.contains(observations)
-        assert not truncated.any()
-        assert (rewards[ended] == 0.0).all()
-        assert not terminated[ended].any()
-        assert np.isfinite(info["seconds"]).all()
-        restarts += int(ended.sum())
-        ended = terminated.copy()
-        programs |= set(envs.batch.which.tolist())
-    assert restarts > 6
-    assert programs == {0, 1, 2, 3}
-    assert (envs.reset(seed=3)[0]["uses"] == envs.reset(seed=3)[0]["uses"]).all()
-    envs.reset(options={"program": 2})
-    assert envs.batch.which.tolist() == [2] * 6
-    envs.close()
+def test_positions_go_on_as_the_game_did() -> None:
+    programs = find_programs(family="residual", decisions=30, count=2)
+    root, many = MallocGameBatch(programs, 2, reward="log"), MallocGameBatch(programs, 3, reward="log")
+    random = np.random.default_rng(1)
+    for _ in range(12):
+        root.step(random_actions(root, random))
+    position = pickle.loads(pickle.dumps(root.clone(1)))
+    many.restore(position, np.array([False, True, True]))
+    assert many.which.tolist() == [0, 1, 1]
+    assert many.seconds(0) == many.games[0].home_seconds
+    actions = random_actions(root, random)
+    root.step(actions)
+    many.step([0, actions[1], actions[1]])
+    assert (many.rewards[1:] == root.rewards[1]).all()
+    assert (many.returns[1:] == root.returns[1]).all()
+    assert many.to_mapping(2) == root.to_mapping(1)
+    for key in KEYS:
+        assert (many.observations[key][2] == root.observations[key][1]).all()  # type: ignore[literal-required]
+    with pytest.raises(InputError, match="a position of residual-30-1 among other programs"):
+        MallocGameBatch(find_programs(family="chain", decisions=10), 1).restore(position)
+
+
+def test_logs_of_ratios_sum_to_the_speedup() -> None:
+    batch = MallocGameBatch(find_programs(family="training", decisions=30), 2, reward="log")
+    random = np.random.default_rng(3)
+    while not batch.done.all():
+        batch.step(random_actions(batch, random))
+        assert batch.returns == pytest.approx(np.log(batch.games[0].home_seconds / batch.all_seconds()), abs=1e-9)
+    assert len(set(batch.returns.tolist())) == 2
+    with pytest.raises(InputError, match="unknown reward 'logs', expected one of saved, log"):
+        MallocGameBatch(find_programs(family="chain", decisions=10), 1, reward="logs")
 
 
 def test_make_vec_of_single_environments() -> None:

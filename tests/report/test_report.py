@@ -1,12 +1,15 @@
 """Pictures and timelines: every residency, copy and stall of the judge is in them, where it belongs."""
 
 import gzip
+import html
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from mallocgame.report.comparison import save_comparison
 from mallocgame.report.memory_map import Report, save_report
 from mallocgame.report.perfetto import perfetto_events, save_perfetto
 from mallocgame.report.scene import Scene, build_scene, tensor_color
+from mallocgame.workloads import suite
 from tests.strategies import likely_mappings, programs, small_hierarchy
 from tests.toy import toy_program
 
@@ -60,7 +64,12 @@ def test_a_scene_agrees_with_the_judge(case: tuple[Program, Mapping]) -> None:
     total = timeline.total_seconds
     assert len(scene.boxes) == len(rectangles(program, mapping))
     assert len(scene.arrows) == len(mapping.transfers)
-    assert sum(end - start for start, end in scene.stalls) == pytest.approx(timeline.stall_seconds.sum())
+    waited = sum(wait.end_seconds - wait.start_seconds for wait in scene.stalls)
+    assert waited == pytest.approx(timeline.stall_seconds.sum())
+    for wait in scene.stalls:  # something is due there, and the last of it arrives when the wait ends
+        assert {mapping.transfers[i].done_before for i in wait.arrows} == {wait.step}
+        last = max(scene.arrows[i].finish_seconds for i in wait.arrows)
+        assert last == pytest.approx(wait.end_seconds)
     for box in scene.boxes:
         assert 0 <= box.start_seconds <= box.filled_seconds <= box.end_seconds <= total * (1 + 1e-12)
     for arrow, x in zip(scene.arrows, mapping.transfers, strict=True):
@@ -141,10 +150,12 @@ def test_html_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert found
     data = json.loads(found[1])
     scene = scene_of(report)
-    assert [box[0] for box in data["boxes"]] == [box.name for box in scene.boxes]
-    assert [arrow[5] for arrow in data["arrows"]] == [x.size_bytes for x in report.mapping.transfers]
-    assert len(data["occupancy"]) == 2
-    assert len(data["edges"]) == report.program.num_steps + 1
+    (only,) = data["runs"]
+    assert [data["tensors"][box[0]][0] for box in only["boxes"]] == [box.name for box in scene.boxes]
+    assert [arrow[5] for arrow in only["arrows"]] == [x.size_bytes for x in report.mapping.transfers]
+    assert len(only["occupancy"]) == 2
+    assert len(only["edges"]) == report.program.num_steps + 1
+    assert [step[2] for step in data["steps"]] == [i.source for i in report.program.instructions]
 
 
 def test_a_name_cannot_leave_the_data_block(tmp_path: Path) -> None:
@@ -180,7 +191,78 @@ def test_the_script_of_the_page_runs(tmp_path: Path) -> None:
     assert seen["zoomed"] > 20
     assert any("MiB at offset" in tip for tip in seen["tips"])
     assert any(tip.startswith("copy of") for tip in seen["tips"])
-    assert any("stall of" in tip for tip in seen["tips"])
+    assert any("stall of" in tip and "waits for" in tip for tip in seen["tips"])
+    assert any("step 7: fusion.7" in tip and "model.py:7" in tip for tip in seen["tips"])
+    (a, b), (c, d) = seen["before"], seen["after"]
+    assert c > a  # moved by a sideways swipe
+    assert d - c == pytest.approx(b - a)  # and not zoomed
+    assert seen["dragged"][0] > c
+    total = solved().timeline.total_seconds
+    assert seen["whole"] == [0, pytest.approx(total)]
+    assert seen["deepest"][1] - seen["deepest"][0] == pytest.approx(1e-6 * total)
+    for said in ("in fast memory", "uses", "model.py:"):
+        assert said in seen["pinned"]
+    assert seen["unpinned"] == ""
+    assert seen["matches"].startswith("11 tensors, 0 steps")  # param.1, and param.10 to param.19
+    assert seen["first"] == "1 of 11"
+    assert seen["narrowed"][1] - seen["narrowed"][0] < total
+    assert seen["nothing"] == "nothing found"
+
+
+def test_before_and_after_share_a_scale(tmp_path: Path) -> None:
+    report = replace(solved(), before=Mapping())
+    save_report(tmp_path / "map.html", report)
+    save_report(tmp_path / "map.png", report)
+    text = (tmp_path / "map.html").read_text(encoding="utf-8")
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert found
+    before, after = json.loads(found[1])["runs"]
+    assert (before["label"], after["label"]) == ("before", "after")
+    assert before["boxes"] == []
+    assert after["total"] == pytest.approx(report.timeline.total_seconds)
+    assert "<span>before</span>" in text
+
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_of_a_large_trace_works_in_a_browser(dark: bool, tmp_path: Path) -> None:
+    """The trace of the suite with the most instructions, before and after: real events, real pixels."""
+    trace = suite.load("resnet50_training-v5e")
+    assert trace.mapping is not None
+    empty = simulate(trace.program, trace.hierarchy, Mapping())
+    report = Report(
+        title="large",
+        program=trace.program,
+        hierarchy=trace.hierarchy,
+        mapping=Mapping(),
+        timeline=empty,
+        before=trace.mapping,
+    )
+    save_report(tmp_path / "map.html", report)
+    text = (tmp_path / "map.html").read_text(encoding="utf-8")
+    drive = (Path(__file__).parent / "report_drive.js").read_text(encoding="utf-8")
+    (tmp_path / "map.html").write_text(text.replace("</body>", f"<script>{drive}</script></body>"), encoding="utf-8")
+    command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"]
+    command += ["--virtual-time-budget=5000", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "map.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "<title>error" not in done.stdout
+    attribute = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert attribute, done.stderr[-2000:]
+    seen = json.loads(html.unescape(attribute[1]))
+    assert "at offset" in seen["tip"]
+    assert "step " in seen["tip"]
+    assert "in fast memory" in seen["pinned"]
+    assert "uses" in seen["pinned"]
+    assert seen["swiped"] == pytest.approx(seen["zoom"])  # five turns of the wheel; the swipe does not zoom
+    assert re.match(r"\d+ tensors, \d+ steps", seen["matches"])
+    assert seen["colors"] > 30
+    assert seen["milliseconds"] < 5000
+    assert seen["paper"] == ("rgb(21, 23, 27)" if dark else "rgb(255, 255, 255)")
 
 
 @pytest.mark.parametrize("name", ["map.pdf", "no/folder/map.png", "no/folder/map.html"])
@@ -199,7 +281,7 @@ def test_perfetto_slices_nest_and_tell_the_judge_s_times(tmp_path: Path) -> None
     events = json.loads(text)["traceEvents"]
     assert events == json.loads(json.dumps(perfetto_events(*args)))
     slices = [e for e in events if e["ph"] == "X"]
-    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["ph"] == "M"}
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["ph"] == "M" and "name" in e["args"]}
     tracks: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for e in slices:
         tracks.setdefault((e["pid"], e["tid"]), []).append((e["ts"], e["ts"] + e["dur"]))
@@ -214,9 +296,32 @@ def test_perfetto_slices_nest_and_tell_the_judge_s_times(tmp_path: Path) -> None
     assert stalled == pytest.approx(1e6 * float(report.timeline.stall_seconds.sum()))
     copies = [e for e in slices if e["pid"] != 1]
     assert sum(e["args"]["bytes"] for e in copies) == sum(x.size_bytes for x in report.mapping.transfers)
-    assert {names[e["pid"], e["tid"]] for e in copies} == {"HBM to VMEM", "VMEM to HBM"}
+    lanes = {names[e["pid"], e["tid"]] for e in copies}
+    assert {lane.split(",")[0] for lane in lanes} == {"HBM to VMEM", "VMEM to HBM"}
+    assert len(lanes) == len({(e["pid"], e["tid"]) for e in copies})  # each lane has a name of its own
+    for stall in (e for e in slices if names[e["pid"], e["tid"]] == "stalls"):
+        assert stall["args"]["microseconds"] == pytest.approx(stall["dur"])
+        assert stall["args"]["waits for"]
+        assert stall["args"]["source"].startswith("model.py:")
+    check_flows(events, slices, len(report.mapping.transfers))
     counters = [e["args"]["VMEM"] for e in events if e["ph"] == "C"]
     assert counters == report.timeline.occupancy_bytes[:, 1].tolist()
+
+
+def check_flows(events: list[dict[str, Any]], slices: list[dict[str, Any]], copies: int) -> None:
+    """Each copy has an arrow that begins on it and ends on the instruction, or the wait, that it is due before."""
+
+    def on(event: dict[str, Any]) -> dict[str, Any]:
+        there = [e for e in slices if (e["pid"], e["tid"]) == (event["pid"], event["tid"])]
+        return next(e for e in there if e["ts"] - 1e-6 <= event["ts"] <= e["ts"] + e["dur"] + 1e-6)
+
+    begins, ends = ({e["id"]: e for e in events if e["ph"] == kind} for kind in "sf")
+    assert len(begins) == len(ends) == copies
+    for number, begin in begins.items():
+        copy, use = on(begin), on(ends[number])
+        assert copy["pid"] != use["pid"]
+        assert begin["ts"] <= ends[number]["ts"]
+        assert copy["args"]["due before"] == use["args"].get("before", use["name"])
 
 
 def test_comparison_figure(tmp_path: Path) -> None:

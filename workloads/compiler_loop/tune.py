@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
     from mallocgame.workloads.compiler_loop.overrides import Override
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
+    from mallocgame.workloads.trace import Trace
     from mallocgame.workloads.xla.compiler import Options
 
 MAX_STALE = 3  # rounds without improvement
@@ -36,6 +37,8 @@ class Tuned:
     """The best that was found. ``options`` is empty iff nothing beats the compiler's default."""
 
     options: dict[str, str | bool]
+    trace: "Trace"  # of the default compilation, with its mapping
+    mapping: Mapping  # what the compiler does under ``options``
     default_seconds: float  # judged
     judged_seconds: float
     default_xla_seconds: float  # the compiler's own estimates
@@ -50,14 +53,20 @@ class Tuned:
     unchecked: str = ""  # why ``options`` were not compiled to the end; empty: they were, or there are none
     interrupted: bool = False
 
+    def figures(self) -> dict[str, Any]:
+        """Return everything but trace and mapping, for a table or a line of JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How ``tune`` goes about it. Times count from the call on, and everything that the user waits for."""
+    """How ``tune`` goes about it. Times count everything that the user waits for."""
 
     solve: Callable[..., SolveResult]  # a ``mallocgame.solver.Solver``: finds mappings on paper
     seconds: float = 120.0  # for everything, compilations to the end included
+    begin: float | None = None  # when that began, on time.monotonic's clock; None: with the call
     solver_seconds: float = 10.0  # for each mapping on paper
+    evaluations: int | None = None  # no more than so many: a limit that means the same on a busy machine
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
     seed: int = 0  # of the solver
     workers: int = 1  # compilations at a time
@@ -95,12 +104,12 @@ def tune(
         TraceError: the program does not compile by default, or a trace cannot express it.
     """
     from mallocgame.workloads.compiler_loop.final_check import FinalCheck
-    from mallocgame.workloads.compiler_loop.run_folder import RunFolder, identity_of
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder, identity_of
     from mallocgame.workloads.compiler_loop.verify import Target
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler
 
-    begin = time.monotonic()
+    begin = time.monotonic() if settings.begin is None else settings.begin
     reference = parse_reference(function, arguments)
     with ExitStack() as stack:
         if compiler is None:
@@ -110,7 +119,7 @@ def tune(
         folder = None
         if settings.folder is not None:
             identity = identity_of(target.trace.provenance, target.trace.program)
-            folder = stack.enter_context(RunFolder.open_for(settings.folder, identity))
+            folder = stack.enter_context(TuningFolder.open_for(settings.folder, identity))
         final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
         return _Tuning(target, settings, final, folder).run()
 
@@ -127,7 +136,9 @@ class _Incumbent:
 class _Tuning:
     """One search over overrides for each set of flags; the best of all is kept."""
 
-    def __init__(self, target: "Target", settings: Settings, final: "FinalCheck", folder: "RunFolder | None") -> None:
+    def __init__(
+        self, target: "Target", settings: Settings, final: "FinalCheck", folder: "TuningFolder | None"
+    ) -> None:
         self.target, self.settings, self.final, self.folder = target, settings, final, folder
         self.rounds = 0
         self.goal_seconds = float("inf")
@@ -150,7 +161,12 @@ class _Tuning:
 
     def is_over(self) -> bool:
         """Whether the time to search is spent."""
-        return time.monotonic() >= self.final.search_deadline()
+        return time.monotonic() >= self._deadline()
+
+    def _deadline(self) -> float:
+        most = self.settings.evaluations
+        is_spent = most is not None and len(self.evaluation_seconds) >= most
+        return float("-inf") if is_spent else self.final.search_deadline()
 
     def _rounds(self) -> None:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
@@ -180,7 +196,7 @@ class _Tuning:
         if self.rounds and others:
             search = self._new_search(others.pop())
             half = (time.monotonic() + self.final.search_deadline()) / 2
-            search.deadline = lambda: min(half, self.final.search_deadline())
+            search.deadline = lambda: min(half, self._deadline())
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
@@ -207,10 +223,9 @@ class _Tuning:
             ):
                 self._take(search)
 
-        deadline = self.final.search_deadline
         return OverrideSearch(
             evaluate=evaluate,
-            deadline=deadline,
+            deadline=self._deadline,
             best=self.default,
             flags=flags,
             on_better=better,
@@ -302,8 +317,11 @@ class _Tuning:
         reference = self.final.default
         done = checked.done if checked is not None else None
         default_cycles = reference.cycles if reference else None
+        assert best.mapping is not None
         return Tuned(
             options=dict(best.options),
+            trace=self.target.trace,
+            mapping=best.mapping,
             default_seconds=default.judged_seconds,
             judged_seconds=best.judged_seconds,
             default_xla_seconds=default.xla_seconds,
@@ -330,12 +348,12 @@ class _Tuning:
         return sum(outcome is OverrideOutcome.REALISED for outcome in outcomes) / max(len(outcomes), 1)
 
     def _save(self, compiled_to_its_end: str = "not yet") -> None:
-        from mallocgame.workloads.compiler_loop.run_folder import State
+        from mallocgame.workloads.compiler_loop.tuning_folder import SavedSearch
 
         if self.folder is None:
             return
         best = self.search.best
-        state = State(
+        state = SavedSearch(
             rounds=self.rounds,
             judged_seconds=best.judged_seconds,
             flags=self.flags,

@@ -205,6 +205,8 @@ class _Parser:
             end = self.text.find("\n", self.at)
             end = len(self.text) if end < 0 else end
             rows.append(self.text[self.at : end])
+            if not _ROW.match(rows[-1]):
+                self._fail(f"not a row of {name}: {self._excerpt()}")
             self.at = end
             self._skip()
         return True
@@ -311,7 +313,7 @@ def _donations(header: str) -> tuple[tuple[Index, int, Index], ...]:
 
 
 def _sources(tables: dict[str, list[str]]) -> dict[int, str]:
-    """Return file:line per stack frame; rows that do not read as such are left out."""
+    """Return file:line per stack frame; what a row does not say is left out."""
     files = {number: rest.strip().strip('"') for number, rest in _rows(tables, "FileNames")}
     places: dict[int, tuple[int, str]] = {}
     for number, rest in _rows(tables, "FileLocations"):

@@ -6,8 +6,10 @@ Source: Antoniadis et al., ICML 2020 (POPU; PLECO's constants, from Anderson et 
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.baselines.paging.predict.boosting import LEAST_REQUESTS, BoostingConfig, fit
+from mallocgame.baselines.paging.predict.features import page_features
 from mallocgame.baselines.paging.structures import I32, I64, U8
-from mallocgame.baselines.paging.trace import PageTrace
+from mallocgame.baselines.paging.trace import PageTrace, next_use
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
 
@@ -55,6 +57,25 @@ def pleco(trace: PageTrace) -> I64:
     out = np.empty(n, np.int64)
     _pleco(trace.pages, np.full(trace.num_pages, -1), np.empty(n, np.int64), _HORIZON, out)
     return out
+
+
+def learned_arrivals(trace: PageTrace, prefix_requests: int) -> I64:
+    """Return int64[n]: trees that predict the time to the next request, fitted on a prefix; POPU within it.
+
+    The target is log2 of the time; what does not come back within the prefix counts as twice the time to its end, as
+    LRB labels what leaves its memory window. Source: Song et al., NSDI 2020.
+    """
+    if prefix_requests < LEAST_REQUESTS:
+        raise InputError(f"{prefix_requests} requests are too few to train on; need at least {LEAST_REQUESTS}")
+    features, prefix = page_features(trace), trace[:prefix_requests]
+    now = np.arange(prefix_requests)
+    ahead = next_use(prefix).astype(np.float64) - now
+    ahead[next_use(prefix) == prefix_requests] *= 2.0
+    target = np.log2(np.maximum(ahead, 1.0)).astype(np.float32)
+    model = fit(features[:prefix_requests], target, BoostingConfig(num_trees=60, squares=True))
+    predicted = np.exp2(np.minimum(model.score(features), 60.0)).astype(np.int64) + np.arange(trace.num_requests)
+    predicted[:prefix_requests] = popu(prefix)
+    return predicted
 
 
 def threshold_bits(predicted: I64, num_frames: int, factor: float = 1.0) -> U8:

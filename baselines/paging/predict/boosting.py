@@ -15,6 +15,7 @@ from mallocgame.jit import jit
 
 F32 = npt.NDArray[np.float32]
 NUM_BINS = 64
+LEAST_REQUESTS = 200  # fewer are not worth a fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class BoostingConfig:
     min_leaf_weight: float = 40.0  # sum of second derivatives in a leaf
     leaf_penalty: float = 10.0
     row_share: float = 0.5  # drawn afresh for every tree
+    squares: bool = False  # predict a number by least squares; otherwise the chance of a yes
     seed: int = 0
 
 
@@ -41,7 +43,7 @@ class Boosted:
     value: F32
 
     def score(self, values: F32) -> F32:
-        """Return float32[n], the log odds of a yes for each row of float32[n, f] ``values``."""
+        """Return float32[n] for float32[n, f] ``values``: the log odds of a yes, or the number of least squares."""
         if values.shape[1] != len(self.edges):
             raise InputError(f"the model was fitted on {len(self.edges)} features, got {values.shape[1]}")
         out = np.full(values.shape[0], self.base, np.float32)
@@ -148,12 +150,12 @@ def _grow(
         score[i] += value[node_of[i]]
 
 
-def fit(values: F32, labels: U8, config: BoostingConfig | None = None) -> Boosted:
+def fit(values: F32, labels: U8 | F32, config: BoostingConfig | None = None) -> Boosted:
     """Fit P(label = 1 | row).
 
     Args:
         values: float32[n, f], finite.
-        labels: uint8[n], 0 or 1.
+        labels: uint8[n], 0 or 1; with ``squares`` float32[n].
         config: size of the ensemble.
 
     Raises:
@@ -167,7 +169,7 @@ def fit(values: F32, labels: U8, config: BoostingConfig | None = None) -> Booste
     edges = tuple(_bin_edges(values[:, f]) for f in range(values.shape[1]))
     bins = _to_bins(values, edges)
     share = float(np.clip(labels.mean(), 1e-4, 1 - 1e-4))
-    base = float(np.log(share / (1.0 - share)))
+    base = float(labels.mean()) if config.squares else float(np.log(share / (1.0 - share)))
     nodes = (1 << (config.depth + 1)) - 1
     feature = np.full((config.num_trees, nodes), -1, np.int16)
     cut = np.zeros((config.num_trees, nodes), np.uint8)
@@ -175,8 +177,9 @@ def fit(values: F32, labels: U8, config: BoostingConfig | None = None) -> Booste
     score = np.full(labels.size, base, np.float32)
     rng = np.random.default_rng(config.seed)
     for tree in range(config.num_trees):
-        chance = 1.0 / (1.0 + np.exp(-score))
-        slope, curve = (chance - labels).astype(np.float32), (chance * (1.0 - chance)).astype(np.float32)
+        chance = score if config.squares else 1.0 / (1.0 + np.exp(-score))
+        curve = np.ones_like(score) if config.squares else (chance * (1.0 - chance)).astype(np.float32)
+        slope = (chance - labels).astype(np.float32)
         rows = np.flatnonzero(rng.random(labels.size) < config.row_share)
         _grow(
             bins,

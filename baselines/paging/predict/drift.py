@@ -2,10 +2,9 @@
 
 Every ``refit_requests`` requests a model is fitted on the last requests (labels: the optimum of those alone), and from
 then on gives bits at three thresholds. Beside them stand the online counters, the bits of classical policies that run
-in the shadow, and the constant bit 0, with which LRU0 is LRU. Every source has a shadow cache of full size, and each
-window's bits come from the source with the most usable hits (hits without prompts) in the windows before it, older ones
-weighing less; the source changes only for a gain of 1 % and the square root of the hits (chance). Nothing after a
-window is seen in it.
+in the shadow, and the constant bit 0, with which LRU0 is LRU. Every source has a shadow cache of full size. The bits of
+each window, a sixteenth as long, come from the source with the most usable hits (hits without prompts) in the windows
+before it, older ones weighing less; the source changes only for a gain. Nothing after a window is seen in it.
 """
 
 from collections.abc import Callable
@@ -30,8 +29,8 @@ from mallocgame.errors import InputError
 
 CONSTANT = "constant 0"
 _THRESHOLDS = (-1.0, 0.0, 1.0)  # log odds
-_WINDOWS, _HISTORY_WINDOWS, _LEAST_REQUESTS, _MOST_ROWS = 12, 4, 500, 60_000
-_GAIN = 1.01  # by which another source has to be better
+_WINDOWS, _CHOICES, _HISTORY_WINDOWS, _LEAST_REQUESTS, _MOST_ROWS = 12, 16, 4, 500, 60_000
+_GAIN, _CHANCE = 1.01, 0.3  # another source has to be better by this share, and so many standard deviations of chance
 _REFIT = BoostingConfig(num_trees=40)
 
 
@@ -79,7 +78,7 @@ def watched_bits(
     *,
     refit_requests: int | None = None,
     policy: Policy | None = None,
-    memory: float = 0.7,
+    memory: float = 0.95,
     on_progress: Callable[[float], None] | None = None,
 ) -> WatchedBits:
     """Return discard bits from the source that did best lately; see the module.
@@ -87,7 +86,7 @@ def watched_bits(
     Args:
         trace: the sequence.
         num_frames: cache size.
-        refit_requests: length of a window; default: a twelfth of the sequence.
+        refit_requests: from one refit to the next; default: a twelfth of the sequence.
         policy: of the shadow caches; default: LRU0, or prefix-lru0 for prompts.
         memory: weight of a window's score one window later.
         on_progress: called with the share of the refits done.
@@ -102,15 +101,15 @@ def watched_bits(
     if not 0.0 <= memory <= 1.0:
         raise InputError(f"the memory of a score lies in [0, 1], got {memory}")
     policy = policy or (LRU0 if trace.prompts is None else PREFIX_LRU0)
-    starts = _window_starts(trace, step)
+    refits, starts = _window_starts(trace, step), _window_starts(trace, max(1, step // _CHOICES))
     sources = {CONSTANT: np.zeros(n, np.uint8), "online counters": online_bits(trace, num_frames)}
     sources |= {f"shadow of {name}": shadow_bits(trace, num_frames, name) for name in SHADOWS}
-    sources |= _refitted(trace, num_frames, starts, on_progress)
+    sources |= _refitted(trace, num_frames, refits, on_progress)
     names, columns = list(sources), np.stack(list(sources.values()))
     gains = np.stack([_window_hits(trace, num_frames, policy, bits, starts) for bits in columns])
     bits, chosen, score, best = np.zeros(n, np.uint8), [], np.zeros(len(names)), 0
     for window in range(starts.size - 1):
-        if score.max() > _GAIN * score[best] + np.sqrt(score[best]):
+        if score.max() > _GAIN * score[best] + _CHANCE * np.sqrt(score[best]):
             best = int(np.argmax(score))
         span = slice(int(starts[window]), int(starts[window + 1]))
         bits[span] = columns[best, span]

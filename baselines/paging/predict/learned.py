@@ -9,14 +9,13 @@ from mallocgame.baselines.paging.engine import Job, simulate
 from mallocgame.baselines.paging.policies.marking import MARK_PREDICT
 from mallocgame.baselines.paging.policies.one_bit import LRU0
 from mallocgame.baselines.paging.policy import Hint, Policy
-from mallocgame.baselines.paging.predict.boosting import Boosted, BoostingConfig, fit
+from mallocgame.baselines.paging.predict.boosting import LEAST_REQUESTS, Boosted, BoostingConfig, fit
 from mallocgame.baselines.paging.predict.features import F32, page_features
 from mallocgame.baselines.paging.structures import U8
 from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 
 _SHARES = np.linspace(0.02, 0.98, 33)  # quantiles of the score that are tried as thresholds
-LEAST_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from mallocgame.baselines.paging.closure import CLOSURES, best_closure, close_bits
 from mallocgame.baselines.paging.policies.one_bit import LRU0
-from mallocgame.baselines.paging.predict.boosting import Boosted, BoostingConfig
+from mallocgame.baselines.paging.predict.boosting import LEAST_REQUESTS, Boosted, BoostingConfig
 from mallocgame.baselines.paging.predict.conversation import ConversationFeatures
 from mallocgame.baselines.paging.predict.features import NAMES, new_history, page_features, remember, write_row
-from mallocgame.baselines.paging.predict.learned import LEAST_REQUESTS, fit_bits
+from mallocgame.baselines.paging.predict.learned import fit_bits
 from mallocgame.baselines.paging.structures import F64, I32, I64, U8
 from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError, TraceError

@@ -283,7 +283,9 @@ def find_layout(path: Path, lines: list[bytes], options: ReadOptions) -> Layout:
     if not rows:
         return Layout(delimiter=code, skip_lines=len(text), columns=("",), header=False)
     header = options.header if options.header is not None else _is_header(rows)
-    return Layout(delimiter=code, skip_lines=start + header, columns=tuple(rows[0]), header=header)
+    plain = options.header is None and header and not any(_plain(name) in ID_NAMES for name in rows[0])
+    notes = ("the first line is taken for the names of the columns (--no-header if it is not)",) if plain else ()
+    return Layout(delimiter=code, skip_lines=start + header, columns=tuple(rows[0]), header=header, notes=notes)
 
 
 def split(line: str, delimiter: str) -> list[str]:
@@ -310,13 +312,14 @@ def _detect(name: str, lines: list[str]) -> str:
 
 
 def _is_header(rows: list[list[str]]) -> bool:
-    """A header has different, non-empty names, none a number, over values; or it names a page id outright."""
+    """A header has different, non-empty names, none a number, over a column of values; or it names a page id."""
     first = rows[0]
     if not all(first) or len(set(first)) < len(first) or any(map(_is_value, first)):
         return False
     if any(_plain(name) in ID_NAMES for name in first):
         return True
-    return len(rows) > 1 and any(_is_value(field) for row in rows[1:2] for field in row)
+    below = rows[1:]
+    return bool(below) and any(all(at < len(row) and _is_value(row[at]) for row in below) for at in range(len(first)))
 
 
 def _is_value(text: str) -> bool:

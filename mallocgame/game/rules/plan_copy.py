@@ -89,7 +89,12 @@ def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
         if writer >= r.tensors[tensor, Tensors.FIRST]:
             earliest = r.groups[writer, Groups.STEP] + 1
             if s.copies[2 * writer + 1, Copies.QUEUE] >= 0:
-                earliest = max(earliest, s.copies[2 * writer + 1, Copies.DUE])
+                written = s.copies[2 * writer + 1, Copies.DUE]
+                if (
+                    s.copies[2 * writer + 1, Copies.ISSUE] == written
+                ):  # waited for there: nothing issued with it sees it
+                    written += 1
+                earliest = max(earliest, written)
     if earliest > due:
         return no_plan()
     slower = s.places[source, Places.LAYER] if source >= 0 else np.int64(0)

@@ -1,6 +1,8 @@
 """Gaps, windows, conflict lists and buffers that need no memory, against an oracle that looks at single bytes."""
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from mallocgame.baselines.packing.buffers import (
     validate_packing,
     write_packing,
 )
+from mallocgame.baselines.packing.quick import quick_pack
 from mallocgame.errors import InputError, TraceError
+from tests.baselines.packing.oracle import small_problems
 
 Cells = set[tuple[int, int]]
 
@@ -241,3 +245,32 @@ def test_names_cannot_run_in_a_spreadsheet_or_write_on_the_terminal(tmp_path: Pa
     with pytest.raises(TraceError) as caught:
         read_buffers(path)
     assert str(caught.value).isprintable()
+
+
+@given(buffers=small_problems(aligned=True), capacity=st.one_of(st.none(), st.integers(0, 20)), minimise=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_the_quick_answer_is_one_that_the_oracle_gives(
+    buffers: list[Buffer], capacity: int | None, minimise: bool
+) -> None:
+    result = quick_pack(buffers, capacity, minimise=minimise)
+    if result is None:
+        return
+    assert validate_packing(buffers, result.offsets.tolist(), capacity) == []
+    assert result.height_bytes == packing_height(buffers, result.offsets.tolist())
+    if minimise or capacity is None:
+        assert result.height_bytes == least_height(buffers, result.height_bytes)
+        assert result.status == "optimal"
+    assert result.status in ("optimal", "feasible")
+
+
+def test_easy_packings_need_no_compiler(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("id,lower,upper,size\na,0,3,4\nb,1,5,4\n", encoding="utf-8")
+    script = (
+        "import sys\nfrom mallocgame.cli import main\ntry:\n    main()\n"
+        "finally:\n    print([m for m in ('numba', 'ortools', 'scipy', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "pack", str(path), "--json"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -84,6 +84,7 @@ def test_columns_are_found_or_asked_for(tmp_path: Path) -> None:
         ("time;key\n1;a\n2;b\n3;a\n", None, [0, 1, 0]),
         ("a|b\n1|9\n2|8\n", "B", [0, 1]),
         ("alice,get\nbob,set\nalice,get\n", "0", [0, 1, 0]),  # no header: nothing below it is a value
+        ("user:1,GET\n17,GET\nuser:1,PUT\n", "0", [0, 1, 0]),  # keys that are numbers now and then: no header
         ("\ufefft,page\n1,5\n2,5\n", None, [0, 0]),
         ("5\n6\n5\n", None, [0, 1, 0]),
         ("page\n", None, []),

@@ -27,6 +27,7 @@ from mallocgame.baselines.paging import (
     zipf,
 )
 from mallocgame.baselines.paging.policy import Hint
+from mallocgame.baselines.paging.predict.arrivals import learned_arrivals
 from mallocgame.baselines.paging.predict.boosting import BoostingConfig, fit
 from mallocgame.baselines.paging.predict.features import feature_names, page_features
 from mallocgame.errors import InputError
@@ -90,6 +91,8 @@ def test_bad_bits_have_one_clear_line() -> None:
     with pytest.raises(InputError, match="no bits called 'magic'"):
         HintSource(bits="magic").hints(from_ids([1]), 1, get_policy("fwa0"))
     with pytest.raises(InputError, match="needs predicted arrivals"):
+        HintSource(bits="online").hints(from_ids([1]), 1, get_policy("blind-oracle"))
+    with pytest.raises(InputError, match="too few to train on"):
         HintSource(bits="learned").hints(from_ids([1]), 1, get_policy("blind-oracle"))
 
 
@@ -198,3 +201,23 @@ def test_bits_of_the_reference_on_random_traces() -> None:
         # The number of evictions is fixed by the number of faults, whatever the ties.
         faults, truth = belady(pages, k)
         assert int(bits.sum()) == sum(truth) == faults - min(k, len(set(pages)))
+
+
+def test_least_squares_and_learned_arrivals() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random((3000, 3), dtype=np.float32)
+    target = (4 * values[:, 0] - 2 * (values[:, 2] > 0.5)).astype(np.float32)
+    config = BoostingConfig(num_trees=60, depth=4, min_leaf_weight=5.0, squares=True)
+    model = fit(values[:2000], target[:2000], config)
+    assert np.abs(model.score(values[2000:]) - target[2000:]).mean() < 0.25
+    trace, k = bursts(12_000, seed=3), 45
+    predicted = learned_arrivals(trace, 6000)
+    assert (predicted > np.arange(trace.num_requests)).all()
+    cut = PageTrace(name="cut", pages=trace.pages[:9000], num_pages=trace.num_pages)
+    assert np.array_equal(learned_arrivals(cut, 6000), predicted[:9000])  # no look-ahead
+    jobs = [
+        Job(policy=get_policy("relaxed-belady"), num_frames=k, hints=predicted, judge_from=6000),
+        Job(policy=get_policy("lru"), num_frames=k, judge_from=6000),
+    ]
+    learned, lru = (result.faults for result in simulate(trace, jobs))
+    assert learned < 0.9 * lru

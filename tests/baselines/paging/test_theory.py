@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from mallocgame.baselines.paging import discard_bits, from_ids, get_policy, phase_bits, policy_from_name, record
+from mallocgame.baselines.paging import (
+    HintSource,
+    discard_bits,
+    from_ids,
+    get_policy,
+    phase_bits,
+    policy_from_name,
+    record,
+    study,
+)
 from mallocgame.baselines.paging.policy import Hint
 from tests.baselines.paging import reference as ref
 from tests.baselines.paging.instances import Instance, instances
@@ -281,3 +290,27 @@ def test_p12_bits_of_any_teacher_give_the_same_bound(teacher: str) -> None:
             assert faults(name, pages, k, bits) <= cost + (k - 1) * eta0 + eta1
         caught += ref.fwa0(pages, bits, k, flush=False, mutant="mru") > cost + (k - 1) * eta0 + eta1
     assert caught > 0
+
+
+def test_guard_is_robust_whatever_the_bits() -> None:
+    """At most 2 H_(k-1) + 2 times OPT in expectation (Chen et al., 2025); LRU0 alone breaks it."""
+    rng = np.random.default_rng(13)
+    for instance in instances(60, seed=13, longest=120):
+        pages, k = instance.pages, max(2, instance.k)
+        bits = rng.integers(0, 2, len(pages)).tolist() if rng.random() < 0.5 else [1] * len(pages)
+        optimum = ref.belady(pages, k)[0]
+        bound = float(2 * ref.harmonic(k - 1) + 2) * optimum
+        costs = np.array([faults("guard-lru0", pages, k, bits, seed=seed) for seed in range(60)])
+        assert costs.mean() <= bound + 4 * costs.std() / 60**0.5
+    pages, bits = [0, 1, 2, 3] + [4, 5] * 200, [0] * 4 + [1] * 400
+    broken = faults("lru0", pages, 5, bits)
+    assert broken > float(2 * ref.harmonic(4) + 2) * ref.belady(pages, 5)[0]
+    assert faults("guard-lru0", pages, 5, bits) <= float(2 * ref.harmonic(4) + 2) * ref.belady(pages, 5)[0]
+
+
+def test_bounds_of_a_judged_part_are_those_of_the_whole_sequence() -> None:
+    trace = from_ids(np.random.default_rng(14).integers(0, 30, 1500))
+    for row in study(trace, ["lru0", "lru0+lru", "guard-lru0"], [6], HintSource(bits="learned")):
+        if row.bound is not None:
+            assert row.total_faults is not None
+            assert row.faults < row.total_faults <= row.bound

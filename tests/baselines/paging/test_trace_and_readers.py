@@ -109,7 +109,7 @@ def test_text_and_csv_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("a.zst", "x", r"a\.zst: cannot unpack: the file is named \.zst"),
         ("a.lcs", "x" * 9000, r"a\.lcs: not an lcs file"),
         ("a.vscsi", "x" * 64, r"a\.vscsi: not a vscsi file"),
-        ("a.lis", "5 2 0 1\n7 0 0 2\n", r"a\.lis:2: a request is for at least 1 block, got 0"),
+        ("a.lis", "5 2 0 1\n7 0 0 2\n", r"a\.lis:2: a request is for 1 to 1048576 blocks, got 0"),
         ("a.lis", "5 2 0\n", r"a\.lis:1: the line does not have as many columns"),
         ("a.lis", "x 2 0 1\n", r"a\.lis:1: expected a block number"),
     ],

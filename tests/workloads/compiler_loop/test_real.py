@@ -162,7 +162,7 @@ def test_killed_tree_leaves_no_folder_to_the_next_run(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    command = started(tmp_path, "--json")
+    command = started(tmp_path, "--json", "--plot", str(tmp_path / "out" / "map.html"))
     children = descendants(command.pid)
     until = time.monotonic() + 30
     while not (tmp_path / "out" / "options.json").exists() and time.monotonic() < until:
@@ -178,6 +178,7 @@ def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_p
     (row,) = map(json.loads, out.splitlines())
     assert row["options"] == mallocgame.load_compiler_options(tmp_path / "out" / "options.json")
     assert row["judged_seconds"] < row["default_seconds"]
+    assert '"label":"before"' in (tmp_path / "out" / "map.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
@@ -235,3 +236,19 @@ def test_inject_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     )
     assert "libtpu 0.0.1" in result.err
     assert "keep_in_default_memory" in str(result.rows[0]["compiler_options"])
+
+
+def test_explain_tries_remedies_and_shows_the_stack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(FOLDER)
+    program, trace = f"{MODULE}:loop", tmp_path / "t.json"
+    assert run(monkeypatch, capsys, "capture", program, "--chip", "v5e", "--out", trace).code == 0
+    wanted = ("explain", trace, "--program", program, "--seconds", "20", "--solver-seconds", "1")
+    rows = run(monkeypatch, capsys, *wanted, "--json").rows
+    best = next(row for row in rows if row["kind"] == "remedy")
+    assert best["ordered_by"].startswith("flag for copies before loops")
+    saved = rows[0]["total_seconds"] - best["compiled_judged_seconds"]
+    assert saved == pytest.approx(best["saved_seconds"], rel=0.1)  # the compiler does what the judge said
+    stack = next(row["stack"] for row in rows if row["kind"] == "stall" and row["stack"])
+    assert any("programs.py" in line and "(loop" in line for line in stack)

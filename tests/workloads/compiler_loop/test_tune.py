@@ -23,10 +23,11 @@ from mallocgame.workloads.compiler_loop import tune as tune_module
 from mallocgame.workloads.compiler_loop.final_check import FinalCheck
 from mallocgame.workloads.compiler_loop.inject import inject
 from mallocgame.workloads.compiler_loop.overrides import TENSOR_OVERRIDES, Override
-from mallocgame.workloads.compiler_loop.run_folder import LOCK, OPTIONS, STATE, RunFolder, State
 from mallocgame.workloads.compiler_loop.tune import Settings, Tuned, tune
+from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STATE, SavedSearch, TuningFolder
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
 from mallocgame.workloads.xla.compiler import Compilation, Options
+from tests.cli.run import run as run_command
 from tests.paths import ROOT
 from tests.workloads.compiler_loop.test_verify import Recorded, faster, target
 
@@ -41,8 +42,14 @@ def on_paper(program: Program, hierarchy: Hierarchy, *, seconds: float = 1.0, **
 
 
 def run(folder: Path | None, compiler: Recorded, **settings: Any) -> Tuned:
-    given = {"seconds": 2.0, "solver_seconds": 0.2, "folder": folder, **settings}
+    given = {"seconds": 8.0, "solver_seconds": 0.2, "folder": folder, **settings}
     return tune(PROGRAM, chip="v5e", settings=Settings(solve=on_paper, **given), compiler=compiler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """What a first run imports and compiles takes its time: not that of the tests."""
+    run(None, Recorded(), seconds=600.0, evaluations=1)
 
 
 def improve_each_time(monkeypatch: pytest.MonkeyPatch, most: int = 3) -> None:
@@ -175,22 +182,22 @@ def test_a_run_that_cannot_evaluate_keeps_what_an_earlier_one_found(
 
 
 def test_worse_options_never_replace_better_ones(tmp_path: Path) -> None:
-    with RunFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
+    with TuningFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
         for judged, expected in ((3.0, 3.0), (2.0, 2.0), (2.5, 2.0), (1.0, 1.0)):
-            state = State(rounds=1, judged_seconds=judged, flags={}, overrides=())
+            state = SavedSearch(rounds=1, judged_seconds=judged, flags={}, overrides=())
             folder.save(state, {"a": str(judged)}, {"judged_seconds": judged})
             assert mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"a": str(expected)}
             assert json.loads((tmp_path / STATE).read_text())["judged_seconds"] == expected
     save_compiler_options(tmp_path / OPTIONS, {"other": True}, {"chip": "v4", "judged_seconds": 9.0})
-    with pytest.raises(InputError, match="'v4', not 'v5e'"), RunFolder.open_for(tmp_path, {"chip": "v5e"}):
+    with pytest.raises(InputError, match="'v4', not 'v5e'"), TuningFolder.open_for(tmp_path, {"chip": "v5e"}):
         pass
 
 
 def test_two_runs_in_a_folder_are_told(tmp_path: Path) -> None:
-    with RunFolder.open_for(tmp_path, {}):
+    with TuningFolder.open_for(tmp_path, {}):
         with pytest.raises(InputError, match=rf"another run works in this folder \(process {os.getpid()}\)"):
             run(tmp_path, Recorded())
-        with pytest.raises(InputError, match="another run"), RunFolder.open_for(tmp_path, {}):
+        with pytest.raises(InputError, match="another run"), TuningFolder.open_for(tmp_path, {}):
             pass
     with (tmp_path / LOCK).open() as lock:  # it is free again
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,12 +207,12 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mallocgame import files
-from mallocgame.workloads.compiler_loop.run_folder import RunFolder, State
+from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder, SavedSearch
 
 def saves(folder):
-    with RunFolder.open_for(folder, {"chip": "v5e"}) as found:
+    with TuningFolder.open_for(folder, {"chip": "v5e"}) as found:
         for judged in (3.0, 2.0, 1.0):
-            state = State(rounds=1, judged_seconds=judged, flags={"a": "1"}, overrides=())
+            state = SavedSearch(rounds=1, judged_seconds=judged, flags={"a": "1"}, overrides=())
             found.save(state, {"a": "1", "judged": str(judged)}, {"judged_seconds": judged})
             print(judged, flush=True)
 
@@ -235,7 +242,7 @@ for limit in range(1, 10**6):
         saves(folder)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
-    with RunFolder.open_for(folder, {"chip": "v5e"}) as found:
+    with TuningFolder.open_for(folder, {"chip": "v5e"}) as found:
         state, best = found.load(), found.best_seconds()
     kept = sorted(x.name for x in folder.iterdir())
     print("after", limit, state and state.judged_seconds, best, ",".join(kept), flush=True)
@@ -378,6 +385,36 @@ def test_overrides_survive_the_disk(tmp_path: Path) -> None:
     from tests.workloads.compiler_loop.fake import goal, program
 
     given: tuple[Override, ...] = overrides_of(program(), goal())
-    with RunFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
-        folder.save(State(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given), {"f": "1"}, {})
-        assert folder.load() == State(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given)
+    with TuningFolder.open_for(tmp_path, {"chip": "v5e"}) as folder:
+        folder.save(SavedSearch(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given), {"f": "1"}, {})
+        assert folder.load() == SavedSearch(rounds=2, judged_seconds=1.0, flags={"f": "1"}, overrides=given)
+
+
+def test_a_limit_in_evaluations_ends_the_search() -> None:
+    compiler = Recorded()
+    found = run(None, compiler, seconds=600, evaluations=5, full=False)
+    assert found.evaluations <= 6  # two may be on their way at the last look
+
+
+@pytest.mark.parametrize("words", [("--out", "--solver-seconds"), ("--folder", "--solve-seconds")])
+def test_command_words_of_now_and_of_before(
+    words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    seen: list[Settings] = []
+
+    def stop(function: str, arguments: str, *, chip: str, settings: Settings) -> Tuned:
+        seen.append(settings)
+        raise InputError("seen")
+
+    monkeypatch.setattr(tune_module, "tune", stop)
+    out, solver = words
+    result = run_command(monkeypatch, capsys, "tune", "a.b:c", out, tmp_path, solver, "3", "--seconds", "7")
+    assert (result.code, result.err.splitlines()[-1]) == (2, "mallocgame: seen")
+    (given,) = seen
+    assert (given.folder, given.solver_seconds, given.seconds) == (tmp_path, 3.0, 7.0)
+    hidden = run_command(monkeypatch, capsys, "tune", "--help").out
+    assert "--solver-seconds" in hidden
+    assert "--solve-seconds" not in hidden
+    wrong = run_command(monkeypatch, capsys, "tune", "a.b:c", "--plot", tmp_path / "map.pdf")
+    assert wrong.code == 2
+    assert "expected a name that ends in .html or .png" in wrong.err

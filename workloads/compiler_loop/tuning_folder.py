@@ -32,7 +32,7 @@ Identity = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class SavedSearch:
     """What a later run goes on from."""
 
     rounds: int
@@ -49,7 +49,7 @@ def identity_of(provenance: Mapping[str, Any], program: Program) -> Identity:
     return {**{key: provenance.get(key) for key in keys}, "schedule": schedule}
 
 
-class RunFolder:
+class TuningFolder:
     """A folder that one run at a time works in; ``open_for`` makes, locks and checks it."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
@@ -81,7 +81,7 @@ class RunFolder:
         finally:
             os.close(lock)
 
-    def load(self) -> State | None:
+    def load(self) -> SavedSearch | None:
         """Return the state that an earlier run has left, None if there is none.
 
         Raises:
@@ -94,7 +94,7 @@ class RunFolder:
         try:
             state = read_json(path)
             rows = state["decisions" if state["version"] == 1 else "overrides"]
-            found = State(
+            found = SavedSearch(
                 rounds=int(state["rounds"]),
                 judged_seconds=float(state["judged_seconds"]),
                 flags=dict(state["flags"]),
@@ -122,7 +122,7 @@ class RunFolder:
         seconds = about.get("judged_seconds")
         return float(seconds) if isinstance(seconds, (int, float)) else float("inf")
 
-    def save(self, state: State, options: Options, about: Mapping[str, str | float | None]) -> None:
+    def save(self, state: SavedSearch, options: Options, about: Mapping[str, str | float | None]) -> None:
         """Write the state, and the options where there are any that are as good as those that are there.
 
         Raises:

@@ -1,0 +1,150 @@
+"""One table for solvers and for agents that know nothing but the game: held-out programs, seeds and seconds alike.
+
+An *agent* is a factory, ``factory(seed)``, that returns a policy, ``policy(observation, info) -> action``; it plays one
+game of each program, masks in ``info["action_mask"]``. Whatever plays or solves, the judge times the mapping.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from mallocgame.errors import InputError
+from mallocgame.evaluation import XLA, Case, Judged, judge, run
+from mallocgame.game.env import MallocEnv
+from mallocgame.game.observation import Observations
+from mallocgame.registry import load
+from mallocgame.solver import Limits
+
+Policy = Callable[[Observations, dict[str, Any]], int]
+AGENT = "agent:"  # before the name of an agent
+AGENTS = "mallocgame.agents"  # entry points of agents
+RANDOM = AGENT + "random"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How an entry did, against the compiler's own mappings."""
+
+    entry: str
+    programs: int
+    seeds: int
+    speedups: tuple[float, ...]  # per seed: geometric mean over the programs of the compiler's time / the entry's
+    worst: float  # the least of all
+    worst_program: str
+    seconds: float  # mean wall time on a program
+    invalid: int  # mappings that the judge refused; they count as everything in layer 0
+
+    @property
+    def speedup(self) -> float:
+        """Geometric mean over the seeds."""
+        return geometric_mean(self.speedups)
+
+    def row(self) -> dict[str, Any]:
+        """Return the row that ``--json`` prints."""
+        found = {name: getattr(self, name) for name in ("entry", "programs", "seeds", "speedup")}
+        found |= {"speedup_least_seed": min(self.speedups), "speedup_best_seed": max(self.speedups)}
+        return found | {name: getattr(self, name) for name in ("worst", "worst_program", "seconds", "invalid")}
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean of positive numbers."""
+    return exp(sum(map(log, values)) / len(values))
+
+
+def find_agent(entry: str) -> Callable[[int], Policy]:
+    """Return the factory that ``agent:NAME`` or ``agent:package.module:name`` names.
+
+    Raises:
+        InputError: no such agent, or it is not callable.
+    """
+    if entry == RANDOM:
+        return random_policy
+    found, _ = load(AGENTS, entry.removeprefix(AGENT), "agent")
+    if not callable(found):
+        raise InputError(f"agent {entry!r} is not callable: expected a function of a seed that returns a policy")
+    made: Callable[[int], Policy] = found
+    return made
+
+
+def random_policy(seed: int) -> Policy:
+    """Return the policy that takes any legal action."""
+    random = np.random.default_rng(seed)
+
+    def choose(_observation: Observations, info: dict[str, Any]) -> int:
+        return int(random.choice(np.flatnonzero(info["action_mask"])))
+
+    return choose
+
+
+def play(case: Case, entry: str, policy: Policy) -> Judged:
+    """Let a policy play a game of a program, and judge what it ends with."""
+    env = MallocEnv([(case.program, case.hierarchy)])
+    begun = perf_counter()
+    observation, info = env.reset(seed=0)
+    done = False
+    while not done:
+        observation, _, done, _, info = env.step(np.int64(policy(observation, info)))
+    return judge(case, env.to_mapping(), solver=entry, solve_seconds=perf_counter() - begun)
+
+
+def score(
+    cases: Sequence[Case], entry: str, *, seconds: float, seeds: int, done: Callable[[], None] = lambda: None
+) -> Score:
+    """Run a solver or an agent on every program with seeds 0, 1, ... and return its score.
+
+    Args:
+        cases: programs with the compiler's mapping.
+        entry: a solver's name, or ``agent:`` and an agent's.
+        seconds: a solver's limit on a program; an agent plays one game, however long that takes.
+        seeds: how many; the compiler's own mapping has one.
+        done: called after each program.
+
+    Raises:
+        InputError: no programs, no such entry, or a program without a compiler's mapping.
+    """
+    if not cases or seeds < 1:
+        raise InputError(f"need programs and seeds, got {len(cases)} and {seeds}")
+    speedups, worst, spent, invalid = [], (float("inf"), ""), 0.0, 0
+    numbers = range(1 if entry == XLA else seeds)
+    for seed in numbers:
+        own = []
+        for judged in _judged(cases, entry, seconds, seed):
+            own.append(_speedup(judged))
+            worst = min(worst, (own[-1], judged.case.name))
+            spent += judged.solve_seconds or 0.0
+            invalid += bool(judged.violations)
+            done()
+        speedups.append(geometric_mean(own))
+    return Score(
+        entry=entry,
+        programs=len(cases),
+        seeds=len(numbers),
+        speedups=tuple(speedups),
+        worst=worst[0],
+        worst_program=worst[1],
+        seconds=spent / len(numbers) / len(cases),
+        invalid=invalid,
+    )
+
+
+def _judged(cases: Sequence[Case], entry: str, seconds: float, seed: int) -> Iterator[Judged]:
+    """Yield what an entry makes of each program; solvers begin with nothing but what they find themselves."""
+    if entry.startswith(AGENT):
+        policy = find_agent(entry)(seed)
+        yield from (play(case, entry, policy) for case in cases)
+    else:
+        yield from (run(case, entry, limits=Limits(seconds=seconds), seed=seed, start="none") for case in cases)
+
+
+def _speedup(judged: Judged) -> float:
+    if judged.xla_judged_seconds is None:
+        raise InputError(f"{judged.case.name}: no mapping of the compiler's to compare with")
+    if judged.violations:
+        from mallocgame.judge.simulation import home_seconds
+
+        return judged.xla_judged_seconds / home_seconds(judged.case.program, judged.case.hierarchy)
+    return judged.xla_judged_seconds / (judged.judged_seconds or float("inf"))
