@@ -1,6 +1,7 @@
 """A user's function, lowered for chips that are not there. Imports JAX; runs in the compiling process only."""
 
 import contextlib
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -134,8 +135,9 @@ class _Meshes:
 def _let_programs_find(devices: list[Any]) -> _Meshes:
     """Make the topology's devices those that this process's programs see."""
     import jax
+    import numpy
     from jax.experimental import mesh_utils
-    from jax.sharding import AxisType
+    from jax.sharding import AxisType, Mesh
 
     meshes = _Meshes()
     build_mesh: Any = jax.make_mesh
@@ -145,7 +147,12 @@ def _let_programs_find(devices: list[Any]) -> _Meshes:
         if axis_types is None:
             meshes.made_by_default = True
             axis_types = (AxisType.Auto,) * len(names) if meshes.automatic else None
-        return build_mesh(shape, names, axis_types, devices=found() if devices is None else devices)
+        places = found() if devices is None else devices
+        try:
+            return build_mesh(shape, names, axis_types, devices=places)
+        except AssertionError:  # v4's two cores a chip, which JAX's own order does not know apart
+            kinds = axis_types or (AxisType.Explicit,) * len(names)
+            return Mesh(numpy.array(places[: math.prod(shape)]).reshape(shape), names, axis_types=kinds)
 
     def arranged(shape: Any, devices: Any = None, **options: Any) -> Any:
         return build_devices(shape, found() if devices is None else devices, **options)

@@ -69,11 +69,16 @@ def make_mesh(text: str, devices: list[Any], target: str) -> Any:
         InputError: the mesh has another number of places than there are devices.
     """
     import jax
-    from jax.sharding import AxisType
+    import numpy
+    from jax.sharding import AxisType, Mesh
 
     axes = parse_mesh(text)
     places = math.prod(axes.values())
     if places != len(devices):
         raise InputError(f"a mesh {text} has {places} places, {topology_name(target)} has {len(devices)} devices")
     build: Any = jax.make_mesh
-    return build(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes), devices=devices)
+    kinds = (AxisType.Auto,) * len(axes)
+    try:
+        return build(tuple(axes.values()), tuple(axes), axis_types=kinds, devices=devices)
+    except AssertionError:  # v4's two cores a chip, which JAX's own order does not know apart
+        return Mesh(numpy.array(devices).reshape(tuple(axes.values())), tuple(axes), axis_types=kinds)
