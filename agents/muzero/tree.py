@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules.batch import BatchState
-from mallocgame.game.rules.state import Groups, Rules, State, Tensors
+from mallocgame.game.rules.state import Groups, Movables, Rules, State
 from mallocgame.game.rules.step import do_step, write_mask
 from mallocgame.game.variation_kernel import below, copy_to
 from mallocgame.jit import kernel, part
@@ -288,7 +288,7 @@ def _carry(r: Rules, tree: Tree, decision_of: I64, lead: I64, begin: int, end: i
     for at in range(begin, end):
         action, group = tree.wanted[at], r.decisions[at]
         stays = 2 * ((action + 1) // 2)  # NoCopy into the same layer; Drop: Drop
-        for other in range(group + 1, r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]):
+        for other in range(group + 1, r.tensors[r.groups[group, Groups.TENSOR], Movables.END]):
             later = decision_of[other]
             if later >= end and action != lead[at] and tree.wanted[later] != stays:
                 tree.wanted[later] = stays
@@ -323,7 +323,7 @@ def _exchange(r: Rules, tree: Tree, decision_of: I64, end: int) -> bool:
 def _want(r: Rules, tree: Tree, decision_of: I64, at: int, action: int) -> None:
     """Want ``action`` for this and the later uses of the tensor of decision ``at``."""
     group = r.decisions[at]
-    for other in range(group, r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]):
+    for other in range(group, r.tensors[r.groups[group, Groups.TENSOR], Movables.END]):
         later = decision_of[other]
         if later >= at and (action == 0 or tree.wanted[later] == 0):
             tree.wanted[later] = action
