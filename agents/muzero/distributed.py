@@ -48,7 +48,7 @@ class Player:
 class RayTrainer(Trainer):
     """A trainer whose games are played by ``num_actors`` Ray actors."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its options, by name)
         self,
         pairs: Sequence[Pair],
         config: Config,

@@ -101,7 +101,7 @@ def considered_visits(num_considered: int, num_simulations: int) -> list[int]:
 
 
 @kernel
-def search_rows(
+def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
     batch: BatchState,
     decision_of: I64,
     tree: Tree,
@@ -214,7 +214,7 @@ def _follow(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, base: F64,
 
 
 @part
-def _simulate(
+def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
     r: Rules, root: State, tree: Tree, decision_of: I64, action: int, nodes: int, lead: I64, final: float, unit: float
 ) -> tuple[int, float]:
     """Walk to a new node, roll out from there, and note what was found; return how many nodes and the lead's end."""

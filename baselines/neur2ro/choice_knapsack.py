@@ -113,7 +113,7 @@ def solve_choice_knapsack(gain: F64, weight: F64, capacity: float, tolerance: fl
 
 
 @jit
-def _core(
+def _core(  # noqa: C901, PLR0913 (a kernel: arrays one by one, one loop)
     gain: F64,
     weight: F64,
     capacity: float,

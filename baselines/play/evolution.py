@@ -159,7 +159,7 @@ def encode(program: Program, hierarchy: Hierarchy) -> Encoding:
 
 
 @jit
-def claim(
+def claim(  # noqa: PLR0913 (a kernel takes arrays one by one)
     order: I64,
     action: I64,
     by_tensor: I64,

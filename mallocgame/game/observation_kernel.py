@@ -16,7 +16,7 @@ I64 = npt.NDArray[np.int64]
 
 
 @jit
-def observe_batch(
+def observe_batch(  # noqa: PLR0913 (a kernel takes arrays one by one)
     batch: BatchState,
     ended: Bool,
     features: F32,

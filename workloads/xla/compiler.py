@@ -115,7 +115,7 @@ class Compiler:
                 shutil.rmtree(self._folder, ignore_errors=True)
             server.stdout.close()
 
-    def compile(
+    def compile(  # noqa: PLR0913 (its options, by name)
         self,
         reference: ProgramReference,
         chip: str,

@@ -63,7 +63,7 @@ def _predict_page(page: int, now: int, history: F64, splits: I64, leaves: F32, b
 
 
 @jit
-def _predict_prompt(
+def _predict_prompt(  # noqa: PLR0913 (a kernel takes arrays one by one)
     pages: I32,
     now: int,
     history: F64,

@@ -146,7 +146,7 @@ def decode(
 
 
 @kernel
-def _enter(
+def _enter(  # noqa: PLR0913 (a kernel takes arrays one by one)
     rule_ints: I64,
     rule_floats: F64,
     ints: I64,

@@ -82,7 +82,7 @@ def place_back(r: Rules, s: State, span: LiveRange, layer: int, size: int, until
 
 
 @part
-def finish_new(
+def finish_new(  # noqa: PLR0913 (a kernel takes arrays one by one)
     r: Rules,
     s: State,
     group: int,

@@ -91,7 +91,7 @@ def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
 
 
 @part
-def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
+def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:  # noqa: C901 (a kernel: one loop)
     """Plan that residency ``place`` stays and serves ``group`` too."""
     tensor = r.groups[group, Groups.TENSOR]
     size = r.tensors[tensor, Movables.SIZE]

@@ -32,7 +32,7 @@ def serve(r: Rules, s: State, group: int, place: int) -> None:
 
 
 @part
-def retime(r: Rules, s: State) -> None:
+def retime(r: Rules, s: State) -> None:  # noqa: C901 (a kernel: one loop)
     """Walk the timeline from the first boundary that changed until the queues agree with what they were."""
     num_steps, num_links = r.num_steps, r.num_links
     begin, stop = s.first_touched[0], s.last_touched[0]
