@@ -31,7 +31,7 @@ class CopyArc:
 
 
 @dataclass(slots=True)
-class Flow:
+class ContentsFlow:
     """One tensor's columns, by stop, leg and position in ``layers``."""
 
     route: Route
@@ -44,9 +44,9 @@ class Flow:
 
 def add_flow(
     program: LinearProgram, tensor: Tensor, path: Route, layers: tuple[int, ...], lasting: range = range(0)
-) -> Flow:
+) -> ContentsFlow:
     """Add the columns and rows of one movable tensor."""
-    flow = Flow(route=path, layers=layers)
+    flow = ContentsFlow(route=path, layers=layers)
     last = len(path.legs) - 1
     current = _start(program, tensor, flow, lasting)
     native = [ZERO, *current[1:]]  # the part that no copy of this run brought: it may enter loops where copies may not
@@ -102,7 +102,7 @@ def _both(program: LinearProgram, a: Expression, b: Expression) -> Expression:
     return column
 
 
-def _start(program: LinearProgram, tensor: Tensor, flow: Flow, lasting: range) -> PerLayer:
+def _start(program: LinearProgram, tensor: Tensor, flow: ContentsFlow, lasting: range) -> PerLayer:
     """Return what is current at the start: layer 0, and what is held.
 
     A copy at the end must fetch that again, but in the layers ``lasting``, where it may stay for ever.
@@ -122,7 +122,7 @@ def _start(program: LinearProgram, tensor: Tensor, flow: Flow, lasting: range) -
 
 
 def _move(
-    program: LinearProgram, flow: Flow, leg_index: int, source: int, target: int, *, is_reload: bool = False
+    program: LinearProgram, flow: ContentsFlow, leg_index: int, source: int, target: int, *, is_reload: bool = False
 ) -> Expression:
     column = program.column(0.0, 1.0)
     flow.moves.append(
@@ -139,7 +139,7 @@ def _move(
     return Expression.of(column)
 
 
-def _travel(program: LinearProgram, flow: Flow, k: int, leg: Leg, current: PerLayer) -> PerLayer:
+def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, current: PerLayer) -> PerLayer:
     """Add a leg; return what is current at its end."""
     layers = flow.layers
     kept = [current[0], *(_both(program, c, c) for c in current[1:])]
@@ -165,7 +165,7 @@ def _travel(program: LinearProgram, flow: Flow, k: int, leg: Leg, current: PerLa
     return arrived
 
 
-def _use(program: LinearProgram, flow: Flow, index: int, stop: Stop, arrived: PerLayer) -> PerLayer:
+def _use(program: LinearProgram, flow: ContentsFlow, index: int, stop: Stop, arrived: PerLayer) -> PerLayer:
     """Add a use; return what is current after it."""
     none_above = [ZERO] * (len(arrived) - 1)
     if stop.needs_home and arrived[0] is not ONE:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import CopyArc, Flow, add_flow
+from mallocgame.baselines.bounds.flow import ContentsFlow, CopyArc, add_flow
 from mallocgame.baselines.bounds.linear import Expression, LinearProgram, Terms
 from mallocgame.baselines.bounds.route import route
 from mallocgame.baselines.bounds.windows import Progress, pick_edges, spread
@@ -44,7 +44,7 @@ class Relaxation:
     program: Program
     hierarchy: Hierarchy
     linear: LinearProgram
-    flows: list[Flow]
+    flows: list[ContentsFlow]
     steps: dict[int, StepTime]
     idle: list[list[Expression]]  # link, step: link seconds free in units (stalls apart)
     unit_seconds: float
@@ -87,7 +87,7 @@ def relax(
         OutOfTime: ``stop`` said so.
     """
     linear = LinearProgram()
-    flows: list[Flow] = []
+    flows: list[ContentsFlow] = []
     shares: set[int] = set()
     unit = home_seconds(program, hierarchy) or 1.0
     for index, tensor in enumerate(program.tensors):

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import Flow, PerLayer
+from mallocgame.baselines.bounds.flow import ContentsFlow, PerLayer
 from mallocgame.baselines.bounds.relaxation import Relaxation
 from mallocgame.baselines.bounds.route import StopKind
 from mallocgame.mapping import HOME, Mapping, serving_layers
@@ -36,7 +36,7 @@ def encode(relaxation: Relaxation, mapping: Mapping) -> F64:
 
 
 def _encode_flow(
-    point: F64, flow: Flow, fast: set[int], spans: list[tuple[int, int]], copies: list[tuple[bool, int]]
+    point: F64, flow: ContentsFlow, fast: set[int], spans: list[tuple[int, int]], copies: list[tuple[bool, int]]
 ) -> None:
     stops, legs = flow.route.stops, flow.route.legs
     for index, served in flow.served.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import CopyArc, Flow, PerLayer
+from mallocgame.baselines.bounds.flow import ContentsFlow, CopyArc, PerLayer
 from mallocgame.baselines.bounds.linear import Expression
 from mallocgame.baselines.bounds.relaxation import Relaxation
 from mallocgame.baselines.bounds.route import Leg, StopKind
@@ -61,7 +61,7 @@ def _value(expression: Expression, point: F64) -> float:
     return expression.constant + sum(coefficient * float(point[column]) for column, coefficient in expression.terms)
 
 
-def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:  # noqa: C901 (one decision table)
+def _of_flow(relaxation: Relaxation, flow: ContentsFlow, point: F64) -> list[Stay]:  # noqa: C901 (one decision table)
     path, tensor = flow.route, flow.route.tensor
     program = relaxation.program
     chosen = [move for move in flow.moves if point[move.column] > 0.5]

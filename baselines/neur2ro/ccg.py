@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.embedding import Affine, adversary_model, embed_plan_values
-from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.linear import LinearModel
 from mallocgame.baselines.neur2ro.network import BoundNetwork, Network
 from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse, nominal_scenario
 from mallocgame.baselines.neur2ro.references import judged, judging_share
@@ -162,7 +162,7 @@ def main_program(
         best = SecondStages(problem, clock).answer(scenarios[0], seconds=seconds)
         return best.value, best.x
     stage = problem.first_stage()
-    model = Model()
+    model = LinearModel()
     x = model.add_set(stage, with_cost=True)
     model.set_cost(x, stage.cost / network.scale)
     selectors = model.add_columns(len(scenarios), upper=1.0, integer=True)
@@ -195,7 +195,7 @@ def main_program(
 
 
 def _start(
-    model: Model,
+    model: LinearModel,
     network: BoundNetwork,
     problem: TwoStageProblem,
     scenarios: list[F64],
@@ -230,7 +230,7 @@ def _largest_difference(r: Recourse, other: Recourse, x_low: F64, x_high: F64, y
     return total
 
 
-def _select_largest(model: Model, ranks: list[Affine], selectors: npt.NDArray[np.int64]) -> None:
+def _select_largest(model: LinearModel, ranks: list[Affine], selectors: npt.NDArray[np.int64]) -> None:
     """selectors[k] = 1 only if ranks[k] is the largest; ranks share the columns of the encoded plan."""
     lower, upper = np.array(model.lower), np.array(model.upper)
     for k, mine in enumerate(ranks):

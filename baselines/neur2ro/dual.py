@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.affine import AffineRecourse
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
-from mallocgame.baselines.neur2ro.linear import LinearSet, Model
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet
 from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem
 from mallocgame.baselines.neur2ro.solvers import solve
 from mallocgame.errors import InputError
@@ -88,7 +88,7 @@ class DualAdversary:
         rows = np.vstack([base.y_rows, -eye[lows], eye[highs]])
         upper = np.full(len(rows), np.inf)
         for row in affine.uncertain_rows:
-            model = Model()
+            model = LinearModel()
             v = model.add_columns(len(rows))
             for column, cost in zip(rows.T, base.y_cost, strict=True):
                 model.add_row(v, column, lower=-cost, upper=-cost)
@@ -162,7 +162,7 @@ class DualAdversary:
         a, slope = self._right_hand_side(x)
         a = a - margin
         feasibility = tops is None
-        model = Model()
+        model = LinearModel()
         xi = model.add_set(box)
         span = box.upper - box.lower
         picks = model.add_columns(box.size, upper=1.0, integer=True)
@@ -188,7 +188,7 @@ class DualAdversary:
         found = np.where(box.integer, np.round(found), np.clip(found, box.lower, box.upper))
         return -result.objective, -result.bound, found
 
-    def _add_direct_costs(self, model: Model, x: F64, xi: npt.NDArray[np.int64]) -> None:
+    def _add_direct_costs(self, model: LinearModel, x: F64, xi: npt.NDArray[np.int64]) -> None:
         """Add what xi costs without the second stage: x_cost(xi).x + constant(xi)."""
         x_cost, constant = self.affine.part("x_cost"), self.affine.part("constant")
         model.offset = -float(x_cost.constant @ x + constant.constant)
@@ -202,7 +202,7 @@ def _cost_range(base: Recourse) -> float:
     return float((ends.max(axis=0) - ends.min(axis=0)).sum())
 
 
-def _product(model: Model, v: int, pick: int, top: float, weight: float) -> None:
+def _product(model: LinearModel, v: int, pick: int, top: float, weight: float) -> None:
     """Add a column that is v * pick (v in [0, top], pick 0/1) at cost ``weight``."""
     column = model.add_columns(1, upper=top, cost=weight)
     one = np.ones(1)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.clock import Clock
-from mallocgame.baselines.neur2ro.linear import LinearSet, Model
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet
 from mallocgame.baselines.neur2ro.network import BoundBranch, BoundNetwork
 from mallocgame.baselines.neur2ro.solvers import highs_program
 
@@ -48,7 +48,7 @@ def joined(parts: list[Affine]) -> Affine:
     return Affine(columns=columns, weights=weights, constant=np.sum([part.constant for part in parts], axis=0))
 
 
-def embed_items(model: Model, branch: BoundBranch, columns: I64) -> Affine:
+def embed_items(model: LinearModel, branch: BoundBranch, columns: I64) -> Affine:
     """Return the post-aggregation pre-activations of a branch as an affine vector, adding what the items need.
 
     Args:
@@ -83,7 +83,7 @@ def embed_items(model: Model, branch: BoundBranch, columns: I64) -> Affine:
 
 
 def _one_input(
-    model: Model, branch: BoundBranch, v: I64, slope: F64, base: F64, low: float, high: float, binary: bool
+    model: LinearModel, branch: BoundBranch, v: I64, slope: F64, base: F64, low: float, high: float, binary: bool
 ) -> Affine:
     """Embed an item whose hidden layer depends on a single variable in [low, high]."""
 
@@ -118,7 +118,7 @@ def _interval(weights: F64, constant: F64, lower: F64, upper: F64) -> tuple[F64,
     return positive @ lower + negative @ upper + constant, positive @ upper + negative @ lower + constant
 
 
-def embed_relu(model: Model, pre: Affine, low: F64, high: F64) -> Affine:
+def embed_relu(model: LinearModel, pre: Affine, low: F64, high: F64) -> Affine:
     """Return relu(pre) given bounds on each entry; only neurons that can change sign get a variable and a binary."""
     rows = len(pre.constant)
     unstable = np.flatnonzero((low < 0) & (high > 0))
@@ -142,7 +142,7 @@ def embed_relu(model: Model, pre: Affine, low: F64, high: F64) -> Affine:
     return Affine(columns=np.concatenate([pre.columns, outputs]), weights=weights, constant=constant)
 
 
-def bound_by_lp(model: Model, pre: Affine, low: F64, high: F64, clock: Clock) -> tuple[F64, F64]:
+def bound_by_lp(model: LinearModel, pre: Affine, low: F64, high: F64, clock: Clock) -> tuple[F64, F64]:
     """Tighten bounds on each entry of ``pre`` by linear programs over the model's relaxation (warm simplex)."""
     program = highs_program(_relaxed(model))
     low, high = low.copy(), high.copy()
@@ -171,8 +171,8 @@ def bound_by_lp(model: Model, pre: Affine, low: F64, high: F64, clock: Clock) ->
     return low, high
 
 
-def _relaxed(model: Model) -> Model:
-    relaxed = Model()
+def _relaxed(model: LinearModel) -> LinearModel:
+    relaxed = LinearModel()
     relaxed.__dict__.update(model.__dict__)
     relaxed.integer = [False] * model.num_columns
     relaxed.cost = [0.0] * model.num_columns
@@ -180,14 +180,14 @@ def _relaxed(model: Model) -> Model:
     return relaxed
 
 
-def affine_bounds(model: Model, vector: Affine) -> tuple[F64, F64]:
+def affine_bounds(model: LinearModel, vector: Affine) -> tuple[F64, F64]:
     """Return interval bounds of an affine vector from its columns' bounds."""
     lower, upper = np.array(model.lower)[vector.columns], np.array(model.upper)[vector.columns]
     return _interval(vector.weights, vector.constant, lower, upper)
 
 
 def embed_branch(
-    model: Model, branch: BoundBranch, columns: I64, *, tighten: bool = True, clock: Clock | None = None
+    model: LinearModel, branch: BoundBranch, columns: I64, *, tighten: bool = True, clock: Clock | None = None
 ) -> Affine:
     """Return the branch's encoding g of the variables as an affine vector."""
     pre = embed_items(model, branch, columns)
@@ -198,7 +198,7 @@ def embed_branch(
 
 
 def embed_head(
-    model: Model, network: BoundNetwork, pre: Affine, *, tighten: bool = True, clock: Clock | None = None
+    model: LinearModel, network: BoundNetwork, pre: Affine, *, tighten: bool = True, clock: Clock | None = None
 ) -> Affine:
     """Return the scaled prediction (one row) from the value layer's pre-activations."""
     low, high = affine_bounds(model, pre)
@@ -220,9 +220,9 @@ class EmbeddedSize:
 
 def adversary_model(
     network: BoundNetwork, x: F64, uncertainty: LinearSet, *, tighten: bool = True, clock: Clock | None = None
-) -> tuple[Model, I64, EmbeddedSize]:
+) -> tuple[LinearModel, I64, EmbeddedSize]:
     """Return the program max over xi of the prediction at plan ``x`` (as a minimisation), xi's columns and its size."""
-    model = Model()
+    model = LinearModel()
     columns = model.add_set(uncertainty)
     branch, weights = network.scenario_branch(x), network.network
     fixed = weights.value_x @ network.x.encode(x[None])[0] + weights.value_bias
@@ -237,7 +237,7 @@ def adversary_model(
 
 
 def embed_plan_values(
-    model: Model,
+    model: LinearModel,
     network: BoundNetwork,
     x: I64,
     scenarios: F64,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
-from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.linear import LinearModel
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse
 from mallocgame.baselines.neur2ro.references import (
     StaticPlan,
@@ -179,7 +179,7 @@ def main_program(
     """
     clock.check()
     stage = problem.first_stage()
-    model = Model()
+    model = LinearModel()
     x = model.add_set(stage, with_cost=True)
     theta = model.add_columns(1, lower=-np.inf, cost=1.0)
     for xi in scenarios:

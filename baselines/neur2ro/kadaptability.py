@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.affine import AffineRecourse
 from mallocgame.baselines.neur2ro.clock import Clock
-from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.linear import LinearModel
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse, nominal_scenario
 from mallocgame.baselines.neur2ro.references import judged, judging_share, known_scenario_plan
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
@@ -102,7 +102,7 @@ def _node_program(
 ) -> tuple[float, float, F64, list[F64]] | Literal["unknown"] | None:
     """Return (bound, value, x, policies) of a node, None if it is infeasible, "unknown" if time ended first."""
     stage = problem.first_stage()
-    model = Model()
+    model = LinearModel()
     x = model.add_set(stage, with_cost=True)
     theta = model.add_columns(1, lower=-1e9, cost=1.0)
     policies = []
@@ -134,7 +134,7 @@ def _separate(affine: AffineRecourse, x: F64, ys: list[F64], theta: float, clock
     for broken in itertools.product(*(range(len(table)) for table in tables)):
         if clock.left <= 0:
             return affine.box.lower if worst_xi is None else worst_xi  # not shown to be feasible: go on with a branch
-        model = Model()
+        model = LinearModel()
         xi = model.add_set(affine.box)
         depth = model.add_columns(1, lower=-10.0, upper=10.0, cost=-1.0)
         for table, row in zip(tables, broken, strict=True):

@@ -135,7 +135,7 @@ def budget_set(n: int, budget: float, *, integer: bool = False) -> LinearSet:
     )
 
 
-class Model:
+class LinearModel:
     """A mixed-integer linear program (minimise) that is being built; ``solvers.solve`` runs it."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from mallocgame.errors import InputError
 F64 = npt.NDArray[np.float64]
 
 
-class Limits(Protocol):
+class SearchLimits(Protocol):
     """What a search's settings hold."""
 
     @property
@@ -43,7 +43,7 @@ class PlanSearch:
 
     problem: TwoStageProblem
     network: BoundNetwork | None
-    config: Limits
+    config: SearchLimits
     oracle: WorstCaseOracle
     stages: SecondStages
     clock: Clock
@@ -142,7 +142,7 @@ class PlanSearch:
 def open_search(
     problem: TwoStageProblem,
     network: BoundNetwork | None,
-    config: Limits,
+    config: SearchLimits,
     on_iteration: Callable[[Iteration], None],
 ) -> PlanSearch:
     """Return an empty search whose clock starts now."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
-from mallocgame.baselines.neur2ro.linear import LinearSet, Model, as_numbers
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet, as_numbers
 from mallocgame.baselines.neur2ro.recourse import Recourse, RecourseSolver, SecondStage
 from mallocgame.baselines.neur2ro.solvers import highs_program, import_highs, optimise_over, require, solve
 from mallocgame.errors import InputError
@@ -215,7 +215,7 @@ def corners_of(box: LinearSet, directions: F64, what: str = "the uncertainty set
         return np.where(directions > 0, box.lower, box.upper)
     if box.integer.any():
         return np.array([optimise_over(box, direction, what) for direction in directions])
-    model = Model()
+    model = LinearModel()
     columns = model.add_set(box).astype(np.int32)
     program = highs_program(model)
     found = []
@@ -248,7 +248,7 @@ def deterministic_by_milp(
         OutOfTimeError: no plan was found in time.
     """
     recourse, stage = problem.recourse(xi), problem.first_stage()
-    model = Model()
+    model = LinearModel()
     x = model.add_set(stage, with_cost=True)
     model.set_cost(x, stage.cost + recourse.x_cost)
     y = add_recourse(model, [recourse], x)
@@ -264,7 +264,7 @@ def deterministic_by_milp(
 
 
 def add_recourse(
-    model: Model,
+    model: LinearModel,
     recourses: Sequence[Recourse],
     x: npt.NDArray[np.int64],
     selectors: npt.NDArray[np.int64] | None = None,

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
-from mallocgame.baselines.neur2ro.linear import Bool, Model, as_numbers
+from mallocgame.baselines.neur2ro.linear import Bool, LinearModel, as_numbers
 from mallocgame.baselines.neur2ro.solvers import highs_program, import_highs
 from mallocgame.errors import InputError
 
@@ -156,7 +156,7 @@ class RecourseSolver:
 
     def _build(self, recourse: Recourse, room: F64) -> None:
         self.builds += 1
-        model = Model()
+        model = LinearModel()
         y = model.add_columns(
             len(recourse.y_cost),
             lower=recourse.y_lower,

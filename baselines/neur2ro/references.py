@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.affine import AffineRecourse
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
-from mallocgame.baselines.neur2ro.linear import Model
+from mallocgame.baselines.neur2ro.linear import LinearModel
 from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, add_recourse, nominal_scenario
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import SecondStages, warm_up
@@ -121,7 +121,7 @@ def solve_static(problem: TwoStageProblem, *, seconds: float = 120.0, gap: float
 
 
 def price(
-    model: Model, theta: npt.NDArray[np.int64], x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], r: Recourse
+    model: LinearModel, theta: npt.NDArray[np.int64], x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], r: Recourse
 ) -> None:
     """Add theta >= the second-stage cost of (x, y)."""
     model.add_terms([(theta, np.ones(1)), (x, -r.x_cost), (y, -r.y_cost)], lower=r.constant)
@@ -143,7 +143,7 @@ def static_plan(problem: TwoStageProblem, *, seconds: float = 120.0, gap: float 
     stopped = f"time limit of {seconds:g} s"
     plan: F64 | None = None
     while clock.left > 0:
-        model = Model()
+        model = LinearModel()
         x = model.add_set(stage, with_cost=True)
         theta = model.add_columns(1, lower=-1e12, cost=1.0)
         recourses = [problem.recourse(xi) for xi in scenarios]

@@ -1,4 +1,4 @@
-"""Run a ``Model`` on an open solver: HiGHS by default, SCIP on request."""
+"""Run a ``LinearModel`` on an open solver: HiGHS by default, SCIP on request."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.linear import LinearSet, Model
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet
 from mallocgame.errors import InputError, MissingExtraError
 
 F64 = npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ class MilpResult:
 
 
 def solve(
-    model: Model,
+    model: LinearModel,
     *,
     backend: Backend = "highs",
     seconds: float = 60.0,
@@ -121,7 +121,7 @@ def _no_banner() -> Iterator[None]:
         os.close(kept)
 
 
-def highs_program(model: Model) -> Any:
+def highs_program(model: LinearModel) -> Any:
     """Return a silent ``highspy.Highs`` holding the model (one thread, no limits)."""
     highspy = import_highs()
     with _no_banner():
@@ -150,7 +150,7 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def _highs(
-    model: Model, seconds: float, gap: float, start: F64 | None, threads: int
+    model: LinearModel, seconds: float, gap: float, start: F64 | None, threads: int
 ) -> tuple[Status, float, float, F64]:
     highspy = import_highs()
     program = highs_program(model)
@@ -183,7 +183,7 @@ def _highs(
     return "optimal" if done else "feasible", float(info.objective_function_value), bound, values
 
 
-def _scip(model: Model, seconds: float, gap: float, start: F64 | None) -> tuple[Status, float, float, F64]:
+def _scip(model: LinearModel, seconds: float, gap: float, start: F64 | None) -> tuple[Status, float, float, F64]:
     try:
         import pyscipopt
     except ImportError:
@@ -234,6 +234,6 @@ def optimise_over(
     Raises:
         InputError: the set is empty or the cost unbounded on it; ``what`` names it.
     """
-    model = Model()
+    model = LinearModel()
     model.set_cost(model.add_set(linear_set), cost)
     return require(solve(model, backend=backend, seconds=seconds, gap=1e-9), what).values

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.affine import AffineRecourse, costs_only
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.dual import DualAdversary, is_right_hand_side
-from mallocgame.baselines.neur2ro.linear import Model, as_numbers
+from mallocgame.baselines.neur2ro.linear import LinearModel, as_numbers
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, nominal_scenario
 from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.solvers import highs_program
@@ -44,7 +44,7 @@ class CutProgram:
     """max theta over xi in Xi with theta <= a_0 + a.xi for every cut, on a warm HiGHS simplex."""
 
     def __init__(self, problem: TwoStageProblem) -> None:
-        model = Model()
+        model = LinearModel()
         box = problem.uncertainty()
         self.xi_columns = model.add_set(box)
         self.whole = box.integer

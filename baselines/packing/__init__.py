@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mallocgame.baselines.packing.incremental import IncrementalPacker
-    from mallocgame.baselines.packing.problem import Problem
+    from mallocgame.baselines.packing.problem import PackingProblem
     from mallocgame.baselines.packing.result import SOLVERS, PackResult, SolverName, Status
     from mallocgame.baselines.packing.solve import pack, pack_problem
 
-__all__ = ["SOLVERS", "IncrementalPacker", "PackResult", "Problem", "SolverName", "Status", "pack", "pack_problem"]
+__all__ = [
+    "SOLVERS",
+    "IncrementalPacker",
+    "PackResult",
+    "PackingProblem",
+    "SolverName",
+    "Status",
+    "pack",
+    "pack_problem",
+]
 
-_HOMES = {"IncrementalPacker": "incremental", "Problem": "problem", "pack": "solve", "pack_problem": "solve"}
+_HOMES = {"IncrementalPacker": "incremental", "PackingProblem": "problem", "pack": "solve", "pack_problem": "solve"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from mallocgame.baselines.packing import search as native
 from mallocgame.baselines.packing.budget import Budget, run_workers
 from mallocgame.baselines.packing.greedy import FAR, place_in_order, static_orders
-from mallocgame.baselines.packing.problem import I32, I64, Problem, Scaled, overlap_lists, reorder_lists
+from mallocgame.baselines.packing.problem import I32, I64, PackingProblem, Scaled, overlap_lists, reorder_lists
 
 _DEEP_SPAN = 2_000_000  # above this total span a bound over the whole part at each node costs too much
 _MEMO_BITS = 18
@@ -24,7 +24,7 @@ class Part:
         offsets: int64[n], the lowest packing found, or None; ``height`` is its height in bytes.
     """
 
-    def __init__(self, problem: Problem, index: I64, seed: int) -> None:
+    def __init__(self, problem: PackingProblem, index: I64, seed: int) -> None:
         self.index = index
         self.scaled = Scaled.of(problem.take(index))
         self.problem = self.scaled.problem
@@ -105,7 +105,7 @@ class Part:
         assert self._lists is not None
         pointers, neighbours = reorder_lists(*self._lists, order)
         offsets = np.empty(order.size, np.int64)
-        instance = native.Instance(
+        instance = native.SearchTables(
             first=p.first[order],
             last=p.last[order],
             size=s.size[order],

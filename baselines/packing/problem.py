@@ -130,7 +130,7 @@ def reorder_lists(pointers: I64, neighbours: I32, order: I64) -> tuple[I64, I32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class PackingProblem:
     """n buffers in bytes, as int64[n] arrays.
 
     ``fixed`` is the offset a buffer must have, or -1. ``first`` and ``last`` are half-open spans of sections.
@@ -148,7 +148,7 @@ class Problem:
     @classmethod
     def of(
         cls, lower: I64, upper: I64, size: I64, *, alignment: I64 | None = None, fixed: I64 | None = None
-    ) -> "Problem":
+    ) -> "PackingProblem":
         """Build from int64[n] arrays; see ``Buffer`` for what they must satisfy (checked by assertion here)."""
         n = lower.size
         alignment = np.ones(n, np.int64) if alignment is None else alignment
@@ -168,7 +168,7 @@ class Problem:
         )
 
     @classmethod
-    def from_buffers(cls, buffers: Sequence[Buffer]) -> "Problem":
+    def from_buffers(cls, buffers: Sequence[Buffer]) -> "PackingProblem":
         """Build from value types."""
 
         def column(values: list[int]) -> I64:
@@ -224,10 +224,10 @@ class Problem:
         order = np.argsort(part, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
 
-    def take(self, index: I64) -> "Problem":
+    def take(self, index: I64) -> "PackingProblem":
         """Return the problem of some of the buffers."""
         arrays = {f.name: getattr(self, f.name)[index] for f in fields(self)[:5]}
-        return Problem.of(
+        return PackingProblem.of(
             arrays["lower"], arrays["upper"], arrays["size"], alignment=arrays["alignment"], fixed=arrays["fixed"]
         )
 
@@ -243,16 +243,16 @@ def _section_maxima(first: I64, last: I64, value: I64, num_sections: int) -> I64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
-    """A problem in units (see ``Problem.unit``), which is what the solvers' kernels work on; int64[n] arrays."""
+    """A problem in units (see ``PackingProblem.unit``), which is what the solvers' kernels work on; int64[n] arrays."""
 
-    problem: Problem
+    problem: PackingProblem
     unit: int
     size: I64  # rounded up
     alignment: I64
     fixed: I64
 
     @classmethod
-    def of(cls, problem: Problem) -> "Scaled":
+    def of(cls, problem: PackingProblem) -> "Scaled":
         """Scale a problem."""
         unit = problem.unit()
         movable = problem.fixed < 0

@@ -31,8 +31,8 @@ from mallocgame.baselines.packing.state import (
     U64,
     Bounds,
     Frames,
-    Instance,
     Packing,
+    SearchTables,
     empty_bounds,
     empty_frames,
     empty_packing,
@@ -43,7 +43,7 @@ from mallocgame.baselines.packing.state import (
 )
 from mallocgame.jit import jit, kernel
 
-__all__ = ["INFEASIBLE", "LIMIT", "SOLVED", "STOPPED", "Instance", "Memo", "search"]
+__all__ = ["INFEASIBLE", "LIMIT", "SOLVED", "STOPPED", "Memo", "SearchTables", "search"]
 
 SOLVED, INFEASIBLE, LIMIT, STOPPED = 1, 2, 3, 4
 _BEGIN, _END, _LOW, _HIGH, _PARENT, _NEXT, _NUMBER = 0, 1, 2, 3, 4, 5, 6  # columns of the parts that wait
@@ -74,7 +74,7 @@ def _mix(label: int, offset: int, salt: int) -> np.uint64:
 
 
 @kernel
-def _sort_by_load(x: Instance, p: Packing, arena: I64, begin: int, end: int, load: I64) -> None:
+def _sort_by_load(x: SearchTables, p: Packing, arena: I64, begin: int, end: int, load: I64) -> None:
     """Sort arena[begin:end] by (greatest rest of the buffer's sections, descending; index); shell sort in place."""
     for m in range(begin, end):
         i = arena[m]
@@ -101,7 +101,7 @@ def _sort_by_load(x: Instance, p: Packing, arena: I64, begin: int, end: int, loa
 
 
 @kernel
-def _measure(x: Instance, p: Packing, f: Frames, arena: I64, depth: int) -> tuple[int, int, np.uint64, np.uint64]:
+def _measure(x: SearchTables, p: Packing, f: Frames, arena: I64, depth: int) -> tuple[int, int, np.uint64, np.uint64]:
     """Return (number of the part's unplaced buffers, least end any of them can have, key of the state)."""
     key_a, key_b = np.uint64(1), np.uint64(2)
     ceiling = int(FAR)
@@ -131,7 +131,14 @@ def _next_part(f: Frames, pending: I64, depth: int) -> None:
 
 @kernel
 def _list_candidates(
-    x: Instance, p: Packing, f: Frames, arena: I64, candidates: I64, depth: int, begin: int, floor: tuple[int, int, int]
+    x: SearchTables,
+    p: Packing,
+    f: Frames,
+    arena: I64,
+    candidates: I64,
+    depth: int,
+    begin: int,
+    floor: tuple[int, int, int],
 ) -> int:
     """List, by (offset, rank), the buffers that may be placed next; return the end of the list.
 
@@ -166,7 +173,7 @@ def _list_candidates(
 
 
 @kernel
-def _bound_members(x: Instance, p: Packing, b: Bounds, arena: I64, members: tuple[int, int], rank: int) -> bool:
+def _bound_members(x: SearchTables, p: Packing, b: Bounds, arena: I64, members: tuple[int, int], rank: int) -> bool:
     """Bound the offset of each unplaced buffer from below, after the one of ``rank`` was placed.
 
     One that was passed over must come to rest on something placed later. Returns False if one of them cannot.
@@ -196,7 +203,7 @@ def _bound_members(x: Instance, p: Packing, b: Bounds, arena: I64, members: tupl
 
 
 @kernel
-def _sections_hold(x: Instance, b: Bounds, low: int, high: int) -> bool:
+def _sections_hold(x: SearchTables, b: Bounds, low: int, high: int) -> bool:
     """Tell whether what must lie above each bound fits there, in every section, from the highest bound down."""
     count = b.known[COUNT]
     for a in range(1, count):
@@ -223,7 +230,7 @@ def _sections_hold(x: Instance, b: Bounds, low: int, high: int) -> bool:
 
 
 @kernel
-def _part_holds(x: Instance, p: Packing, f: Frames, b: Bounds, arena: I64, depth: int, rank: int) -> bool:
+def _part_holds(x: SearchTables, p: Packing, f: Frames, b: Bounds, arena: I64, depth: int, rank: int) -> bool:
     """Apply both bounds to the part of the node at ``depth``."""
     begin, end = f.members[depth, 0], f.members[depth, 1]
     if f.part[depth] != b.known[PART]:
@@ -239,7 +246,7 @@ def _part_holds(x: Instance, p: Packing, f: Frames, b: Bounds, arena: I64, depth
 
 
 @kernel
-def _separates(x: Instance, p: Packing, i: int) -> bool:
+def _separates(x: SearchTables, p: Packing, i: int) -> bool:
     """Tell whether no unplaced buffer crosses some boundary that the placed buffer i crosses."""
     found = False
     for s in range(x.first[i], x.last[i] - 1):
@@ -259,7 +266,7 @@ def _go_down(f: Frames, depth: int) -> None:
 
 
 @kernel
-def _split(x: Instance, p: Packing, f: Frames, arena: I64, pending: I64, load: I64, depth: int) -> None:
+def _split(x: SearchTables, p: Packing, f: Frames, arena: I64, pending: I64, load: I64, depth: int) -> None:
     """Let the parts that the buffer placed at ``depth`` separates wait, and the next node take one of them.
 
     ``take_back`` undoes it by the tops of the arena and of the waiting parts.
@@ -315,7 +322,7 @@ def _longer_trail(trail: I64, used: int, needed: int) -> I64:
 
 
 @jit
-def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> tuple[int, int]:  # noqa: C901 (a kernel: one loop)
+def search(x: SearchTables, node_limit: int, stop: I64, memo: U64, offsets: I64) -> tuple[int, int]:  # noqa: C901 (a kernel: one loop)
     """Search for offsets of the buffers within the capacity.
 
     Args:

@@ -15,7 +15,7 @@ from mallocgame.baselines.packing.buffers import MAX_BYTES, Buffer, packing_heig
 from mallocgame.baselines.packing.climb import hill_climb
 from mallocgame.baselines.packing.general import GeneralRun
 from mallocgame.baselines.packing.part import Part
-from mallocgame.baselines.packing.problem import I64, Problem
+from mallocgame.baselines.packing.problem import I64, PackingProblem
 from mallocgame.baselines.packing.result import SOLVERS, PackResult, SolverName, status_of
 from mallocgame.baselines.packing.types import conflict_pairs
 from mallocgame.errors import InputError
@@ -97,7 +97,7 @@ def _keep_conflicts(buffers: list[Buffer]) -> list[Buffer]:
 
 
 def _pack_plain(buffers: Sequence[Buffer], capacity_bytes: int | None, **options: Any) -> PackResult:
-    return pack_problem(Problem.from_buffers(buffers), capacity_bytes, **options)
+    return pack_problem(PackingProblem.from_buffers(buffers), capacity_bytes, **options)
 
 
 def _pack_general(  # noqa: PLR0913 (its options, by name)
@@ -163,7 +163,7 @@ def _general_steps(
 
         def whole(buffers: Sequence[Buffer]) -> tuple[I64, int]:
             found = pack_problem(
-                Problem.from_buffers(buffers),
+                PackingProblem.from_buffers(buffers),
                 None if least else capacity,
                 solver="search",
                 seconds=share,
@@ -180,7 +180,7 @@ def _general_steps(
 
 
 def pack_problem(  # noqa: PLR0913 (its options, by name)
-    problem: Problem,
+    problem: PackingProblem,
     capacity_bytes: int | None = None,
     *,
     solver: SolverName = "best",
@@ -225,7 +225,7 @@ def _check_options(capacity_bytes: int | None, solver: str, seconds: float, work
 def compile_kernels(solver: SolverName) -> None:
     """Compile (or load) the kernels on two buffers, so that the time limit does not count it."""
     two = np.array([0, 0]), np.array([2, 2]), np.array([2, 1])
-    part = Part(Problem.of(*two), np.array([0, 1]), 0)
+    part = Part(PackingProblem.of(*two), np.array([0, 1]), 0)
     part.construct(best_fit=(False,), target=0, budget=Budget.of(0.0), at_least_one=True)
     if solver in ("best", "search"):
         part.search(3, Budget.of(1e9), 1)
@@ -238,7 +238,7 @@ class _Run:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: PackingProblem,
         capacity: int,
         minimise: bool,
         seconds: float,

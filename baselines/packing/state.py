@@ -15,7 +15,7 @@ TRAIL, ARENA, PENDING, PARTS = 0, 1, 2, 3  # of Packing.tops
 PART, COUNT = 0, 1  # of Bounds.known
 
 
-class Instance(NamedTuple):
+class SearchTables(NamedTuple):
     """n buffers in rank order, their sections, and how to search; sizes and offsets in units."""
 
     first: I64  # [n], first section of each buffer
@@ -70,7 +70,7 @@ class Bounds(NamedTuple):
 
 
 @jit
-def empty_packing(x: Instance, offsets: I64) -> Packing:
+def empty_packing(x: SearchTables, offsets: I64) -> Packing:
     """Return the packing that holds nothing; ``offsets`` (int64[n]) becomes its array."""
     n = x.first.size
     p = Packing(
@@ -92,7 +92,7 @@ def empty_packing(x: Instance, offsets: I64) -> Packing:
 
 
 @jit
-def empty_frames(x: Instance) -> Frames:
+def empty_frames(x: SearchTables) -> Frames:
     """Return frames whose first row is the whole problem."""
     n = x.first.size
     depths = n + 2
@@ -114,7 +114,7 @@ def empty_frames(x: Instance) -> Frames:
 
 
 @jit
-def empty_bounds(x: Instance) -> Bounds:
+def empty_bounds(x: SearchTables) -> Bounds:
     """Return scratch for the section bound."""
     n = x.first.size
     return Bounds(
@@ -135,7 +135,7 @@ def round_up(offset: int, alignment: int) -> int:
 
 
 @kernel
-def put(x: Instance, p: Packing, i: int, offset: int) -> bool:
+def put(x: SearchTables, p: Packing, i: int, offset: int) -> bool:
     """Place buffer i; return whether its sections still hold what is to be placed above it. ``lift`` undoes it."""
     p.placed[i] = True
     p.offsets[i] = offset
@@ -151,7 +151,7 @@ def put(x: Instance, p: Packing, i: int, offset: int) -> bool:
 
 
 @kernel
-def lift(x: Instance, p: Packing, i: int) -> None:
+def lift(x: SearchTables, p: Packing, i: int) -> None:
     """Take buffer i out again."""
     p.placed[i] = False
     for s in range(x.first[i], x.last[i]):
@@ -161,7 +161,7 @@ def lift(x: Instance, p: Packing, i: int) -> None:
 
 
 @kernel
-def raise_least(x: Instance, p: Packing, trail: I64, i: int) -> bool:
+def raise_least(x: SearchTables, p: Packing, trail: I64, i: int) -> bool:
     """Raise the least offsets of what is live with the placed buffer i; return whether all still fit.
 
     ``lower_least`` undoes it, by the trail.
@@ -195,7 +195,7 @@ def lower_least(p: Packing, trail: I64, mark: int) -> None:
 
 
 @kernel
-def take_back(x: Instance, p: Packing, f: Frames, trail: I64, depth: int) -> None:
+def take_back(x: SearchTables, p: Packing, f: Frames, trail: I64, depth: int) -> None:
     """Undo all that the node at ``depth`` did: what it placed, raised, and split off."""
     lower_least(p, trail, f.marks[depth, TRAIL])
     lift(x, p, f.placed[depth])

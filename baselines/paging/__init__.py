@@ -40,7 +40,7 @@ from mallocgame.baselines.paging.readers import (
     read_text,
     read_trace,
 )
-from mallocgame.baselines.paging.selection import Choice, choose_one_bit
+from mallocgame.baselines.paging.selection import Selected, choose_one_bit
 from mallocgame.baselines.paging.sized import AccessTrace, SizedResult, reads_only, simulate_sized
 from mallocgame.baselines.paging.study import (
     ARRIVAL,
@@ -64,7 +64,6 @@ __all__ = [
     "PROMPT",
     "SHADOWS",
     "AccessTrace",
-    "Choice",
     "Context",
     "Errors",
     "Guarantee",
@@ -80,6 +79,7 @@ __all__ = [
     "Recording",
     "Result",
     "Row",
+    "Selected",
     "SizedResult",
     "Tier",
     "TiersResult",

@@ -21,7 +21,7 @@ PARTNERS = ("lru", "arc", "s3-fifo", "sieve", "lirs", "2q", "w-tinylfu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Choice:
+class Selected:
     """A policy, what it is told, and the usable hits of every candidate on the part that decided."""
 
     policy: Policy
@@ -43,7 +43,7 @@ def served(trace: PageTrace, result: Result) -> int:
     return result.num_requests - result.faults if result.usable_hits is None else result.usable_hits
 
 
-def choose_one_bit(trace: PageTrace, num_frames: int, bits: U8, prefix_requests: int) -> Choice:
+def choose_one_bit(trace: PageTrace, num_frames: int, bits: U8, prefix_requests: int) -> Selected:
     """Choose on the first ``prefix_requests`` requests; the hints returned are for the whole trace.
 
     Args:
@@ -61,7 +61,7 @@ def choose_one_bit(trace: PageTrace, num_frames: int, bits: U8, prefix_requests:
     ]
     scores = [served(prefix, result) for result in simulate(prefix, jobs)]
     best = int(np.argmax(scores))
-    return Choice(
+    return Selected(
         policy=policies[best],
         hints=hints_of(trace, bits, policies[best]),
         scores=dict(zip(names, scores, strict=True)),

@@ -42,8 +42,8 @@ _FORMAT_TYPES = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Records:
-    """Records of a binary file, chunk by chunk, each an array with the fields ``page`` and ``size_bytes``."""
+class RecordFormat:
+    """The records of a binary file, chunk by chunk, each an array with the fields ``page`` and ``size_bytes``."""
 
     path: Path
     record: Any
@@ -85,7 +85,7 @@ def oracle_records(path: StrPath, *, on_progress: Progress | None = None) -> Ite
     return open_records(Path(path), "oracle").chunks(on_progress)
 
 
-def open_records(path: Path, kind: str) -> Records:
+def open_records(path: Path, kind: str) -> RecordFormat:
     """Find the layout of a binary file of format "oracle", "lcs" or "vscsi"."""
     head = next(blocks(path, size=1 << 14), b"")
     if kind == "lcs":
@@ -94,24 +94,24 @@ def open_records(path: Path, kind: str) -> Records:
         return _open_vscsi(path, head)
     if head[:8] == _LCS_MAGIC.to_bytes(8, "little"):
         raise TraceError(path, None, "an lcs file, not oracleGeneral: read it with --format lcs")
-    return Records(path=path, record=ORACLE_RECORD)
+    return RecordFormat(path=path, record=ORACLE_RECORD)
 
 
-def _open_vscsi(path: Path, head: bytes) -> Records:
+def _open_vscsi(path: Path, head: bytes) -> RecordFormat:
     """The version stands in the high byte of two bytes, at another place in each version; both first records count."""
     for version in (2, 1):
         record = _VSCSI[version]
         if not head:
-            return Records(path=path, record=record, skip_empty=False)
+            return RecordFormat(path=path, record=record, skip_empty=False)
         rows = np.frombuffer(head[: min(2, len(head) // record.itemsize) * record.itemsize], record)
         if rows.size and (rows["version"] >> 8 == version).all():
-            return Records(path=path, record=record, skip_empty=False)
+            return RecordFormat(path=path, record=record, skip_empty=False)
     raise TraceError(path, None, "not a vscsi file: its first records are of neither version 1 nor 2")
 
 
-def _open_lcs(path: Path, head: bytes) -> Records:
+def _open_lcs(path: Path, head: bytes) -> RecordFormat:
     if not head:
-        return Records(path=path, record=ORACLE_RECORD)
+        return RecordFormat(path=path, record=ORACLE_RECORD)
     magic = _LCS_MAGIC.to_bytes(8, "little")
     sizes = [size for size in _LCS_HEADERS if len(head) >= size and head[size - 8 : size] == magic]
     if head[:8] != magic or not sizes:
@@ -121,7 +121,7 @@ def _open_lcs(path: Path, head: bytes) -> Records:
     version = int.from_bytes(head[8:16], "little")
     if not 1 <= version <= 8:
         raise TraceError(path, None, f"lcs version {version} is not known; versions 1 to 8 are read")
-    return Records(path=path, record=_lcs_record(version), offset=sizes[0])
+    return RecordFormat(path=path, record=_lcs_record(version), offset=sizes[0])
 
 
 def _lcs_record(version: int) -> Any:
@@ -137,7 +137,7 @@ def _lcs_record(version: int) -> Any:
     return np.dtype(fields)
 
 
-def _described_lcs(path: Path, head: bytes, header: int) -> Records:
+def _described_lcs(path: Path, head: bytes, header: int) -> RecordFormat:
     """The first layout of lcs: the header holds a format string and the numbers of the fields, from 1."""
     text_bytes = {1024: 240, 512: 120}.get(header, 240)
     text = head[8 : 8 + text_bytes].split(b"\0")[0].decode("ascii", "replace")
@@ -150,7 +150,7 @@ def _described_lcs(path: Path, head: bytes, header: int) -> Records:
     if 1 <= size_field <= len(codes) and size_field != id_field:
         names[size_field - 1] = "size_bytes"
     record = np.dtype([(name, _FORMAT_TYPES[code]) for name, code in zip(names, codes, strict=True)])
-    return Records(path=path, record=record, offset=header)
+    return RecordFormat(path=path, record=record, offset=header)
 
 
 def read_records(

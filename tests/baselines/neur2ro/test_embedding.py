@@ -5,7 +5,7 @@ import pytest
 
 from mallocgame.baselines.neur2ro.ccg import CcgConfig, adversary, main_program, solve_paper
 from mallocgame.baselines.neur2ro.embedding import adversary_model, embed_plan_values
-from mallocgame.baselines.neur2ro.linear import LinearSet, Model
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet
 from mallocgame.baselines.neur2ro.network import BoundNetwork
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
@@ -60,7 +60,7 @@ def test_main_program_embeds_the_network_at_fixed_plans() -> None:
         xis = problem.sample_scenarios(rng, 3)
         for x in problem.sample_first_stage(rng, 3):
             for k in range(3):
-                model = Model()
+                model = LinearModel()
                 box = LinearSet(lower=np.zeros(len(x)), upper=np.ones(len(x)), integer=np.ones(len(x), bool))
                 columns = model.add_set(box)
                 value = embed_plan_values(model, network, columns, xis)[k]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mallocgame.baselines.neur2ro.exact import solve_nominal
 from mallocgame.baselines.neur2ro.formats import read_branch_and_price, read_number_table
-from mallocgame.baselines.neur2ro.linear import LinearSet, Model, binary_set, budget_set
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet, binary_set, budget_set
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
 from mallocgame.baselines.neur2ro.problems.loans import read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
@@ -96,7 +96,7 @@ def test_infeasible_and_unbounded_problems_are_named() -> None:
 
 
 def test_solver_names_and_statuses() -> None:
-    model = Model()
+    model = LinearModel()
     model.add_columns(1, upper=1.0, cost=-1.0, integer=True)
     assert solve(model).objective == -1.0
     assert solve(model, backend="scip").objective == pytest.approx(-1.0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mallocgame.baselines.packing import Problem, SolverName, pack
+from mallocgame.baselines.packing import PackingProblem, SolverName, pack
 from mallocgame.baselines.packing.buffers import Buffer, max_live_bytes, validate_packing
 from mallocgame.baselines.packing.part import Part
 from tests.baselines.packing.instances import planted, random_buffers
@@ -54,7 +54,7 @@ def test_shallow_search_agrees(buffers: list[Buffer], capacity: int) -> None:
     """The cheap section bound of very large parts prunes less and answers the same."""
     from unittest.mock import patch
 
-    whole = Problem.from_buffers(buffers)
+    whole = PackingProblem.from_buffers(buffers)
     with patch("mallocgame.baselines.packing.part._DEEP_SPAN", -1):
         status = pack(buffers, capacity, solver="search", seconds=60, workers=1).status
     assert (status in ("optimal", "feasible")) == fits(buffers, capacity)
@@ -84,7 +84,7 @@ def test_planted_packings_are_found(seed: int) -> None:
 
 def test_order_of_rows_does_not_change_failed_states() -> None:
     """Twins share a label; buffers that differ in anything the future depends on do not."""
-    problem = Problem.of(
+    problem = PackingProblem.of(
         np.array([0, 0, 0, 0]), np.array([2, 2, 2, 2]), np.array([4, 4, 3, 4]), alignment=np.array([2, 2, 2, 4])
     )
     label = Part(problem, np.arange(4), 0)._label

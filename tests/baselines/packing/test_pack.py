@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mallocgame.baselines.packing import SOLVERS, IncrementalPacker, Problem, SolverName, pack
+from mallocgame.baselines.packing import SOLVERS, IncrementalPacker, PackingProblem, SolverName, pack
 from mallocgame.baselines.packing.buffers import Buffer, max_live_bytes, read_buffers, validate_packing
 from mallocgame.errors import InputError
 from tests.baselines.packing.instances import planted, random_buffers
@@ -130,7 +130,7 @@ def test_no_buffers_need_no_memory() -> None:
 
 
 def test_parts_share_no_step() -> None:
-    problem = Problem.of(np.array([0, 5, 1, 7]), np.array([2, 6, 5, 9]), np.array([1, 1, 1, 1]))
+    problem = PackingProblem.of(np.array([0, 5, 1, 7]), np.array([2, 6, 5, 9]), np.array([1, 1, 1, 1]))
     assert [part.tolist() for part in problem.parts()] == [[0, 2], [1], [3]]
 
 
