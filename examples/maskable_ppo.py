@@ -2,23 +2,29 @@
 
     pip install 'mallocgame[dev]'
     python examples/maskable_ppo.py --family training --family loop
+    mallocgame scoreboard xla greedy agent:random agent:examples.maskable_ppo:on_real_traces
 
-It trains one policy per family on random programs, then plays programs it has not seen. A few seconds of training are
-enough to beat random play; they are not enough to beat a good solver.
+The first trains one policy per family on random programs, then plays programs it has not seen. A few seconds of
+training are enough to beat random play; they are not enough to beat a good solver. The second trains on the shipped
+traces of the training split and plays those that are held out.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.monitor import Monitor
 
 import mallocgame  # noqa: F401 (registers MallocGame-v0)
+from mallocgame.workloads import suite
 
 FAMILIES = ("training", "loop")
+REAL_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +43,27 @@ def make(family: str, *, seed: int, count: int, decisions: int) -> gymnasium.Env
 
 def train(family: str, *, steps: int, seed: int, decisions: int) -> MaskablePPO:
     """Return a policy after ``steps`` decisions on 16 programs of a family."""
+    return learn(make(family, seed=1000, count=16, decisions=decisions), steps=steps, seed=seed)
+
+
+def on_real_traces(
+    seed: int, *, steps: int = REAL_STEPS
+) -> Callable[[dict[str, np.ndarray[Any, Any]], dict[str, Any]], int]:
+    """Return a policy for ``mallocgame scoreboard`` after ``steps`` decisions on the training split's v5e traces."""
+    traces = suite.names(split="train", chip="v5e")
+    model = learn(gymnasium.make("MallocGame-v0", suite=traces, reward="log"), steps=steps, seed=seed)
+
+    def choose(observation: dict[str, np.ndarray[Any, Any]], info: dict[str, Any]) -> int:
+        mask = info["action_mask"].astype(bool)
+        return int(model.predict(observation, action_masks=mask, deterministic=True)[0])
+
+    return choose
+
+
+def learn(env: gymnasium.Env[Any, Any], *, steps: int, seed: int) -> MaskablePPO:
+    """Return a policy after ``steps`` decisions in ``env``."""
     torch.set_num_threads(1)
-    env = Monitor(make(family, seed=1000, count=16, decisions=decisions))
+    env = Monitor(env)
     model = MaskablePPO(
         "MultiInputPolicy",
         env,

@@ -59,7 +59,7 @@ class Assumptions:
         return Expectations(trip_counts=self.trip_counts, weights=self.branch_weights)
 
 
-def capture(
+def capture(  # noqa: PLR0913 (its options, by name)
     function: Callable[..., Any] | ProgramReference | str,
     arguments: str = "",
     *,

@@ -24,14 +24,16 @@ class Config:
     support_size: int = 20  # atoms either side of zero, half a unit of the transformed value apart
     value_scale: float = 30.0  # returns are logs of speed-ups; multiplied by this before the transform
     # search
-    num_simulations: int = 16
-    policy: str = "gumbel"  # or "muzero"
+    model: str = "rules"  # what is searched: the true "rules", or the "learned" model (the paper's way)
+    num_simulations: int = 4  # on the rules the first few find most; a learned model wants more
+    rules_value_unit: float = 2e-4  # "rules": gain in return that makes an action e times as likely
+    policy: str = "gumbel"  # or "muzero" (learned model alone)
     temperature: float = 1.0  # of the "muzero" policy's visit counts during self-play
     value_unit: float = 0.01  # "gumbel": gain in return that makes an action e times as likely; 0: relative
     # games
     stray_moves: float = 8.0  # uniformly random ones, expected in the game with the most noise
     num_games: int = 64  # played side by side, fewer where games are long (``selfplay.games_for``)
-    variations: int = 128  # of the best game for each game played (``variations.Variations``)
+    variations: int = 512  # of the best game for each game played (``game/variations.py``): about as long as its search
     variation_temperature: float = 3e-4  # how much slower a changed game may be; falls to 0 over the training budget
     focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
     # replay and targets
@@ -66,7 +68,13 @@ class Config:
         for name in ("num_simulations", "variations"):
             if getattr(self, name) < 0:
                 raise InputError(f"agent configuration: {name} must be at least 0, got {getattr(self, name)}")
-        for name, known in (("policy", ("gumbel", "muzero")), ("schedule", ("linear", "cosine", "rex", "constant"))):
+        if not self.rules_value_unit > 0:
+            raise InputError(f"agent configuration: rules_value_unit must be above 0, got {self.rules_value_unit}")
+        for name, known in (
+            ("model", ("rules", "learned")),
+            ("policy", ("gumbel", "muzero")),
+            ("schedule", ("linear", "cosine", "rex", "constant")),
+        ):
             if getattr(self, name) not in known:
                 raise InputError(f"agent configuration: {name} is {getattr(self, name)!r}, expected one of {known}")
 

@@ -12,7 +12,7 @@ import jax
 
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.networks import Model
-from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay
 from mallocgame.agents.muzero.trainer import Trainer
 from mallocgame.errors import MissingExtraError
@@ -32,7 +32,7 @@ class Player:
     def __init__(self, pairs: list[Pair], config: Config, num_actions: int, seed: int) -> None:
         """Start the games."""
         model = Model(config, num_actions)
-        search = make_search(model, num_simulations=config.num_simulations, explore=True)
+        search = make_any_search(model, num_simulations=config.num_simulations, explore=True)
         self.play = SelfPlay(pairs, config, search, seed)
         self.key = jax.random.key(seed)
 
@@ -48,7 +48,7 @@ class Player:
 class RayTrainer(Trainer):
     """A trainer whose games are played by ``num_actors`` Ray actors."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its options, by name)
         self,
         pairs: Sequence[Pair],
         config: Config,

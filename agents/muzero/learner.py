@@ -148,7 +148,7 @@ def loss(parameters: Parameters, model: Model, config: Config, batch: dict[str, 
             break
         latent, reward_logits = step(model, parameters, latent, batch["actions"][:, k])
         wanted = encode(batch["rewards"][:, k], size, scale)
-        reward += share * mask[:, k] * optax.softmax_cross_entropy(reward_logits, wanted)
+        reward += share * optax.softmax_cross_entropy(reward_logits, wanted)  # past the end, too: 0, whatever is done
         if k == 0 and config.consistency_weight > 0.0:
             seen = project(model, parameters, latent)
             real = jax.lax.stop_gradient(represent(model, parameters, batch["next_observations"]))

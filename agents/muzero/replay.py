@@ -122,18 +122,44 @@ class Store:
         positions = np.minimum(positions, np.flatnonzero(self._mass)[-1])
         return positions, self._mass[positions] / total[-1] * self.num_steps
 
-    def gather(self, positions: I64, unroll_steps: int, weights: F32) -> Batch:
-        """Return the windows that begin at these positions."""
+    def window(self, positions: I64, unroll_steps: int) -> I64:
+        """Return all positions of the windows that begin at these, each once, those past an episode's end left out."""
+        at = positions[:, None] + np.arange(unroll_steps + 1)
+        return np.unique(at[at < self._end[positions][:, None]])
+
+    def look(self, positions: I64) -> tuple[dict[str, Array], Bool]:
+        """Return what these positions showed: observations, and what was legal, bool[B, A]."""
+        seen = {name: array[positions] for name, array in self._observations.items()}
+        return seen, np.asarray(self._arrays["legal"][positions], dtype=np.bool_)
+
+    def before(self, positions: I64) -> tuple[I64, list[I32]]:
+        """Return how many moves came before each position in its episode, int64[B], and the episode's moves."""
+        actions: Any = self._arrays["actions"]
+        parts = [actions[a:b] for a, b in zip(self._first[positions], self._end[positions], strict=True)]
+        return positions - self._first[positions], parts
+
+    def gather(
+        self, positions: I64, unroll_steps: int, weights: F32, random: np.random.Generator | None = None
+    ) -> Batch:
+        """Return the windows that begin at these positions.
+
+        Args:
+            positions: int64[B].
+            unroll_steps: K.
+            weights: float32[B].
+            random: draws the actions past an end, where all lead nowhere; None: they are 0.
+        """
         at = positions[:, None] + np.arange(unroll_steps + 1)
         inside = at < self._end[positions][:, None]
         at = np.minimum(at, self.capacity_steps - 1)
         a = self._arrays
+        beyond: Any = 0 if random is None else random.integers(0, a["legal"].shape[1], size=at.shape)
         following = np.minimum(positions + 1, self._end[positions] - 1)
         return Batch(
             observations={k: array[positions] for k, array in self._observations.items()},
             next_observations={k: array[following] for k, array in self._observations.items()},
             legal=np.asarray(a["legal"][positions], dtype=np.bool_),
-            actions=np.where(inside, a["actions"][at], 0)[:, :-1].astype(np.int32),
+            actions=np.where(inside, a["actions"][at], beyond)[:, :-1].astype(np.int32),
             rewards=np.where(inside, a["rewards"][at], 0.0)[:, :-1].astype(np.float32),
             values=np.where(inside, self._returns[at], 0.0).astype(np.float32),
             policies=np.where(inside[..., None], a["policies"][at], 0.0).astype(np.float32),
@@ -209,6 +235,11 @@ class Replay(Store):
     def cursor(self) -> int:
         """Where the next episode goes, if it fits."""
         return self._cursor
+
+    def programs_of(self, positions: I64) -> list[str]:
+        """Return the program of the episode at each position."""
+        by_start = {kept.start: kept.program for kept in self.kept}
+        return [by_start[start] for start in self._first[positions].tolist()]
 
     def _drop_until(self, clear_of: Callable[[Kept], bool]) -> None:
         while self.kept and not clear_of(self.kept[0]):

@@ -14,9 +14,9 @@ from mallocgame.agents.muzero.networks import Model, Observation, Parameters, pr
 class SearchResult(NamedTuple):
     """What a search says of B positions."""
 
-    action: jax.Array  # int32[B], to play
-    policy: jax.Array  # float32[B, A], the improved policy
-    value: jax.Array  # float32[B], the searched value of the position
+    action: Any  # int32[B], to play; like the others of JAX or NumPy
+    policy: Any  # float32[B, A], the improved policy
+    value: Any  # float32[B], the searched value of the position
 
 
 Search = Callable[[Parameters, Any, Any, jax.Array], SearchResult]  # observation and mask: NumPy or JAX arrays

@@ -12,6 +12,7 @@ from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.history import History, expand
 from mallocgame.agents.muzero.networks import Parameters
 from mallocgame.agents.muzero.replay import Episode
+from mallocgame.agents.muzero.rules_search import AnySearch, RulesSearch, ask
 from mallocgame.agents.muzero.search import Search, noise_of
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
@@ -33,7 +34,7 @@ Played = tuple[I32, Mapping, float]  # int32[D] actions, their mapping, and its 
 class SelfPlay:
     """Games in flight and their histories; ``advance`` makes one move in each."""
 
-    def __init__(self, pairs: Sequence[Pair], config: Config, search: Search, seed: int) -> None:
+    def __init__(self, pairs: Sequence[Pair], config: Config, search: AnySearch, seed: int) -> None:
         """Start ``games_for`` games of the programs in turn. Programs are focused by the caller."""
         self.config, self.search, self.pairs = config, search, list(pairs)
         self.num_games = games_for(config, [program.num_decisions for program, _ in pairs])
@@ -41,13 +42,15 @@ class SelfPlay:
         self.random = np.random.default_rng(seed)
         self._lengths = np.array([game.num_decisions for game in self.batch.games])
         self._noise = np.asarray(noise_of(self.num_games))[:, 0]
+        self._leads = np.zeros((len(self.pairs), int(self._lengths.max())), dtype=np.int64)  # for new games
+        self.leads = self._leads[self.batch.which]  # of the games in flight
         self._history = History(observations_of(self.batch), self.batch.num_actions, int(self._lengths.max()))
 
     def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
         """Make one move in every game; return finished episodes with their mappings and simulated seconds."""
         batch = self.batch
         self._history.see(observations_of(batch), batch.action_masks)
-        found = self.search(parameters, batch.observations, batch.action_masks, key)
+        found = ask(self.search, parameters, batch, self.leads, key)
         actions, policy, value = (np.asarray(part) for part in (found.action, found.policy, found.value))
         before = batch.all_seconds()
         actions = self._astray(actions)
@@ -58,12 +61,24 @@ class SelfPlay:
             episode = self._history.take(row, self.pairs[int(batch.which[row])][0].name)
             finished.append((episode, batch.to_mapping(row), batch.seconds(row)))
         if finished:
-            batch.reset(batch.done.copy(), which=self.random.integers(0, len(self.pairs), size=len(finished)))
+            rows = batch.done.copy()
+            batch.reset(rows, which=self.random.integers(0, len(self.pairs), size=len(finished)))
+            self.leads[rows] = self._leads[batch.which[rows]]
         return finished
+
+    def lead(self, name: str, actions: npt.NDArray[np.integer]) -> None:
+        """Let the next games of a program begin with this lead, int[D]."""
+        index = [program.name for program, _ in self.pairs].index(name)
+        self._leads[index, : len(actions)] = actions
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the games in flight: which program each plays, int64[B], and its moves so far."""
-        return {"which": self.batch.which.copy(), **self._history.moves()}
+        return {
+            "which": self.batch.which.copy(),
+            "leads": self.leads.copy(),
+            "first_leads": self._leads.copy(),
+            **self._history.moves(),
+        }
 
     def restore(self, state: StateArrays) -> None:
         """Play the games in flight of ``state`` up to where they were; games that the rules now forbid start anew.
@@ -77,6 +92,9 @@ class SelfPlay:
         fits = fits and bool(((lengths >= 0) & (lengths < self._lengths[which])).all())
         if not fits or any(len(state[name]) != total for name in ("actions", "policies", "values")):
             raise ValueError(f"{self.num_games} games in flight of {len(self._lengths)} programs expected")
+        if state["leads"].shape != self.leads.shape or state["first_leads"].shape != self._leads.shape:
+            raise ValueError(f"leads of {self.leads.shape[1]} decisions expected")
+        self.leads[:], self._leads[:] = state["leads"], state["first_leads"]
         batch, history, begins = self.batch, self._history, np.cumsum(lengths) - lengths
         batch.reset(which=which)
         waits = int(lengths.max(initial=0)) - lengths  # the longest game goes first: all arrive together
@@ -154,18 +172,35 @@ def reconsider(episode: Episode, search: Search, parameters: Parameters, key: ja
 
 def play(
     pair: Pair,
-    search: Search,
+    search: AnySearch,
     parameters: Parameters,
     key: jax.Array,
     num_games: int,
+    *,
+    lead: npt.NDArray[np.integer] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Played]:
-    """Play ``num_games`` games of one program side by side, to the end or as far as ``stop`` lets them; yield each."""
+    """Play ``num_games`` games of one program to the end side by side; yield each.
+
+    Args:
+        lead: int[D], for a search on the rules; None: the game of the network alone.
+        stop: when it is true, a search on the rules follows its leads to the end; other games end there.
+    """
     batch = MallocGameBatch([pair], num_games)
+    if isinstance(search, RulesSearch) and lead is None:
+        lead, _, _ = next(play(pair, search.prior, parameters, key, 1, stop=stop))
+    leads = np.zeros((num_games, batch.games[0].num_decisions), dtype=np.int64)
+    if lead is not None:
+        leads[:, : len(lead)] = lead
     actions: list[I32] = []
-    while not batch.done.all() and not (actions and stop()):
+    while not batch.done.all():
         key, now = jax.random.split(key)
-        actions.append(np.asarray(search(parameters, batch.observations, batch.action_masks, now).action))
+        if not actions or not stop():
+            actions.append(np.asarray(ask(search, parameters, batch, leads, now).action))
+        elif isinstance(search, RulesSearch):
+            actions.append(leads[:, len(actions)].astype(np.int32))  # legal: the search has seen to it
+        else:
+            break
         batch.step(actions[-1])
     for row, moves in enumerate(np.stack(actions, axis=1)):
         yield moves, batch.to_mapping(row), batch.seconds(row)

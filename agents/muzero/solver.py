@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Pair, Played, play, reconsider, replayed, shapes_of
 from mallocgame.errors import InputError
+from mallocgame.evaluation import find_solver
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.local_search import best_start, refine
@@ -22,7 +24,8 @@ from mallocgame.solver import Incumbent, Problem, solver
 from mallocgame.warm_up import tiny_problem
 
 I64 = npt.NDArray[np.int64]
-PLAY_SHARE = 0.3  # of the limit: whole games; the rest is for local search
+OPENING_SHARE = 0.1  # of the limit, at most
+PLAY_SHARE = 0.3  # of the limit, the opening included: whole games; the rest is for local search
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -30,10 +33,11 @@ def _compile(_: Problem, *, run: Path | str = PRETRAINED, simulations: int | Non
     folder = Path(run)
     if (folder / "run.json").exists():
         agent = _Agent(RunFolder(folder), simulations, games, tiny_problem(), 0)
-        rounds = agent.rounds()
-        for _round in (*agent.greedy, *agent.noisy):
+        start = best_start(agent.game, Mapping())
+        rounds = agent.rounds([start], lambda: False)
+        for _round in (*agent.greedy, agent.noisy):
             next(rounds)
-        agent.guide(Variations(agent.game, best_start(agent.game, Mapping())))
+        agent.guide(Variations(agent.game, start))
 
 
 @solver(argument="run", warm_up=_compile)
@@ -70,35 +74,52 @@ class _Agent:
         counts = sorted({0, config.num_simulations}) if simulations is None else [simulations]
         self.pair, self.games, self.key = pair, games, jax.random.key(seed)
         self.game, self.parameters = rules.make_game(*pair), run.load_parameters(learner)
-        self.greedy = [make_search(model, num_simulations=count, explore=False) for count in counts]
-        self.noisy = [make_search(model, num_simulations=count, explore=True) for count in counts]
+        self.greedy = [make_any_search(model, num_simulations=count, explore=False) for count in counts]
+        self.noisy = make_search(model, num_simulations=0, explore=True)
 
-    def rounds(self, stop: Callable[[], bool] = lambda: False) -> Iterator[list[Played]]:
-        """Yield one greedy game of each number of simulations, and then noisy ones without end, in turn."""
+    def rounds(self, games: list[I64], stop: Callable[[], bool]) -> Iterator[list[Played]]:
+        """Yield one greedy game of each number of simulations, and then noisy ones of the network without end.
+
+        Args:
+            games: the last is the best so far, int64[D]: what a search on the rules tries to improve.
+            stop: see ``play``.
+        """
         for search in self.greedy:
-            yield list(play(self.pair, search, self.parameters, self.key, 1, stop))
+            yield list(play(self.pair, search, self.parameters, self.key, 1, lead=games[-1], stop=stop))
         while True:
-            for search in self.noisy:
-                self.key, now = jax.random.split(self.key)
-                yield list(play(self.pair, search, self.parameters, now, self.games, stop))
+            self.key, now = jax.random.split(self.key)
+            yield list(play(self.pair, self.noisy, self.parameters, now, self.games, stop=stop))
 
     def guide(self, variations: Variations) -> None:
         """Say what the agent would rather have played in the current game."""
         episode, _, _ = replayed(self.pair, variations.current)
-        variations.guide(reconsider(episode, self.noisy[-1], self.parameters, self.key, self.games))
+        variations.guide(reconsider(episode, self.noisy, self.parameters, self.key, self.games))
 
 
 def _play(search: Incumbent, agent: _Agent) -> I64:
     """Play whole games for ``PLAY_SHARE`` of the limit; return the best one's actions (or the start's)."""
-    best = best_start(agent.game, search.mapping)
-    best_seconds, _ = rules.decode(agent.game, best)
-    for number, round_ in enumerate(agent.rounds(search.out_of_time), start=1):
+    games = [best_start(agent.game, search.mapping, _opening(search))]  # each better than the one before
+    best_seconds, _ = rules.decode(agent.game, games[-1])
+
+    def is_over() -> bool:
+        return search.out_of_time() or search.spent_share > PLAY_SHARE
+
+    for number, round_ in enumerate(agent.rounds(games, is_over), start=1):
         for actions, mapping, seconds in round_:
             search.count(len(actions))
             if seconds < best_seconds:
-                best_seconds, best = seconds, np.zeros_like(best)
-                best[: len(actions)] = actions  # a game that ended early leaves the rest in layer 0
+                best_seconds = seconds
+                games.append(np.zeros_like(games[-1]))
+                games[-1][: len(actions)] = actions  # a game that ended early leaves the rest in layer 0
                 search.offer(mapping)
-        if search.out_of_time() or search.spent_share * (number + 1) / number > PLAY_SHARE:
+        if is_over() or search.spent_share * (number + 1) / number > PLAY_SHARE:
             break
-    return best
+    return games[-1]
+
+
+def _opening(search: Incumbent) -> Mapping | None:
+    """Return what the greedy solver makes of the program: on some, the network knows no better beginning."""
+    greedy, _ = find_solver("greedy")
+    part = search.part(OPENING_SHARE, steps=None if search.limits.steps is None else 2**31)  # then it knows no clock
+    greedy.improve(part)
+    return part.mapping

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ import numpy.typing as npt
 
 from mallocgame.agents.muzero.best import Bests
 from mallocgame.agents.muzero.config import Config
+from mallocgame.agents.muzero.history import expand
 from mallocgame.agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
 from mallocgame.agents.muzero.networks import Model
-from mallocgame.agents.muzero.replay import Batch, Episode, Records, Replay, Store, join
+from mallocgame.agents.muzero.replay import Episode, Records, Replay, Store, join
+from mallocgame.agents.muzero.rules_search import RulesSearch, make_any_search
 from mallocgame.agents.muzero.run import RunFolder, part_of
-from mallocgame.agents.muzero.search import Search, make_search
+from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
 from mallocgame.agents.muzero.signals import postponed
+from mallocgame.agents.muzero.tree import seek
 from mallocgame.errors import InputError, TraceError
+from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.finish import finish
 from mallocgame.game.variations import Variations
@@ -105,9 +109,10 @@ class Trainer:
             fitting.check_network(config)
             parameters = fitting.load_parameters(self.learner)
             self.learner = self.learner._replace(parameters=parameters, target=parameters)
-        self._searching = self._search(config.num_simulations)
-        opening = self._search(0) if config.num_simulations else self._searching
-        self.play = SelfPlay(focused, config, opening, seed)
+        self._prior = make_search(self.model, num_simulations=0, explore=True)
+        self._searching = make_any_search(self.model, num_simulations=config.num_simulations, explore=True)
+        self._calm = make_any_search(self.model, num_simulations=config.num_simulations, explore=False)
+        self.play = SelfPlay(focused, config, self._prior, seed)
         lengths = {game.program.name: game.num_decisions for game in self.play.batch.games}
         self.replay = Replay(
             max(config.replay_steps, 2 * max(lengths.values())),
@@ -126,10 +131,10 @@ class Trainer:
         self._typical_length = float(np.mean(list(lengths.values())))
         self._number = 0  # of the checkpoint in the folder that this trainer goes on from
         self._held = False
-        if resume:
-            self._restore()
-        else:
-            with self.folder.locked():
+        with self.folder.locked():
+            if resume:
+                self._restore()
+            else:
                 self.folder.create(config, shapes, probe.num_actions, self.pairs)
         self._demonstrate({program.name: start for (program, _), start, _ in rows if start is not None})
 
@@ -220,8 +225,8 @@ class Trainer:
             "episodes_played": self.episodes,
             "spent_seconds": self.spent_seconds,
             "key": jax.random.key_data(self.key).tolist(),
-            "numpy": self.random.bit_generator.state,
-            "games": self.play.random.bit_generator.state,
+            "numpy": _written(self.random),
+            "games": _written(self.play.random),
             "debt": self._debt,
             "returns": self._returns,
             "variations_due": self._variations_due,
@@ -255,7 +260,7 @@ class Trainer:
                 game = self.play.batch.games[state["varied"]]
                 self._varied = Variations(game, part_of(arrays, "varied")["actions"])
                 self._varied.restore(part_of(arrays, "varied"))
-        except (KeyError, IndexError, ValueError, TypeError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             where = self.folder.path / f"state-{state['number']}.json"
             raise TraceError(where, None, f"not a state of this run: {error}") from None
         self._number = int(state["number"])
@@ -266,11 +271,8 @@ class Trainer:
         self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
         self._variations_due = float(state["variations_due"])
         self._returns = [float(x) for x in state["returns"]]
-        self.random.bit_generator.state = state["numpy"]
-        self.play.random.bit_generator.state = state["games"]
-
-    def _search(self, num_simulations: int) -> Search:
-        return make_search(self.model, num_simulations=num_simulations, explore=True)
+        self.random.bit_generator.state = _read(state["numpy"])
+        self.play.random.bit_generator.state = _read(state["games"])
 
     def _progress(self, seconds: float | None, steps: int | None) -> float:
         shares = [self.spent_seconds / seconds] if seconds else []
@@ -282,7 +284,7 @@ class Trainer:
             start = starts.get(program.name)
             if start is not None:
                 episode, _, _ = demonstrate((program, hierarchy), start)
-                self.records.offer(episode, self.config.imitation_share)
+                self._record(episode)
 
     def _imitate(self, check: Callable[[], None]) -> None:
         """Learn from the demonstrations alone, once, before the first game."""
@@ -294,8 +296,13 @@ class Trainer:
 
     def _store(self, episode: Episode) -> None:
         self.replay.add(episode, self.episodes)
-        self.records.offer(episode, self.config.imitation_share)
+        self._record(episode)
         self.episodes += 1
+
+    def _record(self, episode: Episode) -> None:
+        """Keep the best game of a program: to imitate, and as the lead of the next games."""
+        if self.records.offer(episode, self.config.imitation_share):
+            self.play.lead(episode.program, episode.actions)
 
     def _advance(self) -> set[str]:
         """Make a move in each game; until the first one ends the network plays alone: there is soon a game to vary."""
@@ -319,10 +326,15 @@ class Trainer:
         return improved
 
     def _vary(self, progress: float) -> set[str]:
-        """Try variations of a best game if enough of them are due; return the program if it got faster."""
-        if self._variations_due < VARIATIONS_AT_ONCE:
-            return set()
-        self._variations_due -= VARIATIONS_AT_ONCE
+        """Try the variations of best games that are due; return the programs that got faster."""
+        improved: set[str] = set()
+        while self._variations_due >= VARIATIONS_AT_ONCE:
+            self._variations_due -= VARIATIONS_AT_ONCE
+            improved |= self._vary_one(progress)
+        return improved
+
+    def _vary_one(self, progress: float) -> set[str]:
+        """Try variations of one best game; return the program if it got faster."""
         records = self.records.episodes()
         record = records[self.random.integers(len(records))]
         index = next(i for i, (program, _) in enumerate(self.play.pairs) if program.name == record.program)
@@ -332,12 +344,13 @@ class Trainer:
             self._varied = Variations(game, record.actions)
         episode, _, _ = replayed(pair, self._varied.current)
         self.key, now = jax.random.split(self.key)
-        self._varied.guide(reconsider(episode, self._searching, self.learner.target, now, self.play.num_games))
+        guide = self._prior if isinstance(self._searching, RulesSearch) else self._searching
+        self._varied.guide(reconsider(episode, guide, self.learner.target, now, self.play.num_games))
         temperature = self.config.variation_temperature * (1.0 - progress)
         if not self._varied.search(VARIATIONS_AT_ONCE, self.random, temperature):
             return set()
         episode, mapping, seconds = replayed(pair, self._varied.actions)
-        self.records.offer(episode, self.config.imitation_share)
+        self._record(episode)
         return {record.program} if self.best.offer(record.program, mapping, seconds) else set()
 
     def _finish(self, seconds: float) -> set[str]:
@@ -378,11 +391,10 @@ class Trainer:
         for store, count in shares:
             positions, chances = store.draw(self.random, count)
             weights = (1.0 / chances).astype(np.float32)
-            batch = store.gather(positions, self.config.unroll_steps, weights / weights.max())
             if store is self.replay:
-                batch = self._renew(batch, positions)
+                self._renew(positions[: int(self.config.reanalyse_fraction * len(positions))])
             drawn.append(positions)
-            batches.append(batch)
+            batches.append(store.gather(positions, self.config.unroll_steps, weights / weights.max(), self.random))
         self.learner, losses = self._update(self.learner, shard(batch_arrays(join(batches))), rate)
         errors, begin = np.asarray(losses.errors), 0
         for (store, count), positions in zip(shares, drawn, strict=True):
@@ -390,19 +402,36 @@ class Trainer:
             begin += count
         return losses
 
-    def _renew(self, batch: Batch, positions: I64) -> Batch:
-        """Search the first positions of a batch again with the newest target network."""
-        count = int(self.config.reanalyse_fraction * len(positions))
-        if not count:
-            return batch
-        self.key, now = jax.random.split(self.key)
-        observations = {name: array[:count] for name, array in batch.observations.items()}
-        found = self._searching(self.learner.target, observations, batch.legal[:count], now)
-        policies, values = np.asarray(found.policy), np.asarray(found.value)
-        self.replay.reanalyse(positions[:count], policies, values)
-        fresh = batch.policies.copy()
-        fresh[:count, 0] = policies
-        return replace(batch, policies=fresh)
+    def _renew(self, positions: I64) -> None:
+        """Search whole windows of the replay again, with the newest target network and without noise."""
+        if not len(positions):
+            return
+        found = self.replay.window(positions, self.config.unroll_steps)
+        for begin in range(0, len(found), self.play.num_games):
+            at = found[np.minimum(np.arange(begin, begin + self.play.num_games), len(found) - 1)]  # always as many
+            self.key, now = jax.random.split(self.key)
+            observations, legal = self.replay.look(at)
+            observations = {name: expand(array) for name, array in observations.items()}
+            if isinstance(self._calm, RulesSearch):
+                states, leads = self._states(at)
+                result = self._calm.from_states(
+                    self.learner.target, self.play.batch, states, observations, legal, leads, now
+                )
+            else:
+                result = self._calm(self.learner.target, observations, legal, now)
+            self.replay.reanalyse(at, np.asarray(result.policy), np.asarray(result.value))
+
+    def _states(self, positions: I64) -> tuple[rules.BatchState, I64]:
+        """Return the games at these positions of the replay, and how each went on, int64[B, D]."""
+        names = [program.name for program, _ in self.play.pairs]
+        which = np.array([names.index(name) for name in self.replay.programs_of(positions)], dtype=np.int64)
+        turns, episodes = self.replay.before(positions)
+        leads = np.zeros((len(positions), self.play.leads.shape[1]), dtype=np.int64)
+        for row, moves in zip(leads, episodes, strict=True):
+            row[: len(moves)] = moves
+        states = rules.make_batch(self.play.batch.games, which)
+        seek(states, turns, leads)
+        return states, leads
 
     def row(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> Report:
         """Return the run as it stands, and log it."""
@@ -452,6 +481,16 @@ class _Reporter:
         improved, self._improved = self._improved | improved, set()
         rate = (self._trainer.steps - self._steps) / max(time.monotonic() - self._begun, 1e-9)
         self._report(self._trainer.row(progress, self._losses, rate, tuple(sorted(improved))))
+
+
+def _written(random: np.random.Generator) -> dict[str, Any]:
+    """Return a generator's state for JSON, whose integers end at 64 bits."""
+    state: dict[str, Any] = dict(random.bit_generator.state)
+    return state | {"state": {name: hex(value) for name, value in state["state"].items()}}
+
+
+def _read(state: dict[str, Any]) -> dict[str, Any]:
+    return state | {"state": {name: int(value, 16) for name, value in state["state"].items()}}
 
 
 def _padded(mappings: Sequence[Mapping | None], pairs: Sequence[Pair]) -> list[Mapping | None]:

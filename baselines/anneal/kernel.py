@@ -292,7 +292,7 @@ def judge(p: Tables, s: Choice, limit: float) -> float:
 
 
 @jit
-def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, found: I64) -> int:
+def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, found: I64) -> int:  # noqa: C901 (a kernel: one loop)
     """Choose c with fresh times, ejecting what is in its way; what finds other space stays. Return how many moved.
 
     ``ejected[i]`` is a candidate that was taken out, or moved from offset ``moved_from[i]`` if that is >= 0.

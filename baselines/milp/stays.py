@@ -61,7 +61,7 @@ def _value(expression: Expression, point: F64) -> float:
     return expression.constant + sum(coefficient * float(point[column]) for column, coefficient in expression.terms)
 
 
-def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:
+def _of_flow(relaxation: Relaxation, flow: Flow, point: F64) -> list[Stay]:  # noqa: C901 (one decision table)
     path, tensor = flow.route, flow.route.tensor
     program = relaxation.program
     chosen = [move for move in flow.moves if point[move.column] > 0.5]

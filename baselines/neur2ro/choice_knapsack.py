@@ -113,7 +113,7 @@ def solve_choice_knapsack(gain: F64, weight: F64, capacity: float, tolerance: fl
 
 
 @jit
-def _core(
+def _core(  # noqa: C901, PLR0913 (a kernel: arrays one by one, one loop)
     gain: F64,
     weight: F64,
     capacity: float,
@@ -182,6 +182,8 @@ def _core(
         rest_best[j] = rest_best[j + 1] + best[i]
         rest_light[j] = rest_light[j + 1] + light
         rest_heavy[j] = rest_heavy[j + 1] + heavy
+    if fixed_weight + rest_light[0] > capacity:
+        return value, choice, complete  # what could improve on the incumbent does not fit
 
     size = 1024
     state_gain = np.empty(size)

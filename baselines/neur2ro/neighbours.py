@@ -6,6 +6,7 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.linear import LinearSet
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 def feasible_rows(plans: F64, stage: LinearSet) -> F64:
@@ -28,6 +29,44 @@ def neighbours(x: F64, stage: LinearSet, kind: str) -> F64:
     every[index, np.repeat(on, len(off))] = 0.0
     every[index, np.tile(off, len(on))] = 1.0
     return feasible_rows(every, stage)
+
+
+def refilled(x: F64, stage: LinearSet, rng: np.random.Generator, count: int) -> F64:
+    """Return up to ``count`` feasible plans a few flips away, float64[A, n], rows mended and room filled.
+
+    Where rows are tight (budgets), single flips and exchanges are rarely feasible or leave room unused.
+    """
+    plans = []
+    for _ in range(count):
+        plan = x.copy()
+        picked = np.asarray(rng.choice(len(x), size=min(len(x), int(rng.integers(1, 4))), replace=False), np.int64)
+        plan[picked] = 1.0 - plan[picked]
+        if _mend(plan, stage, rng, keep=picked):
+            plans.append(plan)
+    return np.unique(np.array(plans), axis=0) if plans else np.zeros((0, len(x)))
+
+
+def _mend(plan: F64, stage: LinearSet, rng: np.random.Generator, *, keep: I64) -> bool:
+    """Flip entries other than ``keep`` until every row holds, then fill the room left; in place."""
+    others = rng.permutation(np.setdiff1d(np.arange(len(plan)), keep))
+    broken = stage.violation(plan)
+    for i in others:
+        if broken <= 1e-9:
+            break
+        plan[i] = 1.0 - plan[i]
+        now = stage.violation(plan)
+        if now < broken:
+            broken = now
+        else:
+            plan[i] = 1.0 - plan[i]
+    if broken > 1e-9:
+        return False
+    for i in rng.permutation(others):
+        if plan[i] < 0.5:
+            plan[i] = 1.0
+            if stage.violation(plan) > 1e-9:
+                plan[i] = 0.0
+    return True
 
 
 def perturbed(x: F64, stage: LinearSet, rng: np.random.Generator) -> F64:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.ccg import CcgConfig, adversary
 from mallocgame.baselines.neur2ro.clock import OutOfTimeError
 from mallocgame.baselines.neur2ro.exact import main_program
-from mallocgame.baselines.neur2ro.neighbours import neighbours, perturbed
+from mallocgame.baselines.neur2ro.neighbours import neighbours, perturbed, refilled
 from mallocgame.baselines.neur2ro.network import Network
 from mallocgame.baselines.neur2ro.plan_search import PlanSearch, open_search
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, nominal_scenario
@@ -33,6 +33,7 @@ from mallocgame.baselines.neur2ro.worst_case import CutProgram
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
+REFILLS = 120  # plans of a round
 SLOW_SECONDS = 2e-3  # a second stage that takes longer is worth a static plan first
 
 
@@ -91,8 +92,9 @@ def _phases(search: PlanSearch, config: SearchConfig, start: F64 | None) -> str:
         plans.append(stages.answer(nominal_scenario(problem), seconds=0.2 * search.clock.left).x)
     search.try_plan(plans[0])
     slow = _second_stage_seconds(search, plans[0]) > SLOW_SECONDS
-    if slow or problem.uncertainty_kind == "general":
-        plans += _static_plan(search)
+    rows = len(problem.first_stage().rows) > 0
+    if slow or rows or problem.uncertainty_kind == "general":
+        plans += _static_plan(search, 0.15 if rows and not slow else 0.3)
     _network_scenarios(search, config, plans)
     if problem.uncertainty_kind == "objective":
         _bound_by_cuts(search, config, plans)
@@ -113,10 +115,10 @@ def _second_stage_seconds(search: PlanSearch, x: F64) -> float:
     return time.perf_counter() - began
 
 
-def _static_plan(search: PlanSearch) -> list[F64]:
-    """Return the static robust plan, if there is one: a start where pricing is dear or worst cases are searched."""
+def _static_plan(search: PlanSearch, share: float) -> list[F64]:
+    """Return the static robust plan, if there is one: a start where pricing is dear or rows bind."""
     try:
-        return [static_plan(search.problem, seconds=0.3 * search.clock.left).x]
+        return [static_plan(search.problem, seconds=share * search.clock.left).x]
     except InputError:
         return []  # no recourse decision suits every scenario
 
@@ -220,16 +222,19 @@ def _local_search(search: PlanSearch, config: SearchConfig) -> str:
 
 
 def _descend(search: PlanSearch, x: F64, breadth: int, rng: np.random.Generator) -> bool:
-    """First improvement over flips, then swaps, from ``x``; returns whether the incumbent improved."""
+    """First improvement over flips, swaps and (where there are rows) refills; return whether the incumbent improved."""
     improved = False
-    kinds = ["flip", "swap"]
+    every = ["flip", "swap", "refill"] if len(search.problem.first_stage().rows) else ["flip", "swap"]
+    kinds = every
     while kinds and not search.closed:
         search.clock.check()
-        around = _shortlist(search, neighbours(x, search.problem.first_stage(), kinds[0]), breadth, rng)
+        stage = search.problem.first_stage()
+        near = refilled(x, stage, rng, REFILLS) if kinds[0] == "refill" else neighbours(x, stage, kinds[0])
+        around = _shortlist(search, near, breadth, rng)
         moved = search.try_best(around)
         if moved and search.best_x is not None:
             x, improved = search.best_x, True
-        kinds = ["flip", "swap"] if moved else kinds[1:]
+        kinds = every if moved else kinds[1:]
     return improved
 
 

@@ -28,7 +28,7 @@ def _insert(sorted_ids: I64, count: int, offsets: I64, i: int) -> None:
 
 
 @jit
-def find_gap(
+def find_gap(  # noqa: PLR0913 (a kernel takes arrays one by one)
     sorted_ids: I64, count: int, offsets: I64, first: I64, last: I64, size: I64, i: int, alignment: int, best_fit: bool
 ) -> int:
     """Return the offset of the first (or the tightest) gap for buffer i among ``count`` placed ones, sorted by offset.
@@ -86,7 +86,7 @@ def place_in_order(
 
 
 @jit
-def climb(
+def climb(  # noqa: C901, PLR0913 (a kernel: arrays one by one, one loop)
     order: I64,
     first: I64,
     last: I64,

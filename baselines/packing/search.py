@@ -315,7 +315,7 @@ def _longer_trail(trail: I64, used: int, needed: int) -> I64:
 
 
 @jit
-def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> tuple[int, int]:
+def search(x: Instance, node_limit: int, stop: I64, memo: U64, offsets: I64) -> tuple[int, int]:  # noqa: C901 (a kernel: one loop)
     """Search for offsets of the buffers within the capacity.
 
     Args:

@@ -23,7 +23,7 @@ from mallocgame.errors import InputError
 _CPSAT_BUFFERS = 3000  # above this a model takes too long to build for one slice
 
 
-def pack(
+def pack(  # noqa: PLR0913 (its options, by name)
     buffers: Sequence[Buffer],
     capacity_bytes: int | None = None,
     *,
@@ -100,7 +100,7 @@ def _pack_plain(buffers: Sequence[Buffer], capacity_bytes: int | None, **options
     return pack_problem(Problem.from_buffers(buffers), capacity_bytes, **options)
 
 
-def _pack_general(
+def _pack_general(  # noqa: PLR0913 (its options, by name)
     buffers: Sequence[Buffer],
     capacity_bytes: int | None,
     *,
@@ -179,7 +179,7 @@ def _general_steps(
         yield partial(run.cpsat, capacity, least, budget)
 
 
-def pack_problem(
+def pack_problem(  # noqa: PLR0913 (its options, by name)
     problem: Problem,
     capacity_bytes: int | None = None,
     *,

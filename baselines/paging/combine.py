@@ -53,7 +53,7 @@ def _lead(leader: int, lead: int, rate: float, before: float, after: float, draw
 
 
 @jit
-def _step_own(
+def _step_own(  # noqa: C901 (a kernel: one loop)
     state: _Own, pages: I32, events_a: I32, events_b: I32, starts: U8, rate: float, fading: float, events: Events
 ) -> int:
     """Serve ``pages`` as the combination, given what a and b did; ``starts`` marks where prompts start (or is empty).

@@ -33,7 +33,7 @@ def cyclic(*, num_pages: int, num_requests: int) -> PageTrace:
     return from_ids(np.arange(num_requests, dtype=np.int64) % num_pages, name=f"cyclic-{num_pages}")
 
 
-def moe_decode(
+def moe_decode(  # noqa: PLR0913 (its options, by name)
     *,
     num_tokens: int = 2000,
     num_layers: int = 16,
@@ -121,7 +121,7 @@ def kv_cache(
     return from_ids(np.concatenate(parts), name="kv-cache")
 
 
-def chat(
+def chat(  # noqa: PLR0913 (its options, by name)
     *,
     num_sessions: int = 4000,
     sessions_a_second: float = 1.0,

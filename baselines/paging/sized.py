@@ -89,7 +89,7 @@ class SizedResult:
 
 
 @jit
-def _serve(
+def _serve(  # noqa: C901, PLR0913 (a kernel: arrays one by one, one loop)
     pages: I32,
     sizes: I64,
     kinds: U8,

@@ -156,7 +156,7 @@ def _sieve_victim(tier: I64, links: I32, where: U8, uses: U8) -> int:
 
 
 @jit
-def _evict(
+def _evict(  # noqa: PLR0913 (a kernel takes arrays one by one)
     tier: I64, links: I32, where: U8, uses: U8, used: I64, sizes: I64, target: F64, page: int, ghost: int
 ) -> int:
     """Evict one page to make room for ``page``, which stood in ghost queue ``ghost`` (0: in none); return it."""
@@ -230,7 +230,7 @@ def _leave_ghosts(tier: I64, links: I32, where: U8, used: I64, sizes: I64, targe
 
 
 @jit
-def _insert(tier: I64, links: I32, where: U8, uses: U8, used: I64, sizes: I64, page: int, ghost: int, bit: int) -> None:
+def _insert(tier: I64, links: I32, where: U8, uses: U8, used: I64, sizes: I64, page: int, ghost: int, bit: int) -> None:  # noqa: PLR0913 (a kernel takes arrays one by one)
     rule = tier[_RULE]
     queue = 0
     if rule == _S3:
@@ -246,7 +246,7 @@ def _insert(tier: I64, links: I32, where: U8, uses: U8, used: I64, sizes: I64, p
 
 
 @jit
-def _serve(
+def _serve(  # noqa: PLR0913 (a kernel takes arrays one by one)
     pages: I32,
     sizes: I64,
     kinds: U8,
@@ -319,7 +319,7 @@ def _drop(tier: I64, links: I32, where: U8, used: I64, sizes: I64, page: int) ->
 
 
 @jit
-def _admit(
+def _admit(  # noqa: PLR0913 (a kernel takes arrays one by one)
     page: int,
     tiers: I64,
     links: I32,

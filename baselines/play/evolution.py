@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mallocgame.game import rules
 from mallocgame.game.rules import Game, actions_of, decode, make_game
-from mallocgame.game.rules.state import Groups, Tensors
+from mallocgame.game.rules.state import Groups, Movables
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import jit
 from mallocgame.judge.simulation import home_seconds
@@ -137,7 +137,7 @@ def encode(program: Program, hierarchy: Hierarchy) -> Encoding:
     tensor, step_ = rules.groups[rules.decisions, Groups.TENSOR], rules.groups[rules.decisions, Groups.STEP]
     by_tensor = np.lexsort((step_, tensor))
     first = np.searchsorted(tensor[by_tensor], np.arange(len(rules.tensors) + 1))
-    index = rules.tensors[:, Tensors.INDEX]
+    index = rules.tensors[:, Movables.INDEX]
     size = program.sizes_bytes[index]
     unit = np.array([layer.alignment_bytes for layer in hierarchy.layers], dtype=np.int64)[:, None]
     capacity = np.array([layer.capacity_bytes for layer in hierarchy.layers], dtype=np.int64)
@@ -159,7 +159,7 @@ def encode(program: Program, hierarchy: Hierarchy) -> Encoding:
 
 
 @jit
-def claim(
+def claim(  # noqa: PLR0913 (a kernel takes arrays one by one)
     order: I64,
     action: I64,
     by_tensor: I64,

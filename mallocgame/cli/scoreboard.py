@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mallocgame.cli.cases import HoistOption
-from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress
+from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,10 +46,15 @@ def scoreboard(
         elif entry != XLA:
             find_solver(entry)
     names = list(suite.names(split="eval")) if traces == "held-out" else [name.strip() for name in traces.split(",")]
-    cases = [open_case(name, hoist=hoist) for name in names]
-    for case in cases:
+    cases = []
+    for name in names:
+        case = open_case(name, hoist=hoist)
         if case.compiler_mapping is None:
-            raise InputError(f"{case.name}: no mapping of the compiler's to compare with")
+            say(f"{name} is left out: it holds no mapping of the compiler's that is valid here")
+        else:
+            cases.append(case)
+    if not cases:
+        raise InputError(f"--traces {traces}: no program with a mapping of the compiler's to compare with")
     rows: list[Score] = []
     stopped = False
     total = len(cases) * sum(1 if entry == XLA else seeds for entry in wanted)

@@ -45,11 +45,11 @@ def tune(
     Example: mallocgame tune my_package.model:step --chip v5e --seconds 300 --out tuned
     """
     begin = time.monotonic()
+    where = out or folder
     if plot is not None:
-        check_plot(plot)
-        check_writable(plot)
-    if out is not None:
-        check_folder(out)
+        check_plot(plot, where)
+    if where is not None:
+        check_folder(where)
     from mallocgame.baselines.anneal import anneal
     from mallocgame.workloads.compiler_loop.tune import Settings
     from mallocgame.workloads.compiler_loop.tune import tune as run
@@ -60,7 +60,7 @@ def tune(
             seconds=seconds,
             begin=begin,
             solver_seconds=solver_seconds if solve_seconds is None else solve_seconds,
-            folder=out or folder,
+            folder=where,
             seed=seed,
             workers=max(min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS), 1),  # one core lowers and thinks
             full=full,
@@ -73,17 +73,16 @@ def tune(
         _draw(found, plot)
     if found.interrupted:
         gain = found.default_seconds / found.judged_seconds
-        where = f", kept in {out or folder}" if out or folder else ""
-        raise interrupted(f"the best so far is {gain:.3f} times faster{where}")
+        kept = f", kept in {where}" if where else ""
+        raise interrupted(f"the best so far is {gain:.3f} times faster{kept}")
 
 
-def check_plot(path: Path) -> None:
-    """See before the work that a picture can be written after it."""
-    from mallocgame.files import check_writable
-
+def check_plot(path: Path, made: Path | None = None) -> None:
+    """See before the work that a picture can be written after it; ``made`` is a folder that the work makes."""
     if path.suffix not in (".html", ".png"):
         raise InputError(f"--plot {path}: expected a name that ends in .html or .png")
-    check_writable(path)
+    if made is None or path.parent != made or made.exists():
+        check_writable(path)
 
 
 def _draw(found: "Tuned", plot: Path) -> None:

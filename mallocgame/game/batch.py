@@ -39,7 +39,7 @@ REWARDS = (
 ILLEGAL_REWARD = -1.0  # an illegal action: this reward, and the game is over (its mapping so far stays valid)
 
 
-class Position(NamedTuple):
+class GamePosition(NamedTuple):
     """Where a game is, with what the batch knows of it."""
 
     program: str
@@ -124,6 +124,11 @@ class MallocGameBatch:
         """B."""
         return len(self.which)
 
+    @property
+    def batch_state(self) -> rules.BatchState:
+        """The live states of all rows, for kernels; what changes them must keep the masks and observations true."""
+        return self._state
+
     def reset(self, rows: Bool | None = None, *, which: Sequence[int] | I64 | None = None) -> Observations:
         """Start the games of ``rows`` bool[B] anew (None: all) and return ``observations``.
 
@@ -176,12 +181,12 @@ class MallocGameBatch:
         """Make all games continue from where row ``row`` of ``other``, a batch of the same programs, is."""
         self._put(tuple(array[row] for array in other._arrays()), self._all)
 
-    def clone(self, row: int) -> "Position":
+    def clone(self, row: int) -> "GamePosition":
         """Return where row ``row`` is, for ``restore``; it may be pickled."""
         program = self.games[int(self.which[row])].program
-        return Position(program.name, tuple(np.array(array[row]) for array in self._arrays()))
+        return GamePosition(program.name, tuple(np.array(array[row]) for array in self._arrays()))
 
-    def restore(self, position: "Position", rows: Bool | None = None) -> Observations:
+    def restore(self, position: "GamePosition", rows: Bool | None = None) -> Observations:
         """Let the games of ``rows`` bool[B] (None: all) go on from a position, and return ``observations``.
 
         Raises:

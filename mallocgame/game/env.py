@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.errors import InputError
-from mallocgame.game.batch import MallocGameBatch, Position
+from mallocgame.game.batch import GamePosition, MallocGameBatch
 from mallocgame.game.observation import ObservationConfig, Observations, observation_space
 from mallocgame.game.render import render_ansi, render_rgb
-from mallocgame.game.rules.state import Groups, Tensors
+from mallocgame.game.rules.state import Groups, Movables
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
@@ -85,11 +85,11 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         """Return the mapping so far; it is valid at any time."""
         return self.batch.to_mapping(0)
 
-    def clone_state(self) -> Position:
+    def clone_state(self) -> GamePosition:
         """Return where the game is; ``restore_state`` goes on from there, in this or another such environment."""
         return self.batch.clone(0)
 
-    def restore_state(self, position: Position) -> tuple[Observations, dict[str, Any]]:
+    def restore_state(self, position: GamePosition) -> tuple[Observations, dict[str, Any]]:
         """Go on from a position and return its observation and ``info``.
 
         Raises:
@@ -108,7 +108,7 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         tensor, step = -1, program.num_steps
         if turn < game.num_decisions:
             group = game.rules.groups[game.rules.decisions[turn]]
-            tensor, step = int(game.rules.tensors[group[Groups.TENSOR], Tensors.INDEX]), int(group[Groups.STEP])
+            tensor, step = int(game.rules.tensors[group[Groups.TENSOR], Movables.INDEX]), int(group[Groups.STEP])
         if self.render_mode == "rgb_array":
             return render_rgb(program, game.hierarchy, mapping, tensor, step)
         score = self.batch.returns[0]

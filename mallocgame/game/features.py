@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules import Game
-from mallocgame.game.rules.state import ANYWHERE, Groups, Tensors
+from mallocgame.game.rules.state import ANYWHERE, Groups, Movables
 
 Bool = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def static_features(game: Game) -> F32:
     rules, program, hierarchy = game.rules, game.program, game.hierarchy
     owner, step, moved = rules.groups[:, Groups.TENSOR], rules.groups[:, Groups.STEP], rules.groups[:, Groups.BYTES]
     reads, writes = rules.groups[:, Groups.READS] > 0, rules.groups[:, Groups.WRITES] > 0
-    size, trips, num_steps = rules.tensors[owner, Tensors.SIZE], program.trip_counts, program.num_steps
+    size, trips, num_steps = rules.tensors[owner, Movables.SIZE], program.trip_counts, program.num_steps
     speeds, layers = rules.layer_speed, range(1, hierarchy.num_layers)
     memory = (rules.home_bytes / speeds).sum(axis=1)
     elapsed = np.maximum(rules.compute, memory)
@@ -65,9 +65,9 @@ def static_features(game: Game) -> F32:
         demand[:, layer] = (size / rules.link_speed[link] + rules.latency[link]) / unit
     saved[rules.groups[:, Groups.HOME_ONLY] > ANYWHERE] = 0.0
     idle = np.concatenate([[0.0], np.cumsum((elapsed - rules.home_bytes[:, 0] / speeds[0]) * trips)]) / unit
-    bounds = rules.tensors[:, (Tensors.FIRST, Tensors.END)][owner]
+    bounds = rules.tensors[:, (Movables.FIRST, Movables.END)][owner]
     first, last, since, until, supply, left, benefit_left = _along_tensors(bounds, step, idle, saved.max(axis=1))
-    parameter = np.array([program.tensors[i].is_parameter for i in rules.tensors[:, Tensors.INDEX]], dtype=np.bool_)
+    parameter = np.array([program.tensors[i].is_parameter for i in rules.tensors[:, Movables.INDEX]], dtype=np.bool_)
     log_steps, fast = np.log1p(num_steps), int(np.argmax(speeds[1:])) + 1
     columns = [
         np.ones(len(owner)),
@@ -75,7 +75,7 @@ def static_features(game: Game) -> F32:
         writes & ~reads,
         reads & writes,
         parameter[owner],
-        *(rules.tensors[owner, column] > 0 for column in (Tensors.IS_OUTPUT, Tensors.HOLDABLE, Tensors.HOISTABLE)),
+        *(rules.tensors[owner, column] > 0 for column in (Movables.IS_OUTPUT, Movables.HOLDABLE, Movables.HOISTABLE)),
         _squash(moved / size),
         np.log1p(trips[step]) / np.log1p(trips.max()),
         np.array([sum(1 for _ in program.enclosing_loops(int(at))) for at in step]) / 4.0,

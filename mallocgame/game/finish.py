@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from mallocgame.game import rules
-from mallocgame.game.rules.state import Groups, Tensors
+from mallocgame.game.rules.state import Groups, Movables
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
@@ -33,7 +33,7 @@ def finish(
     """
     until = time.monotonic() + seconds
     game = rules.make_game(program, hierarchy)
-    owners = game.rules.tensors[game.rules.groups[game.rules.decisions, Groups.TENSOR], Tensors.INDEX]
+    owners = game.rules.tensors[game.rules.groups[game.rules.decisions, Groups.TENSOR], Movables.INDEX]
     uses = program.uses
     traffic = np.bincount(uses.tensor, uses.bytes * program.trip_counts[uses.step], len(program.tensors))
     left = [i for i in np.unique(owners).tolist() if not focused.tensors[i].movable]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules.batch import BatchState
-from mallocgame.game.rules.state import Copies, Groups, Layers, Places, Rules, State, Tensors
+from mallocgame.game.rules.state import Groups, Layers, Movables, Moves, Places, Rules, State
 from mallocgame.jit import jit, part
 
 Bool = npt.NDArray[np.bool_]
@@ -16,7 +16,7 @@ I64 = npt.NDArray[np.int64]
 
 
 @jit
-def observe_batch(
+def observe_batch(  # noqa: PLR0913 (a kernel takes arrays one by one)
     batch: BatchState,
     ended: Bool,
     features: F32,
@@ -80,12 +80,12 @@ def _write_memory(rules: Rules, state: State, step: int, tensor: int, edges: I64
             residency = state.rects[layer, i] // 2
             start = state.places[residency, Places.BEGIN]
             if state.rects[layer, i] % 2:  # the reload of a tensor held over takes its place from its copy's issue on
-                start = state.copies[2 * residency, Copies.ISSUE]
+                start = state.copies[2 * residency, Moves.ISSUE]
             if start >= end_of_view:
                 continue
             owner = rules.groups[residency, Groups.TENSOR]
             low = state.places[residency, Places.OFFSET] / cell_bytes
-            high = low + rules.tensors[owner, Tensors.SIZE] / cell_bytes
+            high = low + rules.tensors[owner, Movables.SIZE] / cell_bytes
             for c in range(columns):
                 first, last = step + edges[c], step + edges[c + 1]
                 covered = min(end, last) - max(max(start, 0), first)

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from mallocgame.errors import InputError
-from mallocgame.game.batch import MallocGameBatch, Position
+from mallocgame.game.batch import GamePosition, MallocGameBatch
 from mallocgame.game.observation import ObservationConfig, Observations, observation_space
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
@@ -134,11 +134,11 @@ class MallocVectorEnv(VectorEnv[Observations, Any, Any]):
         """Return bool[B, A], True = legal; in games that are over Drop alone, which does nothing."""
         return self.batch.action_masks.copy()
 
-    def clone_state(self, row: int) -> Position:
+    def clone_state(self, row: int) -> GamePosition:
         """Return where game ``row`` is; ``restore_state`` goes on from there."""
         return self.batch.clone(row)
 
-    def restore_state(self, position: Position, rows: Bool | None = None) -> tuple[Observations, dict[str, Any]]:
+    def restore_state(self, position: GamePosition, rows: Bool | None = None) -> tuple[Observations, dict[str, Any]]:
         """Let the games of ``rows`` bool[B] (None: all) go on from a position; return observations and ``info``.
 
         Raises:

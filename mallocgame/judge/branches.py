@@ -183,7 +183,7 @@ class _Walk:
 
 
 @jit
-def _advance(
+def _advance(  # noqa: PLR0913 (a kernel takes arrays one by one)
     first: int,
     last: int,
     scale: float,
@@ -244,7 +244,7 @@ def _advance(
 
 
 @jit
-def _drain(
+def _drain(  # noqa: PLR0913 (a kernel takes arrays one by one)
     link: int,
     seconds: float,
     scale: float,

@@ -183,17 +183,28 @@ class _Walk:
         return old == new
 
     def _issue(self, boundary: int) -> None:
+        """Begin the copies that are issued here; one that is due at once brings its target to those after it.
+
+        From a fast layer only if they take the same way back: copies between two layers share a link, which is busy
+        with one or the other, so their order costs nothing. One on another link would run before what it reads came.
+        """
+        before = set(self.state.current)
+        brought: dict[int, frozenset[int]] = {}  # place: the layers between which its contents just came
         for i in self.transfers:
             x = self.mapping.transfers[i]
             if x.start_after + 1 != boundary:
                 continue
-            if x.source not in self.state.current:
+            layers = frozenset((self._layer(x.source), self._layer(x.target)))
+            is_there = x.source in before or x.source == HOME or brought.get(x.source) == layers
+            if not (is_there and x.source in self.state.current):
                 self.found.append((x.start_after, f"a copy issued after step {x.start_after} reads {_name(x.source)}"))
-            self.state.intact[i] = x.source in self.state.current
-        for i in self.transfers:  # a copy that is due at once has arrived for no other that is issued with it
-            x = self.mapping.transfers[i]
-            if x.start_after + 1 == x.done_before == boundary:
+            self.state.intact[i] = is_there and x.source in self.state.current
+            if x.done_before == boundary:
                 self._arrive(i)
+                brought[x.target] = layers
+
+    def _layer(self, place: int) -> int:
+        return 0 if place == HOME else self.mapping.residencies[place].layer
 
     def _use(self, step: int, uses: list[Use]) -> None:
         for use in sorted(uses, key=lambda u: u.kind == UseKind.DEFINE):

@@ -106,7 +106,7 @@ def seconds_until_done(queue: int, position: int, order: I64, head: I64, tail: I
 
 
 @jit
-def run(
+def run(  # noqa: C901, PLR0913 (a kernel: arrays one by one, one loop)
     elapsed: F64,
     idle: F64,
     queue: I64,

@@ -5,8 +5,8 @@ from ``--weights``), for ``--seconds`` or as long as ``BUDGETS`` says, beside XL
 as many games, and 10 s of annealing (from scratch: and of GORP). No loops hoisted unless ``--hoist``;
 ``--variations 0`` keeps to self-play.
 ``python -m tests.benchmarks.muzero play RUN TRACE... --simulations 0,16,64``: a trained agent on traces, greedy play.
-``python -m tests.benchmarks.muzero pretrain RUN --seconds S``: the generalist that ships (S = 1): annealed mappings of
-all shipped traces but those of ``HELD_OUT`` programs are imitated, then it plays for what is left of S.
+``python -m tests.benchmarks.muzero pretrain RUN``: the generalist that ships: what ``play`` finds in
+``DEMONSTRATION_STEPS`` moves of all shipped traces but those of ``HELD_OUT`` programs is imitated.
 ``python -m tests.benchmarks.muzero throughput``: moves and simulations a second, and where the time goes.
 Rows are printed as a table and appended to ``--out`` as JSON lines; rows already there are not run again.
 ``tests.benchmarks.muzero_report`` prints them again, with a summary, and draws the learning curves.
@@ -30,13 +30,16 @@ import numpy as np
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
-from mallocgame.agents.muzero.selfplay import play, shapes_of
+from mallocgame.agents.muzero.selfplay import play as play_games
+from mallocgame.agents.muzero.selfplay import shapes_of
 from mallocgame.agents.muzero.trainer import Report, Trainer
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.baselines.play.gorp import gorp
+from mallocgame.baselines.play.play import play
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
@@ -47,7 +50,7 @@ from tests.benchmarks.muzero_report import read, table
 Row = dict[str, Any]
 HELD_OUT = ("vit", "mobilenet", "graph_network", "winograd", "llama_decode_batch16", "decode_loop", "bert_training")
 PRETRAINING = Path("agents/muzero/generalist.toml")
-DEMONSTRATION_SECONDS = 2.0
+DEMONSTRATION_STEPS = 400_000
 ANNEAL_SECONDS = 10.0
 CURVE_POINTS = 30
 BUDGETS = ((200, 30.0), (900, 60.0), (math.inf, 300.0))  # below so many decisions: seconds of training
@@ -73,7 +76,7 @@ def main() -> None:
         table([_shares(chosen.seconds or 60.0)])
         return
     if chosen.part == "pretrain":
-        _pretrain(Path(chosen.names[0]), chosen.seconds or 1.0)
+        _pretrain(Path(chosen.names[0]))
         return
     done = read(chosen.out)
     rows = []
@@ -153,15 +156,15 @@ def _point(row: Report, name: str, xla: float, home: float) -> list[float]:
     return [round(value, 4) for value in values]
 
 
-def _pretrain(folder: Path, seconds: float) -> None:
+def _pretrain(folder: Path) -> None:
     names = [name for name in suite.names() if name.rsplit("-", 1)[0] not in HELD_OUT]
     pairs, starts = [], []
     for name in names:
         program, hierarchy, _ = _open(name)
         pairs.append((replace(program, name=name), hierarchy))
-        starts.append(anneal(program, hierarchy, seconds=DEMONSTRATION_SECONDS).mapping)
+        starts.append(play(program, hierarchy, steps=DEMONSTRATION_STEPS).mapping)
     trainer = Trainer(pairs, Config.from_toml(PRETRAINING), folder, starts=starts)
-    trainer.train(seconds=seconds, report=_tell, report_seconds=30.0)
+    trainer.train(steps=1, report=_tell, report_seconds=30.0)
 
 
 def _tell(report: Report) -> None:
@@ -197,8 +200,8 @@ def _play(chosen: argparse.Namespace) -> Iterator[Row]:
         weights = folder.load_parameters(learner)
         row: Row = {"trace": name, "decisions": pair[0].num_decisions, "xla_ms": xla * 1e3}
         for count in (int(text) for text in (chosen.simulations or "0,16,64").split(",")):
-            search = make_search(model, num_simulations=count, explore=False)
-            _, _, seconds = next(play(pair, search, weights, jax.random.key(0), 1))
+            search = make_any_search(model, num_simulations=count, explore=False)
+            _, _, seconds = next(play_games(pair, search, weights, jax.random.key(0), 1))
             row[f"x XLA, {count} simulations"] = xla / seconds
         row["x XLA, random"] = xla / _random(pair[0], hierarchy, 32)
         yield row

@@ -80,6 +80,19 @@ def _read_mapping(path: Path) -> Any:
     return validate(toy.program, toy.hierarchy, load_mapping(path, toy.program, toy.hierarchy))
 
 
+def _hierarchies() -> list[bytes]:
+    from mallocgame.hierarchy import preset
+    from mallocgame.workloads.formats.hierarchy_file import save_hierarchy
+
+    return [_written(lambda p: save_hierarchy(p, preset("host-v5e")), "h.json")]
+
+
+def _read_hierarchy(path: Path) -> Any:
+    from mallocgame.workloads.formats.hierarchy_file import load_hierarchy
+
+    return load_hierarchy(path)
+
+
 def _options() -> list[bytes]:
     from mallocgame.compiler_options import save_compiler_options
 
@@ -172,6 +185,24 @@ def _read_dump(path: Path) -> Any:
         return trace_from_files(DATA / "lstm-v5e.log", folder, "v5e")
 
 
+OFFSETS = b"""BufferAssignment:
+allocation 0: size 4096, parameter 0:
+ value: <3 a @0> (size=4096,offset=0): f32[8,128]{1,0}
+ value: <5 loop{1} @1> (size=4096,offset=128): f32[8,128]{1,0}
+"""
+
+
+def _read_offsets(path: Path) -> Any:
+    from mallocgame.hierarchy import preset
+    from mallocgame.workloads.hlo import xla_parser
+    from mallocgame.workloads.hlo_trace import trace_from_hlo
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(xla_parser, "available", return_value=False):
+        (Path(folder) / "module_0001.jit_step.buffer-assignment.txt").symlink_to(path.resolve())
+        (Path(folder) / "step.hlo").write_bytes(HLO)
+        return trace_from_hlo(Path(folder) / "step.hlo", preset("v5e"), dump=folder)
+
+
 # Packing and paging
 
 PACKING = (
@@ -223,6 +254,29 @@ def _oracle() -> list[bytes]:
     rows = np.zeros(8, ORACLE_RECORD)
     rows["page"], rows["size_bytes"], rows["second"] = [1, 2, 3, 1, 2, 3, 9, 1], 4096, range(8)
     return [rows.tobytes()]
+
+
+def _predictors() -> list[bytes]:
+    from mallocgame.baselines.paging.predict.boosting import Boosted
+    from mallocgame.baselines.paging.predict.predictor import Predictor
+
+    model = Boosted(
+        edges=tuple(np.array([0.5], np.float32) for _ in range(6)),
+        base=0.1,
+        feature=np.array([[0, -1, -1]], np.int16),
+        cut=np.zeros((1, 3), np.uint8),
+        value=np.array([[0.0, 1.0, 2.0]], np.float32),
+    )
+    made = Predictor(model=model, threshold=0.5, num_frames=10, block_tokens=None)
+    return [_written(lambda p: made.save(p), "p.npz")]
+
+
+def _read_predictor(path: Path) -> Any:
+    from mallocgame.baselines.paging.predict.predictor import Predictor
+
+    found = Predictor.load(path)
+    assert np.isfinite(found.model.value).all()
+    return found
 
 
 # Robust plans
@@ -392,11 +446,11 @@ def _states() -> list[bytes]:
 
 
 def _read_tuning(path: Path) -> Any:
-    from mallocgame.workloads.compiler_loop.tuning_folder import RunFolder
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "state.json").symlink_to(path.resolve())
-        return RunFolder(Path(folder), {"program": "m:f"}).load()
+        return TuningFolder(Path(folder), {"program": "m:f"}).load()
 
 
 READERS = {
@@ -404,8 +458,10 @@ READERS = {
     for reader in (
         Reader(name="trace", suffix=".json", seeds=_traces, read=_read_trace),
         Reader(name="mapping", suffix=".json", seeds=_mappings, read=_read_mapping),
+        Reader(name="hierarchy", suffix=".json", seeds=_hierarchies, read=_read_hierarchy),
         Reader(name="options", suffix=".json", seeds=_options, read=_read_options),
         Reader(name="hlo", suffix=".hlo", seeds=lambda: [HLO], read=_read_hlo),
+        Reader(name="hlo-offsets", suffix=".txt", seeds=lambda: [OFFSETS], read=_read_offsets),
         Reader(name="xla-log", suffix=".log", seeds=_file("lstm-v5e.log"), read=_read_log),
         Reader(name="xla-dump", suffix=".txt", seeds=_file("lstm-v5e.hlo"), read=_read_dump),
         Reader(name="tuning", suffix=".json", seeds=_states, read=_read_tuning),
@@ -419,6 +475,7 @@ READERS = {
         Reader(name="pages-arc", suffix=".lis", seeds=lambda: [b"100 3 0 0\n7 1 0 1\n"], read=_read_pages("arc")),
         Reader(name="pages-lirs", suffix=".trc", seeds=lambda: [b"5\n6\n5\n*\n"], read=_read_pages("lirs")),
         Reader(name="bits", suffix=".txt", seeds=lambda: [b"0 1 1\n0,0,1\n"], read=_read_bits),
+        Reader(name="predictor", suffix=".npz", seeds=_predictors, read=_read_predictor),
         Reader(name="knapsack", suffix=".txt", seeds=lambda: [KNAPSACK], read=_read_knapsack),
         Reader(name="loans", suffix=".txt", seeds=lambda: [LOANS], read=_read_loans),
         Reader(name="branch-and-price", suffix=".csv", seeds=lambda: [TABLE], read=_read_table),

@@ -5,6 +5,9 @@ from types import ModuleType
 
 import pytest
 
+from mallocgame.evaluation import make_case
+from mallocgame.game.scoreboard import play
+from mallocgame.workloads import suite
 from tests.paths import ROOT
 
 pytest.importorskip("sb3_contrib")
@@ -34,3 +37,11 @@ def test_command_line(example: ModuleType, monkeypatch: pytest.MonkeyPatch, caps
     example.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["family", "chain"]
+
+
+def test_it_is_an_entry_of_the_scoreboard(example: ModuleType) -> None:
+    case = make_case(suite.load("lstm-v5e"), hoist=False)
+    policy = example.on_real_traces(0, steps=64)
+    first, again = (play(case, "ppo", policy) for _ in range(2))
+    assert first.violations == ()
+    assert first.mapping == again.mapping

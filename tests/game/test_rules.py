@@ -23,7 +23,7 @@ from mallocgame.game.rules import (
     to_mapping,
     total_seconds,
 )
-from mallocgame.game.rules.state import COPIED, HELD_OVER, Copies, Groups, Places
+from mallocgame.game.rules.state import COPIED, HELD_OVER, Groups, Moves, Places
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -67,7 +67,7 @@ def walk(game: Game, seed: int, eager: float, seen: Counter[str]) -> None:
     seen["held"] += int((begun & (state.places[:, Places.ENTRY] == HELD_OVER)).sum())
     seen["hoisted"] += int((copied & (state.places[:, Places.SINCE] < game.rules.groups[:, Groups.STEP])).sum())
     seen["from a fast layer"] += int((copied & (state.places[:, Places.SOURCE] >= 0)).sum())
-    seen["written back"] += int((state.copies[1::2, Copies.QUEUE] >= 0).sum())
+    seen["written back"] += int((state.copies[1::2, Moves.QUEUE] >= 0).sum())
 
 
 def test_every_state_of_programs_with_loops_is_valid_and_exact() -> None:
@@ -177,7 +177,7 @@ def test_a_definition_is_written_back_only_if_layer_0_needs_it() -> None:
 
 
 def several(*uses: list[int]) -> Game:
-    """Tensors of 4 bytes, each defined at its first step and read at the others, and 8 fast bytes."""
+    """Movables of 4 bytes, each defined at its first step and read at the others, and 8 fast bytes."""
     tensors = tuple(
         Tensor(
             name=f"t{i}",

@@ -15,7 +15,7 @@ from mallocgame.game.rules import Game, State, initial_state, is_terminal, legal
 from mallocgame.game.rules import copy_state as copy_of
 from mallocgame.game.rules.addresses import repack
 from mallocgame.game.rules.occupancy import has_room, settle
-from mallocgame.game.rules.state import HELD_OVER, Copies, Groups, Places, Rules, Size, Tensors
+from mallocgame.game.rules.state import HELD_OVER, Groups, Movables, Moves, Places, Rules, Size
 from mallocgame.game.rules.step import do_step
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -31,7 +31,7 @@ READ, DEFINE = UseKind.READ, UseKind.DEFINE
 def game_of(
     tensors: list[tuple[int, list[tuple[int, UseKind]]]], num_steps: int, capacity: int, *, outputs: frozenset[int]
 ) -> Game:
-    """Tensors of given sizes and uses (4 bytes each), steps of a second, on layers of 1 and 4 bytes a second."""
+    """Movables of given sizes and uses (4 bytes each), steps of a second, on layers of 1 and 4 bytes a second."""
     program = Program(
         name="hand-made",
         instructions=tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(num_steps)),
@@ -65,7 +65,7 @@ def spans(game: Game, state: State, layer: int) -> dict[int, list[tuple[int, int
         row = state.places[place]
         found[place] = [(max(int(row[Places.BEGIN]), 0), int(row[Places.FINISH]))]
         if row[Places.ENTRY] == HELD_OVER:
-            found[place].append((int(state.copies[2 * place, Copies.ISSUE]), game.program.num_steps))
+            found[place].append((int(state.copies[2 * place, Moves.ISSUE]), game.program.num_steps))
     return found
 
 
@@ -110,7 +110,7 @@ def test_packing_anew_is_sound_and_forgets_what_is_not_kept() -> None:
         state, _, _ = play(game, seed, eager=0.9)
         rng = np.random.default_rng(seed)
         rules = game.rules
-        sizes = {g: int(rules.tensors[rules.groups[g, Groups.TENSOR], Tensors.SIZE]) for g in range(len(rules.groups))}
+        sizes = {g: int(rules.tensors[rules.groups[g, Groups.TENSOR], Movables.SIZE]) for g in range(len(rules.groups))}
         for layer in range(1, game.hierarchy.num_layers):
             homeless = np.flatnonzero(state.places[:, Places.LAYER] == 0)
             for own in rng.permutation(homeless)[:4].tolist():
@@ -268,8 +268,8 @@ def test_giving_space_back_changes_no_time() -> None:
             seconds = simulate(game.program, game.hierarchy, checked(game, kept)).total_seconds
             again = simulate(game.program, game.hierarchy, checked(game, state)).total_seconds
             assert abs(again - seconds) <= 1e-12 * game.home_seconds
-            assert (state.copies[:, Copies.DUE] <= kept.copies[:, Copies.DUE]).all()
+            assert (state.copies[:, Moves.DUE] <= kept.copies[:, Moves.DUE]).all()
             assert (state.occupied <= kept.occupied).all()
-            released += int((state.copies[:, Copies.DUE] < kept.copies[:, Copies.DUE]).sum())
+            released += int((state.copies[:, Moves.DUE] < kept.copies[:, Moves.DUE]).sum())
             shorter += int((state.places[:, Places.FINISH] < kept.places[:, Places.FINISH]).sum())
     assert released > 30 < shorter, (released, shorter)

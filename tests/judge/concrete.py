@@ -118,16 +118,27 @@ class Machine:
         memory = self.memory[self.mapping.residencies[place].layer]
         return all(memory.get(cell) == (tensor, self.version[tensor]) for cell in self._cells(place))
 
+    def _way(self, x: int) -> set[int]:
+        """Return the layers between which a copy goes: copies between the same two share a link."""
+        places = (self.mapping.transfers[x].source, self.mapping.transfers[x].target)
+        return {0 if place == HOME else self.mapping.residencies[place].layer for place in places}
+
     def _boundary(self, boundary: int) -> None:
+        self._delivered: dict[tuple[int, int], set[int]] = {}  # at this boundary: tensor and place, by which way
         for x, transfer in enumerate(self.mapping.transfers):
             if transfer.done_before == boundary and transfer.start_after + 1 < boundary:
                 self._complete(x)
         for x, transfer in enumerate(self.mapping.transfers):
             if transfer.start_after + 1 == boundary:
+                before = self._delivered.get((transfer.tensor, transfer.source))
+                if before is not None and before != self._way(x) and transfer.source != HOME:
+                    self.errors.append(f"copy {x} reads what another link has yet to bring")
+                was_there = self._holds(transfer.target, transfer.tensor)
                 self._issue(x)
-        for x, transfer in enumerate(self.mapping.transfers):
-            if transfer.start_after + 1 == transfer.done_before == boundary:
-                self._complete(x)
+                if transfer.done_before == boundary:
+                    self._complete(x)
+                    if not was_there:
+                        self._delivered[transfer.tensor, transfer.target] = self._way(x)
 
     def _slice(self, x: int, place: int) -> range:
         cells = self._cells(place)

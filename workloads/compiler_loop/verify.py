@@ -33,7 +33,7 @@ USUAL_TIMES = 30.0  # as long as usual, and a compilation is taken to hang
 class CompilesPrograms(Protocol):
     """What is needed of ``mallocgame.workloads.xla.compiler.Compiler``; tests bring their own."""
 
-    def compile(
+    def compile(  # noqa: PLR0913 (its options, by name)
         self,
         reference: ProgramReference,
         chip: str,

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from mallocgame.errors import TraceError
+from mallocgame.files import read_lines
 from mallocgame.workloads.hlo.shapes import Index, to_index
 
 Offsets = dict[tuple[str, Index], tuple[int, int]]  # instruction and index: memory space and offset in bytes
@@ -31,10 +32,7 @@ def read_offsets(folder: str | os.PathLike[str], module: str) -> Offsets:
         raise TraceError(folder, None, reason)
     own = [file for file in files if f".{module}." in f".{file.name}"] or files
     newest = max(own, key=lambda file: file.stat().st_size)
-    try:
-        text = newest.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise TraceError(newest, None, f"cannot be read: {error.strerror or error}") from error
+    text = "\n".join(read_lines(newest, errors="replace"))
     found: Offsets = {}
     for match in _VALUE.finditer(text):
         place = match["name"], to_index(match["index"] or "")

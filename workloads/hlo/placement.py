@@ -40,6 +40,7 @@ class _Block:
     uses: list[Use] = field(default_factory=list)
     filled: list[int] = field(default_factory=list)  # steps whose end issues a first copy into it
     is_parameter: bool = False
+    is_fetched: bool = False  # a parameter in the fastest layer: copied in at the start of each run
     is_output: bool = False
     offset_bytes: int = -1
     parts: list[tuple[int, int]] = field(default_factory=list)
@@ -124,6 +125,7 @@ def _blocks(program: Program, text: Reading) -> dict[Place, _Block]:
                 block = touching.block(aliases.find((name, index)))
                 if block is not None:
                     block.is_parameter = True
+                    block.is_fetched = text.tensors.space_of[aliases.find((name, index))] == text.spaces.fast
         if instruction.opcode in FORWARDING or name in moving or _hands_on(instruction):
             continue
         shapes = aliases.module.computations[computation].instructions
@@ -166,8 +168,8 @@ def _add_moves(touching: _Touching, moves: list[Move]) -> None:
 
 def _parts(program: Program, block: _Block) -> list[tuple[int, int]]:
     """Return when the contents of an allocation matter; in between, the compiler gives its place to others."""
-    if block.is_parameter:  # there from the run before, and for the one after
-        return [(HELD, program.num_steps)]
+    if block.is_parameter:  # in a middle layer it is there from the run before, and for the one after
+        return [(0 if block.is_fetched else HELD, program.num_steps)]
     uses = tuple(sorted(block.uses, key=lambda use: use.step))
     shadow = Tensor(name="", size_bytes=1, uses=uses, is_output=block.is_output)
     parts = list(live_spans(program, shadow))
@@ -253,8 +255,25 @@ def _mapping(program: Program, blocks: dict[Place, _Block], tensors: Tensors) ->
         )
         for move in tensors.moves
     ]
+    transfers += _fetched(program, blocks, pieces)
     transfers += _taken_home(program, residencies)
     return Mapping(residencies=tuple(residencies), transfers=tuple(sorted(transfers, key=lambda x: x.start_after)))
+
+
+def _fetched(program: Program, blocks: dict[Place, _Block], pieces: dict[Place, list[int]]) -> list[Transfer]:
+    """Return the copies at the start of the run of parameters that the text has in the fastest layer."""
+    return [
+        Transfer(
+            tensor=block.tensor,
+            source=HOME,
+            target=pieces[allocation][0],
+            start_after=-1,
+            done_before=min((use.step for use in block.uses), default=program.num_steps),
+            size_bytes=block.size_bytes,
+        )
+        for allocation, block in blocks.items()
+        if block.is_fetched
+    ]
 
 
 def _piece(residencies: list[Residency], pieces: list[int], step: int) -> int:

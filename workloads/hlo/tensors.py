@@ -288,7 +288,7 @@ class _Finding:
                     is_parameter=is_parameter,
                     is_output=root in outputs,
                     movable=self._layer(root) != 0 or self.found.space_of.get(root, 0) != HOST,
-                    holdable=is_parameter and self._may_stay(root),
+                    holdable=is_parameter and self.spaces.has_host,
                 )
             )
         self.found.tensors = tuple(tensors)
@@ -296,9 +296,6 @@ class _Finding:
             if self._root(allocation) in number:
                 self.found.tensor_of[allocation] = number[self._root(allocation)]
         return self.found
-
-    def _may_stay(self, root: Place) -> bool:
-        return self.spaces.has_host or self.found.space_of.get(root, 0) == self.spaces.fast
 
 
 def _leaf(instruction: HloInstruction, index: Index) -> str:

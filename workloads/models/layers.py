@@ -78,7 +78,7 @@ def dense(parameter: Parameter, name: str, x: Array, features: int, *, bias: boo
     return y + along_last(parameter(f"{name}.bias", (features,)), y) if bias else y
 
 
-def conv(
+def conv(  # noqa: PLR0913 (its options, by name)
     parameter: Parameter,
     name: str,
     x: Array,

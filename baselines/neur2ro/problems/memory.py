@@ -139,7 +139,7 @@ class MemoryProblem(TwoStageProblem):
         return cls(**{**built.__dict__, "tensor_names": names})
 
     @classmethod
-    def _build(
+    def _build(  # noqa: PLR0913 (its options, by name)
         cls,
         name: str,
         variant: Variant,

@@ -83,7 +83,7 @@ def _estimate(sketch: U8, page: int) -> int:
 
 
 @jit
-def _step_tiny(state: _TinyState, pages: I32, hints: Hints, now: int, events: Events) -> int:
+def _step_tiny(state: _TinyState, pages: I32, hints: Hints, now: int, events: Events) -> int:  # noqa: C901 (a kernel: one loop)
     links, where, sketch, count = state
     k, window_room, protected_room = count[0], count[1], count[2]
     cached, window, protected, sampled, faults = count[3], count[4], count[5], count[6], 0

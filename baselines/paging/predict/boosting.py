@@ -111,7 +111,7 @@ def _best_split(histogram: F64, penalty: float, least: float) -> tuple[int, int]
 
 
 @jit
-def _grow(
+def _grow(  # noqa: PLR0913 (a kernel takes arrays one by one)
     bins: U8,
     rows: I64,
     slope: F32,

@@ -107,15 +107,23 @@ def watched_bits(
     sources |= _refitted(trace, num_frames, refits, on_progress)
     names, columns = list(sources), np.stack(list(sources.values()))
     gains = np.stack([_window_hits(trace, num_frames, policy, bits, starts) for bits in columns])
-    bits, chosen, score, best = np.zeros(n, np.uint8), [], np.zeros(len(names)), 0
-    for window in range(starts.size - 1):
-        if score.max() > _GAIN * score[best] + _CHANCE * np.sqrt(score[best]):
-            best = int(np.argmax(score))
+    bits, choices = np.zeros(n, np.uint8), choose_sources(gains, memory)
+    for window, best in enumerate(choices):
         span = slice(int(starts[window]), int(starts[window + 1]))
         bits[span] = columns[best, span]
-        chosen.append(names[best])
-        score = memory * score + gains[:, window]
+    chosen = [names[best] for best in choices]
     return WatchedBits(bits=bits, starts=starts, chosen=tuple(chosen))
+
+
+def choose_sources(gains: npt.NDArray[np.float64], memory: float) -> list[int]:
+    """Return the source of each window by float64[sources, windows] gains, of which only earlier windows count."""
+    choices, score, best = [], np.zeros(gains.shape[0]), 0  # the constant bit stands first and wins ties
+    for window in range(gains.shape[1]):
+        if score.max() > _GAIN * score[best] + _CHANCE * np.sqrt(score[best]):
+            best = int(np.argmax(score))
+        choices.append(best)
+        score = memory * score + gains[:, window]
+    return choices
 
 
 def _window_hits(trace: PageTrace, num_frames: int, policy: Policy, bits: U8, starts: I64) -> npt.NDArray[np.float64]:

@@ -8,7 +8,6 @@ list of a prompt's block hashes in order. Features are kept up to date one reque
 import json
 import os
 import time
-import zipfile
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from mallocgame.baselines.paging.predict.learned import fit_bits
 from mallocgame.baselines.paging.structures import F64, I32, I64, U8
 from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError, TraceError
-from mallocgame.files import atomic_path
+from mallocgame.files import atomic_path, open_input
 from mallocgame.jit import jit
 
 FILE_FORMAT = 1
@@ -64,7 +63,7 @@ def _predict_page(page: int, now: int, history: F64, splits: I64, leaves: F32, b
 
 
 @jit
-def _predict_prompt(
+def _predict_prompt(  # noqa: PLR0913 (a kernel takes arrays one by one)
     pages: I32,
     now: int,
     history: F64,
@@ -257,7 +256,8 @@ class Predictor:
             TraceError: the file cannot be read, or is no such file.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+            with open_input(path) as file, np.load(file, allow_pickle=False) as data:
+                _check_kinds({name: data[name].dtype for name in _KINDS})
                 about = json.loads(data["about"].tobytes())
                 if about["format"] != FILE_FORMAT:
                     raise TraceError(path, None, f"a predictor of format {about['format']}, not {FILE_FORMAT}")
@@ -279,10 +279,17 @@ class Predictor:
             )
         except TraceError:
             raise
-        except OSError as error:
-            raise TraceError(path, None, error.strerror or "not a saved predictor") from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # whatever zipfile and NumPy raise for damage
             raise TraceError(path, None, f"not a saved predictor ({error})") from None
+
+
+_KINDS = {"edges": "f", "edge_counts": "iu", "feature": "iu", "cut": "iu", "value": "f"}
+
+
+def _check_kinds(found: dict[str, np.dtype[Any]]) -> None:
+    wrong = [name for name, kinds in _KINDS.items() if found[name].kind not in kinds]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is of type {found[wrong[0]]}")
 
 
 def _check_model(model: Boosted) -> None:
@@ -290,6 +297,8 @@ def _check_model(model: Boosted) -> None:
     trees, nodes = model.feature.shape
     if model.cut.shape != (trees, nodes) or model.value.shape != (trees, nodes) or (nodes + 1) & nodes:
         raise ValueError("the trees have different shapes")
+    if not (np.isfinite(model.value).all() and np.isfinite(model.base)):
+        raise ValueError("a leaf is no finite number")
     inner = nodes // 2
     if (model.feature[:, inner:] >= 0).any() or int(model.feature.max(initial=-1)) >= len(model.edges):
         raise ValueError("a tree has a split where a leaf must be, or on a feature that does not exist")

@@ -53,7 +53,7 @@ def find_tokens(block: U8, starts: I64, ends: I64) -> int:
 
 
 @jit
-def find_fields(
+def find_fields(  # noqa: C901 (a kernel: one loop)
     block: U8, delimiter: int, columns: I64, num_columns: int, starts: I64, ends: I64
 ) -> tuple[int, int, int]:
     """Find the fields numbered ``columns`` of every line that is not blank; every line must have ``num_columns``.

@@ -7,7 +7,7 @@ but not in one piece, what shares steps with the newcomer is packed anew; ``plan
 import numpy as np
 
 from mallocgame.game.rules.occupancy import extent, has_room, meet, put_sorted, rect_begin, settle, tightest
-from mallocgame.game.rules.state import Groups, Layers, Places, Rules, State, Tensors
+from mallocgame.game.rules.state import Groups, Layers, Movables, Places, Rules, State
 from mallocgame.game.rules.views import I64
 from mallocgame.jit import jit, part
 
@@ -34,7 +34,7 @@ def find_taken(r: Rules, s: State, layer: int, begin: int, end: int, reload_step
         rect = s.rects[layer, i]
         if (finish > begin and rect_begin(s, rect) < end) or (reload_step >= 0 and finish > reload_step):
             offset = s.planned[rect // 2]
-            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[rect // 2, Groups.TENSOR], Tensors.SIZE])
+            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[rect // 2, Groups.TENSOR], Movables.SIZE])
             n += 1
     for i in range(num_reservations - 1, -1, -1):
         if s.reservation_ends[layer, i] <= begin:
@@ -42,7 +42,7 @@ def find_taken(r: Rules, s: State, layer: int, begin: int, end: int, reload_step
         place = s.reservations[layer, i]
         if s.places[place, Places.FINISH] < end:
             offset = s.planned[place]
-            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[place, Groups.TENSOR], Tensors.SIZE])
+            put_sorted(offsets, tops, n, offset, offset + r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE])
             n += 1
     return n
 
@@ -59,7 +59,7 @@ def best_fit(r: Rules, s: State, layer: int, group: int, last: int, begin: int, 
     settle(s, False)
     offsets, tops = s.gap_offsets, s.gap_tops
     tensor = r.groups[group, Groups.TENSOR]
-    size, high = r.tensors[tensor, Tensors.SIZE], last + 1 >= r.tensors[tensor, Tensors.END]
+    size, high = r.tensors[tensor, Movables.SIZE], last + 1 >= r.tensors[tensor, Movables.END]
     unit, capacity = r.layers[layer, Layers.ALIGNMENT], r.layers[layer, Layers.CAPACITY]
     if not has_room(r, s, layer, size, begin, end):
         return -1
@@ -112,7 +112,7 @@ def list_fixed(r: Rules, s: State, layer: int, earliest: int, table: I64) -> int
                 -1,
             )
             row[_OFFSET] = s.planned[rect // 2]
-            row[_TOP] = row[_OFFSET] + r.tensors[r.groups[rect // 2, Groups.TENSOR], Tensors.SIZE]
+            row[_TOP] = row[_OFFSET] + r.tensors[r.groups[rect // 2, Groups.TENSOR], Movables.SIZE]
             n += 1
     return n
 
@@ -123,7 +123,7 @@ def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: 
     for i in range(count):
         place = s.moved[i]
         begin, end, reload_step = span if place == own else extent(s, place)
-        size = r.tensors[r.groups[place, Groups.TENSOR], Tensors.SIZE]
+        size = r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE]
         duration = end - begin + (r.num_steps - reload_step if reload_step >= 0 else 0)
         key, tie = (size, duration) if order == 0 else (duration, size)
         j = i

@@ -9,15 +9,15 @@ from mallocgame.game.rules.state import (
     AT_HOME,
     MIXED,
     Boundaries,
-    Copies,
     Groups,
     Links,
     Loops,
+    Movables,
+    Moves,
     Rules,
     Size,
     State,
     Steps,
-    Tensors,
     make_layout,
     rules_in,
 )
@@ -78,7 +78,7 @@ def build_start(rules: Rules) -> State:
     layout = rules.layout
     s = State(layout, np.zeros(layout[Size.STATE_INTS], dtype=np.int64), np.zeros(layout[Size.STATE_FLOATS]))
     s.served[:] = -1
-    s.copies[:, Copies.QUEUE] = -1
+    s.copies[:, Moves.QUEUE] = -1
     s.current[:] = -1
     s.latest[:] = -1
     s.due_first[:] = -1
@@ -115,7 +115,7 @@ def _groups(program: Program) -> tuple[I64, I64]:
         flags = (int(tensor.is_output), int(tensor.hoistable), int(holdable))
         tensors.append((first, len(rows), tensor.size_bytes, *flags, index))
     groups = np.array(rows, dtype=np.int64).reshape(-1, len(Groups))
-    return groups, np.array(tensors, dtype=np.int64).reshape(-1, len(Tensors))
+    return groups, np.array(tensors, dtype=np.int64).reshape(-1, len(Movables))
 
 
 def _loops(program: Program) -> tuple[I64, I64, I64]:

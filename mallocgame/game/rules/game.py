@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.game.rules.build import build_rules, build_start
-from mallocgame.game.rules.state import HELD_OVER, Copies, Groups, Places, Rules, State, Tensors
+from mallocgame.game.rules.state import HELD_OVER, Groups, Movables, Moves, Places, Rules, State
 from mallocgame.game.rules.step import do_step, play, write_mask
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import kernel
@@ -146,7 +146,7 @@ def decode(
 
 
 @kernel
-def _enter(
+def _enter(  # noqa: PLR0913 (a kernel takes arrays one by one)
     rule_ints: I64,
     rule_floats: F64,
     ints: I64,
@@ -210,11 +210,11 @@ def to_mapping(game: Game, state: State) -> Mapping:
                     tensor=residency.tensor,
                     layer=residency.layer,
                     offset_bytes=residency.offset_bytes,
-                    start_step=int(state.copies[2 * place, Copies.ISSUE]),
+                    start_step=int(state.copies[2 * place, Moves.ISSUE]),
                     end_step=game.program.num_steps,
                 )
             )
-    for copy in sorted(np.flatnonzero(state.copies[:, Copies.QUEUE] >= 0).tolist(), key=lambda x: _rank(state, x)):
+    for copy in sorted(np.flatnonzero(state.copies[:, Moves.QUEUE] >= 0).tolist(), key=lambda x: _rank(state, x)):
         group, is_back = divmod(copy, 2)
         if is_back:
             source, target = index[int(state.served[group])], HOME
@@ -227,8 +227,8 @@ def to_mapping(game: Game, state: State) -> Mapping:
                 tensor=tensor,
                 source=source,
                 target=target,
-                start_after=int(state.copies[copy, Copies.ISSUE]) - 1,
-                done_before=int(state.copies[copy, Copies.DUE]),
+                start_after=int(state.copies[copy, Moves.ISSUE]) - 1,
+                done_before=int(state.copies[copy, Moves.DUE]),
                 size_bytes=game.program.tensors[tensor].size_bytes,
             )
         )
@@ -237,12 +237,12 @@ def to_mapping(game: Game, state: State) -> Mapping:
 
 def _rank(state: State, copy: int) -> tuple[int, int, int]:
     """Return what copies are sorted by: ties in a queue go by a transfer's number (see ``goes_before``)."""
-    away = int(state.copies[copy, Copies.QUEUE]) % 2
-    return -away, 0 if away else int(state.copies[copy, Copies.DUE]), copy
+    away = int(state.copies[copy, Moves.QUEUE]) % 2
+    return -away, 0 if away else int(state.copies[copy, Moves.DUE]), copy
 
 
 def _tensor(rules: Rules, group: int) -> int:
-    return int(rules.tensors[rules.groups[group, Groups.TENSOR], Tensors.INDEX])
+    return int(rules.tensors[rules.groups[group, Groups.TENSOR], Movables.INDEX])
 
 
 def actions_of(game: Game, mapping: Mapping) -> I64:

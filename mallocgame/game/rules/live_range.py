@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mallocgame.game.rules.state import ANYWHERE, AT_HOME, MIXED, Groups, Loops, Rules, Steps, Tensors
+from mallocgame.game.rules.state import ANYWHERE, AT_HOME, MIXED, Groups, Loops, Movables, Rules, Steps
 from mallocgame.jit import part
 
 
@@ -33,7 +33,7 @@ def entered_loop(r: Rules, step: int, since: int) -> int:
 @part
 def first_in_loop(r: Rules, tensor: int, group: int, loop: int) -> int:
     """Return the first group of ``tensor`` in ``loop``, which ``group`` is in."""
-    while group > r.tensors[tensor, Tensors.FIRST] and r.groups[group - 1, Groups.STEP] >= r.loops[loop, Loops.START]:
+    while group > r.tensors[tensor, Movables.FIRST] and r.groups[group - 1, Groups.STEP] >= r.loops[loop, Loops.START]:
         group -= 1
     return group
 
@@ -53,7 +53,7 @@ def extend(r: Rules, group: int, since: int) -> tuple[bool, int, int]:
     at_home = False
     last = group
     k = first
-    while k < r.tensors[tensor, Tensors.END] and r.groups[k, Groups.STEP] < r.loops[loop, Loops.STOP]:
+    while k < r.tensors[tensor, Movables.END] and r.groups[k, Groups.STEP] < r.loops[loop, Loops.STOP]:
         writes = writes or r.groups[k, Groups.WRITES] == 1
         at_home = at_home or r.groups[k, Groups.HOME_ONLY] == AT_HOME
         if r.groups[k, Groups.HOME_ONLY] == MIXED:
@@ -74,7 +74,7 @@ def write_back_window(r: Rules, writer: int, last: int, since: int) -> tuple[boo
     """
     tensor = r.groups[writer, Groups.TENSOR]
     step = r.groups[writer, Groups.STEP]
-    end = r.tensors[tensor, Tensors.END]
+    end = r.tensors[tensor, Movables.END]
     loop = entered_loop(r, step, since)
     begin = step + 1
     outer = r.steps[step, Steps.LOOP]
@@ -101,7 +101,7 @@ def write_back_window(r: Rules, writer: int, last: int, since: int) -> tuple[boo
         if r.groups[h, Groups.READS] == 1:
             needed = True
             by = min(by, r.groups[h, Groups.STEP])
-    elif outer < 0 and r.tensors[tensor, Tensors.IS_OUTPUT] == 1:
+    elif outer < 0 and r.tensors[tensor, Movables.IS_OUTPUT] == 1:
         needed = True
     return needed, begin, by, exit_at
 
@@ -126,7 +126,7 @@ def live_range(r: Rules, group: int, since: int, writer: int) -> LiveRange:
     """Return how a residency that serves ``group`` goes on; ``writer`` is the last group that wrote in it before."""
     bad = LiveRange(False, 0, 0, -1, False, 0, 0, 0)
     num_steps = r.num_steps
-    stop = r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]
+    stop = r.tensors[r.groups[group, Groups.TENSOR], Movables.END]
     h = group
     last = group - 1
     end = 0
@@ -162,12 +162,12 @@ def live_range(r: Rules, group: int, since: int, writer: int) -> LiveRange:
 def may_hoist(r: Rules, group: int, since: int, finish: int) -> bool:
     """Whether a copy complete at ``since`` stays out of loops that it may not be copied in before."""
     tensor = r.groups[group, Groups.TENSOR]
-    if r.tensors[tensor, Tensors.HOISTABLE] == 1:
+    if r.tensors[tensor, Movables.HOISTABLE] == 1:
         return True
     k = group
-    while k > r.tensors[tensor, Tensors.FIRST] and r.groups[k - 1, Groups.STEP] >= since:
+    while k > r.tensors[tensor, Movables.FIRST] and r.groups[k - 1, Groups.STEP] >= since:
         k -= 1
-    while k < r.tensors[tensor, Tensors.END] and r.groups[k, Groups.STEP] < finish:
+    while k < r.tensors[tensor, Movables.END] and r.groups[k, Groups.STEP] < finish:
         if r.groups[k, Groups.STEP] >= since and entered_loop(r, r.groups[k, Groups.STEP], since) >= 0:
             return False
         k += 1

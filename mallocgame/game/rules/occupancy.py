@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.game.rules.state import HELD_OVER, Copies, Groups, Layers, Places, Rules, State, Tensors
+from mallocgame.game.rules.state import HELD_OVER, Groups, Layers, Movables, Moves, Places, Rules, State
 from mallocgame.game.rules.views import I64
 from mallocgame.jit import part
 
@@ -22,7 +22,7 @@ def settle(s: State, keep: bool) -> None:
 @part
 def extent(s: State, place: int) -> tuple[int, int, int]:
     """Return (begin, end, reload_step): a residency takes space over [begin, end), and from reload_step on if >= 0."""
-    reload_step = s.copies[2 * place, Copies.ISSUE] if s.places[place, Places.ENTRY] == HELD_OVER else np.int64(-1)
+    reload_step = s.copies[2 * place, Moves.ISSUE] if s.places[place, Places.ENTRY] == HELD_OVER else np.int64(-1)
     return int(max(s.places[place, Places.BEGIN], 0)), int(s.places[place, Places.FINISH]), int(reload_step)
 
 
@@ -40,7 +40,7 @@ def meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
 def rect_begin(s: State, rect: int) -> int:
     """Return the first step of a rectangle: residency ``rect // 2``, or its reload if odd."""
     if rect % 2:
-        return int(s.copies[rect - 1, Copies.ISSUE])
+        return int(s.copies[rect - 1, Moves.ISSUE])
     return int(max(s.places[rect // 2, Places.BEGIN], 0))
 
 
@@ -97,7 +97,7 @@ def free_until(r: Rules, s: State, layer: int, size: int, offset: int, begin: in
         if place == own:
             continue
         other = s.planned[place]
-        if other < offset + size and offset < other + r.tensors[r.groups[place, Groups.TENSOR], Tensors.SIZE]:
+        if other < offset + size and offset < other + r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE]:
             until = min(until, rect_begin(s, rect))
     return int(max(until, begin))
 
@@ -135,7 +135,7 @@ def drop_rect(s: State, layer: int, rect: int, begin: int, end: int, size: int) 
 @part
 def stretch(r: Rules, s: State, place: int, finish: int) -> None:
     """Let a residency end at ``finish``."""
-    size = r.tensors[r.groups[place, Groups.TENSOR], Tensors.SIZE]
+    size = r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE]
     if s.places[place, Places.FINISH] != finish:
         begin = max(s.places[place, Places.BEGIN], 0)
         drop_rect(s, s.places[place, Places.LAYER], 2 * place, begin, s.places[place, Places.FINISH], size)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from mallocgame.game.rules.live_range import LiveRange, may_hoist
 from mallocgame.game.rules.occupancy import free_until
-from mallocgame.game.rules.state import AT_HOME, COPIED, Groups, Rules, State, Tensors
+from mallocgame.game.rules.state import AT_HOME, COPIED, Groups, Movables, Rules, State
 from mallocgame.game.rules.transfers import back_queue, earliest_done
 from mallocgame.jit import part
 
@@ -68,7 +68,7 @@ def place_back(r: Rules, s: State, span: LiveRange, layer: int, size: int, until
     """Return (issue, due, finish, clipped) of a write-back whose source may keep its space until ``until``."""
     num_steps = r.num_steps
     group = span.writer
-    stop = r.tensors[r.groups[group, Groups.TENSOR], Tensors.END]
+    stop = r.tensors[r.groups[group, Groups.TENSOR], Movables.END]
     issue = span.back_from
     h = span.last + 1
     while h < stop and r.groups[h, Groups.HOME_ONLY] == AT_HOME:
@@ -82,7 +82,7 @@ def place_back(r: Rules, s: State, span: LiveRange, layer: int, size: int, until
 
 
 @part
-def finish_new(
+def finish_new(  # noqa: PLR0913 (a kernel takes arrays one by one)
     r: Rules,
     s: State,
     group: int,
@@ -97,7 +97,7 @@ def finish_new(
     span: LiveRange,
 ) -> Plan:
     """Complete the plan of a new residency by its write-back."""
-    size = r.tensors[r.groups[group, Groups.TENSOR], Tensors.SIZE]
+    size = r.tensors[r.groups[group, Groups.TENSOR], Movables.SIZE]
     finish = span.end
     back, back_issue, back_due, clipped = -1, -1, -1, 0
     if span.needed:

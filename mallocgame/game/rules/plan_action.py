@@ -12,13 +12,13 @@ from mallocgame.game.rules.state import (
     COPIED,
     HELD_OVER,
     MIXED,
-    Copies,
     Groups,
     Layers,
+    Movables,
+    Moves,
     Places,
     Rules,
     State,
-    Tensors,
 )
 from mallocgame.game.rules.transfers import last_outside, later_in_context, latest_issue, within_limit
 from mallocgame.jit import part
@@ -70,8 +70,8 @@ def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a parameter that is in ``layer`` from the run before; it is loaded into the same place at the end."""
     num_steps = r.num_steps
     tensor = r.groups[group, Groups.TENSOR]
-    size = r.tensors[tensor, Tensors.SIZE]
-    for k in range(r.tensors[tensor, Tensors.FIRST], group):
+    size = r.tensors[tensor, Movables.SIZE]
+    for k in range(r.tensors[tensor, Movables.FIRST], group):
         if r.groups[k, Groups.HOME_ONLY] != AT_HOME:
             return no_plan()
     span = live_range(r, group, 0, -1)
@@ -91,10 +91,10 @@ def plan_held(r: Rules, s: State, group: int, layer: int) -> Plan:
 
 
 @part
-def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
+def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:  # noqa: C901 (a kernel: one loop)
     """Plan that residency ``place`` stays and serves ``group`` too."""
     tensor = r.groups[group, Groups.TENSOR]
-    size = r.tensors[tensor, Tensors.SIZE]
+    size = r.tensors[tensor, Movables.SIZE]
     layer, offset = s.places[place, Places.LAYER], s.planned[place]
     since, entry = s.places[place, Places.SINCE], s.places[place, Places.ENTRY]
     for k in range(s.places[place, Places.LAST] + 1, group):
@@ -112,7 +112,7 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
         return no_plan()
     until = free_until(r, s, layer, size, offset, s.places[place, Places.FINISH], place)
     if until < span.end:
-        reload_step = int(s.copies[2 * place, Copies.ISSUE]) if entry == HELD_OVER else -1
+        reload_step = int(s.copies[2 * place, Moves.ISSUE]) if entry == HELD_OVER else -1
         if not has_room(r, s, layer, size, s.places[place, Places.FINISH], span.end):
             return no_plan()
         offset = repack(r, s, layer, place, (int(max(s.places[place, Places.BEGIN], 0)), span.end, reload_step))
@@ -121,18 +121,20 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
         until = free_until(r, s, layer, size, offset, span.end, place)
     undo, back, back_issue, back_due, clipped = -1, -1, -1, -1, 0
     finish = span.end
-    has_back = before >= 0 and s.copies[2 * before + 1, Copies.QUEUE] >= 0
+    has_back = before >= 0 and s.copies[2 * before + 1, Moves.QUEUE] >= 0
     keep = has_back and elsewhere
     if has_back and span.writer != before:
         keep = keep or read_again(r, before, span.writer, since)
         for k in range(before + 1, span.writer):
             keep = keep or r.groups[k, Groups.HOME_ONLY] != ANYWHERE
     elif has_back and span.needed:
-        in_time = s.copies[2 * before + 1, Copies.CLIPPED] == 0 and s.stall[s.copies[2 * before + 1, Copies.DUE]] == 0.0
+        in_time = s.copies[2 * before + 1, Moves.CLIPPED] == 0 and s.stall[s.copies[2 * before + 1, Moves.DUE]] == 0.0
         keep = keep or in_time
     if keep:
         finish = max(
-            finish, s.copies[2 * before + 1, Copies.DUE], min(s.copies[2 * before + 1, Copies.ISSUE] + 1, r.num_steps)
+            finish,
+            s.copies[2 * before + 1, Moves.DUE],
+            min(s.copies[2 * before + 1, Moves.ISSUE] + 1, r.num_steps),
         )
     elif has_back:
         undo = before
@@ -143,7 +145,7 @@ def plan_longer(r: Rules, s: State, group: int, place: int) -> Plan:
     if entry == COPIED and not may_hoist(r, place, since, finish):
         return no_plan()
     issue = -1
-    if entry == HELD_OVER and finish > s.copies[2 * place, Copies.ISSUE]:
+    if entry == HELD_OVER and finish > s.copies[2 * place, Moves.ISSUE]:
         latest = last_outside(r)
         if latest < finish:
             return no_plan()
@@ -180,7 +182,7 @@ def plan(r: Rules, s: State, group: int, action: int) -> Plan:
         if action % 2 == 0 and s.places[s.served[group], Places.LAYER] == layer:
             return unchanged(NOTHING, s.served[group], layer)
         return no_plan()
-    if r.tensors[tensor, Tensors.SIZE] > r.layers[layer, Layers.CAPACITY]:
+    if r.tensors[tensor, Movables.SIZE] > r.layers[layer, Layers.CAPACITY]:
         return no_plan()
     if action % 2 == 1:
         return plan_copy(r, s, group, layer) if reads else no_plan()
@@ -188,6 +190,6 @@ def plan(r: Rules, s: State, group: int, action: int) -> Plan:
         return plan_born(r, s, group, layer)
     if s.current[tensor, layer] >= 0:
         return plan_longer(r, s, group, s.current[tensor, layer])
-    if r.tensors[tensor, Tensors.HOLDABLE] == 1:
+    if r.tensors[tensor, Movables.HOLDABLE] == 1:
         return plan_held(r, s, group, layer)
     return no_plan()

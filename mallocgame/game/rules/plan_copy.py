@@ -11,15 +11,15 @@ from mallocgame.game.rules.state import (
     HELD_OVER,
     MIXED,
     Boundaries,
-    Copies,
     Groups,
     Links,
     Loops,
+    Movables,
+    Moves,
     Places,
     Rules,
     State,
     Steps,
-    Tensors,
 )
 from mallocgame.game.rules.transfers import later_in_context, latest_issue
 from mallocgame.jit import part
@@ -32,7 +32,7 @@ def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[i
     The source must outlive the moment of issue, so that such a copy is issued before ``due``.
     """
     tensor = r.groups[group, Groups.TENSOR]
-    size = r.tensors[tensor, Tensors.SIZE]
+    size = r.tensors[tensor, Movables.SIZE]
     for other in range(r.num_layers - 1, 0, -1):
         place = s.current[tensor, other]
         if other == layer or place < 0:
@@ -54,7 +54,7 @@ def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[i
         finish = max(s.places[place, Places.FINISH], due)
         if s.places[place, Places.ENTRY] == COPIED and not may_hoist(r, place, since, finish):
             ok = False
-        if s.places[place, Places.ENTRY] == HELD_OVER and finish > s.copies[2 * place, Copies.ISSUE]:
+        if s.places[place, Places.ENTRY] == HELD_OVER and finish > s.copies[2 * place, Moves.ISSUE]:
             ok = False
         if not ok:
             continue
@@ -74,7 +74,7 @@ def copy_source(r: Rules, s: State, group: int, layer: int, due: int) -> tuple[i
 def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
     """Plan a copy into ``layer`` that is complete at boundary ``due``."""
     tensor = r.groups[group, Groups.TENSOR]
-    size = r.tensors[tensor, Tensors.SIZE]
+    size = r.tensors[tensor, Movables.SIZE]
     old = s.latest[tensor, layer]
     if old >= 0 and s.places[old, Places.FINISH] > due:
         return no_plan()
@@ -84,16 +84,14 @@ def plan_copy_at(r: Rules, s: State, group: int, layer: int, due: int) -> Plan:
     source, earliest = copy_source(r, s, group, layer, due)
     if source < 0:
         writer = group - 1
-        while writer >= r.tensors[tensor, Tensors.FIRST] and r.groups[writer, Groups.WRITES] == 0:
+        while writer >= r.tensors[tensor, Movables.FIRST] and r.groups[writer, Groups.WRITES] == 0:
             writer -= 1
-        if writer >= r.tensors[tensor, Tensors.FIRST]:
+        if writer >= r.tensors[tensor, Movables.FIRST]:
             earliest = r.groups[writer, Groups.STEP] + 1
-            if s.copies[2 * writer + 1, Copies.QUEUE] >= 0:
-                written = s.copies[2 * writer + 1, Copies.DUE]
-                if (
-                    s.copies[2 * writer + 1, Copies.ISSUE] == written
-                ):  # waited for there: nothing issued with it sees it
-                    written += 1
+            if s.copies[2 * writer + 1, Moves.QUEUE] >= 0:
+                written = s.copies[2 * writer + 1, Moves.DUE]
+                if s.copies[2 * writer + 1, Moves.ISSUE] == written:
+                    written += 1  # it is waited for there: no copy issued with it sees what it brings
                 earliest = max(earliest, written)
     if earliest > due:
         return no_plan()
@@ -115,7 +113,7 @@ def plan_copy(r: Rules, s: State, group: int, layer: int) -> Plan:
     """Plan a copy: before the outermost loop that the tensor is first used in here, if it may be; else just before."""
     t = r.groups[group, Groups.STEP]
     tensor = r.groups[group, Groups.TENSOR]
-    if r.tensors[tensor, Tensors.HOISTABLE] == 1:
+    if r.tensors[tensor, Movables.HOISTABLE] == 1:
         outside = np.int64(-1)
         while True:
             loop = r.steps[t, Steps.LOOP]
@@ -124,7 +122,7 @@ def plan_copy(r: Rules, s: State, group: int, layer: int) -> Plan:
             if loop < 0 or r.loops[loop, Loops.START] == t:
                 break
             if (
-                group == r.tensors[tensor, Tensors.FIRST]
+                group == r.tensors[tensor, Movables.FIRST]
                 or r.groups[group - 1, Groups.STEP] < r.loops[loop, Loops.START]
             ):
                 plan = plan_copy_at(r, s, group, layer, r.loops[loop, Loops.START])

@@ -2,7 +2,7 @@
 
 from mallocgame.game.rules.live_range import live_range
 from mallocgame.game.rules.occupancy import stretch
-from mallocgame.game.rules.state import Boundaries, Copies, Places, Rules, State
+from mallocgame.game.rules.state import Boundaries, Moves, Places, Rules, State
 from mallocgame.game.rules.transfers import head_position, set_due
 from mallocgame.jit import part
 
@@ -25,15 +25,15 @@ def release(r: Rules, s: State, before: int, now: int) -> None:
             x = s.order[queue, i]
             due = now
             while (
-                due < s.copies[x, Copies.DUE]
-                and r.boundaries[due, Boundaries.CONTEXT] != r.boundaries[s.copies[x, Copies.ISSUE], Boundaries.CONTEXT]
+                due < s.copies[x, Moves.DUE]
+                and r.boundaries[due, Boundaries.CONTEXT] != r.boundaries[s.copies[x, Moves.ISSUE], Boundaries.CONTEXT]
             ):
                 due += 1
-            if x % 2 == 0 or due >= s.copies[x, Copies.DUE]:
+            if x % 2 == 0 or due >= s.copies[x, Moves.DUE]:
                 continue
             set_due(s, x, due)
             place = s.served[x // 2]
             needed = live_range(r, s.places[place, Places.LAST], s.places[place, Places.SINCE], -1).end
-            finish = max(needed, due, min(s.copies[x, Copies.ISSUE] + 1, r.num_steps))
+            finish = max(needed, due, min(s.copies[x, Moves.ISSUE] + 1, r.num_steps))
             if finish < s.places[place, Places.FINISH]:
                 stretch(r, s, place, finish)

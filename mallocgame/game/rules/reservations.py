@@ -1,6 +1,6 @@
 """Which residencies may go on to a later group, and so would like to keep their space. Numba kernels."""
 
-from mallocgame.game.rules.state import AT_HOME, Groups, Places, Rules, State, Tensors
+from mallocgame.game.rules.state import AT_HOME, Groups, Movables, Places, Rules, State
 from mallocgame.jit import part
 
 
@@ -22,7 +22,7 @@ def drop_reservation(s: State, layer: int, place: int) -> None:
 def add_reservation(r: Rules, s: State, layer: int, place: int) -> None:
     """Note that ``place`` may go on to the next group that reads."""
     h = s.places[place, Places.LAST] + 1
-    end = r.tensors[r.groups[place, Groups.TENSOR], Tensors.END]
+    end = r.tensors[r.groups[place, Groups.TENSOR], Movables.END]
     while h < end and r.groups[h, Groups.HOME_ONLY] == AT_HOME:
         h += 1
     if h >= end or r.groups[h, Groups.READS] == 0 or r.groups[h, Groups.STEP] < s.places[place, Places.FINISH]:

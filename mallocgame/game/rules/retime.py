@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.game.rules.state import Copies, Groups, Links, Places, Rules, State, Steps
+from mallocgame.game.rules.state import Groups, Links, Moves, Places, Rules, State, Steps
 from mallocgame.game.rules.transfers import first_position, touch
 from mallocgame.jit import part
 from mallocgame.judge.timeline import drain, seconds_until_done
@@ -32,7 +32,7 @@ def serve(r: Rules, s: State, group: int, place: int) -> None:
 
 
 @part
-def retime(r: Rules, s: State) -> None:
+def retime(r: Rules, s: State) -> None:  # noqa: C901 (a kernel: one loop)
     """Walk the timeline from the first boundary that changed until the queues agree with what they were."""
     num_steps, num_links = r.num_steps, r.num_links
     begin, stop = s.first_touched[0], s.last_touched[0]
@@ -45,7 +45,7 @@ def retime(r: Rules, s: State) -> None:
         head[q] = tail[q]
         x = s.heads[begin, q]
         if x >= 0:
-            head[q] = s.copies[x, Copies.POSITION]
+            head[q] = s.copies[x, Moves.POSITION]
             for i in range(head[q] + 1, tail[q]):
                 s.remaining[s.order[q, i]] = s.work[s.order[q, i]]
             s.remaining[x] = s.left[begin, q]
@@ -65,17 +65,17 @@ def retime(r: Rules, s: State) -> None:
         for phase in range(2):  # as in timeline.run: wait for what was issued before, issue, wait for what is due
             x = s.due_first[b]
             while x >= 0:
-                q = s.copies[x, Copies.QUEUE]
-                if (s.copies[x, Copies.ISSUE] == b) == (phase == 1) and s.copies[x, Copies.POSITION] >= head[q]:
-                    seconds = seconds_until_done(q, s.copies[x, Copies.POSITION], s.order, head, tail, s.remaining)
+                q = s.copies[x, Moves.QUEUE]
+                if (s.copies[x, Moves.ISSUE] == b) == (phase == 1) and s.copies[x, Moves.POSITION] >= head[q]:
+                    seconds = seconds_until_done(q, s.copies[x, Moves.POSITION], s.order, head, tail, s.remaining)
                     for k in range(num_links):
                         drain(k, seconds, s.order, head, tail, s.remaining)
-                    head[q] = max(head[q], s.copies[x, Copies.POSITION] + 1)
+                    head[q] = max(head[q], s.copies[x, Moves.POSITION] + 1)
                     waited += seconds
-                x = s.copies[x, Copies.NEXT]
+                x = s.copies[x, Moves.NEXT]
             if phase == 0:
                 for q in range(queues):
-                    while tail[q] < s.counts[q] and s.copies[s.order[q, tail[q]], Copies.ISSUE] == b:
+                    while tail[q] < s.counts[q] and s.copies[s.order[q, tail[q]], Moves.ISSUE] == b:
                         s.remaining[s.order[q, tail[q]]] = s.work[s.order[q, tail[q]]]
                         tail[q] += 1
         s.total[0] += waited - s.stall[b]

@@ -52,7 +52,7 @@ class Groups(IntEnum):
     BYTES = 5
 
 
-class Tensors(IntEnum):
+class Movables(IntEnum):
     """Columns of ``Rules.tensors``; tensor i owns the groups FIRST <= g < END."""
 
     FIRST = 0
@@ -113,7 +113,7 @@ class Places(IntEnum):
     ENTRY = 7  # BORN, COPIED or HELD_OVER
 
 
-class Copies(IntEnum):
+class Moves(IntEnum):
     """Columns of ``State.copies``; QUEUE is -1 where there is no copy."""
 
     QUEUE = 0
@@ -142,7 +142,7 @@ class Rules(Views):
     floats: Annotated[F64, Size.RULE_FLOATS]
     groups: Annotated[I64, Size.GROUPS, Groups]  # by tensor, then step
     decisions: Annotated[I64, Size.DECISIONS]  # group of each decision, by step, then tensor
-    tensors: Annotated[I64, Size.TENSORS, Tensors]
+    tensors: Annotated[I64, Size.TENSORS, Movables]
     loops: Annotated[I64, Size.LOOPS, Loops]
     steps: Annotated[I64, Size.STEPS, Steps]
     boundaries: Annotated[I64, Size.BOUNDARIES, Boundaries]
@@ -166,7 +166,7 @@ class State(Views):
     turn: Annotated[I64, 1]  # decisions taken so far
     served: Annotated[I64, Size.GROUPS]  # residency that serves the group, -1 for layer 0
     places: Annotated[I64, Size.GROUPS, Places]
-    copies: Annotated[I64, Size.COPIES, Copies]
+    copies: Annotated[I64, Size.COPIES, Moves]
     current: Annotated[I64, Size.TENSORS, Size.LAYERS]  # residency in that layer that may go on (-1: none)
     latest: Annotated[I64, Size.TENSORS, Size.LAYERS]  # latest residency in that layer (-1: none)
     order: Annotated[I64, Size.QUEUES, Size.COPIES]  # copies of each queue by issue boundary, then number

@@ -14,7 +14,18 @@ from mallocgame.game.rules.plan_action import plan
 from mallocgame.game.rules.release import release
 from mallocgame.game.rules.reservations import add_reservation, set_current
 from mallocgame.game.rules.retime import retime, serve
-from mallocgame.game.rules.state import ANYWHERE, BORN, HELD_OVER, Bool, Copies, Groups, Places, Rules, State, Tensors
+from mallocgame.game.rules.state import (
+    ANYWHERE,
+    BORN,
+    HELD_OVER,
+    Bool,
+    Groups,
+    Movables,
+    Moves,
+    Places,
+    Rules,
+    State,
+)
 from mallocgame.game.rules.transfers import add_copy, back_queue, drop_copy
 from mallocgame.game.rules.views import F64, I64
 from mallocgame.jit import part
@@ -24,7 +35,7 @@ from mallocgame.jit import part
 def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
     """Do what a legal plan says."""
     tensor = r.groups[group, Groups.TENSOR]
-    size = r.tensors[tensor, Tensors.SIZE]
+    size = r.tensors[tensor, Movables.SIZE]
     num_steps = r.num_steps
     s.planned[p.place] = p.offset
     settle(s, True)
@@ -47,8 +58,8 @@ def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
             stretch(r, s, p.source, max(s.places[p.source, Places.FINISH], p.due))
     else:
         if p.entry == HELD_OVER and p.issue >= 0:
-            drop_rect(s, p.layer, 2 * p.place + 1, s.copies[2 * p.place, Copies.ISSUE], num_steps, size)
-            queue = s.copies[2 * p.place, Copies.QUEUE]
+            drop_rect(s, p.layer, 2 * p.place + 1, s.copies[2 * p.place, Moves.ISSUE], num_steps, size)
+            queue = s.copies[2 * p.place, Moves.QUEUE]
             drop_copy(s, 2 * p.place)
             add_copy(r, s, 2 * p.place, queue, p.issue, num_steps)
             add_rect(s, p.layer, 2 * p.place + 1, p.issue, num_steps, size)
@@ -56,7 +67,7 @@ def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
     s.places[p.place, Places.LAST] = p.last
     if p.back >= 0:
         add_copy(r, s, 2 * p.back + 1, back_queue(r, p.layer), p.back_issue, p.back_due)
-        s.copies[2 * p.back + 1, Copies.CLIPPED] = p.clipped
+        s.copies[2 * p.back + 1, Moves.CLIPPED] = p.clipped
     writes = False
     for k in range(group, p.last + 1):
         if r.groups[k, Groups.HOME_ONLY] == ANYWHERE:
@@ -73,8 +84,8 @@ def carry_out(r: Rules, s: State, group: int, p: Plan) -> None:
 def take_back(r: Rules, s: State, place: int) -> None:
     """Undo a residency and those that were copied from it; layer 0 serves their groups."""
     tensor = r.groups[place, Groups.TENSOR]
-    size = r.tensors[tensor, Tensors.SIZE]
-    end = r.tensors[tensor, Tensors.END]
+    size = r.tensors[tensor, Movables.SIZE]
+    end = r.tensors[tensor, Movables.END]
     for p in range(place, end):
         layer = s.places[p, Places.LAYER]
         source = s.places[p, Places.SOURCE]
@@ -82,7 +93,7 @@ def take_back(r: Rules, s: State, place: int) -> None:
             continue
         drop_rect(s, layer, 2 * p, max(s.places[p, Places.BEGIN], 0), s.places[p, Places.FINISH], size)
         if s.places[p, Places.ENTRY] == HELD_OVER:
-            drop_rect(s, layer, 2 * p + 1, s.copies[2 * p, Copies.ISSUE], r.num_steps, size)
+            drop_rect(s, layer, 2 * p + 1, s.copies[2 * p, Moves.ISSUE], r.num_steps, size)
         drop_copy(s, 2 * p)
         for k in range(p, end):
             if s.served[k] == p:
@@ -90,7 +101,7 @@ def take_back(r: Rules, s: State, place: int) -> None:
                 serve(r, s, k, -1)
         s.places[p, Places.LAYER] = 0
         s.latest[tensor, layer] = -1
-    for p in range(r.tensors[tensor, Tensors.FIRST], end):
+    for p in range(r.tensors[tensor, Movables.FIRST], end):
         if s.places[p, Places.LAYER] > 0:
             s.latest[tensor, s.places[p, Places.LAYER]] = p
 

@@ -1,8 +1,8 @@
-"""Copies on the links: queues, and from which boundary free supply covers a copy. Numba kernels."""
+"""Transfers on the links: queues, and from which boundary free supply covers a copy. Numba kernels."""
 
 import numpy as np
 
-from mallocgame.game.rules.state import Boundaries, Copies, Groups, Layers, Links, Rules, State, Tensors
+from mallocgame.game.rules.state import Boundaries, Groups, Layers, Links, Movables, Moves, Rules, State
 from mallocgame.jit import part
 
 
@@ -76,9 +76,9 @@ def touch(s: State, boundary: int) -> None:
 @part
 def goes_before(s: State, queue: int, other: int, copy: int, due: int) -> bool:
     """Whether ``other`` goes before ``copy``, both issued at one boundary: first due first, write-backs by number."""
-    if queue % 2 == 1 or s.copies[other, Copies.DUE] == due:
+    if queue % 2 == 1 or s.copies[other, Moves.DUE] == due:
         return bool(other < copy)
-    return bool(s.copies[other, Copies.DUE] < due)
+    return bool(s.copies[other, Moves.DUE] < due)
 
 
 @part
@@ -89,8 +89,8 @@ def first_position(s: State, queue: int, copy: int, issue: int, due: int) -> int
     while low < high:
         middle = (low + high) // 2
         x = s.order[queue, middle]
-        if s.copies[x, Copies.ISSUE] < issue or (
-            s.copies[x, Copies.ISSUE] == issue and goes_before(s, queue, x, copy, due)
+        if s.copies[x, Moves.ISSUE] < issue or (
+            s.copies[x, Moves.ISSUE] == issue and goes_before(s, queue, x, copy, due)
         ):
             low = middle + 1
         else:
@@ -102,18 +102,18 @@ def first_position(s: State, queue: int, copy: int, issue: int, due: int) -> int
 def head_position(s: State, queue: int, boundary: int) -> int:
     """Return the place in ``queue`` of the first copy that is unfinished, or not issued, on arrival at ``boundary``."""
     x = s.heads[boundary, queue]
-    return int(s.copies[x, Copies.POSITION]) if x >= 0 else first_position(s, queue, -1, boundary, -1)
+    return int(s.copies[x, Moves.POSITION]) if x >= 0 else first_position(s, queue, -1, boundary, -1)
 
 
 @part
 def spare_seconds(s: State, copy: int, enough: float) -> float:
     """Return the link's supply between the end of ``copy`` and its due boundary; it stops counting at ``enough``."""
-    queue, due = s.copies[copy, Copies.QUEUE], s.copies[copy, Copies.DUE]
-    b, late = s.copies[copy, Copies.ISSUE] + 1, due + 1
+    queue, due = s.copies[copy, Moves.QUEUE], s.copies[copy, Moves.DUE]
+    b, late = s.copies[copy, Moves.ISSUE] + 1, due + 1
     while b < late:  # bisection: it is done on arrival at b
         middle = (b + late) // 2
         head = s.heads[middle, queue]
-        if head >= 0 and s.copies[head, Copies.POSITION] <= s.copies[copy, Copies.POSITION]:
+        if head >= 0 and s.copies[head, Moves.POSITION] <= s.copies[copy, Moves.POSITION]:
             b = middle + 1
         else:
             late = middle
@@ -141,9 +141,7 @@ def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: in
     while True:
         while i >= 0:
             x = s.order[queue, i]
-            if s.copies[x, Copies.ISSUE] < b or (
-                s.copies[x, Copies.ISSUE] == b and goes_before(s, queue, x, copy, due)
-            ):
+            if s.copies[x, Moves.ISSUE] < b or (s.copies[x, Moves.ISSUE] == b and goes_before(s, queue, x, copy, due)):
                 break
             if supply > extra:
                 extra = max(extra, supply - spare_seconds(s, x, supply))
@@ -169,29 +167,29 @@ def latest_issue(r: Rules, s: State, copy: int, queue: int, layer: int, size: in
 def link_due(s: State, copy: int, due: int) -> None:
     """Put a copy into the list of those due at ``due``."""
     after = s.due_first[due]
-    s.copies[copy, Copies.DUE] = due
-    s.copies[copy, Copies.NEXT] = after
-    s.copies[copy, Copies.PREVIOUS] = -1
+    s.copies[copy, Moves.DUE] = due
+    s.copies[copy, Moves.NEXT] = after
+    s.copies[copy, Moves.PREVIOUS] = -1
     if after >= 0:
-        s.copies[after, Copies.PREVIOUS] = copy
+        s.copies[after, Moves.PREVIOUS] = copy
     s.due_first[due] = copy
 
 
 @part
 def add_copy(r: Rules, s: State, copy: int, queue: int, issue: int, due: int) -> None:
     """Put a copy into its queue."""
-    size = r.tensors[r.groups[copy // 2, Groups.TENSOR], Tensors.SIZE]
+    size = r.tensors[r.groups[copy // 2, Groups.TENSOR], Movables.SIZE]
     s.work[copy] = link_seconds(r, queue // 2, size, issue)
     at = first_position(s, queue, copy, issue, due)
     for i in range(s.counts[queue], at, -1):
         x = s.order[queue, i - 1]
         s.order[queue, i] = x
-        s.copies[x, Copies.POSITION] = i
+        s.copies[x, Moves.POSITION] = i
     s.order[queue, at] = copy
     s.counts[queue] += 1
-    s.copies[copy, Copies.QUEUE] = queue
-    s.copies[copy, Copies.ISSUE] = issue
-    s.copies[copy, Copies.POSITION] = at
+    s.copies[copy, Moves.QUEUE] = queue
+    s.copies[copy, Moves.ISSUE] = issue
+    s.copies[copy, Moves.POSITION] = at
     link_due(s, copy, due)
     for b in range(issue, due):
         s.in_flight[queue, b] += 1
@@ -202,39 +200,43 @@ def add_copy(r: Rules, s: State, copy: int, queue: int, issue: int, due: int) ->
 @part
 def drop_copy(s: State, copy: int) -> None:
     """Undo ``add_copy``; nothing happens if there is no such copy."""
-    queue = s.copies[copy, Copies.QUEUE]
+    queue = s.copies[copy, Moves.QUEUE]
     if queue < 0:
         return
-    for i in range(s.copies[copy, Copies.POSITION], s.counts[queue] - 1):
+    for i in range(s.copies[copy, Moves.POSITION], s.counts[queue] - 1):
         x = s.order[queue, i + 1]
         s.order[queue, i] = x
-        s.copies[x, Copies.POSITION] = i
+        s.copies[x, Moves.POSITION] = i
     s.counts[queue] -= 1
-    before = s.copies[copy, Copies.PREVIOUS]
-    after = s.copies[copy, Copies.NEXT]
+    before = s.copies[copy, Moves.PREVIOUS]
+    after = s.copies[copy, Moves.NEXT]
     if before >= 0:
-        s.copies[before, Copies.NEXT] = after
+        s.copies[before, Moves.NEXT] = after
     else:
-        s.due_first[s.copies[copy, Copies.DUE]] = after
+        s.due_first[s.copies[copy, Moves.DUE]] = after
     if after >= 0:
-        s.copies[after, Copies.PREVIOUS] = before
-    for b in range(s.copies[copy, Copies.ISSUE], s.copies[copy, Copies.DUE]):
+        s.copies[after, Moves.PREVIOUS] = before
+    for b in range(s.copies[copy, Moves.ISSUE], s.copies[copy, Moves.DUE]):
         s.in_flight[queue, b] -= 1
-    s.copies[copy, Copies.QUEUE] = -1
-    touch(s, s.copies[copy, Copies.ISSUE])
-    touch(s, s.copies[copy, Copies.DUE])
+    s.copies[copy, Moves.QUEUE] = -1
+    touch(s, s.copies[copy, Moves.ISSUE])
+    touch(s, s.copies[copy, Moves.DUE])
 
 
 @part
 def set_due(s: State, copy: int, due: int) -> None:
     """Let a write-back that is complete by ``due`` be due then, earlier than before; no time changes."""
-    before, after, old = s.copies[copy, Copies.PREVIOUS], s.copies[copy, Copies.NEXT], s.copies[copy, Copies.DUE]
+    before, after, old = (
+        s.copies[copy, Moves.PREVIOUS],
+        s.copies[copy, Moves.NEXT],
+        s.copies[copy, Moves.DUE],
+    )
     if before >= 0:
-        s.copies[before, Copies.NEXT] = after
+        s.copies[before, Moves.NEXT] = after
     else:
         s.due_first[old] = after
     if after >= 0:
-        s.copies[after, Copies.PREVIOUS] = before
+        s.copies[after, Moves.PREVIOUS] = before
     for b in range(due, old):
-        s.in_flight[s.copies[copy, Copies.QUEUE], b] -= 1
+        s.in_flight[s.copies[copy, Moves.QUEUE], b] -= 1
     link_due(s, copy, due)

@@ -191,6 +191,8 @@ def test_two_writers_are_told(tmp_path: Path) -> None:
             [sys.executable, "-c", _OTHER, str(run)], capture_output=True, text=True, cwd=ROOT, check=False
         )
         assert f"process {os.getpid()}" in child.stdout, child.stderr
+        with pytest.raises(InputError, match=f"process {os.getpid()}"):
+            Trainer(PAIRS[:1], TINY, run, resume=True)
     trainer.train(steps=16)
     late = Trainer(PAIRS[:1], TINY, run, resume=True)
     trainer.train(steps=32)

@@ -44,3 +44,17 @@ def test_equals_dynamic_programming_on_strongly_correlated_items(seed: int) -> N
             [np.append(np.full(v, -np.inf), best[: capacity + 1 - v]) + p for p, v in zip(g, w, strict=True)], axis=0
         )
     assert solve_choice_knapsack(gain, weight, float(capacity), 0.0)[0] == best.max()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_core_that_leaves_nothing_to_choose_still_fits(seed: int) -> None:
+    """All items fixed by the bound: the choice must be within the capacity, 0 included."""
+    rng = np.random.default_rng(seed)
+    for _ in range(4000):
+        items = int(rng.integers(2, 6))
+        weight = np.column_stack([np.zeros(items), rng.integers(1, 12, items)]).astype(float)
+        gain = np.column_stack([np.zeros(items), np.round(weight[:, 1] * rng.uniform(0.5, 1.5, items), 1)])
+        capacity = float(rng.integers(0, 1 + int(weight.sum()) // 2))
+        value, choice = solve_choice_knapsack(gain, weight, capacity, 0.0)
+        assert weight[np.arange(items), choice].sum() <= capacity + 1e-9
+        assert gain[np.arange(items), choice].sum() == pytest.approx(value, abs=1e-9)

@@ -464,3 +464,15 @@ def test_prefix_lru0_keeps_the_ancestors_of_what_it_keeps() -> None:
         hints = with_prompts(trace, rng.integers(0, 2, trace.num_requests).astype(np.uint8))
         result = simulate(trace, [Job(policy=get_policy("prefix-lru0"), num_frames=k, hints=hints)])[0]
         assert result.usable_hits == trace.num_requests - result.faults
+
+
+@pytest.mark.parametrize("name", ["prefix-lru", "prefix-lru0", "prefix-lru0+prefix-lru", "prefix-lru0^arc"])
+def test_every_event_on_prompts_is_possible(name: str) -> None:
+    rng, policy = np.random.default_rng(8), policy_from_name(name)
+    for k in (1, 2, 4, 9, 15):
+        for _ in range(6):
+            trace = prompt_trace(rng, 60)
+            bits = rng.integers(0, 2, trace.num_requests).astype(np.uint8)
+            hints = with_prompts(trace, None if policy.hint is Hint.PROMPT else bits)
+            run = record(trace, policy, k, hints=hints)  # raises where an event is impossible
+            assert run.faults >= record(trace, get_policy("opt"), k, hints=next_use(trace)).faults

@@ -27,7 +27,7 @@ from mallocgame.baselines.paging import (
     zipf,
 )
 from mallocgame.baselines.paging.predict.boosting import BoostingConfig, fit
-from mallocgame.baselines.paging.predict.drift import CONSTANT
+from mallocgame.baselines.paging.predict.drift import CONSTANT, choose_sources
 from mallocgame.baselines.paging.predict.predictor import _flat_trees, _score
 from mallocgame.baselines.paging.selection import served
 from mallocgame.errors import InputError, TraceError
@@ -161,6 +161,19 @@ def test_watched_bits_follow_the_best_source_and_see_no_future() -> None:
     assert np.array_equal(watched_bits(other, k, refit_requests=1000).bits[:cut], watched.bits[:cut])
     with pytest.raises(InputError, match="at least 500 requests"):
         watched_bits(trace, k, refit_requests=10)
+
+
+def test_a_window_is_chosen_by_the_windows_before_it_alone() -> None:
+    rng = np.random.default_rng(2)
+    gains = rng.random((4, 30)) * 100
+    choices = choose_sources(gains, 0.8)
+    assert choices[0] == 0
+    assert len(set(choices)) > 1
+    for window in range(30):
+        changed = gains.copy()
+        changed[:, window:] = rng.random((4, 30 - window)) * 1000
+        assert choose_sources(changed, 0.8)[: window + 1] == choices[: window + 1]
+    assert set(choose_sources(np.full((4, 30), 7.0), 0.8)) == {0}
 
 
 def test_little_is_lost_where_nothing_can_be_learned() -> None:

@@ -192,7 +192,7 @@ def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_pa
     found = tune(
         f"{MODULE}:loop",
         chip="v5e",
-        settings=Settings(solve=anneal, seconds=20, solver_seconds=1, folder=tmp_path),
+        settings=Settings(solve=anneal, seconds=240, solver_seconds=1, folder=tmp_path),
         compiler=compiler,
     )
     assert found.judged_seconds < found.default_seconds / 3
@@ -206,7 +206,7 @@ def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_pa
     again = tune(
         f"{MODULE}:loop",
         chip="v5e",
-        settings=Settings(solve=anneal, seconds=3, solver_seconds=0, folder=tmp_path, full=False, say=said.append),
+        settings=Settings(solve=anneal, seconds=60, solver_seconds=0, folder=tmp_path, full=False, say=said.append),
         compiler=compiler,
     )
     assert any(line.startswith("going on from") for line in said)

@@ -343,6 +343,21 @@ ENTRY %main {
         trace_from_hlo(file, V5E)
 
 
+def test_parameters_and_results_in_fast_memory_come_from_home_and_go_there(tmp_path: Path) -> None:
+    file = tmp_path / "near.hlo"
+    near = "f32[1024,256]{1,0:S(1)}"
+    file.write_text(
+        f"HloModule near, is_scheduled=true\nENTRY main {{ p = {near} parameter(0) n = f32[1024,256]{{1,0}} negate(p)\n"
+        f"  ROOT o = {near} exponential(n) }}\n",
+        encoding="utf-8",
+    )
+    trace = trace_from_hlo(file, V5E)
+    assert trace.mapping is not None
+    assert validate(trace.program, V5E, trace.mapping) == []
+    copies = [(x.source, x.target, x.start_after, x.done_before) for x in trace.mapping.transfers]
+    assert copies == [(-1, 0, -1, 1), (1, -1, 2, 3)]
+
+
 def test_a_folder_without_a_buffer_assignment_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "fast.hlo"
     file.write_text(FAST, encoding="utf-8")

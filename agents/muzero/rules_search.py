@@ -1,0 +1,100 @@
+"""Search on the true rules: the network says what to try at the root, the rules what it is worth (``tree.py``)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.agents.muzero.networks import Model, Parameters
+from mallocgame.agents.muzero.search import Search, SearchResult, make_search, noise_of
+from mallocgame.agents.muzero.tree import Tree, considered_visits, make_tree, search_rows
+from mallocgame.game.batch import MallocGameBatch
+from mallocgame.game.rules import BatchState
+
+I64 = npt.NDArray[np.int64]
+
+CURIOSITY = 0.1  # of the prior at the root, shared by all actions: a network that is sure is not always right
+
+
+class RulesSearch:
+    """A search from live games. ``leads`` int64[B, D] are the best known ways to go on, and are improved in place."""
+
+    def __init__(self, model: Model, *, num_simulations: int, explore: bool) -> None:
+        """Prepare searches.
+
+        Args:
+            num_simulations: for each move, at least 1.
+            explore: see ``make_search``.
+        """
+        self.prior = make_search(model, num_simulations=0, explore=False)
+        self.explore, self._unit = explore, model.config.rules_value_unit
+        counts = [considered_visits(legal, num_simulations) for legal in range(model.num_actions + 1)]
+        self._sequences = np.array(counts, dtype=np.int64)
+        self._scratch: tuple[tuple[int, ...], Tree] | None = None
+        self._decisions: tuple[object, I64] | None = None
+
+    def __call__(self, parameters: Parameters, batch: MallocGameBatch, leads: I64, key: jax.Array) -> SearchResult:
+        """Search from every row of ``batch``."""
+        return self.from_states(
+            parameters, batch, batch.batch_state, batch.observations, batch.action_masks, leads, key
+        )
+
+    def from_states(
+        self,
+        parameters: Parameters,
+        games: MallocGameBatch,
+        states: BatchState,
+        observations: Mapping[str, Any],
+        legal: npt.NDArray[np.bool_],
+        leads: I64,
+        key: jax.Array,
+    ) -> SearchResult:
+        """Search from ``states`` of the games of a batch."""
+        prior = np.asarray(self.prior(parameters, observations, legal, key).policy, dtype=np.float64)
+        rows, num_actions = legal.shape
+        chances = (1.0 - CURIOSITY) * prior + CURIOSITY / num_actions
+        noise = np.zeros((rows, num_actions))
+        if self.explore:
+            noise = np.asarray(noise_of(rows) * jax.random.gumbel(key, (rows, num_actions)), dtype=np.float64)
+        policy, values, actions = np.zeros((rows, num_actions)), np.zeros(rows), np.zeros(rows, dtype=np.int64)
+        tree, decisions = self._tree(states, num_actions, leads.shape[1]), self._decisions_of(games)
+        tree.random[0] = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
+        search_rows(
+            *(states, decisions, tree, np.log(chances), noise, self._sequences, self._unit),
+            *(leads, policy, values, actions),
+        )
+        return SearchResult(actions.astype(np.int32), policy.astype(np.float32), values.astype(np.float32))
+
+    def _tree(self, states: BatchState, num_actions: int, longest: int) -> Tree:
+        key = (states.ints.shape[1], states.floats.shape[1], longest)
+        if self._scratch is None or self._scratch[0] != key:
+            self._scratch = key, make_tree(states, self._sequences.shape[1] + 1, num_actions, longest)
+        return self._scratch[1]
+
+    def _decisions_of(self, batch: MallocGameBatch) -> I64:
+        """Return int64[games, groups], the decision about each group, -1 where there is none."""
+        if self._decisions is None or self._decisions[0] is not batch.games:
+            table = np.full((len(batch.games), max(len(game.rules.groups) for game in batch.games)), -1, dtype=np.int64)
+            for row, game in zip(table, batch.games, strict=True):
+                row[game.rules.decisions] = np.arange(game.num_decisions)
+            self._decisions = batch.games, table
+        return self._decisions[1]
+
+
+AnySearch = Search | RulesSearch
+
+
+def make_any_search(model: Model, *, num_simulations: int, explore: bool) -> AnySearch:
+    """Return the search that the configuration asks for: on the rules or on the learned model, or the prior alone."""
+    if num_simulations and model.config.model == "rules":
+        return RulesSearch(model, num_simulations=num_simulations, explore=explore)
+    return make_search(model, num_simulations=num_simulations, explore=explore)
+
+
+def ask(search: AnySearch, parameters: Parameters, batch: MallocGameBatch, leads: I64, key: jax.Array) -> SearchResult:
+    """Search from every row of ``batch``; a learned model knows no leads."""
+    if isinstance(search, RulesSearch):
+        return search(parameters, batch, leads, key)
+    return search(parameters, batch.observations, batch.action_masks, key)

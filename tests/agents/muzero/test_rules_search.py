@@ -1,0 +1,130 @@
+"""Search on the true rules: legal, exact, never worse than its lead, and near the end as good as trying everything."""
+
+import math
+from itertools import product
+
+import jax
+import mctx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mallocgame.agents.muzero.learner import make_learner
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.rules_search import RulesSearch
+from mallocgame.agents.muzero.selfplay import play
+from mallocgame.agents.muzero.tree import considered_visits, seek
+from mallocgame.game import rules
+from mallocgame.game.batch import MallocGameBatch
+from mallocgame.workloads.make import find_programs
+from mallocgame.workloads.synthetic.generate import Recipe, generate
+from tests.agents.muzero.test_training import TINY
+
+FAMILIES = ("chain", "residual", "training", "loop")
+ROWS = 6
+
+
+@pytest.mark.parametrize("considered", [1, 2, 3, 5])
+@pytest.mark.parametrize("simulations", [1, 4, 16, 50])
+def test_halving_is_what_mctx_does(considered: int, simulations: int) -> None:
+    expected = mctx._src.seq_halving.get_sequence_of_considered_visits(considered, simulations)
+    assert considered_visits(considered, simulations) == list(expected)
+
+
+def _searches(batch: MallocGameBatch, simulations: int, *, explore: bool) -> tuple[RulesSearch, object]:
+    model = Model(TINY, batch.num_actions)
+    learner, _ = make_learner(model, batch.observations, 0)
+    return RulesSearch(model, num_simulations=simulations, explore=explore), learner.target
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sampled_from(FAMILIES), st.integers(8, 24), st.integers(0, 99), st.booleans())
+def test_a_search_is_legal_exact_and_never_loses_its_lead(family: str, size: int, seed: int, explore: bool) -> None:
+    case = generate(Recipe(family=family, decisions=size, capacity_pressure=2.0), seed=seed)
+    batch = MallocGameBatch([(case.program, case.hierarchy)], ROWS)
+    game, random = batch.games[0], np.random.default_rng(seed)
+    search, weights = _searches(batch, 8, explore=explore)
+    leads = random.integers(0, batch.num_actions, size=(ROWS, game.num_decisions))
+    while not batch.done.all():
+        before = [rules.decode(game, leads[row], batch.state(row))[0] for row in range(ROWS)]
+        states = batch.batch_state.ints.copy(), batch.batch_state.floats.copy()
+        found = search(weights, batch, leads, jax.random.key(seed))
+        assert np.array_equal(states[0], batch.batch_state.ints)
+        assert np.array_equal(states[1], batch.batch_state.floats)
+        now = batch.all_seconds()
+        for row in range(ROWS):
+            after, taken = rules.decode(game, leads[row], batch.state(row))
+            turn = int(batch.state(row).turn[0])
+            assert taken[turn:].tolist() == leads[row, turn:].tolist()  # legal as it is
+            assert after <= before[row] * (1.0 + 1e-12)
+            assert found.value[row] == pytest.approx(math.log(now[row] / after), abs=1e-6)
+            assert batch.action_masks[row, found.action[row]]
+        assert found.action[0] == leads[0, turn]  # the first row has no noise
+        assert found.policy[~batch.action_masks].sum() == 0.0
+        assert found.policy.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+        batch.step(found.action)
+    assert not batch.illegal.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_three_decisions_left_it_finds_what_trying_everything_finds(family: str) -> None:
+    for seed in range(6):
+        case = generate(Recipe(family=family, decisions=9, capacity_pressure=2.0), seed=seed)
+        batch = MallocGameBatch([(case.program, case.hierarchy)], 1)
+        game, random = batch.games[0], np.random.default_rng(seed)
+        while batch.state(0).turn[0] < game.num_decisions - 3:
+            batch.step([int(random.choice(np.flatnonzero(batch.action_masks[0])))])
+        turn = int(batch.state(0).turn[0])
+        wanted = np.zeros((batch.num_actions**3, game.num_decisions), dtype=np.int64)
+        wanted[:, turn:] = list(product(range(batch.num_actions), repeat=3))
+        optimum = min(rules.decode(game, row, batch.state(0))[0] for row in wanted)
+        search, weights = _searches(batch, 150, explore=False)
+        leads = np.zeros((1, game.num_decisions), dtype=np.int64)
+        found = search(weights, batch, leads, jax.random.key(seed))
+        assert rules.decode(game, leads[0], batch.state(0))[0] == pytest.approx(optimum, rel=1e-12)
+        assert found.value[0] == pytest.approx(math.log(batch.seconds(0) / optimum), abs=1e-6)
+
+
+def test_a_game_is_never_worse_than_its_lead_and_more_simulations_find_more() -> None:
+    pair = find_programs(family="training", decisions=60)[0]
+    batch = MallocGameBatch([pair], 1)
+    lead = np.zeros(batch.games[0].num_decisions, dtype=np.int64)
+    seconds = [rules.decode(batch.games[0], lead)[0]]
+    for simulations in (1, 4, 32):
+        search, weights = _searches(batch, simulations, explore=False)
+        ((actions, _, found),) = play(pair, search, weights, jax.random.key(0), 1, lead=lead)
+        assert rules.decode(batch.games[0], actions.astype(np.int64))[0] == pytest.approx(found, rel=1e-12)
+        seconds.append(found)
+    assert seconds[3] < seconds[2] < seconds[0]
+    assert seconds[1] <= seconds[0]
+
+
+def test_stopping_follows_the_lead() -> None:
+    pair = find_programs(family="training", decisions=60)[0]
+    batch = MallocGameBatch([pair], 1)
+    lead = np.zeros(batch.games[0].num_decisions, dtype=np.int64)
+    search, weights = _searches(batch, 8, explore=False)
+    asked = iter([False] * 20)
+    ((_, _, found),) = play(pair, search, weights, jax.random.key(0), 1, lead=lead, stop=lambda: next(asked, True))
+    ((_, _, whole),) = play(pair, search, weights, jax.random.key(0), 1, lead=lead)
+    assert whole < found < rules.decode(batch.games[0], lead)[0]
+
+
+def test_a_search_from_a_position_is_that_of_the_game_that_led_there() -> None:
+    pair = find_programs(family="residual", decisions=30)[0]
+    live = MallocGameBatch([pair], 3)
+    search, weights = _searches(live, 8, explore=False)
+    actions = []
+    for _ in range(11):
+        actions.append(live.action_masks.argmax(axis=1))
+        live.step(actions[-1])
+    leads = np.zeros((3, live.games[0].num_decisions), dtype=np.int64)
+    leads[:, :11] = np.stack(actions, axis=1)
+    states = rules.make_batch(live.games, np.zeros(3, dtype=np.int64))
+    seek(states, np.full(3, 11), leads)
+    one = search(weights, live, leads.copy(), jax.random.key(1))
+    other = search.from_states(
+        weights, live, states, live.observations, live.action_masks, leads.copy(), jax.random.key(1)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

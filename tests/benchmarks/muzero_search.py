@@ -1,0 +1,87 @@
+"""Worth of search and of the network: one game of never-seen programs, from the network's own game and from greedy's.
+
+``python -m tests.benchmarks.muzero_search RUN TRACE... --simulations 16,64 --seeds 3 --out FILE``: per trace, times as
+multiples of XLA's speed (no hoisting, as the network was trained): the network's greedy game, the greedy mapping as the
+rules play it, and each of the two improved by a search of so many simulations a move (median of the seeds, which draw
+the tensors of exchanges); and ``play`` in as many decisions as ``--steps``. No training. CPU seconds of the process.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mallocgame.agents.muzero.learner import make_learner
+from mallocgame.agents.muzero.networks import Model
+from mallocgame.agents.muzero.rules_search import make_any_search
+from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.selfplay import play as play_games
+from mallocgame.agents.muzero.selfplay import shapes_of
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.baselines.play.play import play
+from mallocgame.game import rules
+from mallocgame.game.batch import MallocGameBatch
+from mallocgame.judge.simulation import simulate
+from mallocgame.workloads import suite
+from tests.benchmarks.muzero_report import table
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Print a row for each trace, and append it to a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("traces", nargs="+")
+    parser.add_argument("--simulations", default="16,64")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=400_000)
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    counts, rows = [int(text) for text in chosen.simulations.split(",")], []
+    for name in chosen.traces:
+        rows.append(_row(chosen.run, name, counts, chosen.seeds, chosen.steps))
+        if chosen.out is not None:
+            with chosen.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    table(rows)
+
+
+def _row(run: Path, name: str, counts: list[int], seeds: int, steps: int) -> Row:
+    trace, folder = suite.load(name), RunFolder(run)
+    assert trace.mapping is not None
+    xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
+    program = trace.program.without_hoisting()
+    pair = (program.focused(folder.config().focus_fraction), trace.hierarchy)
+    probe = MallocGameBatch([pair], 1)
+    model = Model(folder.check(shapes_of(probe), probe.num_actions), probe.num_actions)
+    weights = folder.load_parameters(make_learner(model, probe.observations, 0)[0])
+    prior = make_any_search(model, num_simulations=0, explore=False)
+    game = probe.games[0]
+    found = rules.decode(game, rules.actions_of(game, greedy(program, trace.hierarchy).mapping))
+    own, _, seconds = next(play_games(pair, prior, weights, jax.random.key(0), 1))
+    leads = {"network": (seconds, own.astype(np.int64)), "greedy": found}
+    row: Row = {"trace": name, "decisions": game.num_decisions}
+    row |= {lead: xla / time_seconds for lead, (time_seconds, _) in leads.items()}
+    for count in counts:
+        search = make_any_search(model, num_simulations=count, explore=False)
+        for lead, (_, actions) in leads.items():
+            begun, times = time.process_time(), []
+            for seed in range(seeds):
+                key = jax.random.key(seed)
+                times.append(next(play_games(pair, search, weights, key, 1, lead=actions))[2])
+            row[f"{lead} + {count}"] = xla / statistics.median(times)
+            row[f"s, {lead} + {count}"] = (time.process_time() - begun) / seeds
+    begun = time.process_time()
+    row["play"] = xla / play(program, trace.hierarchy, steps=steps).seconds
+    row["s, play"] = time.process_time() - begun
+    return row
+
+
+if __name__ == "__main__":
+    main()

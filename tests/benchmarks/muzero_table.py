@@ -1,0 +1,95 @@
+"""The agent beside what it has to beat, at equal time: ``anneal``, ``play``, ``best`` and ``muzero`` (shipped weights).
+
+``python -m tests.benchmarks.muzero_table --seconds 10 --out FILE [TRACE...]`` (none named: all 84), ``--no-hoist``,
+``--solvers anneal,play``, ``--seeds 3``. Kernels and compiled searches are warm. With ``--cpu`` a solver's clock is the
+CPU time of the process, all threads together: what to use on a loaded machine. Rows that are in the file are not run
+again; ``--summary`` only prints the file.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from mallocgame import solver as frame
+from mallocgame.agents.muzero.solver import muzero
+from mallocgame.baselines.anneal import anneal
+from mallocgame.baselines.play.play import play
+from mallocgame.baselines.portfolio import best
+from mallocgame.judge.simulation import simulate
+from mallocgame.workloads import suite
+from tests.benchmarks.muzero_report import read, table
+
+Row = dict[str, Any]
+SOLVERS = {"anneal": anneal, "play": play, "best": best, "muzero": muzero}
+
+
+def main() -> None:
+    """Run what is missing, then print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("traces", nargs="*")
+    parser.add_argument("--solvers", default=",".join(SOLVERS))
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--hoist", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args()
+    if chosen.cpu:
+        frame.time.perf_counter = time.process_time
+    names = [] if chosen.summary else chosen.traces or suite.names()
+    for name in names:
+        for solver in chosen.solvers.split(","):
+            key = {"trace": name, "solver": solver, "seconds": chosen.seconds, "hoist": chosen.hoist, "cpu": chosen.cpu}
+            key |= {"seeds": chosen.seeds}
+            if not any(key.items() <= row.items() for row in read(chosen.out)):
+                row = key | _run(name, solver, chosen)
+                with chosen.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    _print(read(chosen.out))
+
+
+def _run(name: str, solver: str, chosen: argparse.Namespace) -> Row:
+    trace = suite.load(name)
+    assert trace.mapping is not None
+    program = trace.program if chosen.hoist else trace.program.without_hoisting()
+    solve = SOLVERS[solver]
+    solve(program, trace.hierarchy, seconds=0.2)  # what JAX compiles depends on the program
+    xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
+    results = [solve(program, trace.hierarchy, seconds=chosen.seconds, seed=seed) for seed in range(chosen.seeds)]
+    speeds = [xla / result.seconds for result in results]
+    spent = statistics.median(result.solve_seconds for result in results)
+    return {"x XLA": statistics.median(speeds), "worst": min(speeds), "solve_seconds": spent}
+
+
+def _print(rows: list[Row]) -> None:
+    """Print a table for each setting, and how the agent stands against the best of the others."""
+    settings = ("seconds", "hoist", "cpu", "seeds")
+    for setting in dict.fromkeys(tuple(row[name] for name in settings) for row in rows):
+        group = [row for row in rows if tuple(row[name] for name in settings) == setting]
+        print("\n" + ", ".join(f"{name} {value}" for name, value in zip(settings, setting, strict=True)) + "\n")
+        lines = [
+            {"trace": name} | {row["solver"]: row["x XLA"] for row in group if row["trace"] == name}
+            for name in dict.fromkeys(row["trace"] for row in group)
+        ]
+        table(lines)
+        whole = [line for line in lines if len(line) == max(map(len, lines))]
+        for solver in [name for name in whole[0] if name != "trace"]:
+            print(f"- {solver}: geometric mean {_mean([line[solver] for line in whole]):.4f}")
+        if "muzero" in whole[0]:
+            ratios = [
+                line["muzero"] / max(v for k, v in line.items() if k not in ("trace", "muzero")) for line in whole
+            ]
+            print(f"- muzero against the best other: {_mean(ratios):.4f}, worst {min(ratios):.4f}")
+
+
+def _mean(values: list[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
+if __name__ == "__main__":
+    main()
