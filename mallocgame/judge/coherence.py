@@ -20,8 +20,9 @@ def stale_uses(program: Program, mapping: Mapping) -> Iterator[tuple[int, int, s
     transfers: dict[int, list[int]] = {}
     for index, x in enumerate(mapping.transfers):
         transfers.setdefault(x.tensor, []).append(index)
+    regions = _regions(program)
     for tensor in sorted(residencies.keys() | transfers.keys()):
-        walk = _Walk(program, mapping, tensor, residencies.get(tensor, []), transfers.get(tensor, []))
+        walk = _Walk(program, mapping, tensor, residencies.get(tensor, []), transfers.get(tensor, []), regions)
         for step, message in walk.to_fixed_point():
             yield tensor, step, message
 
@@ -69,6 +70,7 @@ class _Walk:
     tensor: int
     residencies: list[int]
     transfers: list[int]
+    regions: list[Region]  # what encloses stands before what is enclosed
     allowed: dict[int, set[int]] = field(default_factory=dict)  # loop: places that survive the way back to its start
     state: _State = field(default_factory=_State)
     forks: dict[int, _Fork] = field(default_factory=dict)  # conditional: its branches so far
@@ -89,7 +91,7 @@ class _Walk:
         boundaries |= {self.mapping.residencies[i].end_step for i in self.residencies}
         moves = [self.mapping.transfers[i] for i in self.transfers]
         boundaries |= {x.start_after + 1 for x in moves} | {x.done_before for x in moves}
-        regions = self._regions()
+        regions = self.regions
         boundaries |= {b for region in regions for b in (region.start_step, region.end_step)}
         self._begin()
         for boundary in sorted(boundaries):
@@ -103,11 +105,6 @@ class _Walk:
             self._use(boundary, uses.get(boundary, []))
         self._finish(tensor.is_output)
         return True
-
-    def _regions(self) -> list[Region]:
-        """Return loops that repeat, conditionals and branches; what encloses stands before what is enclosed."""
-        found = nested(self.program.loops, self.program.conditionals)
-        return [r for r in found if r.kind != "loop" or self.program.loops[r.number].trip_count > 1]
 
     def _begin(self) -> None:
         self.found, self.forks = [], {}
@@ -235,6 +232,12 @@ class _Walk:
             r = self.mapping.residencies[i]
             if r.start_step == HELD and r.end_step == end and not {i, HOME} <= self.state.current:
                 self.found.append((end, "what is held for ever is not what the next run starts with"))
+
+
+def _regions(program: Program) -> list[Region]:
+    """Return loops that repeat, conditionals and branches; what encloses stands before what is enclosed."""
+    found = nested(program.loops, program.conditionals)
+    return [r for r in found if r.kind != "loop" or program.loops[r.number].trip_count > 1]
 
 
 def _name(place: int) -> str:
