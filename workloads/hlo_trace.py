@@ -16,8 +16,7 @@ from mallocgame.workloads.hlo import xla_parser
 from mallocgame.workloads.hlo.aliases import Aliases, alias_groups
 from mallocgame.workloads.hlo.buffer_assignment import Offsets, read_offsets
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
-from mallocgame.workloads.hlo.placement import Placed, place
-from mallocgame.workloads.hlo.placement import Reading as PlacedText
+from mallocgame.workloads.hlo.placement import Placed, PlacedText, place
 from mallocgame.workloads.hlo.schedule import ASSUMED_TRIP_COUNT, Expectations, Schedule, flatten, opaque_calls
 from mallocgame.workloads.hlo.spaces import Spaces
 from mallocgame.workloads.hlo.tensors import Tensors, find_tensors

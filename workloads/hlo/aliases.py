@@ -46,7 +46,7 @@ class Branching:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class CallSite:
     """A call whose computation's instructions are steps of the schedule."""
 
     instruction: str
@@ -62,8 +62,8 @@ class Aliases:
     computation_of: dict[str, str] = field(default_factory=dict)  # instruction: its computation
     loops: list[WhileLoop] = field(default_factory=list)
     conditionals: list[Branching] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    asynchronous: list[Call] = field(default_factory=list)  # what async-starts run, where that is scheduled too
+    calls: list[CallSite] = field(default_factory=list)
+    asynchronous: list[CallSite] = field(default_factory=list)  # what async-starts run, where that is scheduled too
     parent_of: dict[Place, Place] = field(default_factory=dict)
     in_place: dict[Place, int] = field(default_factory=dict)  # result written in place: the operand it shares
 
@@ -157,7 +157,7 @@ def _callees(
         called = instruction.called("to_apply")
         if len(called) != 1 or called[0] not in module.computations:
             raise TraceError(path, instruction.line, f"{instruction.name}: a call without its computation")
-        aliases.calls.append(Call(instruction=instruction.name, parent=parent.name, computation=called[0]))
+        aliases.calls.append(CallSite(instruction=instruction.name, parent=parent.name, computation=called[0]))
         return list(called)
     return []
 
@@ -168,7 +168,9 @@ def _called_beside(
     """Record what an asynchronous call runs, if that is part of the schedule."""
     called = instruction.called("calls") if instruction.opcode == "async-start" else ()
     found = [name for name in called if name in scheduled and name in aliases.module.computations]
-    aliases.asynchronous += [Call(instruction=instruction.name, parent=parent.name, computation=name) for name in found]
+    aliases.asynchronous += [
+        CallSite(instruction=instruction.name, parent=parent.name, computation=name) for name in found
+    ]
     return found
 
 
@@ -225,7 +227,7 @@ def _connect_conditional(aliases: Aliases, conditional: Branching) -> None:
             aliases.join((conditional.instruction, index), (branch.root, index))
 
 
-def _connect_call(aliases: Aliases, call: Call) -> None:
+def _connect_call(aliases: Aliases, call: CallSite) -> None:
     instruction, callee = aliases.instruction(call.instruction), aliases.module.computations[call.computation]
     operands = instruction.operands
     if instruction.opcode == "async-start" and not operands:  # they come with an update

@@ -47,7 +47,7 @@ class _Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class PlacedText:
     """What a scheduled module says, as far as placement goes."""
 
     aliases: Aliases
@@ -56,7 +56,7 @@ class Reading:
     spaces: Spaces
 
 
-def place(program: Program, hierarchy: Hierarchy, text: Reading, offsets: Offsets) -> Placed:
+def place(program: Program, hierarchy: Hierarchy, text: PlacedText, offsets: Offsets) -> Placed:
     """Return the mapping, valid by the judge's rules, or none and the reason."""
     tensors = text.tensors
     if not {text.spaces.fast, HOST} & set(tensors.space_of.values()):
@@ -88,7 +88,7 @@ def _refused(reason: str) -> Placed:
 class _Touching:
     """Collects what touches each allocation outside layer 0."""
 
-    def __init__(self, program: Program, text: Reading) -> None:
+    def __init__(self, program: Program, text: PlacedText) -> None:
         self.program, self.text = program, text
         self.blocks: dict[Place, _Block] = {}
         # a slice that is one part of a copy is not there on its own
@@ -114,7 +114,7 @@ class _Touching:
             block.uses.append(Use(step=step, bytes=0, kind=kind))
 
 
-def _blocks(program: Program, text: Reading) -> dict[Place, _Block]:
+def _blocks(program: Program, text: PlacedText) -> dict[Place, _Block]:
     touching = _Touching(program, text)
     aliases, entry = text.aliases, text.aliases.module.computations[text.aliases.module.entry]
     moving = {text.schedule.steps[step][1] for m in text.tensors.moves for step in (m.start_step, m.done_step)}
@@ -184,7 +184,7 @@ def _cut(part: tuple[int, int], step: int) -> list[tuple[int, int]]:
     return [piece for piece in ((part[0], step), (step + 1, part[1])) if piece[0] < piece[1]]
 
 
-def _read_offsets(blocks: dict[Place, _Block], text: Reading, offsets: Offsets) -> int:
+def _read_offsets(blocks: dict[Place, _Block], text: PlacedText, offsets: Offsets) -> int:
     """Fill in the offsets that the buffer assignment states; return how many."""
     if not offsets:
         return 0

@@ -1,6 +1,6 @@
 """The programs of the shipped suite, by name: `MODELS`.
 
-Importing this package does not import JAX; `Model.build` does.
+Importing this package does not import JAX; `Workload.build` does.
 
 Sizes are chosen so that most programs press on a chip's fast memory, 64 to 112 MiB: the activations and weights in use
 together exceed it, or the weights that each step reads do. A few are easy on purpose.
@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Workload:
     """One program of the suite.
 
     `build()` returns a function that `jax.jit` can lower and its arguments, pytrees of `jax.ShapeDtypeStruct`.
@@ -45,11 +45,11 @@ def _model(
     sizes: dict[str, Any],
     *,
     donate: tuple[int, ...] = (),
-) -> Model:
+) -> Workload:
     """Return one row of the table: (name, family, split), and `where` is "module.function" in this package."""
     name, family, split = identity
     build = partial(build_program, *where.split("."), **sizes)
-    return Model(name=name, summary=summary, family=family, split=split, build=build, donate_argnums=donate)
+    return Workload(name=name, summary=summary, family=family, split=split, build=build, donate_argnums=donate)
 
 
 _LLAMA = {"width": 2048, "heads": 16, "groups": 4, "hidden": 5632, "vocabulary": 32000}
@@ -233,4 +233,4 @@ _TABLE = (
     ),
 )
 
-MODELS: dict[str, Model] = {model.name: model for model in _TABLE}
+MODELS: dict[str, Workload] = {model.name: model for model in _TABLE}
