@@ -71,7 +71,7 @@ def test_the_panel_shows_every_rival(cli: Run, trace_file: Path, settings_file: 
         (("--steps", "1", "--device", "tpu"), "cpu or gpu"),
         (("--steps", "1", "--device", "gpu"), "--device is gpu"),
         (("--steps", "1", "--against", "nobody"), "nobody"),
-        (("--steps", "1", "--resume"), "not a readable run"),
+        (("--steps", "1", "--resume"), "run.json"),
         (("--steps", "1", "--weights", "nowhere"), "nowhere"),
     ],
 )
