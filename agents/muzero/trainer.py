@@ -40,7 +40,7 @@ FINISH_MOVES = 600_000  # about as many; a budget in moves knows no clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class TrainingReport:
     """What ``train`` tells its caller now and then."""
 
     elapsed_seconds: float
@@ -163,7 +163,7 @@ class Trainer:
         *,
         seconds: float | None = None,
         steps: int | None = None,
-        report: Callable[[Report], None] | None = None,
+        report: Callable[[TrainingReport], None] | None = None,
         report_seconds: float = 1.0,
     ) -> None:
         """Train until ``seconds`` or ``steps`` (moves, over the whole run) are spent, or a signal comes; then save.
@@ -433,9 +433,9 @@ class Trainer:
         seek(states, turns, leads)
         return states, leads
 
-    def row(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> Report:
+    def row(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> TrainingReport:
         """Return the run as it stands, and log it."""
-        row = Report(
+        row = TrainingReport(
             elapsed_seconds=self.spent_seconds,
             progress=progress,
             steps=self.steps,
@@ -451,7 +451,7 @@ class Trainer:
         )
         mean_return = row.mean_return if np.isfinite(row.mean_return) else None
         self.folder.log(
-            {name: getattr(row, name) for name in Report.__dataclass_fields__} | {"mean_return": mean_return}
+            {name: getattr(row, name) for name in TrainingReport.__dataclass_fields__} | {"mean_return": mean_return}
         )
         return row
 
@@ -459,7 +459,7 @@ class Trainer:
 class _Reporter:
     """Tells the caller of ``train`` now and then, and what has come together since."""
 
-    def __init__(self, trainer: Trainer, report: Callable[[Report], None] | None, every_seconds: float) -> None:
+    def __init__(self, trainer: Trainer, report: Callable[[TrainingReport], None] | None, every_seconds: float) -> None:
         self._trainer, self._report, self._every = trainer, report, every_seconds
         self._begun = self._last = time.monotonic()
         self._steps, self._losses = trainer.steps, dict[str, float]()
@@ -497,4 +497,4 @@ def _padded(mappings: Sequence[Mapping | None], pairs: Sequence[Pair]) -> list[M
     return [*mappings, *[None] * (len(pairs) - len(mappings))]
 
 
-__all__ = ["Learner", "Report", "Trainer"]
+__all__ = ["Learner", "Trainer", "TrainingReport"]

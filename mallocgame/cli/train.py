@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mallocgame.cli.cases import HierarchyOption, HoistOption, find_hierarchy, on_hierarchy
 from mallocgame.cli.common import JsonOption, print_json, say
 from mallocgame.cli.traces import chip_of, open_trace
 from mallocgame.errors import InputError
@@ -17,7 +18,7 @@ from mallocgame.files import check_folder
 
 if TYPE_CHECKING:
     from mallocgame.agents.muzero.config import Config
-    from mallocgame.agents.muzero.trainer import Report, Trainer
+    from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
     from mallocgame.hierarchy import Hierarchy
     from mallocgame.mapping import Mapping
     from mallocgame.program import Program
@@ -47,7 +48,8 @@ def train(
     solver_seconds: Annotated[
         float, typer.Option(min=0.0, help="Time for each solver of --hybrid and --against, per trace.")
     ] = 10.0,
-    hoist: Annotated[bool, typer.Option(help="Allow copies that stay in fast memory through loops.")] = True,
+    hierarchy: HierarchyOption = None,
+    hoist: HoistOption = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the network, the games and the replay.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu or gpu; without it JAX_PLATFORMS says, or else cpu.", show_default=False)
@@ -69,6 +71,8 @@ def train(
 
     choose(device)
     traces = [open_trace(name) for name in workload]
+    if hierarchy is not None:
+        traces = [on_hierarchy(trace, find_hierarchy(hierarchy)) for trace in traces]
     if len({trace.program.name for trace in traces}) < len(traces):
         traces = [_renamed(trace) for trace in traces]
     programs = [t.program if hoist else t.program.without_hoisting() for t in traces]
@@ -220,7 +224,7 @@ class _Watch:
         self.live.stop()
         self.board.close()
 
-    def report(self, row: "Report") -> None:
+    def report(self, row: "TrainingReport") -> None:
         """Show a report, log it, and write what improved."""
         scalars = {f"loss/{k}": v for k, v in row.losses.items()}
         scalars["play/moves_per_second"] = row.moves_per_second
@@ -283,7 +287,7 @@ class _Watch:
         image = render_rgb(trace.program, trace.hierarchy, best.mapping, -1, trace.program.num_steps)
         self.board.add_image(f"map/{name}", np.moveaxis(image, -1, 0), steps)
 
-    def _panel(self, row: "Report") -> Any:
+    def _panel(self, row: "TrainingReport") -> Any:
         from rich.panel import Panel
         from rich.table import Table
 

@@ -20,7 +20,7 @@ import pytest
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.signals import Interrupted
-from mallocgame.agents.muzero.trainer import Report, Trainer
+from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
 from mallocgame.errors import InputError, TraceError
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
@@ -55,8 +55,8 @@ def _same(one: Trainer, other: Trainer) -> list[str]:
     return [name for name in mine | theirs if not np.array_equal(mine.get(name), theirs.get(name))]
 
 
-def _stop_at(steps: int) -> Callable[[Report], None]:
-    def report(row: Report) -> None:
+def _stop_at(steps: int) -> Callable[[TrainingReport], None]:
+    def report(row: TrainingReport) -> None:
         if row.steps >= steps:
             raise KeyboardInterrupt
 

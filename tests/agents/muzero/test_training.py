@@ -20,7 +20,7 @@ from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Finished, SelfPlay, games_for, play, reconsider
 from mallocgame.agents.muzero.solver import muzero
-from mallocgame.agents.muzero.trainer import Report, Trainer
+from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
 from mallocgame.errors import InputError, TraceError
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.judge.simulation import simulate
@@ -75,7 +75,7 @@ def test_the_first_games_are_played_without_search(tmp_path: Path) -> None:
 
 def test_reports_checkpoints_and_the_solver_agree(tmp_path: Path) -> None:
     pairs = find_programs(family="chain", decisions=20)
-    rows: list[Report] = []
+    rows: list[TrainingReport] = []
     trainer = Trainer(pairs, TINY, tmp_path / "run", seed=0)
     trainer.train(steps=1500, report=rows.append, report_seconds=0.0)
     assert rows[-1].steps >= 1500
