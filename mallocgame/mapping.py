@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.jit import jit
-from mallocgame.program import Program, UseKind
+from mallocgame.program import Program
 
 I64 = npt.NDArray[np.int64]
 
@@ -157,9 +157,3 @@ def hoisted(program: Program, mapping: Mapping) -> tuple[int, ...]:
         if any(loop.start_step <= step < loop.end_step for loop in entered for step in steps):
             found.append(index)
     return tuple(found)
-
-
-def born_by_definition(program: Program, residency: Residency) -> bool:
-    """Whether the tensor's definition writes straight into ``residency`` (a read in the same step would forbid it)."""
-    kinds = {u.kind for u in program.tensors[residency.tensor].uses if u.step == residency.start_step}
-    return kinds == {UseKind.DEFINE}

@@ -1,6 +1,7 @@
 """The built wheel: one import name, all that it needs inside, and no matter what a user's own folders are called."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,8 +27,10 @@ print(mallocgame.__version__)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    out, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source") / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "out", "runs", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)  # setuptools builds in the folder itself
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True, cwd=out)
     return next(out.glob("*.whl"))
 

@@ -59,8 +59,10 @@ def _row(case: "Case") -> dict[str, Any]:
 
 
 def _cells(case: "Case", row: dict[str, Any]) -> tuple[str, ...]:
+    from mallocgame.workloads.synthetic.draft import peak_live_bytes
+
     xla, bound = row["xla_judged_seconds"], row["lower_bound_seconds"]
-    pressure = peak_live_bytes(case) / row["capacity_bytes"]
+    pressure = peak_live_bytes(case.program) / row["capacity_bytes"]
     return (
         row["trace"],
         str(row["instructions"]),
@@ -71,16 +73,3 @@ def _cells(case: "Case", row: dict[str, Any]) -> tuple[str, ...]:
         f"{1e3 * bound:.4f}",
         "" if xla is None else f"{100 * (1 - bound / xla):.1f} %",
     )
-
-
-def peak_live_bytes(case: "Case") -> int:
-    """Return the most bytes of movable tensors that are live in one step."""
-    import numpy as np
-
-    change = np.zeros(case.program.num_steps + 1, dtype=np.int64)
-    for tensor, spans in zip(case.program.tensors, case.program.live_steps, strict=True):
-        if tensor.movable:
-            for start, end in spans:
-                change[start] += tensor.size_bytes
-                change[end] -= tensor.size_bytes
-    return int(np.cumsum(change).max())
