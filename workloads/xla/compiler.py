@@ -138,7 +138,7 @@ class Compiler:
             options: libtpu's compiler options, such as ``xla_tpu_msa_tensor_overrides``.
             full: let the compiler finish, which finds errors that come after memory-space assignment.
             hlo: also return the module before the pass.
-            final_hlo: with ``full``, also return the module after code generation; log only the totals.
+            final_hlo: with ``full``, also return the module after code generation; without ``hlo`` log only the totals.
             again: the same program will be compiled again: have it lowered meanwhile; log only what a mapping needs.
             background: with a lower priority than everything else.
             timeout_seconds: then the compilation is ended and reported as an error.
@@ -151,7 +151,7 @@ class Compiler:
         chip_of(chip)
         start = time.perf_counter()
         request: dict[str, Any] = {"reference": asdict(reference), "chip": chip, "background": background}
-        vmodule = MAPPING_LOG if again else TOTALS_ONLY if final_hlo else self._vmodule
+        vmodule = MAPPING_LOG if again else TOTALS_ONLY if final_hlo and not hlo else self._vmodule
         request |= {"again": self._ready * again, "vmodule": vmodule}
         with self._job_folder() as folder:
             fifo, dump = folder / "log", folder / "dump"
