@@ -62,11 +62,13 @@ def explain(
     found = open_trace(trace)
     own = _own_mapping(found, trace, mapping)
     with status(solver_seconds + seconds * bool(program)) as shown:
-        shown.phase("looking for a better mapping")
+        if solver_seconds:
+            shown.phase("looking for a better mapping")
         better = _better(found, own, solver_seconds, hoist)
         shown.phase("trying remedies")
         explanation = run(found.program, found.hierarchy, own, better=better, limit=limit)
-        shown.phase("compiling")
+        if program:
+            shown.phase("compiling")
         compiled = _compile(found, explanation, better, (program, args, seconds)) if program else _Compiled()
     if html is not None:
         _save_page(html, explanation, found.name)
@@ -81,10 +83,10 @@ def explain(
 
 
 def _fixed_cost(found: "Trace", own: "Mapping") -> str:
-    """Return where the compiled code's cycles and the judge part (traces of ``capture --full`` have them)."""
-    from mallocgame.workloads.xla.cycles import cycle_sentence
+    """Return where compiled code and judge part: by cycles (traces of ``capture --full`` have them), or tiny steps."""
+    from mallocgame.workloads.xla.cycles import cycle_sentence, tiny_steps_sentence
 
-    return cycle_sentence(found, own)
+    return cycle_sentence(found, own) or tiny_steps_sentence(found, own)
 
 
 def _own_mapping(found: "Trace", name: str, path: Path | None) -> "Mapping":

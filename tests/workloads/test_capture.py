@@ -16,6 +16,7 @@ from mallocgame.workloads.capture import Assumptions, capture, trace_from_files
 from mallocgame.workloads.program_reference import ProgramReference, parse_arguments, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, load_trace
 from mallocgame.workloads.xla.compiler import HLO_PASSES, TOTALS_ONLY, Compiler, Options
+from mallocgame.workloads.xla.cycles import cycle_sentence, tiny_steps_sentence
 from mallocgame.workloads.xla.fidelity import compare
 from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.remarks import sentences
@@ -47,6 +48,9 @@ def update(cache, row):
 
 def until(x):
     return lax.while_loop(lambda v: v.sum() < 10.0, lambda v: v @ v + 1.0, x)
+
+def tiny(x):
+    return lax.fori_loop(0, 1000, lambda i, v: lax.dynamic_update_slice(v, v[:1] + 1.0, (i % 8, 0)), x)
 
 def nested(n, x):
     return lax.fori_loop(0, n, lambda i, x: lax.fori_loop(0, 3, lambda j, y: jnp.tanh(y @ x), x), x)
@@ -408,6 +412,20 @@ def test_full_lets_the_compiler_finish(folder: Path, compiler: Compiler) -> None
     compilation = compiler.compile(reference(folder, "two", "f32[64,64],f32[64,64]"), "v5e", full=True)
     assert compilation.finished
     assert compilation.error == ""
+
+
+@pytest.mark.tpu
+@tpu
+def test_full_keeps_cycles_and_without_it_tiny_steps_are_said(folder: Path, compiler: Compiler) -> None:
+    target = reference(folder, "tiny", "f32[8,128]")
+    fast, full = (capture(target, chip="v5e", full=each, compiler=compiler) for each in (False, True))
+    assert full.program == fast.program
+    cycles = full.estimates["estimated_cycles"]
+    assert isinstance(cycles, tuple)
+    assert len(cycles) == full.program.num_steps
+    assert "the fixed cost of a step" in cycle_sentence(full)
+    assert not cycle_sentence(fast)
+    assert "capture --full" in tiny_steps_sentence(fast)
 
 
 @pytest.mark.tpu

@@ -14,6 +14,7 @@ from mallocgame.workloads.xla.records import XlaLog
 
 _CYCLES = re.compile(r'^\s*(?:ROOT )?%?(\S+) = [^\n]*"estimated_cycles":"(\d{1,15})"', re.MULTILINE)
 WORTH_SAYING = 2.0  # times the judged time
+_TINY_SECONDS, _MANY = 1e-7, 100  # mean of an execution, a tenth of its fixed cost or less; executions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +76,15 @@ def cycle_sentence(trace: Trace, mapping: Mapping | None = None) -> str:
     most = f"most in {place}, {first.executions:g} times {1e6 * first.estimated_seconds / first.executions:.3g} us"
     unsaid = "the fixed cost of a step is not in the judge's model"
     return f"by libtpu's estimated cycles {len(gaps)} instructions take {times}: {unsaid}; {most}"
+
+
+def tiny_steps_sentence(trace: Trace, mapping: Mapping | None = None) -> str:
+    """Return a sentence where many executions are far shorter than a step's fixed cost, else an empty string."""
+    judged = simulate(trace.program, trace.hierarchy, mapping or trace.mapping or Mapping()).elapsed_seconds
+    times = [(i.trip_count, float(t)) for i, t in zip(trace.program.instructions, judged, strict=True) if t > 0]
+    executions = sum(count for count, _ in times)
+    mean = sum(seconds for _, seconds in times) / max(executions, 1)
+    if executions < _MANY or mean >= _TINY_SECONDS:
+        return ""
+    steps = f"{executions:g} executions take {1e6 * mean:.2g} us each as judged"
+    return f"{steps}: the fixed cost of a step, about a thousand cycles, is not in the judge's model (capture --full)"

@@ -129,8 +129,10 @@ def read_text(path: StrPath, *, options: ReadOptions | None = None, on_progress:
 
 
 def _refuse_table(path: Path, lines: list[bytes]) -> None:
-    """Refuse a file of text that looks like a table: a choice of column would be made silently."""
+    """Refuse a file of text that looks like a table or JSON Lines: a choice would be made silently."""
     sample = lines[:64]
+    if sample and sample[0].lstrip().startswith((b'{"', b'{ "')):
+        raise TraceError(path, None, "looks like JSON Lines; say --format prompts or --format mooncake")
     if len(sample) < 2:
         return
     for delimiter in ",;|":

@@ -83,6 +83,7 @@ def test_text_and_csv_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("a.txt", "1\n*\n2\n", r"a\.txt:2: .* a mark of LIRS traces"),
         ("a.txt", "1 7\n2 8\n", r"a\.txt: every line has 2 columns; the first line has 0: 1, 1: 7; choose one"),
         ("a.txt", "1,7\n2,8\n", r"a\.txt: looks like a table; .* choose one with --column"),
+        ("a.log", '{"timestamp": 1}\n{"timestamp": 2}\n', r"a\.log: looks like JSON Lines; say --format prompts"),
         ("a.txt", "1\x002\n", r"a\.txt: not text: it holds NUL bytes"),
         ("a.txt", "\ufeff".encode("utf-16") + b"1\n", r"a\.txt: UTF-16 text"),
         ("a.txt", "1\r2\r", r"a\.txt: lines end in CR alone"),
