@@ -162,8 +162,10 @@ def _entries(program: Program, index: int, tensor: Tensor, groups: list[_Group],
         return
     yield replace(base, kind=COPIED, start=earliest)
     if tensor.hoistable:
+        served = max((g.step for g in groups[:lo] if not g.home_only), default=-1)  # a copy due by then serves it, too
         for loop in program.loops:
-            if loop.contains_boundary(group.step) and earliest <= loop.start_step and loop.trip_count > 1:
+            is_first = max(earliest, served + 1) <= loop.start_step
+            if loop.contains_boundary(group.step) and is_first and loop.trip_count > 1:
                 yield replace(base, kind=COPIED, start=earliest, latest=loop.start_step, due=loop.start_step)
     if tensor.holdable and lo == 0:
         yield replace(base, kind=HELD_OVER, due=program.num_steps)
