@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
-GRACE_SECONDS = 0.15  # after the deadline: what a solver that obeys its limit needs to hand over its answer
+GRACE_SECONDS, GRACE_SHARE = 0.5, 0.1  # after the limit: a solver that nearly obeys it may hand over its answer
 POLL_SECONDS = 0.02
 START_SECONDS = 60.0  # to import what the solvers need
 
@@ -109,13 +109,13 @@ def start(count: int = 1) -> None:
 def call(
     function: Callable[..., T], *arguments: Any, seconds: float, stop: Callable[[], bool] = lambda: False
 ) -> T | None:
-    """Return ``function(*arguments)``, run in a child; None where that takes longer than ``seconds``.
+    """Return ``function(*arguments)``, run in a child; None where that takes much longer than ``seconds``.
 
     Args:
         function: of a module, so that the child finds it by name; its arguments and its answer are sent as they are.
         arguments: of the function.
-        seconds: until the child is killed.
-        stop: asked all the time; the child is killed when it says so.
+        seconds: the limit; a little later the child is killed.
+        stop: asked all the time; the child is killed as soon as it says so.
 
     Raises:
         ChildError: the function raised.
@@ -125,7 +125,7 @@ def call(
     child = _take(stop)
     if child is None:
         return None
-    deadline = time.monotonic() + seconds + GRACE_SECONDS
+    deadline = time.monotonic() + seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS
     answer: bytes | None = None
     try:
         answer = child.ask(pickle.dumps((function, arguments)), stop, deadline)
@@ -171,7 +171,8 @@ def _serve(parent: int) -> None:
     out = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
-    import scipy.optimize  # noqa: F401 (so that the first request does not wait for it)
+    import scipy.optimize  # noqa: F401 (so that no request waits for them)
+    from ortools.sat.python import cp_model  # noqa: F401
 
     while head := sys.stdin.buffer.read(8):
         function, arguments = pickle.loads(sys.stdin.buffer.read(int.from_bytes(head, "little")))
