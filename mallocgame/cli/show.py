@@ -77,8 +77,8 @@ def _text(value: Any) -> str:
 def _summary(case: "Case", trace: "Trace") -> dict[str, Any]:
     program = case.program
     mapping = trace.mapping
-    about = {f"provenance {key}": _short(value) for key, value in trace.provenance.items()}
-    estimates = {f"estimate {key}": _short(value) for key, value in trace.estimates.items()}
+    about = {f"provenance_{key}": _short(value) for key, value in trace.provenance.items()}
+    estimates = {f"estimate_{key}": _short(value) for key, value in trace.estimates.items()}
     return {
         "program": program.name,
         "chip": case.chip,

@@ -77,10 +77,10 @@ def test_geometric_mean() -> None:
 
 def test_show(cli: Run, trace_file: Path, toy: Trace) -> None:
     rows = cli("show", trace_file, "--top", 3, "--json").rows
-    assert [row["row"] for row in rows] == ["trace", "layer", "layer"] + ["instruction"] * 3 + ["tensor"] * 3
+    assert [row["row"] for row in rows] == ["trace", "layer", "layer"] + ["instruction"] * 3 + ["tensor"] * 3 + ["peak"] * 6
     assert rows[0]["instructions"] == toy.program.num_steps
     assert rows[0]["decisions"] == toy.program.num_decisions
-    assert rows[0]["provenance made_by"] == "tests/toy.py"
+    assert rows[0]["provenance_made_by"] == "tests/toy.py"
     text = cli("show", trace_file)
     assert text.code == 0
     assert "VMEM" in text.out

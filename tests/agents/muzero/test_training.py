@@ -23,7 +23,7 @@ from mallocgame.agents.muzero.solver import muzero
 from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
 from mallocgame.errors import InputError, TraceError
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.judge.simulation import simulate
+from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.workloads.make import find_programs
@@ -112,13 +112,13 @@ def test_demonstrations_are_learned_before_the_first_game(tmp_path: Path) -> Non
     from mallocgame.baselines.anneal import anneal
 
     pairs = find_programs(family="residual", decisions=20)
-    start = anneal(*pairs[0], seconds=0.5).mapping
+    start = anneal(*pairs[0], steps=100).mapping
     config = replace(TINY, imitation_updates=150)
     trainer = Trainer(pairs, config, tmp_path / "run", starts=[start])
+    shown = home_seconds(*pairs[0]) / np.exp(next(iter(trainer.records.returns.values())))
     trainer.train(steps=1)
     search = make_search(trainer.model, num_simulations=0, explore=False)
     ((_, _, seconds),) = play(pairs[0], search, trainer.learner.parameters, jax.random.key(0), 1)
-    shown = trainer.best[pairs[0][0].name].home_seconds / np.exp(next(iter(trainer.records.returns.values())))
     assert seconds == pytest.approx(shown, rel=1e-6)
 
 
