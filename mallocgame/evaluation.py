@@ -1,5 +1,6 @@
 """Running solvers on traces and judging what they return: what ``evaluate``, ``compare`` and ``solve`` do."""
 
+import inspect
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -192,6 +193,13 @@ def _foreign(text: str, call: Any) -> Solver:
     """Wrap a callable that has a solver's public signature: what it returns is judged like any other mapping."""
     if not callable(call):
         raise InputError(f"solver {text!r} is not callable; see docs/architecture.md for how to write one")
+    try:
+        inspect.signature(call).bind(None, None, seconds=1.0, seed=0, start=None)
+    except TypeError as error:
+        wanted = "(program, hierarchy, *, seconds, seed, start), or be decorated with @solver"
+        raise InputError(f"solver {text!r}: {error}; it must take {wanted}") from None
+    except ValueError:  # no signature to be seen: a builtin
+        pass
 
     @solver
     def foreign(search: Any) -> None:

@@ -68,6 +68,7 @@ def test_its_errors_are_its_own(module: str) -> None:
         ("nonesuch", "unknown solver 'nonesuch', expected one of anneal"),
         ("{module}:absent", "has no absent"),
         ("{module}:number", "is not callable"),
+        ("textwrap:dedent", r"too many positional arguments; it must take \(program, hierarchy"),
         ("no.such.module:f", "cannot import no.such.module"),
         ("greedy:3", "solver greedy takes no argument, got '3'"),
         ("muzero:", "expected something after the colon"),
