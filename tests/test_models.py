@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from mallocgame.workloads.models import MODELS, Model, build_program
+from mallocgame.workloads.models import MODELS, Workload, build_program
 from mallocgame.workloads.models.layers import attention, cross_entropy, parameter_shapes, reader, spec
 
 LLAMA = {"layers": 2, "width": 32, "heads": 4, "groups": 2, "hidden": 48, "vocabulary": 50}
@@ -74,7 +74,7 @@ def test_names_and_split_are_stable() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
-def test_every_program_traces(model: Model) -> None:
+def test_every_program_traces(model: Workload) -> None:
     function, arguments = model.build()
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arguments))
     results = jax.tree.leaves(jax.eval_shape(function, *arguments))

@@ -35,7 +35,7 @@ from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import play as play_games
 from mallocgame.agents.muzero.selfplay import shapes_of
-from mallocgame.agents.muzero.trainer import Report, Trainer
+from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.baselines.play.gorp import gorp
@@ -125,7 +125,7 @@ def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
             run = Path(folder) / "run"
             pairs = [(program, hierarchy)]
             trainer = Trainer(pairs, config, run, seed=seed, starts=starts, weights=chosen.weights)
-            reports: list[Report] = []
+            reports: list[TrainingReport] = []
             trainer.train(seconds=seconds, report=reports.append, report_seconds=seconds / CURVE_POINTS)
             best = trainer.best[program.name]
             found.append(best.seconds)
@@ -150,7 +150,7 @@ def _train_one(name: str, config: Config, chosen: argparse.Namespace) -> Row:
     }
 
 
-def _point(row: Report, name: str, xla: float, home: float) -> list[float]:
+def _point(row: TrainingReport, name: str, xla: float, home: float) -> list[float]:
     """Return seconds, and the best and the mean game as multiples of XLA's speed."""
     values = (row.elapsed_seconds, xla / row.best[name], xla / home * math.exp(row.mean_return))
     return [round(value, 4) for value in values]
@@ -167,7 +167,7 @@ def _pretrain(folder: Path) -> None:
     trainer.train(steps=1, report=_tell, report_seconds=30.0)
 
 
-def _tell(report: Report) -> None:
+def _tell(report: TrainingReport) -> None:
     sys.stdout.write(
         f"{report.elapsed_seconds:.0f} s: {report.updates} updates, {report.steps} moves, {report.episodes} games, "
         f"mean return {report.mean_return:.3f}, losses {report.losses}\n"

@@ -77,7 +77,8 @@ def test_geometric_mean() -> None:
 
 def test_show(cli: Run, trace_file: Path, toy: Trace) -> None:
     rows = cli("show", trace_file, "--top", 3, "--json").rows
-    assert [row["row"] for row in rows] == ["trace", "layer", "layer"] + ["instruction"] * 3 + ["tensor"] * 3 + ["peak"] * 6
+    kinds = ["trace"] + ["layer"] * 2 + ["instruction"] * 3 + ["tensor"] * 3 + ["peak"] * 6
+    assert [row["row"] for row in rows] == kinds
     assert rows[0]["instructions"] == toy.program.num_steps
     assert rows[0]["decisions"] == toy.program.num_decisions
     assert rows[0]["provenance_made_by"] == "tests/toy.py"
