@@ -25,7 +25,8 @@ from tests.paths import ROOT
 GRACE_SECONDS = 60.0
 LAST_WORDS = {signal.SIGINT: "mallocgame: interrupted", signal.SIGTERM: "mallocgame: terminated"}
 _RUN = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 from mallocgame.cli import main, signals
 signals.catch_signals()
 os.write({ready}, b"x")
@@ -170,7 +171,6 @@ def _start(command: Command, folder: Path, temporary: Path) -> "subprocess.Popen
         env={**os.environ, "TMPDIR": str(temporary)},
         pass_fds=(told,),
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
     )
     os.close(told)
     os.read(ready, 1)
