@@ -80,6 +80,8 @@ def minimise(
         gap: relative, at which to stop.
         stop: ends it early.
     """
+    if stop():
+        return Minimum(None, float("inf"), -float("inf"), False)
     rows, seconds = np.array(linear.row_bound), max(seconds, 0.05)
     found = call(_minimise, cost, linear.matrix, rows, boxes, is_whole, seconds, gap, seconds=seconds, stop=stop)
     return found if found is not None else Minimum(None, float("inf"), -float("inf"), False)

@@ -112,7 +112,7 @@ def relax(
         shares=shares,
         num_shares=len(linear.cost),
     )
-    for add in (_add_times, lambda r: _add_links(r, num_slots), _add_capacity):
+    for add in (_add_times, lambda r: _add_links(r, num_slots), lambda r: _add_capacity(r, stop)):
         _check(stop)
         add(relaxation)
     return relaxation
@@ -194,7 +194,7 @@ def _add_times(relaxation: Relaxation) -> None:
         relaxation.idle.append(row)
 
 
-def _add_capacity(relaxation: Relaxation) -> None:
+def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
     """What is present, kept or on its way fits into each layer at each step.
 
     Two rows a step: one with sizes rounded up to the alignment, for what is there in full (whole residencies begin at
@@ -207,28 +207,32 @@ def _add_capacity(relaxation: Relaxation) -> None:
         grain, capacity = hierarchy.layers[layer].alignment_bytes, hierarchy.layers[layer].capacity_bytes
         sizes = program.sizes_bytes
         rounded = -(-sizes // grain) * grain
-        exact = _presence(relaxation, layer, steps, sizes / capacity)
+        exact = _presence(relaxation, layer, steps, sizes / capacity, stop)
         if hierarchy.num_layers == 2:  # else a copy on its way through may leave at once
-            _add_flying(relaxation, layer, steps, exact)
+            _add_flying(relaxation, layer, steps, exact, stop)
         rooms = [exact]
         if (rounded > sizes).any():
-            rooms.append(_presence(relaxation, layer, steps, rounded / (-(-capacity // grain) * grain)))
+            rooms.append(_presence(relaxation, layer, steps, rounded / (-(-capacity // grain) * grain), stop))
         for rows in rooms:
             for row in rows:
+                _check(stop)
                 if -sum(coefficient for _, coefficient in row) > 1.0:
                     relaxation.capacity_rows.append(len(relaxation.linear.row_bound))
                     relaxation.linear.at_least(row, -1.0)
 
 
-def _presence(relaxation: Relaxation, layer: int, steps: list[int], sizes: F64) -> list[Terms]:
+def _presence(
+    relaxation: Relaxation, layer: int, steps: list[int], sizes: F64, stop: Callable[[], bool]
+) -> list[Terms]:
     """Return, per step, minus the size of all that is in the layer, as terms."""
     rows: list[Terms] = [[] for _ in steps]
     for flow in relaxation.flows:
+        _check(stop)
         if layer not in flow.layers:
             continue
         at, size = flow.layers.index(layer), float(sizes[flow.route.tensor])
-        for stop, present in flow.present.items():
-            row = rows[bisect_left(steps, flow.route.stops[stop].boundary)]
+        for number, present in flow.present.items():
+            row = rows[bisect_left(steps, flow.route.stops[number].boundary)]
             row.extend((column, -size * factor) for column, factor in present[at].terms)
         for index, kept in flow.kept.items():
             leg = flow.route.legs[index]
@@ -238,10 +242,13 @@ def _presence(relaxation: Relaxation, layer: int, steps: list[int], sizes: F64) 
     return rows
 
 
-def _add_flying(relaxation: Relaxation, layer: int, steps: list[int], rows: list[Terms]) -> None:
+def _add_flying(
+    relaxation: Relaxation, layer: int, steps: list[int], rows: list[Terms], stop: Callable[[], bool]
+) -> None:
     """What has been copied of a tensor before a step takes space during it."""
     capacity, edges = relaxation.hierarchy.layers[layer].capacity_bytes, relaxation.edges.tolist()
     for progress in relaxation.progress:
+        _check(stop)
         move = progress.move
         if move.target != layer:
             continue

@@ -31,6 +31,8 @@ def cpsat(search: Incumbent) -> None:
         relaxation = relax(planned, hierarchy, stop=search.out_of_time)
     except OutOfTime:
         return
+    if search.out_of_time():
+        return
     planner = RelaxationSearch(relaxation, search)
     same = relaxation if planned is program else None
     share = max(BOUND_SHARE * limit, 0.1)
