@@ -6,6 +6,7 @@ and copy times one by one under the judge itself. Each does what the other canno
 
 from contextlib import suppress
 
+from mallocgame.baselines import native
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds.bound import capacity_bound
 from mallocgame.baselines.bounds.relaxation import OutOfTime, relax
@@ -20,7 +21,7 @@ def _prepare(problem: Problem) -> None:
     compile_planning(problem)
 
 
-@solver(warm_up=_prepare)
+@solver(warm_up=_prepare, get_ready=native.start)
 def hybrid(search: Incumbent) -> None:
     """Prove a bound, plan, anneal. Without a plan, annealing begins at the start."""
     program, hierarchy = search.problem

@@ -7,6 +7,7 @@ and integer programs release the GIL, so threads run in parallel.
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from mallocgame.baselines import native
 from mallocgame.baselines.anneal import anneal
@@ -21,13 +22,12 @@ FEW_DECISIONS = 150  # up to which the exact model is small and evolution is wor
 
 
 def _prepare(problem: Problem) -> None:
-    native.start(2)
     hybrid.prepare(problem)
     if problem.program.num_decisions <= FEW_DECISIONS:
         evolution.prepare(problem)
 
 
-@solver(warm_up=_prepare)
+@solver(warm_up=_prepare, get_ready=partial(native.start, 2))
 def best(search: Incumbent) -> None:
     """Race all solvers, refine the winner; the best bound that any of them proves counts."""
     race = search.part(RACE)

@@ -277,6 +277,7 @@ class Solver:
         improve: SolverFunction,
         *,
         warm_up: Callable[..., None] | None,
+        get_ready: Callable[[], None] | None,
         is_constructive: bool,
         argument: str | None,
     ) -> None:
@@ -284,7 +285,7 @@ class Solver:
         self.improve, self.is_constructive, self.argument = improve, is_constructive, argument
         self.__name__, self.__doc__, self.__module__ = improve.__name__, improve.__doc__, improve.__module__
         self.__wrapped__ = improve
-        self._warm_up = warm_up
+        self._warm_up, self._get_ready = warm_up, get_ready
 
     @property
     def name(self) -> str:
@@ -316,6 +317,8 @@ class Solver:
             compile_all = self._warm_up
             name = " ".join([self.name, *(f"{key}={value}" for key, value in sorted(options.items()))])
             warm_up(name, lambda: compile_all(problem, **options))
+        if self._get_ready is not None:
+            self._get_ready()
 
     def __call__(
         self,
@@ -415,6 +418,7 @@ def solver(improve: SolverFunction, /) -> Solver: ...
 def solver(
     *,
     warm_up: Callable[..., None] | None = None,
+    get_ready: Callable[[], None] | None = None,
     is_constructive: bool = False,
     argument: str | None = None,
 ) -> Callable[[SolverFunction], Solver]: ...
@@ -423,6 +427,7 @@ def solver(
     /,
     *,
     warm_up: Callable[..., None] | None = None,
+    get_ready: Callable[[], None] | None = None,
     is_constructive: bool = False,
     argument: str | None = None,
 ) -> Solver | Callable[[SolverFunction], Solver]:
@@ -432,12 +437,15 @@ def solver(
         improve: ``improve(search, **options)``.
         warm_up: ``warm_up(problem, **options)`` compiles what the solver calls on a problem, once a process and set of
             options; without it the judge's kernels alone are compiled first.
+        get_ready: called before every clock starts: what the solver before may have used up, such as a child process.
         is_constructive: the solver builds its mapping from nothing: the command line gives it no start, so that its
             answer is its own.
         argument: the option that ``NAME:TEXT`` on the command line fills with ``TEXT``.
     """
 
     def make(function: SolverFunction) -> Solver:
-        return Solver(function, warm_up=warm_up, is_constructive=is_constructive, argument=argument)
+        return Solver(
+            function, warm_up=warm_up, get_ready=get_ready, is_constructive=is_constructive, argument=argument
+        )
 
     return make if improve is None else make(improve)

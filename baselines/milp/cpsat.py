@@ -8,6 +8,7 @@
    copies priced by the waiting they caused; better mappings are kept (``mallocgame.baselines.milp.lns``).
 """
 
+from mallocgame.baselines import native
 from mallocgame.baselines.bounds.bound import capacity_bound
 from mallocgame.baselines.bounds.relaxation import OutOfTime, relax
 from mallocgame.baselines.milp.engine import cpsat_point
@@ -18,7 +19,7 @@ SMALL = 400  # 0-1 columns up to which CP-SAT is tried too
 BOUND_SHARE, PLAN_SHARE = 0.3, 0.2  # of the limit
 
 
-@solver(warm_up=compile_planning)
+@solver(warm_up=compile_planning, get_ready=native.start)
 def cpsat(search: Incumbent) -> None:
     """Prove a bound and plan by integer programming; with over two layers prove the bound. A window is a step."""
     program, hierarchy = search.problem

@@ -46,7 +46,7 @@ def test_optimum_is_mostly_found() -> None:
     for seed in range(800, 810):
         program, hierarchy = tiny_program(seed, num_steps=4, num_tensors=2), tiny_hierarchy(7 * seed + 1)
         best = brute_force(program, hierarchy, seconds=60.0)
-        hits += cpsat(program, hierarchy, seconds=1.0).seconds <= best.seconds * (1 + 1e-9)
+        hits += cpsat(program, hierarchy, seconds=3.0).seconds <= best.seconds * (1 + 1e-9)
     assert hits >= 7
 
 
