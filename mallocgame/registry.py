@@ -45,18 +45,21 @@ def load(group: str, text: str, kind: str) -> tuple[Any, str]:
         raise InputError(
             f"unknown {kind} {text!r}, expected one of {', '.join(sorted(known))}, or package.module:name of your own"
         )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     return _imported(text, name, argument, kind), ""
 
 
 def _imported(text: str, module: str, attribute: str, kind: str) -> Any:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # installed commands do not look where they are run
     try:
         found: Any = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except ImportError as error:
-        raise InputError(f"{kind} {text!r}: cannot import {module}: {error}") from error
+    except ModuleNotFoundError as error:
+        reason = f"no module named {error.name!r} (looked in {os.getcwd()} too)"
+        raise InputError(f"{kind} {text!r}: cannot import {module}: {reason}") from None
     except AttributeError:
         raise InputError(f"{kind} {text!r}: module {module} has no {attribute}") from None
+    except (SyntaxError, ImportError) as error:
+        raise InputError(f"{kind} {text!r}: module {module} cannot be imported ({error})") from None
     return found

@@ -5,11 +5,8 @@ subclass of ``TwoStageProblem``; its optional classmethod ``read(path)`` opens i
 ``preset`` names the sizes of its network.
 """
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read
 from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
 from mallocgame.errors import InputError
+from mallocgame.registry import load, registered
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 GROUP = "mallocgame.robust_problems"
@@ -60,32 +58,13 @@ def family(name: str) -> Family:
     """
     if name in FAMILIES:
         return FAMILIES[name]
-    if ":" in name:
-        return _family_of(name, _import(name))
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name in found:
-        return _family_of(name, _import(found[name].value))
-    known = ", ".join([*FAMILIES, *sorted(found)])
-    raise InputError(f"problem {name!r} is unknown; expected one of {known}, or package.module:Class")
-
-
-def _import(text: str) -> Any:
-    module_name, _, attribute = text.partition(":")
-    if not module_name or not attribute:
-        raise InputError(f"problem {text!r}; expected package.module:Class")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # installed commands do not look where they are run
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        raise InputError(f"problem {text!r}: no module named {error.name!r} (looked in {Path.cwd()} too)") from None
-    except AttributeError:
-        raise InputError(f"problem {text!r}: module {module_name} has no {attribute}") from None
-    except (SyntaxError, ImportError) as error:
-        raise InputError(f"problem {text!r}: the module cannot be imported ({error})") from None
-    return found
+    known = [*FAMILIES, *sorted(registered(GROUP))]
+    if ":" not in name and name not in known:
+        raise InputError(f"problem {name!r} is unknown; expected one of {', '.join(known)}, or package.module:Class")
+    if name.startswith(":") or name.endswith(":"):
+        raise InputError(f"problem {name!r}; expected package.module:Class")
+    found, _ = load(GROUP, name, "problem")
+    return _family_of(name, found)
 
 
 def _family_of(name: str, kind: Any) -> Family:

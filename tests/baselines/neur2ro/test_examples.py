@@ -98,11 +98,14 @@ def test_classes_that_are_no_problem_are_named(in_folder: Path, text: str, words
 def test_installed_families_are_found_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
 
+    from mallocgame import registry as names
     from mallocgame.baselines.neur2ro import registry
 
     value = "tests.baselines.neur2ro.location_transportation:LocationTransportation"
     entry = EntryPoint(name="transport", value=value, group=registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.GROUP else [])
+    found = {"transport": entry}
+    monkeypatch.setattr(names, "registered", lambda group: found if group == registry.GROUP else {})
+    monkeypatch.setattr(registry, "registered", names.registered)
     assert isinstance(family("transport").sample(np.random.default_rng(0)), LocationTransportation)
     with pytest.raises(InputError, match=r"expected one of .*transport"):
         family("tranport")
