@@ -145,9 +145,14 @@ class Incumbent:
         """
         if mapping is None:
             return False
-        seconds = self.judged(mapping) if seconds is None else seconds
-        if seconds >= self.seconds or validate(self.program, self.hierarchy, mapping):
+        if seconds is not None and seconds >= self.seconds:
             return False
+        if validate(self.program, self.hierarchy, mapping):  # first: the judge takes a mapping as it is
+            return False
+        return self._take(mapping, self.judged(mapping) if seconds is None else seconds)
+
+    def _take(self, mapping: Mapping, seconds: float) -> bool:
+        """Keep a mapping that is known to be valid, here and in the whole, if it is better."""
         with self._lock:
             if seconds >= self.seconds:
                 return False
@@ -156,16 +161,6 @@ class Incumbent:
         if self._whole is not None:
             self._whole._take(mapping, seconds)
         return True
-
-    def _take(self, mapping: Mapping, seconds: float) -> None:
-        """Keep what a part has validated."""
-        with self._lock:
-            if seconds >= self.seconds:
-                return
-            self.mapping, self.seconds = mapping, seconds
-            self._history.append((self.spent_seconds, seconds))
-        if self._whole is not None:
-            self._whole._take(mapping, seconds)
 
     def prove(self, bound_seconds: float) -> None:
         """Note seconds that no valid mapping can beat."""
