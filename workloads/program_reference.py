@@ -107,7 +107,8 @@ def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def resolve(reference: ProgramReference, mesh: Any = None) -> Call:
-    """Import the function, and make its arguments; ``mesh`` is handed to an arguments function that takes one.
+    """Import the function, and make its arguments; ``mesh`` is handed to an arguments function that needs
+    an argument, or that has one called ``mesh``.
 
     Raises:
         InputError: no such module or function, or no arguments. What the user's code raises is let through.
@@ -158,17 +159,15 @@ def _made_arguments(reference: ProgramReference, module: Any, function: Callable
             f"{reference}: give --args or {reference.module}:{reference.name},ARGS_FUNCTION, "
             f"or define {reference.name}.example_args or example_args() in {reference.module}"
         )
-    if not _takes_mesh(make):
-        return make()
-    if mesh is None:
-        raise InputError(f"{reference}: {make.__name__} takes a mesh: give --topology and --mesh")
-    return make(mesh)
-
-
-def _takes_mesh(make: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(make).parameters.values()
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return bool(needed)
+    parameters = inspect.signature(make).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if any(p.default is p.empty and p.kind not in several for p in parameters.values()):
+        if mesh is None:
+            raise InputError(f"{reference}: {make.__name__} takes a mesh: give --topology and --mesh")
+        return make(mesh)
+    if mesh is not None and "mesh" in parameters:
+        return make(mesh=mesh)
+    return make()
 
 
 def _call(function: Callable[..., Any], made: Any) -> Call:

@@ -1,6 +1,7 @@
 """``mallocgame capture``: a JAX function, or a log made elsewhere, as a trace."""
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +46,10 @@ def capture(
         float | None,
         typer.Option("--ici-gbps", help="GB/s that each chip sends to others: adds the network's time by arithmetic."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Save the trace here (.json or .json.gz).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Save the trace here (.json or .json.gz); default: TRACE.json.gz in this folder."),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="A libtpu compiler option; repeatable.")
     ] = None,
@@ -84,8 +88,7 @@ def capture(
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
     if out is not None and not out.name.endswith((".json", ".json.gz")):
         raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
-    if out is not None:
-        check_writable(out)
+    check_writable(out or Path("trace.json.gz"))
     if function is None and (args or option or full or mesh):
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
     known = _known(trip_count or [], branch_weights or [], ici_gbps)
@@ -104,15 +107,14 @@ def capture(
         from mallocgame.workloads.anonymise import anonymise as without_names
 
         trace = without_names(trace)
-    if out is not None:
-        from mallocgame.workloads.trace import save_trace
+    from mallocgame.workloads.trace import save_trace
 
-        save_trace(out, trace)
+    place = out or Path(re.sub(r"[^\w.-]+", "_", trace.name) + ".json.gz")
+    save_trace(place, trace)
     _show(trace, json)
     for remark in _remarks(trace):
         say(remark)
-    if out is not None:
-        say(f"saved {out}")
+    say(f"saved {place}")
 
 
 def _known(trip_count: list[str], branch_weights: list[str], ici_gbps: float | None) -> "Assumptions":
