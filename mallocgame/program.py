@@ -65,6 +65,12 @@ class Tensor:
     movable: bool = True  # the compiler lets it live outside layer 0
     holdable: bool = False  # may stay in fast memory from one run of the program to the next (cross-program prefetch)
     hoistable: bool = True  # may be copied into fast memory before a loop that uses it and stay there
+    label: str = ""  # what the user's function calls it, such as state[0].mu['embed']; empty: not known
+
+    @property
+    def title(self) -> str:
+        """What a reader is shown: the user's word for it where there is one, else the compiler's name."""
+        return self.label or self.name
 
     @property
     def definition_step(self) -> int:

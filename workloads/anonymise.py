@@ -16,7 +16,7 @@ def anonymise(trace: Trace) -> Trace:
         replace(x, name=f"i{step}", computation=computations[x.computation], source="")
         for step, x in enumerate(program.instructions)
     )
-    tensors = tuple(replace(tensor, name=f"t{i}") for i, tensor in enumerate(program.tensors))
+    tensors = tuple(replace(tensor, name=f"t{i}", label="") for i, tensor in enumerate(program.tensors))
     hidden = replace(program, name="anonymous", instructions=instructions, tensors=tensors)
     kept = ("chip", "jax", "jaxlib", "libtpu", "unreconciled_bytes", "hidden_compute_seconds", "compilations")
     provenance = {key: value for key, value in trace.provenance.items() if key in kept}

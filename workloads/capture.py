@@ -180,11 +180,12 @@ def _assign_first(options: Options, instructions: list[str]) -> Options:
 
 
 def _relative(trace: Trace, reference: ProgramReference) -> Trace:
-    """Write source paths relative to the folder that the function was imported from."""
+    """Write source paths relative to the folder that the function, or a library, was imported from."""
     roots = [f"{Path(folder).resolve()}/" for folder in (reference.folder, Path(__file__).parents[1]) if folder]
 
     def shorten(source: str) -> str:
-        return next((source.removeprefix(root) for root in roots if source.startswith(root)), source)
+        shorter = next((source.removeprefix(root) for root in roots if source.startswith(root)), source)
+        return shorter.rpartition("/site-packages/")[2]
 
     instructions = tuple(replace(i, source=shorten(i.source)) for i in trace.program.instructions)
     return replace(trace, program=replace(trace.program, instructions=instructions))

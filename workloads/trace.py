@@ -213,6 +213,7 @@ def _encode_program(program: Program) -> dict[str, Any]:
             "name": [t.name for t in tensors],
             "size_bytes": [t.size_bytes for t in tensors],
             **{flag: [bool(getattr(t, flag)) for t in tensors] for flag in _FLAGS},
+            **({"label": [t.label for t in tensors]} if any(t.label for t in tensors) else {}),
         },
         "uses": {
             "tensor": [index for index, _ in uses],
@@ -306,8 +307,10 @@ def _decode_conditionals(node: Node, num_steps: int) -> tuple[Conditional, ...]:
 
 
 def _decode_tensors(node: Node, use_table: Node, num_steps: int) -> tuple[Tensor, ...]:
-    num_tensors, (names, sizes, *flags) = node.columns("name", "size_bytes", *_FLAGS)
-    texts, sizes_bytes = names.texts(), sizes.integers(1)
+    labelled = isinstance(node.value, dict) and "label" in node.value
+    num_tensors, (names, sizes, *more) = node.columns("name", "size_bytes", *_FLAGS, *(("label",) if labelled else ()))
+    flags, texts, sizes_bytes = more[: len(_FLAGS)], names.texts(), sizes.integers(1)
+    labels = more[-1].texts() if labelled else [""] * num_tensors
     set_flags = [column.booleans() for column in flags]
     uses = _decode_uses(use_table, num_tensors, num_steps)
     return tuple(
@@ -315,6 +318,7 @@ def _decode_tensors(node: Node, use_table: Node, num_steps: int) -> tuple[Tensor
             name=texts[i],
             size_bytes=sizes_bytes[i],
             uses=tuple(uses[i]),
+            label=labels[i],
             **{flag: column[i] for flag, column in zip(_FLAGS, set_flags, strict=True)},
         )
         for i in range(num_tensors)

@@ -141,7 +141,7 @@ def _tensors(case: "Case", top: int) -> list[dict[str, Any]]:
     order = sorted(range(len(moved)), key=lambda index: (-moved[index], index))[:top]
     return [
         {
-            "name": program.tensors[index].name,
+            "name": program.tensors[index].title,
             "tensor": index,
             "size_bytes": program.tensors[index].size_bytes,
             "bytes_moved": moved[index],

@@ -52,7 +52,7 @@ def moved_parameters(program: Program, hierarchy: Hierarchy, mapping: Mapping) -
         if repeated > 0:
             found.append(
                 InvariantParameter(
-                    tensor=tensor.name,
+                    tensor=tensor.title,
                     size_bytes=tensor.size_bytes,
                     moved_bytes=moved,
                     iterations=max(trips),

@@ -96,7 +96,7 @@ def _peak(
 def _occupant(program: Program, tensor: int, size_bytes: int, padding_bytes: Sequence[int] | None) -> Occupant:
     subject = program.tensors[tensor]
     return Occupant(
-        tensor=subject.name,
+        tensor=subject.title,
         size_bytes=size_bytes,
         padding_bytes=None if padding_bytes is None else padding_bytes[tensor],
         source=definition_source(program, tensor),

@@ -55,7 +55,7 @@ def is_copied_before_loop(program: Program, tensor: int, placement: TensorPlacem
 
 def in_words(program: Program, tensor: int, placement: TensorPlacement) -> str:
     """Say where a tensor lives."""
-    name = program.tensors[tensor].name
+    name = program.tensors[tensor].title
     if not placement.residencies:
         return f"leave {name} in slow memory"
     if any(r.start_step == HELD for r in placement.residencies):

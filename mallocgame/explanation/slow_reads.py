@@ -67,7 +67,7 @@ def slow_tensors(
     parts = take_apart(mapping)
     return tuple(
         SlowTensor(
-            tensor=program.tensors[tensor].name,
+            tensor=program.tensors[tensor].title,
             size_bytes=program.tensors[tensor].size_bytes,
             slow_bytes=int(moved[tensor]),
             worth_seconds=worth,

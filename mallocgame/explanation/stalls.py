@@ -92,7 +92,7 @@ def _stall(
     steps = program.instructions
     window = idle[max(after, 0) : max(due, after + 1)]
     return Stall(
-        tensor=tensor.name,
+        tensor=tensor.title,
         size_bytes=tensor.size_bytes,
         copied_bytes=sum(x.size_bytes for x in parts),
         toward_fast=parts[0].target != HOME,

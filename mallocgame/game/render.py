@@ -130,5 +130,5 @@ def render_ansi(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor
         lines.append(" " + "".join("^" if c == axis[step] * width // whole else " " for c in range(width)))
     if tensor >= 0:
         letter = LETTERS[tensor % len(LETTERS)]
-        lines.append(f"step {step} ({program.instructions[step].name}) uses {letter} = {program.tensors[tensor].name}")
+        lines.append(f"step {step} ({program.instructions[step].name}) uses {letter} = {program.tensors[tensor].title}")
     return "\n".join(lines) + "\n"

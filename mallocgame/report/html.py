@@ -35,7 +35,7 @@ def _data(program: Program, scenes: Sequence[tuple[str, Scene]]) -> dict[str, An
         "links": first.links,
         "steps": [[i.name, i.opcode, i.source, i.trip_count] for i in program.instructions],
         "tensors": [
-            [t.name, t.size_bytes, tensor_color(k), [[u.step, int(u.kind)] for u in t.uses]]
+            [t.title, t.size_bytes, tensor_color(k), [[u.step, int(u.kind)] for u in t.uses]]
             for k, t in enumerate(program.tensors)
         ],
         "runs": [{"label": label, **_run(scene)} for label, scene in scenes],

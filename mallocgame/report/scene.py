@@ -135,7 +135,7 @@ def _boxes(program: Program, mapping: Mapping, timeline: Timeline, edges: F64) -
         start, end = float(edges[max(start_step, 0)]), float(edges[end_step])
         found.append(
             Box(
-                name=program.tensors[r.tensor].name,
+                name=program.tensors[r.tensor].title,
                 tensor=r.tensor,
                 color=tensor_color(r.tensor),
                 layer=r.layer,
@@ -161,7 +161,7 @@ def _arrows(program: Program, mapping: Mapping, timeline: Timeline, before: F64)
         seen[x.target] += 1
         found.append(
             Arrow(
-                name=program.tensors[x.tensor].name,
+                name=program.tensors[x.tensor].title,
                 tensor=x.tensor,
                 due_step=x.done_before,
                 source=first[x.source],

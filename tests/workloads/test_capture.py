@@ -172,6 +172,7 @@ def test_donated_cache_is_updated_in_place(folder: Path, compiler: Compiler) -> 
     cache = max(trace.program.tensors, key=lambda t: t.size_bytes)
     assert cache.is_parameter
     assert cache.is_output
+    assert cache.label == "cache"
     written = [u for u in cache.uses if u.kind != UseKind.READ]
     assert [u.kind for u in written] == [UseKind.UPDATE]
     assert written[0].bytes < cache.size_bytes / 100

@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mallocgame.files import MAX_BYTES
 from mallocgame.hierarchy import PRESETS, preset
 from mallocgame.mapping import Mapping, Residency, Transfer
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.workloads.anonymise import anonymise
 from mallocgame.workloads.trace import Trace, load_mapping, load_trace, save_mapping, save_trace
 from tests.paths import ROOT
 from tests.strategies import loose_mappings, programs, small_hierarchy
@@ -345,6 +347,21 @@ def test_nothing_that_is_not_json_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         save_trace(tmp_path / "x.json", trace)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_user_calls_a_tensor_stays_with_it(tmp_path: Path) -> None:
+    plain = sample()
+    labels = ["state[0].mu['w']", ""]
+    tensors = tuple(replace(t, label=label) for t, label in zip(plain.program.tensors, labels, strict=True))
+    labelled = replace(plain, program=replace(plain.program, tensors=tensors))
+    save_trace(tmp_path / "t.json", labelled)
+    assert load_trace(tmp_path / "t.json") == labelled
+    assert [t.title for t in tensors] == [labels[0], plain.program.tensors[1].name]
+    assert not any(t.label for t in anonymise(labelled).program.tensors)
+    table = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    assert table["program"]["tensors"].pop("label") == labels
+    (tmp_path / "t.json").write_text(json.dumps(table), encoding="utf-8")
+    assert load_trace(tmp_path / "t.json") == plain
 
 
 def test_branches_and_expected_counts_are_version_2(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from mallocgame.errors import TraceError
+from mallocgame.errors import TraceError, printable
 from mallocgame.workloads.hlo import scan
 from mallocgame.workloads.hlo.shapes import Index, Shape, array_bytes, dimensions, leaves, to_index
 
@@ -46,6 +46,7 @@ _CALLED = re.compile(
     r"=(\{[^}]*\}|%?[\w.\-]+)"
 )
 _ELEMENT = re.compile(r"\bindex=(\d{1,9})\b")
+_OPERATION = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
 _ROW = re.compile(r"(\d{1,9}) (.*)")
@@ -125,6 +126,12 @@ class HloModule:
             return f"{direct[1]}:{direct[2]}" if direct[2] else direct[1]
         frame = _FRAME.search(instruction.attributes)
         return self.sources.get(int(frame[1]), "") if frame else ""
+
+
+def argument_label(parameter: HloInstruction) -> str:
+    """Return what JAX calls an argument of the compiled function, such as ``state[0].mu['embed']``; empty: nothing."""
+    found = _OPERATION.search(parameter.attributes)
+    return printable(found[1].replace("\\", "")) if found else ""
 
 
 def parse_hlo(text: str, path: object = "HLO") -> HloModule:

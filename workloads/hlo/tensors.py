@@ -12,7 +12,7 @@ from mallocgame.errors import TraceError
 from mallocgame.program import Tensor, Use, UseKind
 from mallocgame.workloads.hlo import asynchronous
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
-from mallocgame.workloads.hlo.module import HloInstruction
+from mallocgame.workloads.hlo.module import HloInstruction, argument_label
 from mallocgame.workloads.hlo.schedule import Schedule
 from mallocgame.workloads.hlo.shapes import Index, array, dimensions, leaves
 from mallocgame.workloads.hlo.spaces import HOST, Spaces
@@ -267,7 +267,7 @@ class _Finding:
             for index, _ in leaves(entry.instructions[entry.root].shape)
         }
         parameters = {
-            self._root(self.aliases.find((i.name, index))): i.name
+            self._root(self.aliases.find((i.name, index))): i
             for i in entry.instructions.values()
             if i.opcode == "parameter"
             for index, _ in leaves(i.shape)
@@ -280,9 +280,11 @@ class _Finding:
                 continue
             first = self.schedule.steps[uses[0].step][1] if uses else ""
             number[root] = len(tensors)
+            parameter = parameters.get(root)
             tensors.append(
                 Tensor(
-                    name=parameters.get(root) or (root[0] if is_parameter else first),
+                    name=parameter.name if parameter else root[0] if is_parameter else first,
+                    label=argument_label(parameter) if parameter else "",
                     size_bytes=group.size,
                     uses=uses,
                     is_parameter=is_parameter,

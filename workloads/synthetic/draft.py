@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class Draft:
 
     names: list[str] = field(default_factory=list)
     sizes: list[float] = field(default_factory=list)
-    flags: list[dict[str, bool]] = field(default_factory=list)
+    flags: list[dict[str, Any]] = field(default_factory=list)
     steps: list[tuple[str, float]] = field(default_factory=list)  # (name, work)
     touches: list[_Touch] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)

@@ -8,7 +8,7 @@ from mallocgame.errors import TraceError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups, only_names
-from mallocgame.workloads.hlo.module import HloInstruction, HloModule, array_bytes, leaves
+from mallocgame.workloads.hlo.module import HloInstruction, HloModule, argument_label, array_bytes, leaves
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
 from mallocgame.workloads.xla.records import XlaLog
@@ -283,11 +283,11 @@ def _tensors(
             uses[group][before] = replace(uses[group][before], bytes=uses[group][before].bytes + size)
     entry = aliases.module.computations[aliases.module.entry]
     outputs = {aliases.find((entry.root, index)) for index, _ in leaves(entry.instructions[entry.root].shape)}
-    parameters: dict[Place, str] = {}
+    parameters: dict[Place, HloInstruction] = {}
     for instruction in entry.instructions.values():
         if instruction.opcode == "parameter":
             for index, _ in leaves(instruction.shape):
-                parameters.setdefault(aliases.find((instruction.name, index)), instruction.name)
+                parameters.setdefault(aliases.find((instruction.name, index)), instruction)
     held = {aliases.find((a.defined_at.instruction, a.defined_at.index)) for a in log.allocations if a.cross_program}
     tensors: list[Tensor] = []
     tensor_of: dict[Place, int] = {}
@@ -296,9 +296,11 @@ def _tensors(
             continue
         tensor_of[group] = len(tensors)
         first = log.schedule[uses[group][0].step][1] if uses[group] else ""
+        parameter = parameters.get(group)
         tensors.append(
             Tensor(
-                name=parameters.get(group, first),
+                name=parameter.name if parameter else first,
+                label=argument_label(parameter) if parameter else "",
                 size_bytes=size,
                 uses=tuple(uses[group]),
                 is_parameter=group in parameters,

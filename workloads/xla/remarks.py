@@ -1,6 +1,5 @@
 """What a trace does not know or takes for granted, in numbers for its provenance and in sentences for its reader."""
 
-import re
 from dataclasses import dataclass
 
 from mallocgame.explanation.peaks import peaks
@@ -8,7 +7,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.workloads.hlo.module import HloInstruction, array_bytes, leaves
+from mallocgame.workloads.hlo.module import HloInstruction, argument_label, array_bytes, leaves
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.cycles import cycle_sentence
 from mallocgame.workloads.xla.network import is_collective
@@ -16,7 +15,6 @@ from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import XlaLog
 from mallocgame.workloads.xla.regions import Assumed
 
-_LABEL = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _LEAST_COPY_SHARE = 0.005  # of the time: copies that take less are not worth a sentence
 
 
@@ -96,18 +94,13 @@ def _undonated(built: XlaProgram) -> list[str]:
         if source is None or share < _LEAST_COPY_SHARE:
             continue
         if _shape_of(source) == _shape_of(copied) and _shape_of(source) in outputs:
-            size = array_bytes(_shape_of(source))
-            found.append(f"{_label(source)}: {size} bytes, {100 * share:.1f} % of the time in {name}")
+            size, label = array_bytes(_shape_of(source)), argument_label(source) or source.name
+            found.append(f"{label}: {size} bytes, {100 * share:.1f} % of the time in {name}")
     return found
 
 
 def _shape_of(instruction: HloInstruction) -> str:
     return str(instruction.shape)
-
-
-def _label(parameter: HloInstruction) -> str:
-    label = _LABEL.search(parameter.attributes)
-    return label[1].replace("\\", "") if label else parameter.name
 
 
 def sentences(trace: Trace) -> list[str]:
