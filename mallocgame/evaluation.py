@@ -125,6 +125,15 @@ class Judged:
         }
 
 
+def as_hoisted(compiled: Compiled) -> Program:
+    """Return the program in which only what the compiler itself copied in before a loop may be copied so."""
+    plain = compiled.program.without_hoisting()
+    if compiled.mapping is None:
+        return plain
+    broken = validate(plain, compiled.hierarchy, compiled.mapping)
+    return compiled.program.without_hoisting({violation.tensor for violation in broken if violation.rule == "hoist"})
+
+
 def make_case(
     compiled: Compiled, *, hoist: bool = True, chip: str = "", lower_bound_seconds: float | None = None
 ) -> Case:
@@ -132,11 +141,11 @@ def make_case(
 
     Args:
         compiled: a trace.
-        hoist: whether copies may be made before a loop and stay through it.
+        hoist: whether any copy may be made before a loop and stay through it; without, only the compiler's own.
         chip: what rows call the chip.
         lower_bound_seconds: proved already; None: the simple bound.
     """
-    program = compiled.program if hoist else compiled.program.without_hoisting()
+    program = compiled.program if hoist else as_hoisted(compiled)
     problem, mapping = Problem(program, compiled.hierarchy), compiled.mapping
     if mapping is not None and validate(*problem, mapping):
         mapping = None

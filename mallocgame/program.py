@@ -6,7 +6,7 @@ values that the compiler keeps in one storage location (an ``HloBuffer`` in XLA:
 bitcasts, tuple elements). ``Program`` never stores a solution.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -200,9 +200,10 @@ class Program:
         """Per tensor, the half-open spans of steps in which its contents matter (a step that uses it included)."""
         return tuple(live_spans(self, tensor) for tensor in self.tensors)
 
-    def without_hoisting(self) -> Self:
-        """Return the same program in which no tensor may be copied into fast memory before a loop and stay there."""
-        return replace(self, tensors=tuple(replace(tensor, hoistable=False) for tensor in self.tensors))
+    def without_hoisting(self, but: Collection[int] = ()) -> Self:
+        """Return the same program in which none ``but`` these tensors may be copied in before a loop and stay there."""
+        tensors = (replace(t, hoistable=t.hoistable and i in but) for i, t in enumerate(self.tensors))
+        return replace(self, tensors=tuple(tensors))
 
     def focused(self, fraction: float) -> Self:
         """Return the same program with its least tensors fixed in layer 0.

@@ -15,6 +15,7 @@ from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.solver import Incumbent, Limits, Problem, solver
+from mallocgame.workloads import suite
 from tests.benchmarks.limits import allowed_seconds, synthetic
 from tests.toy import toy_program, toy_trace
 
@@ -32,6 +33,19 @@ def test_the_first_mapping_is_validated_too() -> None:
     assert search.offer(GOOD.mapping)
     assert not search.offer(Mapping())
     assert search.result().mapping == GOOD.mapping
+
+
+def test_without_hoisting_what_the_compiler_itself_hoisted_may_stay() -> None:
+    trace = suite.load("decode_loop-v5e")
+    broken = validate(trace.program.without_hoisting(), trace.hierarchy, trace.mapping)
+    hoisted = {violation.tensor for violation in broken}
+    assert {violation.rule for violation in broken} == {"hoist"}
+    case = make_case(trace, hoist=False)
+    assert case.compiler_mapping == trace.mapping
+    assert {i for i, tensor in enumerate(case.problem.program.tensors) if tensor.hoistable} == hoisted
+    assert make_case(suite.load("lstm-v5e"), hoist=False).problem.program == (
+        suite.load("lstm-v5e").program.without_hoisting()
+    )
 
 
 def test_a_start_that_is_not_valid_is_refused_by_name() -> None:

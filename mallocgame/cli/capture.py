@@ -1,6 +1,5 @@
 """``mallocgame capture``: a JAX function, or a log made elsewhere, as a trace."""
 
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.compiling import (
+    ArgsOption,
+    BranchWeightsOption,
+    ChipOption,
+    IciOption,
+    MeshOption,
+    TripCountOption,
+    assumptions_of,
+)
 from mallocgame.errors import InputError
 from mallocgame.files import check_writable
 
@@ -22,30 +30,12 @@ def capture(
     function: Annotated[
         str | None, typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile.")
     ] = None,
-    chip: Annotated[
-        str, typer.Option("--chip", "--topology", help="v4, v5e, v5p or v6e; several chips: v5e:2x2, v4:2x2x1, ….")
-    ] = "v5e",
-    mesh: Annotated[
-        str, typer.Option("--mesh", help="Axes over several chips, e.g. data=2,model=2, for example_args(mesh).")
-    ] = "",
-    args: Annotated[
-        str,
-        typer.Option("--args", help="Its arguments, e.g. 'bf16[8,128],f32[]'; none: its or its module's example_args."),
-    ] = "",
-    trip_count: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trip-count", metavar="[LOOP=]N", help="How often loops run whose count is no constant; repeatable."
-        ),
-    ] = None,
-    branch_weights: Annotated[
-        list[str] | None,
-        typer.Option("--branch-weights", metavar="[CONDITIONAL=]W,W,…", help="How likely branches are; repeatable."),
-    ] = None,
-    ici_gbps: Annotated[
-        float | None,
-        typer.Option("--ici-gbps", help="GB/s that each chip sends to others: adds the network's time by arithmetic."),
-    ] = None,
+    chip: ChipOption = "v5e",
+    mesh: MeshOption = "",
+    args: ArgsOption = "",
+    trip_count: TripCountOption = None,
+    branch_weights: BranchWeightsOption = None,
+    ici_gbps: IciOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Save the trace here (.json or .json.gz); default: TRACE.json.gz in this folder."),
@@ -91,7 +81,7 @@ def capture(
     check_writable(out or Path("trace.json.gz"))
     if function is None and (args or option or full or mesh):
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
-    known = _known(trip_count or [], branch_weights or [], ici_gbps)
+    known = assumptions_of(trip_count, branch_weights, ici_gbps)
     if hlo is not None:
         from mallocgame.hierarchy import preset
         from mallocgame.workloads.hlo_trace import trace_from_hlo
@@ -115,39 +105,6 @@ def capture(
     for remark in _remarks(trace):
         say(remark)
     say(f"saved {place}")
-
-
-def _known(trip_count: list[str], branch_weights: list[str], ici_gbps: float | None) -> "Assumptions":
-    from mallocgame.workloads.capture import Assumptions
-
-    counts: dict[str, float] = {}
-    for text in trip_count:
-        loop, _, number = text.rpartition("=")
-        count = _number(number)
-        if count is None or count < 1 or loop in counts:
-            raise InputError(f"--trip-count {text}: expected N or LOOP=N with N >= 1, each loop once")
-        counts[loop] = int(count) if count == int(count) else count
-    weights: dict[str, tuple[float, ...]] = {}
-    for text in branch_weights:
-        name, _, numbers = text.rpartition("=")
-        shares = [_number(word) for word in numbers.split(",")]
-        if name in weights or any(share is None or share <= 0 for share in shares):
-            raise InputError(
-                f"--branch-weights {text}: expected W,W,… or CONDITIONAL=W,W,… with weights > 0, each once"
-            )
-        weights[name] = tuple(share for share in shares if share is not None)
-    if ici_gbps is not None and not 0 < ici_gbps < math.inf:
-        raise InputError(f"--ici-gbps {ici_gbps}: expected GB/s > 0")
-    speed = None if ici_gbps is None else 1e9 * ici_gbps
-    return Assumptions(trip_counts=counts, branch_weights=weights, ici_bytes_per_second=speed)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value < 2**40 else None
 
 
 def _compiled(

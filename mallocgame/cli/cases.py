@@ -39,7 +39,8 @@ HierarchyOption = Annotated[
 HoistOption = Annotated[
     bool,
     typer.Option(
-        "--hoist/--no-hoist", help="Allow copies made before a loop that stay through it (compilers cannot do it)."
+        "--hoist/--no-hoist",
+        help="Allow copies before a loop that stay through it; without, only those that the compiler made itself.",
     ),
 ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, say
+from mallocgame.cli.compiling import ArgsOption, assumptions_in, target_of
 from mallocgame.cli.status import status
 from mallocgame.cli.traces import TraceArgument, open_trace
 from mallocgame.errors import InputError
@@ -39,7 +40,7 @@ def explain(
             "--program", metavar="PACKAGE.MODULE:FUNCTION", help="Also try the remedies in the real compiler."
         ),
     ] = "",
-    args: Annotated[str, typer.Option("--args", help="The function's arguments, e.g. 'bf16[8,128]'.")] = "",
+    args: ArgsOption = "",
     seconds: Annotated[float, typer.Option("--seconds", help="With --program: try so long.")] = 60.0,
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write a page (everything that was looked at).")
@@ -106,8 +107,9 @@ def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "Map
     if not seconds:
         return None
     from mallocgame.baselines.anneal import anneal
+    from mallocgame.evaluation import as_hoisted
 
-    program = found.program if hoist else found.program.without_hoisting()
+    program = found.program if hoist else as_hoisted(found)
     return anneal(program, found.hierarchy, seconds=seconds, start=own).mapping
 
 
@@ -122,7 +124,6 @@ class _Compiled:
 def _compile(
     found: "Trace", explanation: "Explanation", better: "Mapping | None", what: tuple[str, str, float]
 ) -> _Compiled:
-    from mallocgame.cli.traces import chip_of
     from mallocgame.workloads.compiler_loop.source_stacks import source_stacks
     from mallocgame.workloads.compiler_loop.try_remedies import try_remedies
     from mallocgame.workloads.compiler_loop.verify import Target, renamed
@@ -130,10 +131,11 @@ def _compile(
     from mallocgame.workloads.xla.compiler import Compiler
 
     program, args, seconds = what
-    reference, chip = parse_reference(program, args), chip_of(found)
+    chip, mesh = target_of(found)
+    reference = parse_reference(program, args, mesh=mesh)
     tried = None
     with Compiler() as compiler:
-        target = Target.of(reference, chip, compiler)
+        target = Target.of(reference, chip, compiler, assumptions=assumptions_in(found))
         renamed(found.program, target.trace.program)
         by_name = source_stacks(compiler.compile(reference, chip).hlo)
         if better is not None and explanation.combination is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
+from mallocgame.cli.compiling import ArgsOption, ChipOfTraceOption, MeshOption, assumptions_in, target_of
 from mallocgame.cli.status import status
 from mallocgame.cli.traces import open_trace
 from mallocgame.errors import InputError
@@ -23,8 +24,9 @@ def inject(
         str, typer.Option("--program", metavar="PACKAGE.MODULE:FUNCTION", help="The JAX function that it is for.")
     ],
     trace: Annotated[str, typer.Option("--trace", help="The trace that it was made for: a file or a shipped name.")],
-    chip: Annotated[str, typer.Option("--chip", help="v4, v5e, v5p or v6e; none: the trace's.")] = "",
-    args: Annotated[str, typer.Option("--args", help="The function's arguments, e.g. 'bf16[8,128]'.")] = "",
+    chip: ChipOfTraceOption = "",
+    mesh: MeshOption = "",
+    args: ArgsOption = "",
     verify: Annotated[
         bool,
         typer.Option("--verify/--no-verify", help="Compile, read back what became of it, withdraw what is refused."),
@@ -42,7 +44,6 @@ def inject(
 
     Example: mallocgame inject best.json --trace step.json.gz --program my_package.model:step --out step.options.json
     """
-    from mallocgame.cli.traces import chip_of
     from mallocgame.compiler_options import differing_versions
     from mallocgame.files import check_writable
     from mallocgame.judge.validation import validate
@@ -61,11 +62,11 @@ def inject(
         raise InputError(f"--seconds must be a number >= 0, got {seconds}")
     for line in differing_versions(made_for.provenance):
         say(f"warning: the trace was {line}")
-    chip = chip or chip_of(made_for)
+    chip, mesh = target_of(made_for, chip, mesh)
     if not verify:
         _unverified(made_for, wanted, out, json)
         return
-    result, about = _verified(made_for, wanted, parse_reference(program, args), chip, seconds, begin)
+    result, about = _verified(made_for, wanted, parse_reference(program, args, mesh=mesh), chip, seconds, begin)
     if result.options:
         write_options(result.options, out, about)
     _show(result, made_for.name, json)
@@ -97,7 +98,7 @@ def _verified(
 
     with Compiler() as compiler, status(seconds) as shown:
         shown.phase(f"compiling {reference} for {chip}")
-        target = Target.of(reference, chip, compiler)
+        target = Target.of(reference, chip, compiler, assumptions=assumptions_in(made_for))
         changed = renamed(made_for.program, target.trace.program)
         if changed:
             names = ", ".join(changed[:8]) + (", …" if len(changed) > 8 else "")

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, say
+from mallocgame.cli.compiling import (
+    ArgsOption,
+    BranchWeightsOption,
+    ChipOption,
+    IciOption,
+    MeshOption,
+    TripCountOption,
+    assumptions_of,
+)
 from mallocgame.cli.status import status
 from mallocgame.errors import InputError
 from mallocgame.files import check_folder, check_writable
@@ -20,8 +29,12 @@ MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 
 def tune(
     function: Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="The JAX function to compile.")],
-    chip: Annotated[str, typer.Option("--chip", help="v4, v5e, v5p or v6e.")] = "v5e",
-    args: Annotated[str, typer.Option("--args", help="Its arguments; none: example_args() of its module.")] = "",
+    chip: ChipOption = "v5e",
+    mesh: MeshOption = "",
+    args: ArgsOption = "",
+    trip_count: TripCountOption = None,
+    branch_weights: BranchWeightsOption = None,
+    ici_gbps: IciOption = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="How long you wait: compilations to the end included.")
     ] = 120.0,
@@ -53,7 +66,9 @@ def tune(
     from mallocgame.baselines.anneal import anneal
     from mallocgame.workloads.compiler_loop.tune import Settings
     from mallocgame.workloads.compiler_loop.tune import tune as run
+    from mallocgame.workloads.program_reference import parse_reference
 
+    reference, known = parse_reference(function, args, mesh=mesh), assumptions_of(trip_count, branch_weights, ici_gbps)
     with status(seconds) as shown:
         settings = Settings(
             solve=anneal,
@@ -67,7 +82,7 @@ def tune(
             say=shown.say,
             phase=shown.phase,
         )
-        found = run(function, args, chip=chip, settings=settings)
+        found = run(reference, chip=chip, settings=settings, assumptions=known)
     _show(found, function, chip, json)
     if plot is not None:
         _draw(found, plot)

@@ -12,17 +12,20 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
+from mallocgame.evaluation import as_hoisted
 from mallocgame.mapping import Mapping
 from mallocgame.solver import SolveResult
 from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 
 if TYPE_CHECKING:
+    from mallocgame.workloads.capture import Assumptions
     from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
     from mallocgame.workloads.compiler_loop.overrides import Override
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
     from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
+    from mallocgame.workloads.program_reference import ProgramReference
     from mallocgame.workloads.trace import Trace
     from mallocgame.workloads.xla.compiler import Options
 
@@ -81,11 +84,11 @@ class Settings:
 
 
 def tune(
-    function: str,
-    arguments: str = "",
+    reference: "ProgramReference | str",
     *,
     chip: str,
     settings: Settings,
+    assumptions: "Assumptions | None" = None,
     compiler: "CompilesPrograms | None" = None,
 ) -> Tuned:
     """Search compiler options for a function until the time is over.
@@ -93,10 +96,10 @@ def tune(
     Ctrl-C ends the search; what is best by then is returned.
 
     Args:
-        function: ``package.module:function``.
-        arguments: its shapes, as ``mallocgame.workloads.capture.capture`` takes them.
-        chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``.
+        reference: ``package.module:function``, or what ``parse_reference`` made of it, with arguments and a mesh.
+        chip: ``v4``, ``v5e``, ``v5p`` or ``v6e``; several chips: ``v5e:2x2``.
         settings: the solver, times in seconds, the folder, whom to tell.
+        assumptions: trip counts, weights of branches and the network's speed, as ``capture`` takes them.
         compiler: a warm ``mallocgame.workloads.xla.compiler.Compiler``; without one, one is started and ended.
 
     Raises:
@@ -110,12 +113,13 @@ def tune(
     from mallocgame.workloads.xla.compiler import Compiler
 
     begin = time.monotonic() if settings.begin is None else settings.begin
-    reference = parse_reference(function, arguments)
+    if isinstance(reference, str):
+        reference = parse_reference(reference)
     with ExitStack() as stack:
         if compiler is None:
             compiler = stack.enter_context(Compiler(ready=settings.workers))
         settings.phase(f"compiling {reference} by default")
-        target = Target.of(reference, chip, compiler)
+        target = Target.of(reference, chip, compiler, assumptions=assumptions)
         folder = None
         if settings.folder is not None:
             identity = identity_of(target.trace.provenance, target.trace.program)
@@ -145,7 +149,7 @@ class _Tuning:
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
-        self.program = target.trace.program.without_hoisting()
+        self.program = as_hoisted(target.trace)
         self.flags: Options = {}
         self.incumbents: list[_Incumbent] = []
         self.search = self._new_search({})  # the best

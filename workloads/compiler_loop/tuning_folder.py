@@ -26,6 +26,7 @@ STATE = "state.json"
 OPTIONS = "options.json"
 ILLEGAL = "illegal-"  # before the name of what the compiler has refused: kept, but not where users load it
 LOCK = "tune.lock"
+NEWER = ("schedule", "topology", "mesh")  # parts of an identity that older folders do not have
 STATE_VERSION = 2  # 1 called overrides decisions and did not know the schedule
 
 Identity = dict[str, Any]
@@ -42,8 +43,8 @@ class SavedSearch:
 
 
 def identity_of(provenance: Mapping[str, Any], program: Program) -> Identity:
-    """Return what must agree for overrides to mean the same: function, chip, versions, and the schedule's names."""
-    keys = ("program", "arguments", "chip", "jax", "jaxlib", "libtpu")
+    """Return what must agree for overrides to mean the same: function, chips, versions, and the schedule's names."""
+    keys = ("program", "arguments", "chip", "topology", "mesh", "jax", "jaxlib", "libtpu")
     names = "\n".join(f"{i.name} {i.opcode} {i.trip_count}" for i in program.instructions)
     schedule = hashlib.sha256(names.encode()).hexdigest()[:16]
     return {**{key: provenance.get(key) for key in keys}, "schedule": schedule}
@@ -100,7 +101,7 @@ class TuningFolder:
                 flags=dict(state["flags"]),
                 overrides=tuple(_override(row) for row in rows),
             )
-            self._check(path, {key: state[key] for key in self._identity if key != "schedule" or key in state})
+            self._check(path, {key: state[key] for key in self._identity if key not in NEWER or key in state})
         except Exception as error:
             if isinstance(error, (InputError, TraceError)):
                 raise

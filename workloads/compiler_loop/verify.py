@@ -17,7 +17,7 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, serving_layers
 from mallocgame.program import Program
-from mallocgame.workloads.capture import CaptureRequest, run_capture
+from mallocgame.workloads.capture import Assumptions, CaptureRequest, run_capture
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, options_of
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
@@ -86,10 +86,12 @@ class Target:
         chip: str,
         compiler: CompilesPrograms,
         on_bytes: Callable[[int], None] | None = None,
+        assumptions: Assumptions | None = None,
     ) -> "Target":
         """Compile by default."""
         start = time.perf_counter()
-        request = CaptureRequest(reference=reference, chip=chip, on_bytes=on_bytes)
+        known = assumptions or Assumptions()
+        request = CaptureRequest(reference=reference, chip=chip, assumptions=known, on_bytes=on_bytes)
         trace, built = run_capture(request, compiler)  # type: ignore[arg-type]
         return cls(
             reference=reference,

@@ -19,6 +19,7 @@ from mallocgame.errors import InputError, TraceError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
 from mallocgame.solver import SolveResult
+from mallocgame.workloads.capture import Assumptions
 from mallocgame.workloads.compiler_loop import tune as tune_module
 from mallocgame.workloads.compiler_loop.final_check import FinalCheck
 from mallocgame.workloads.compiler_loop.inject import inject
@@ -26,6 +27,7 @@ from mallocgame.workloads.compiler_loop.overrides import TENSOR_OVERRIDES, Overr
 from mallocgame.workloads.compiler_loop.tune import Settings, Tuned, tune
 from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STATE, SavedSearch, TuningFolder
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
+from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler import Compilation, Options
 from tests.cli.run import run as run_command
 from tests.paths import ROOT
@@ -396,21 +398,26 @@ def test_a_limit_in_evaluations_ends_the_search() -> None:
     assert found.evaluations <= 6  # two may be on their way at the last look
 
 
+SHARDED = ("--topology", "v5e:2x2", "--mesh", "data=4", "--args", "f32[8]", "--trip-count", "7", "--ici-gbps", "90")
+
+
 @pytest.mark.parametrize("words", [("--out", "--solver-seconds"), ("--folder", "--solve-seconds")])
 def test_command_words_of_now_and_of_before(
     words: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    seen: list[Settings] = []
+    seen: list[tuple[ProgramReference, str, Settings, Assumptions]] = []
 
-    def stop(function: str, arguments: str, *, chip: str, settings: Settings) -> Tuned:
-        seen.append(settings)
+    def stop(reference: ProgramReference, *, chip: str, settings: Settings, assumptions: Assumptions) -> Tuned:
+        seen.append((reference, chip, settings, assumptions))
         raise InputError("seen")
 
     monkeypatch.setattr(tune_module, "tune", stop)
     out, solver = words
-    result = run_command(monkeypatch, capsys, "tune", "a.b:c", out, tmp_path, solver, "3", "--seconds", "7")
+    result = run_command(monkeypatch, capsys, "tune", "a.b:c", out, tmp_path, solver, "3", "--seconds", "7", *SHARDED)
     assert (result.code, result.err.splitlines()[-1]) == (2, "mallocgame: seen")
-    (given,) = seen
+    ((reference, chip, given, known),) = seen
+    assert (str(reference), reference.mesh, reference.arguments, chip) == ("a.b:c", "data=4", "f32[8]", "v5e:2x2")
+    assert (known.trip_counts, known.ici_bytes_per_second) == ({"": 7}, 9e10)
     assert (given.folder, given.solver_seconds, given.seconds) == (tmp_path, 3.0, 7.0)
     hidden = run_command(monkeypatch, capsys, "tune", "--help").out
     assert "--solver-seconds" in hidden
