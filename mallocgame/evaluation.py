@@ -125,13 +125,11 @@ class Judged:
         }
 
 
-def as_hoisted(compiled: Compiled) -> Program:
-    """Return the program in which only what the compiler itself copied in before a loop may be copied so."""
-    plain = compiled.program.without_hoisting()
-    if compiled.mapping is None:
-        return plain
-    broken = validate(plain, compiled.hierarchy, compiled.mapping)
-    return compiled.program.without_hoisting({violation.tensor for violation in broken if violation.rule == "hoist"})
+def as_hoisted(program: Program, hierarchy: Hierarchy, *mappings: Mapping | None) -> Program:
+    """Return the program in which only what one of ``mappings`` copies in before a loop may be copied so."""
+    plain = program.without_hoisting()
+    broken = (violation for mapping in mappings if mapping for violation in validate(plain, hierarchy, mapping))
+    return program.without_hoisting({violation.tensor for violation in broken if violation.rule == "hoist"})
 
 
 def make_case(
@@ -145,7 +143,9 @@ def make_case(
         chip: what rows call the chip.
         lower_bound_seconds: proved already; None: the simple bound.
     """
-    program = compiled.program if hoist else as_hoisted(compiled)
+    program = compiled.program
+    if not hoist:
+        program = as_hoisted(program, compiled.hierarchy, compiled.mapping)
     problem, mapping = Problem(program, compiled.hierarchy), compiled.mapping
     if mapping is not None and validate(*problem, mapping):
         mapping = None

@@ -109,7 +109,7 @@ def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "Map
     from mallocgame.baselines.anneal import anneal
     from mallocgame.evaluation import as_hoisted
 
-    program = found.program if hoist else as_hoisted(found)
+    program = found.program if hoist else as_hoisted(found.program, found.hierarchy, own)
     return anneal(program, found.hierarchy, seconds=seconds, start=own).mapping
 
 

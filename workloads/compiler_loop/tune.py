@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mallocgame.errors import InputError
 from mallocgame.evaluation import as_hoisted
 from mallocgame.mapping import Mapping
+from mallocgame.program import Program
 from mallocgame.solver import SolveResult
 from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
@@ -149,7 +150,7 @@ class _Tuning:
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
-        self.program = as_hoisted(target.trace)
+        self.program = self._program_for(self.default)
         self.flags: Options = {}
         self.incumbents: list[_Incumbent] = []
         self.search = self._new_search({})  # the best
@@ -175,8 +176,7 @@ class _Tuning:
     def _rounds(self) -> None:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
         self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
-        if any(HOIST_LIMIT in flags for flags in (self.flags, self.search.best.options)):
-            self.program = self.target.trace.program  # the flag hoists parameters, which overrides cannot
+        self.program = self._program_for(self.search.best)  # the flag hoists parameters, which overrides cannot
         goal = self._solve()
         if goal is not None:
             self._try_flags([NOTHING_HELD])
@@ -204,6 +204,7 @@ class _Tuning:
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
+            self.program = self._program_for(search.best)
             suggest(search, self.program, goal)
             improve(search, self.program, self.target.trace.hierarchy, goal)
             if not search.is_over():
@@ -236,8 +237,16 @@ class _Tuning:
             workers=self.settings.workers,
         )
 
+    def _program_for(self, found: "Evaluation") -> Program:
+        """Return the program for solvers: overrides order no copies before loops, but those that are made stay."""
+        trace = self.target.trace
+        if HOIST_LIMIT in found.options:
+            return trace.program
+        return as_hoisted(trace.program, trace.hierarchy, trace.mapping, found.mapping)
+
     def _take(self, search: "OverrideSearch") -> None:
         self.search, self.flags = search, search.flags
+        self.program = self._program_for(search.best)
         self.incumbents.append(_Incumbent(evaluation=search.best, overrides=search.overrides, flags=dict(search.flags)))
         gain = self.default.judged_seconds / search.best.judged_seconds
         given = f"{len(search.overrides)} overrides" + "".join(f", {k}={v}" for k, v in self.flags.items())
