@@ -1,10 +1,8 @@
 """Where jobs run: in this process, or in processes of this machine. (``cluster`` has Ray's.)"""
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,8 +12,8 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, Self, cast
 
 from mallocgame.sweep.jobs import Answer, Failed, Maker, Work, attempt
+from mallocgame.system import end_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _END_SECONDS = 10.0  # a worker that was asked to end has so long to tidy up
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
 
@@ -201,11 +199,10 @@ def _serve(make: Maker, pipe: "Connection[Any, Any]", parent: int, cores: list[i
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.dup2(2, 1)  # standard output is for results
     with suppress(EOFError, OSError, KeyboardInterrupt):
-        if sys.platform == "linux":
+        if cores:
             os.sched_setaffinity(0, cores)
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                return
+        if not end_with_parent(signal.SIGTERM, parent):
+            return
         with make() as work:
             with suppress(EOFError, OSError, KeyboardInterrupt):
                 while not ended:

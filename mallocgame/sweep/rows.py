@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import check_writable, parse_json, read_bytes, write_text
-from mallocgame.files.locking import try_lock
+from mallocgame.system import try_lock
 from mallocgame.text import cell
 
 Row = dict[str, Any]

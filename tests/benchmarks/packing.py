@@ -1,6 +1,6 @@
 """Measure the packing solvers: ``python -m tests.benchmarks.packing [--minimalloc BINARY] [--folder DIR]``.
 
-Or, beside PyPI's omnimalloc: ``--omnimalloc PYTHON``.
+Or, beside PyPI's omnimalloc: ``--omnimalloc PYTHON``. Or, command beside command, from start to exit: ``--commands``.
 
 Real instances in ``shared/data``, planted ones made here, and every ``NAME.CAPACITY.csv`` of a further folder. With
 ``--minimalloc`` a build of the C++ solver runs on the same machine in the same run, interleaved. Times are wall-clock
@@ -11,6 +11,7 @@ import argparse
 import csv
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -106,6 +107,39 @@ def race(args: argparse.Namespace) -> None:
         print(f"| total of those packed | | {' | '.join(totals)} |", flush=True)
 
 
+def our_command(source: Path, buffers: Sequence[Buffer], capacity: int, limit: float) -> float:
+    """Return the seconds that ``mallocgame pack`` takes until it has exited, or infinity."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out.csv"
+        options = [f"--capacity={capacity}", f"--output={target}", f"--seconds={limit}", "--workers=1"]
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "mallocgame", "pack", str(source), *options]
+        done = subprocess.run(command, capture_output=True, check=False)
+        spent = time.perf_counter() - began
+        if done.returncode != 0:
+            return float("inf")
+        assert not validate_packing(buffers, [b.fixed_offset or 0 for b in read_buffers(target)], capacity)
+        return spent
+
+
+def commands(args: argparse.Namespace) -> None:
+    """Print the seconds of each command on each instance, the kernels compiled before, and the sums."""
+    print("| instance | n | mallocgame pack, 1 worker, s | minimalloc, s |\n|---|---|---|---|")
+    totals = [0.0, 0.0]
+    for where in (SHARED_DATA / "minimalloc", *([args.folder] if args.folder else [])):
+        for source in sorted(where.glob("[A-K].*.csv")):
+            buffers, capacity = read_buffers(source), int(source.stem.rsplit(".", 1)[1])
+            ours, other = [], []
+            for _ in range(args.repeats):
+                ours.append(our_command(source, buffers, capacity, args.seconds))
+                if args.minimalloc:
+                    other.append(theirs(args.minimalloc, buffers, capacity, args.seconds))
+            row = [statistics.median(ours), statistics.median(other) if other else float("nan")]
+            totals = [total + min(seconds, args.seconds) for total, seconds in zip(totals, row, strict=True)]
+            print(f"| {source.stem} | {len(buffers)} | {row[0]:.2f} | {row[1]:.2f} |", flush=True)
+    print(f"| total, the limit where not found | | {totals[0]:.2f} | {totals[1]:.2f} |")
+
+
 def heights(args: argparse.Namespace) -> None:
     """Print height / most live bytes on the larger real instances, and of the heuristics on MiniMalloc's."""
     print(
@@ -176,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minimalloc", type=Path, help="a build of the C++ MiniMalloc")
     parser.add_argument("--omnimalloc", type=Path, help="a Python with PyPI's omnimalloc: only this table")
+    parser.add_argument("--commands", action="store_true", help="only this table")
     parser.add_argument("--folder", type=Path, help="more instances, NAME.CAPACITY.csv")
     parser.add_argument("--cpsat", action="store_true", help="also CP-SAT alone (slow)")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit for each run")
@@ -184,6 +219,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.omnimalloc:
         omnimalloc(args)
+        return
+    if args.commands:
+        commands(args)
         return
     race(args)
     heights(args)
