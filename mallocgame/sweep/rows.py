@@ -78,8 +78,8 @@ class RowFile:
         """Whether the row of a job is there and final."""
         return key in self.rows and self.rows[key][STATUS] not in NOT_MADE
 
-    def append(self, row: Row) -> None:
-        """Keep a row, which takes the place of an earlier one of its job.
+    def append(self, row: Row) -> Row:
+        """Keep a row, which takes the place of an earlier one of its job; return it with all its columns.
 
         Raises:
             InputError: it cannot be written.
@@ -87,13 +87,14 @@ class RowFile:
         row = {name: _finite(row.get(name)) for name in self.columns}
         self.rows[row[JOB]] = row
         if self._file is None or self.path is None:
-            return
+            return row
         text = _text(self.path, self.columns, [row], header=os.fstat(self._file).st_size == 0)
         try:
             _write_all(self._file, text.encode())
             os.fsync(self._file)
         except OSError as error:
             raise InputError(f"{self.path}: cannot write: {error.strerror or error}") from None
+        return row
 
     def settle(self, order: Iterable[str] = ()) -> None:
         """Write the file anew, for the last time: one row a job, those of ``order`` last and in that order.

@@ -48,8 +48,7 @@ def sweep(
     served: dict[Hashable, str] = {}  # the group of each worker's last job
 
     def finish(job: Job, answer: Answer) -> None:
-        row = _row(job, answer, folder)
-        table.append(row)
+        row = table.append(_row(job, answer, folder))
         on_row(job, row)
         if row[STATUS] == INTERRUPTED:
             raise KeyboardInterrupt
