@@ -100,7 +100,8 @@ def test_capture_of_a_table(cli: Run, table: Path, toy: Trace, tmp_path: Path) -
 
 
 def test_tune_of_a_table(cli: Run, table: Path, toy: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tune(function: str, arguments: str, *, chip: str, settings: Any) -> Any:
+    def tune(reference: Any, *, chip: str, settings: Any, assumptions: Any) -> Any:
+        function, arguments = f"m:{reference.name}", reference.arguments
         assert (settings.seconds, settings.seed, chip) == (7.0, 3, "v5e")
         if function == "m:bad":
             raise TraceError(function, None, "does not compile")
