@@ -42,7 +42,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The work failed, or its worker died: another try may succeed."""
+    """The work raised, or its worker died: another try may succeed."""
 
     reason: str
     is_worker_lost: bool = False

@@ -10,7 +10,7 @@ from mallocgame.sweep.jobs import Answer, Failed, Job, Made, Refused
 from mallocgame.sweep.pools import Pool
 from mallocgame.sweep.rows import STATUS, Row, RowFile
 
-ATTEMPTS = 3  # at a job whose worker dies or whose work fails
+ATTEMPTS = 3  # at a job whose worker dies
 REFUSED, FAILED, INTERRUPTED = "refused", "failed", "interrupted"
 
 
@@ -25,8 +25,9 @@ def sweep(
 ) -> None:
     """Make the rows that ``table`` lacks.
 
-    A job whose worker dies is done again by another, ``attempts`` times in all; then its row says so (``failed``), and
-    the next sweep tries again. A job with bad input gets a row that says so (``refused``), which counts as made.
+    A job whose worker dies is done again by another, ``attempts`` times in all; then its row says so (``failed``), as
+    where the work raised, and the next sweep tries again. A job with bad input gets a row that says so (``refused``),
+    which counts as made.
 
     Args:
         jobs: what rows there should be, in the order in which they are begun.
@@ -69,13 +70,13 @@ def sweep(
                 pool.send(worker, task)
             for worker, answer in pool.wait(list(busy)) if busy else ():
                 job = busy.pop(worker)
-                if not (isinstance(answer, Failed) and answer.is_worker_lost):
-                    idle.append(worker)
-                if isinstance(answer, Failed):
+                if isinstance(answer, Failed) and answer.is_worker_lost:
                     tries[job.key] += 1
                     if tries[job.key] < attempts:
                         todo.insert(0, job)
                         continue
+                else:
+                    idle.append(worker)
                 finish(job, answer)
 
 
