@@ -5,7 +5,6 @@ while they work. ``call`` runs a function of ours that uses them in a child, and
 """
 
 import atexit
-import ctypes
 import os
 import pickle
 import select
@@ -16,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
+
+from mallocgame.system import end_with_parent
 
 T = TypeVar("T")
 GRACE_SECONDS, GRACE_SHARE = 0.5, 0.1  # after the limit: a solver that nearly obeys it may hand over its answer
@@ -164,10 +165,8 @@ def _end_all() -> None:
 def _serve(parent: int) -> None:
     """Answer requests until standard input ends; whatever libraries print goes to standard error's void."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the parent, whatever runs here
-        if os.getppid() != parent:
-            return
+    if not end_with_parent(signal.SIGKILL, parent):
+        return
     out = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

@@ -118,6 +118,7 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code of a signature, None if it must be compiled."""
+        _skip_blas_check()
         try:
             return super().load_overload(sig, target_context)
         except Exception as problem:  # whatever a damaged file unpickles to
@@ -136,6 +137,23 @@ class _Cache(FunctionCache):
     def _forget(self) -> None:
         with suppress(OSError):
             os.unlink(self._cache_file._index_path)
+
+
+@cache
+def _skip_blas_check() -> None:
+    """Let Numba take for granted that there is a BLAS: to see that, it imports scipy.linalg, which takes 0.2 s.
+
+    SciPy is a dependency of ours. A kernel that needs the BLAS still looks.
+    """
+    if "numba.np.arraymath" in sys.modules:
+        return
+    from numba.np import linalg
+
+    check, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        linalg.ensure_blas = check
 
 
 class _PartLibrary(JITCodeLibrary):

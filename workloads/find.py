@@ -14,12 +14,20 @@ def load_trace(name: str | Path) -> files.Trace:
     Raises:
         InputError: neither exists, or the file is not a trace.
     """
-    text = str(name)
+    return files.load_trace(trace_file(str(name))[0])
+
+
+def trace_file(text: str) -> tuple[Path, bool]:
+    """Return the file that ``text`` names and whether it is a shipped one.
+
+    Raises:
+        InputError: no such file and no shipped trace of that name.
+    """
     if Path(text).is_file():
-        return files.load_trace(text)
+        return Path(text), False
     names = suite.names()
     if text in names:
-        return suite.load(text)
+        return suite.path(text), True
     near = get_close_matches(text, names, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`mallocgame suite` lists the shipped ones"
     raise InputError(f"{text}: no such file and no shipped trace of that name; {hint}")

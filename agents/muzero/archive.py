@@ -62,9 +62,10 @@ def read_episode(path: Path) -> Episode:
     try:
         episode = Episode(observations=observations, program=str(arrays["program"]), **rest)
         lengths = {len(array) for array in (*observations.values(), *rest.values())}
-    except (KeyError, TypeError) as error:
+        is_finite = bool(np.isfinite(episode.rewards).all())
+    except (KeyError, TypeError) as error:  # the latter: an array of no length, or of text
         raise TraceError(path, None, f"not a readable episode: {_first_line(error)}") from None
-    if len(lengths) != 1 or not np.isfinite(episode.rewards).all():
+    if len(lengths) != 1 or not is_finite:
         raise TraceError(path, None, "not a readable episode: its arrays do not belong together")
     return episode
 

@@ -7,7 +7,6 @@ it the checkpoint counts. A new checkpoint touches nothing that an older ``state
 ``lock`` is held by whoever trains (the system lets go of it when the process dies, however it dies).
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,6 +36,7 @@ from mallocgame.files import atomic_path, read_json, write_text
 from mallocgame.game.observation import global_names, use_names
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
+from mallocgame.system import owner_of, sign, try_lock
 
 FORMAT = 3
 FINE_TUNING_RATE = 4e-4
@@ -92,16 +92,11 @@ class RunFolder:
             InputError: somebody else writes there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = _owner(file)
-                raise InputError(f"{self.path} is being written by another run{owner}; give another --out") from None
-            file.seek(0)
-            file.truncate()
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+        with (self.path / "lock").open("ab+") as file:
+            if not try_lock(file.fileno()):
+                owner = owner_of(file.fileno())
+                raise InputError(f"{self.path} is being written by another run (process {owner}); give another --out")
+            sign(file.fileno())
             yield
 
     def about(self) -> dict[str, Any]:
@@ -363,9 +358,3 @@ def _features(num_actions: int) -> list[str]:
     """Return what the observation's columns mean: weights of another version fit the shapes, perhaps, but not these."""
     num_layers = (num_actions + 1) // 2
     return [*use_names(num_layers), *global_names(num_layers)]
-
-
-def _owner(file: TextIO) -> str:
-    file.seek(0)
-    number = file.read().strip()
-    return f" (process {number})" if number.isdigit() else ""

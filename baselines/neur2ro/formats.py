@@ -95,7 +95,10 @@ def read_branch_and_price(path: str | Path) -> dict[str, BranchAndPriceResult]:
         raise TraceError(path, None, f"cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise TraceError(path, None, "not a text file; expected comma-separated values") from None
-    rows = list(csv.reader(text.splitlines()))
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise TraceError(path, None, f"not comma-separated values: {error}") from None
     if not rows or len(rows[0]) < 6 or rows[0][0] != "File name":
         raise TraceError(path, 1, "expected the header 'File name,Time,Best primal bound,...' with six columns")
     results = {}

@@ -1,12 +1,12 @@
-"""Packing with gaps, windows and conflict lists: first fit and hill climbing on clearances, the exact search on whole
-lifetimes, CP-SAT on the rest.
+"""Packing with gaps, windows and conflict lists: first fit and hill climbing on clearances, the exact search, CP-SAT.
 
-The exact search knows lifetimes without gaps. Filling the gaps makes the problem harder, never easier, so what it
-finds is a packing, and what it excludes is not excluded; proofs come from CP-SAT and from what is live at once.
+The exact search knows gaps and conflict lists, but no windows. With the gaps that have them filled the problem is
+harder, never easier, so what the search finds is a packing, and what it excludes is not excluded; then proofs come from
+CP-SAT and from what is live at once.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from mallocgame.baselines.packing.budget import Budget, run_workers
 from mallocgame.baselines.packing.clearances import FAR, Clearances, climb, place_in_order
+from mallocgame.baselines.packing.gapped import GappedSearch
 from mallocgame.baselines.packing.problem import I64
+from mallocgame.baselines.packing.search import INFEASIBLE, SOLVED
 from mallocgame.baselines.packing.types import Buffer
 
 if TYPE_CHECKING:
@@ -61,12 +63,41 @@ class GeneralRun:
                 return
             self.offer(*climb(order, c.table, target // c.unit, _MOVES, self.seed + number, budget.flag))
 
-    def search_whole(self, solve: Callable[[Sequence[Buffer]], tuple[I64, int]]) -> None:
-        """Offer what ``solve`` finds for the same buffers without their gaps."""
-        if any(b.conflicts for b in self.buffers):
+    def search(self, capacity: int, minimise: bool, budget: Budget) -> None:
+        """Search within ``capacity`` bytes, or for the lowest packing, at one height after another.
+
+        Slices of time double as long as nothing is found or proved.
+        """
+        if not self.buffers:
             return
-        offsets, height = solve([replace(b, gaps=()) for b in self.buffers])
-        self.offer(offsets // self.clear.unit, -(-height // self.clear.unit))
+        clear = self.clear
+        found = GappedSearch.of(self.buffers, clear, self.orders, self.seed)
+        is_whole = found is not None
+        if found is None:
+            filled = [_without_windows(b) for b in self.buffers]
+            clear = Clearances.of(filled)
+            found = GappedSearch.of(filled, clear, self.orders, self.seed)
+            assert found is not None
+        else:
+            found.offer(self.offsets // clear.unit)
+        seconds, fraction = 0.5, 0.0
+        while not budget.spent():
+            goal = self.lower_bound if minimise else capacity
+            if self.height <= goal or self.lower_bound > capacity:
+                return
+            target = goal
+            if minimise:
+                target = min(self.height - 1, capacity, goal + int(fraction * (self.height - goal)))
+            status = found.search(target // clear.unit, budget.slice(seconds), self.workers)
+            if found.height < FAR:
+                self.offer(found.offsets * clear.unit // self.clear.unit, found.height * clear.unit // self.clear.unit)
+            if status == INFEASIBLE and not is_whole:
+                return
+            if status == INFEASIBLE:
+                self.lower_bound = max(self.lower_bound, (target // clear.unit + 1) * clear.unit)
+            elif status != SOLVED:
+                seconds *= 2
+                fraction = (1 + fraction) / 2 if fraction < 0.9 else 0.0
 
     def cpsat(self, capacity: int, minimise: bool, budget: Budget) -> None:
         """Prove or find a packing within ``capacity`` bytes, the lowest if ``minimise``."""
@@ -91,6 +122,11 @@ class GeneralRun:
             self.lower_bound = max(self.lower_bound, (most + 1) * self.clear.unit)
         elif status == [cp_model.OPTIMAL] and minimise:
             self.lower_bound = max(self.lower_bound, round(solver.objective_value) * self.clear.unit)
+
+
+def _without_windows(b: Buffer) -> Buffer:
+    """Return the buffer with those gaps filled in which it holds some of its bytes."""
+    return replace(b, gaps=tuple(gap for gap in b.gaps if gap.window[0] == gap.window[1]))
 
 
 def _model(c: Clearances, most: int) -> "tuple[cp_model.CpModel, list[cp_model.LinearExprT], cp_model.IntVar]":

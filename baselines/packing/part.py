@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Part:
         self.height = FAR
         self._capacity = -1
         self._memo = native.Memo.empty(1)
-        self._jobs: Iterator[tuple[I64, bool, int]] = iter(())
+        self._jobs: Iterator[Job] = iter(())
         self._lists: tuple[I64, I32] | None = None
         self._lock = threading.Lock()
         names = np.stack([self.problem.first, self.problem.last, self.problem.size, self.scaled.alignment])
@@ -78,29 +79,15 @@ class Part:
         if self._capacity != capacity:
             self._capacity = capacity
             self._memo = native.Memo.empty(_MEMO_BITS)
-            self._jobs = self._schedule()
+            self._jobs = schedule(self.orders, self.rng)
         if self._lists is None:
             self._lists = overlap_lists(self.problem.first, self.problem.last)
-        outcome: list[int] = []
-
-        def work() -> None:
-            while not budget.spent():
-                with self._lock:
-                    order, by_load, node_limit = next(self._jobs)
-                status = self._run(order, by_load, node_limit, capacity, budget)
-                if status in (native.SOLVED, native.INFEASIBLE):
-                    outcome.append(status)
-                    budget.flag[0] = 1
-
-        run_workers([work] * workers, budget)
-        if native.SOLVED in outcome:
-            return native.SOLVED
-        if native.INFEASIBLE in outcome:
+        status = run_orders(partial(self._run, capacity=capacity, budget=budget), self._jobs, budget, workers)
+        if status == native.INFEASIBLE:
             self.exclude(capacity)
-            return native.INFEASIBLE
-        return native.LIMIT
+        return status
 
-    def _run(self, order: I64, by_load: bool, node_limit: int, capacity: int, budget: Budget) -> int:
+    def _run(self, order: I64, by_load: bool, node_limit: int, *, capacity: int, budget: Budget) -> int:
         s, p = self.scaled, self.problem
         assert self._lists is not None
         pointers, neighbours = reorder_lists(*self._lists, order)
@@ -108,12 +95,14 @@ class Part:
         instance = native.SearchTables(
             first=p.first[order],
             last=p.last[order],
+            starts=np.arange(order.size + 1),
+            runs=np.stack([p.first[order], p.last[order]], axis=1),
             size=s.size[order],
             alignment=s.alignment[order],
             fixed=s.fixed[order],
             max_offset=s.max_offsets(capacity)[order],
             label=self._label[order],
-            twin=_twins(self._label[order]),
+            twin=twins(self._label[order]),
             pointers=pointers,
             neighbours=neighbours,
             num_sections=p.num_sections,
@@ -128,26 +117,50 @@ class Part:
             self.offer(s.bytes_of(found))
         return int(status)
 
-    def _schedule(self) -> Iterator[tuple[I64, bool, int]]:
-        """Yield (order, by_load, node limit) for ever: rounds over the orders, each twice as long as the one before.
 
-        From the third round on every second run takes a random perturbation of an order, for run times are
-        heavy-tailed in the order.
-        """
-        n = self.index.size
-        for k in itertools.count(1):
-            limit = min(n << k, 1 << 40)
-            for name, order in self.orders.items():
-                by_load = name.startswith("load")
-                yield order, by_load, limit
-                if k >= 3:
-                    rank = np.empty(n)
-                    rank[order] = np.arange(n)
-                    shaken = np.argsort(rank + self.rng.normal(0, 0.02 * 2 ** self.rng.integers(0, 4) * n, n))
-                    yield shaken.astype(np.int64), bool(self.rng.random() < 0.5), limit
+Job = tuple[I64, bool, int]  # an order, whether parts are ranked by load, the most nodes
 
 
-def _twins(label: I64) -> I64:
+def schedule(orders: Mapping[str, I64], rng: np.random.Generator) -> Iterator[Job]:
+    """Yield (order, by_load, node limit) for ever: rounds over the orders, each twice as long as the one before.
+
+    From the third round on every second run takes a random perturbation of an order, for run times are heavy-tailed in
+    the order.
+    """
+    n = next(iter(orders.values())).size
+    for k in itertools.count(1):
+        limit = min(n << k, 1 << 40)
+        for name, order in orders.items():
+            by_load = name.startswith("load")
+            yield order, by_load, limit
+            if k >= 3:
+                rank = np.empty(n)
+                rank[order] = np.arange(n)
+                shaken = np.argsort(rank + rng.normal(0, 0.02 * 2 ** rng.integers(0, 4) * n, n))
+                yield shaken.astype(np.int64), bool(rng.random() < 0.5), limit
+
+
+def run_orders(run: Callable[[I64, bool, int], int], jobs: Iterator[Job], budget: Budget, workers: int) -> int:
+    """Run jobs in threads until one is answered or the budget is spent; return a status of ``search.py``."""
+    outcome: list[int] = []
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not budget.spent():
+            with lock:
+                job = next(jobs)
+            status = run(*job)
+            if status in (native.SOLVED, native.INFEASIBLE):
+                outcome.append(status)
+                budget.flag[0] = 1
+
+    run_workers([work] * workers, budget)
+    if native.SOLVED in outcome:
+        return native.SOLVED
+    return native.INFEASIBLE if native.INFEASIBLE in outcome else native.LIMIT
+
+
+def twins(label: I64) -> I64:
     """Return int64[n], the place of the previous equal label, or -1."""
     by_label = np.argsort(label, kind="stable")
     twin = np.full(label.size, -1, np.int64)

@@ -12,6 +12,9 @@ Three things are ours:
   nothing else, and a state that failed for one order of placement fails for every other;
 * *twins* (same sections, size and alignment) are placed in one order only.
 
+A buffer with gaps is live in several runs of sections, and one of a conflict list in that of each clique: bounds count
+only those, and a part is split off only where nothing unplaced reaches from one side to the other, gaps included.
+
 The state and its pairs of do and undo are in ``state.py``.
 """
 
@@ -79,8 +82,9 @@ def _sort_by_load(x: SearchTables, p: Packing, arena: I64, begin: int, end: int,
     for m in range(begin, end):
         i = arena[m]
         load[i] = 0
-        for s in range(x.first[i], x.last[i]):
-            load[i] = max(load[i], p.rest[s])
+        for q in range(x.starts[i], x.starts[i + 1]):
+            for s in range(x.runs[q, 0], x.runs[q, 1]):
+                load[i] = max(load[i], p.rest[s])
     gap = 1
     while 3 * gap + 1 < end - begin:
         gap = 3 * gap + 1
@@ -221,9 +225,10 @@ def _sections_hold(x: SearchTables, b: Bounds, low: int, high: int) -> bool:
         if b.bound[j] < 0:
             break
         worst = np.int64(0)
-        for s in range(x.first[j], x.last[j]):
-            b.above[s] += x.size[j]
-            worst = max(worst, b.above[s])
+        for q in range(x.starts[j], x.starts[j + 1]):
+            for s in range(x.runs[q, 0], x.runs[q, 1]):
+                b.above[s] += x.size[j]
+                worst = max(worst, b.above[s])
         if b.bound[j] + worst > x.capacity:
             return False
     return True

@@ -114,8 +114,6 @@ def _pack_general(  # noqa: PLR0913 (its options, by name)
 ) -> PackResult:
     """``pack_problem`` for buffers with gaps, windows or conflict lists."""
     _check_options(capacity_bytes, solver, seconds, workers)
-    if solver == "search" and any(b.conflicts for b in buffers):
-        raise InputError("solver 'search' needs lifetimes, not conflict lists; use best or cpsat")
     run = GeneralRun(buffers, seed, workers or cores())
     began = time.monotonic()
     if start is not None:
@@ -159,22 +157,11 @@ def _general_steps(
     if solver == "best":
         yield partial(run.climb, goal, budget.slice(min(2.0, 0.1 * budget.left())))
     if solver in ("best", "search"):
+        before = time.monotonic()
+        compile_kernels("search")
+        budget.deadline += time.monotonic() - before
         share = budget.left() if solver == "search" else min(10.0, 0.3 * budget.left())
-
-        def whole(buffers: Sequence[Buffer]) -> tuple[I64, int]:
-            found = pack_problem(
-                PackingProblem.from_buffers(buffers),
-                None if least else capacity,
-                solver="search",
-                seconds=share,
-                seed=run.seed,
-                workers=run.workers,
-            )
-            if found.interrupted:
-                raise KeyboardInterrupt
-            return found.offsets, found.height_bytes
-
-        yield partial(run.search_whole, whole)
+        yield partial(run.search, capacity, least, budget.slice(share))
     if solver in ("best", "cpsat"):
         yield partial(run.cpsat, capacity, least, budget)
 

@@ -20,6 +20,8 @@ class SearchTables(NamedTuple):
 
     first: I64  # [n], first section of each buffer
     last: I64  # [n], one past its last section
+    starts: I64  # [n + 1]: rows starts[i] to starts[i + 1] of ``runs`` are buffer i's
+    runs: I64  # [., 2], half-open runs of sections in which a buffer is live, within first and last, in order
     size: I64  # [n], > 0
     alignment: I64  # [n], >= 1
     fixed: I64  # [n], the offset a buffer must have, or -1
@@ -84,10 +86,11 @@ def empty_packing(x: SearchTables, offsets: I64) -> Packing:
     for i in range(n):
         offsets[i] = -1
         p.least[i] = max(x.fixed[i], 0)
-        for s in range(x.first[i], x.last[i]):
-            p.rest[s] += x.size[i]
-            if s + 1 < x.last[i]:
-                p.cuts[s] += 1
+        for q in range(x.starts[i], x.starts[i + 1]):
+            for s in range(x.runs[q, 0], x.runs[q, 1]):
+                p.rest[s] += x.size[i]
+        for s in range(x.first[i], x.last[i] - 1):
+            p.cuts[s] += 1
     return p
 
 
@@ -141,12 +144,13 @@ def put(x: SearchTables, p: Packing, i: int, offset: int) -> bool:
     p.offsets[i] = offset
     top = offset + x.size[i]
     viable = True
-    for s in range(x.first[i], x.last[i]):
-        p.rest[s] -= x.size[i]
-        if s + 1 < x.last[i]:
-            p.cuts[s] -= 1
-        if p.rest[s] > 0 and top + p.rest[s] > x.capacity:
-            viable = False
+    for q in range(x.starts[i], x.starts[i + 1]):
+        for s in range(x.runs[q, 0], x.runs[q, 1]):
+            p.rest[s] -= x.size[i]
+            if p.rest[s] > 0 and top + p.rest[s] > x.capacity:
+                viable = False
+    for s in range(x.first[i], x.last[i] - 1):
+        p.cuts[s] -= 1
     return viable
 
 
@@ -154,10 +158,11 @@ def put(x: SearchTables, p: Packing, i: int, offset: int) -> bool:
 def lift(x: SearchTables, p: Packing, i: int) -> None:
     """Take buffer i out again."""
     p.placed[i] = False
-    for s in range(x.first[i], x.last[i]):
-        p.rest[s] += x.size[i]
-        if s + 1 < x.last[i]:
-            p.cuts[s] += 1
+    for q in range(x.starts[i], x.starts[i + 1]):
+        for s in range(x.runs[q, 0], x.runs[q, 1]):
+            p.rest[s] += x.size[i]
+    for s in range(x.first[i], x.last[i] - 1):
+        p.cuts[s] += 1
 
 
 @kernel

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from mallocgame.cli import signals
@@ -31,8 +30,10 @@ def main() -> NoReturn:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         code = _run()
+    except KeyboardInterrupt:  # met in the middle of telling about something else
+        code = _end("", 130)
     finally:
-        signals.end_at_once()
+        signals.done()
     raise SystemExit(code)
 
 
@@ -53,8 +54,16 @@ def _run() -> int:
         message = _reason(error)
         if not message:
             raise
-    with suppress(KeyboardInterrupt):
+    return _end(message, code)
+
+
+def _end(message: str, code: int) -> int:
+    """Write out what is left, say why the command ended, and return the exit code; no signal raises any more."""
+    try:
         message = _flush(sys.stdout) or message
+        signals.done()
+    except KeyboardInterrupt:
+        signals.done()
     number = signals.received()
     if number is not None:
         code, message = 128 + number, signals.word(number)

@@ -16,6 +16,8 @@ from mallocgame.cli.compiling import (
     TripCountOption,
     assumptions_of,
 )
+from mallocgame.cli.programs import ProgramsOption
+from mallocgame.cli.sweeping import RayOption, WorkersOption
 from mallocgame.errors import InputError
 from mallocgame.files import check_writable
 
@@ -36,6 +38,9 @@ def capture(
     trip_count: TripCountOption = None,
     branch_weights: BranchWeightsOption = None,
     ici_gbps: IciOption = None,
+    programs: ProgramsOption = None,
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Save the trace here (.json or .json.gz); default: TRACE.json.gz in this folder."),
@@ -72,6 +77,19 @@ def capture(
 
     Example: mallocgame capture my_package.model:step --chip v5e --args "bf16[8,128,768]" --out step.json.gz
     """
+    if programs is not None:
+        if any((function, log, hlo_dir, hlo, args, mesh)) or out is None:
+            raise InputError(
+                "--programs needs --out FOLDER, and neither a function, --args and --mesh nor --log and --hlo"
+            )
+        from mallocgame.cli.capture_many import How, capture_many
+
+        known = assumptions_of(trip_count, branch_weights, ici_gbps)
+        how = How(options=_options(option or []), assumptions=known, full=full, anonymise=anonymise)
+        capture_many(programs, chip, how, out=out, workers=workers, ray=ray, as_json=json)
+        return
+    if workers > 1 or ray is not None:
+        raise InputError("--workers and --ray are for many functions: give --programs TABLE")
     if sum(source is not None for source in (function, log, hlo)) != 1:
         raise InputError("give one of: a function (package.module:function), --log FILE with --hlo-dir DIR, --hlo FILE")
     if (log is not None and hlo_dir is None) or (hlo_dir is not None and log is None and hlo is None):
@@ -102,7 +120,7 @@ def capture(
     place = out or Path(re.sub(r"[^\w.-]+", "_", trace.name) + ".json.gz")
     save_trace(place, trace)
     _show(trace, json)
-    for remark in _remarks(trace):
+    for remark in remarks_of(trace):
         say(remark)
     say(f"saved {place}")
 
@@ -113,39 +131,45 @@ def _compiled(
     from mallocgame.workloads.capture import capture as run
 
     chip, mesh, args = target
-    options: dict[str, str | bool] = {}
-    for text in option:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise InputError(f"--option {text}: expected KEY=VALUE")
-        options[key] = value
     with progress(f"compiling {function} for {chip}") as advance:
         return run(
             function,
             args,
             chip=chip,
             mesh=mesh,
-            compiler_options=options,
+            compiler_options=_options(option),
             assumptions=known,
             full=full,
             on_bytes=advance,
         )
 
 
-def _remarks(trace: "Trace") -> list[str]:
+def _options(option: list[str]) -> dict[str, str | bool]:
+    options: dict[str, str | bool] = {}
+    for text in option:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"--option {text}: expected KEY=VALUE")
+        options[key] = value
+    return options
+
+
+def remarks_of(trace: "Trace") -> list[str]:
+    """Return what a reader of the trace should know, in sentences."""
     from mallocgame.workloads.hlo_trace import remarks
     from mallocgame.workloads.xla.remarks import sentences
 
     return [*sentences(trace), *remarks(trace)]
 
 
-def _show(trace: "Trace", json: bool) -> None:
+def row_of(trace: "Trace") -> dict[str, Any]:
+    """Return what is printed of a trace, with a bound proved in ``BOUND_SECONDS``."""
     from mallocgame.cli.cases import prove_bound
     from mallocgame.judge.simulation import home_seconds, simulate
     from mallocgame.solver import Problem
 
     program, hierarchy = trace.program, trace.hierarchy
-    row: dict[str, Any] = {
+    return {
         "trace": trace.name,
         "chip": trace.provenance.get("chip") or trace.hierarchy.name,
         "instructions": program.num_steps,
@@ -157,6 +181,10 @@ def _show(trace: "Trace", json: bool) -> None:
         "none_judged_seconds": home_seconds(program, hierarchy),
         "lower_bound_seconds": prove_bound(Problem(program, hierarchy), BOUND_SECONDS),
     }
+
+
+def _show(trace: "Trace", json: bool) -> None:
+    row = row_of(trace)
     if json:
         print_json([row])
         return

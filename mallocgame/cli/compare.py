@@ -1,8 +1,7 @@
 """``mallocgame compare``: several solvers on several traces, as a table, JSON Lines, CSV and a figure."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +17,13 @@ from mallocgame.cli.cases import (
     StepsOption,
 )
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
+from mallocgame.cli.compare_jobs import COLUMNS, SKIPPED, Settings, comparing, jobs_of
+from mallocgame.cli.sweeping import RayOption, WorkersOption, pool_of, report_errors
 from mallocgame.cli.traces import TracesArgument
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
-    from mallocgame.evaluation import Case, Judged
-    from mallocgame.solver import Limits
+    from mallocgame.sweep import Job, RowFile
 
 Row = dict[str, Any]
 PLOTS, TABLES = (".png", ".svg", ".pdf"), (".csv", ".jsonl")
@@ -39,12 +39,17 @@ def compare(
     seed: SeedOption = 0,
     start: StartOption = "auto",
     bound_seconds: BoundSecondsOption = 10.0,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the rows (.csv or .jsonl).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write each row as soon as it is made (.csv or .jsonl); rows that it has stay."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw speed-ups by trace and solver (.png, .svg or .pdf).")
     ] = None,
     hierarchy: HierarchyOption = None,
     hoist: HoistOption = True,
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
     json: JsonOption = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", hidden=True)] = None,
     figure: Annotated[Path | None, typer.Option("--figure", hidden=True)] = None,
@@ -52,38 +57,46 @@ def compare(
     """Compare solvers under one judge: judged time, speed-up over XLA, gap to the best bound proved in this run.
 
     Solver xla is skipped on traces without a compiler mapping. Exit code 1: a solver returned an invalid mapping.
-    Ctrl-C: what was done so far is printed and written.
+    Ctrl-C: what was done so far is printed and written; the same command goes on from there.
 
     Example: mallocgame compare lstm-v5e lstm-v4 --solvers xla,greedy --seconds 5 --out rows.csv --plot rows.png
     """
-    from mallocgame.cli.cases import open_case
     from mallocgame.cli.traces import trace_names
     from mallocgame.solver import Limits
+    from mallocgame.sweep import RowFile, sweep
+    from mallocgame.sweep.rows import write_rows
 
-    wanted, limits = _solver_names(solvers), Limits(seconds=seconds, steps=steps)
-    outputs, plot = [path for path in (out, csv_file) if path is not None], plot or figure
+    wanted, plot = _solver_names(solvers), plot or figure
+    Limits(seconds=seconds, steps=steps)
+    settings = Settings(
+        seconds=seconds,
+        steps=steps,
+        seed=seed,
+        start=start,
+        bound_seconds=bound_seconds,
+        hierarchy=hierarchy,
+        hoist=hoist,
+    )
+    outputs = [path for path in (out, csv_file) if path is not None]
     _check_outputs(outputs, plot)
-    names = trace_names(traces)
-    rows: list[Row] = []
+    journal = next((path for path in outputs if path.is_file() or not path.exists()), None)
+    jobs = jobs_of(trace_names(traces), wanted, settings, ships=ray is not None)
     stopped = False
-    try:
-        with progress("comparing", total=len(names)) as advance:
-            for done, name in enumerate(names):
-                case = open_case(name, hoist=hoist, bound_seconds=bound_seconds, hierarchy=hierarchy)
-                tell = lambda part, done=done: advance(done + part)  # noqa: E731
-                found, stopped = _rows_of(case, wanted, limits, seed, start, tell)
-                rows += found
-                if json:
-                    print_json(found)
-                advance(done + 1)
-                if stopped:
-                    break
-    except KeyboardInterrupt:  # while a bound is proved: what was done counts
-        stopped = True
+    with RowFile.open(journal, COLUMNS) as table, progress("comparing", total=len(jobs)) as advance:
+        shown = _Shown(jobs, table, advance, json=json)
+        try:
+            sweep(jobs, pool_of(comparing, workers, ray, partial(comparing, shown.tell)), table, on_row=shown.take)
+        except KeyboardInterrupt:
+            stopped = True
+        rows = shown.finish()
+        table.settle(job.key for job in jobs)
     if not json and rows:
         print_table("speed-up over XLA's own mapping, all judged alike", *_table(rows, wanted))
     for path in outputs:
-        _write_rows(path, rows)
+        if path != journal:
+            write_rows(path, COLUMNS, rows)
+        if rows:
+            say(f"rows: {path}")
     if plot is not None and rows:
         from mallocgame.report.comparison import save_comparison
 
@@ -91,11 +104,66 @@ def compare(
         say(f"figure: {plot}")
     if stopped:
         raise interrupted(f"{len(rows)} rows were made")
+    report_errors(rows, "trace")
     _report_invalid(rows)
 
 
+class _Shown:
+    """Each trace's rows: printed as soon as they are complete, all with the best bound of the trace."""
+
+    def __init__(
+        self, jobs: "Sequence[Job]", table: "RowFile", advance: Callable[[float], None], *, json: bool
+    ) -> None:
+        self.jobs, self.table, self.advance, self.json = jobs, table, advance, json
+        self._traces: dict[str, list[Job]] = {}
+        for job in jobs:
+            self._traces.setdefault(job.group, []).append(job)
+        self._printed: set[str] = set()
+        self._done = sum(table.is_made(job.key) for job in jobs)
+        for group in self._traces:
+            self._print(group)
+        advance(self._done)
+
+    def tell(self, part: float) -> None:
+        """Show how far the row is that is being made."""
+        self.advance(self._done + min(part, 1.0))
+
+    def take(self, job: "Job", row: Row) -> None:
+        """Take note of a row."""
+        self._done += 1
+        self.advance(self._done)
+        self._print(job.group)
+
+    def finish(self) -> list[Row]:
+        """Return all rows, in the order of the jobs; print what was not printed."""
+        found = []
+        for group in self._traces:
+            self._print(group, complete=False)
+            found += self._rows(group)
+        return found
+
+    def _rows(self, group: str) -> list[Row]:
+        """Return the rows of a trace; each gets the best bound of all."""
+        rows = [self.table.rows[job.key] for job in self._traces[group] if job.key in self.table.rows]
+        rows = [row for row in rows if row["status"] != SKIPPED]
+        best = max((row["lower_bound_seconds"] or 0.0 for row in rows), default=0.0)
+        for row in rows:
+            if row["lower_bound_seconds"] is not None:
+                row["lower_bound_seconds"] = best
+                row["gap"] = 1.0 - best / row["judged_seconds"] if row["judged_seconds"] else None
+        return rows
+
+    def _print(self, group: str, *, complete: bool = True) -> None:
+        if not self.json or group in self._printed:
+            return
+        if complete and not all(self.table.is_made(job.key) for job in self._traces[group]):
+            return
+        self._printed.add(group)
+        print_json(self._rows(group))
+
+
 def _report_invalid(rows: Sequence[Row]) -> None:
-    invalid = [row for row in rows if not row["valid"]]
+    invalid = [row for row in rows if row["valid"] is False]
     for row in invalid:
         say(f"{row['trace']}: the mapping of {row['solver']} is invalid")
     if invalid:
@@ -126,37 +194,15 @@ def _solver_names(text: str) -> list[str]:
     return names
 
 
-def _rows_of(
-    case: "Case", solvers: Sequence[str], limits: "Limits", seed: int, start: str, advance: Callable[[float], None]
-) -> tuple[list[Row], bool]:
-    """Return a row for each solver, and whether Ctrl-C ended it early."""
-    from mallocgame.cli.cases import find_start
-    from mallocgame.evaluation import XLA, run
-
-    runnable = [solver for solver in solvers if solver != XLA or case.compiler_mapping is not None]
-    first = find_start(start, case)
-    judged: list[Judged] = []
-    stopped = False
-    for index, solver in enumerate(runnable):
-        tell = lambda part, index=index: advance((index + min(part, 1.0)) / len(runnable))  # noqa: E731
-        try:
-            judged.append(run(case, solver, limits=limits, seed=seed, start=first, progress=tell))
-            stopped = judged[-1].status == "interrupted"
-        except KeyboardInterrupt:  # between a solver's start and its clock
-            stopped = True
-        if stopped:
-            break
-    best_bound = max((each.lower_bound_seconds for each in judged), default=case.lower_bound_seconds)
-    return [each.row(best_bound) for each in judged], stopped
-
-
 def _table(rows: Sequence[Row], solvers: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Return the columns and cells: speed-ups over XLA, or milliseconds where there is no compiler mapping."""
     others = [solver for solver in solvers if solver != "xla"]
     by_key = {(row["trace"], row["solver"]): row for row in rows}
     table = []
     for trace in dict.fromkeys(row["trace"] for row in rows):
-        first = next(row for row in rows if row["trace"] == trace)
+        first = next((r for r in rows if r["trace"] == trace and not r["error"]), None)
+        if first is None:
+            continue
         xla = first["xla_judged_seconds"]
         times = ["" if xla is None else f"{1e3 * xla:.4f}", f"{1e3 * first['lower_bound_seconds']:.4f}"]
         table.append([trace, *times, *(_cell(by_key.get((trace, solver))) for solver in others)])
@@ -169,7 +215,7 @@ def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     if not row["valid"]:
-        return "invalid"
+        return str(row["status"])
     if row["speedup_over_xla"] is None:
         return f"{1e3 * row['judged_seconds']:.4f} ms"
     return f"{row['speedup_over_xla']:.3f}×"
@@ -181,23 +227,3 @@ def geometric_mean(values: Sequence[float | None]) -> float | None:
 
     known = [value for value in values if value is not None]
     return exp(sum(log(value) for value in known) / len(known)) if known else None
-
-
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    import json
-
-    from mallocgame.files import write_text
-    from mallocgame.text import cell
-
-    out = io.StringIO()
-    if path.suffix == ".csv":
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
-    else:
-        out.writelines(json.dumps(row) + "\n" for row in rows)
-    try:
-        write_text(path, out.getvalue())
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot write: {error.strerror or error}") from None
-    say(f"rows: {path}")

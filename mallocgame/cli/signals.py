@@ -4,21 +4,25 @@ Whatever catches ``KeyboardInterrupt`` to keep its best answer does so for all t
 before these handlers are set is not caught.
 """
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
+from functools import cache
 from types import FrameType
 from typing import Any
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminal closed"}
 _DEAF_SECONDS = 1.0  # a second signal so soon is the first once more: an impatient finger, or a parent passing it on
 _AGAIN_SECONDS = 0.05
+_END_SECONDS = 1.0  # a command that is done may take so long to end after a signal
 
 _first: int | None = None  # the signal that ended this command
 _heard_at = 0.0
 _kept = ""  # what the interrupted command says it kept
+_is_done = False  # only the end of the process is left
 
 
 class Terminated(KeyboardInterrupt):
@@ -27,14 +31,15 @@ class Terminated(KeyboardInterrupt):
 
 def catch_signals() -> None:
     """Turn the signals into exceptions in the main thread; those that the parent ignores stay ignored."""
-    global _first, _kept
-    _first, _kept = None, ""
+    global _first, _kept, _is_done
+    _first, _kept, _is_done = None, "", False
     if threading.current_thread() is not threading.main_thread():
         return  # a program that calls us from elsewhere keeps its handlers
     for number in _WORDS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _raise)
     sys.unraisablehook = _on_unraisable
+    _ignore_at_the_very_end()
 
 
 def received() -> int | None:
@@ -54,17 +59,23 @@ def kept(what: str) -> int:
     return 128 + (_first or signal.SIGINT)
 
 
-def end_at_once() -> None:
-    """From here on a signal ends the process without a word: the command is done and the interpreter shuts down."""
-    for number in _WORDS:
-        if signal.getsignal(number) is _raise:
-            signal.signal(number, _end)
+def done() -> None:
+    """From here on no signal raises: the command is done and ends with its own exit code.
+
+    Where that takes longer than ``_END_SECONDS`` after a signal (a library that waits for a thread, a pipe that nobody
+    reads), the signal ends it.
+    """
+    global _is_done
+    _is_done = True
 
 
 def restore_signals() -> None:
     """Give the signals back to Python: for a program, such as a test, that goes on after the command."""
+    global _is_done
+    _is_done = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number in _WORDS:
-        if signal.getsignal(number) in (_raise, _end):
+        if signal.getsignal(number) is _raise:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if sys.unraisablehook is _on_unraisable:
         sys.unraisablehook = sys.__unraisablehook__
@@ -72,6 +83,9 @@ def restore_signals() -> None:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     global _first, _heard_at
+    if _is_done:
+        _end_soon(number)
+        return
     now = time.monotonic()
     if _first is not None and now - _heard_at < _DEAF_SECONDS:
         return
@@ -80,16 +94,37 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt if _first == signal.SIGINT else Terminated
+    if not _is_done:
+        raise KeyboardInterrupt if _first == signal.SIGINT else Terminated
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    os._exit(128 + number)
+def _end_soon(number: int) -> None:
+    """End the process where it does not end by itself."""
+
+    def end(alarm: int, frame: FrameType | None) -> None:
+        os.write(2, f"mallocgame: {_WORDS[signal.Signals(number)]}\n".encode())
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
+
+
+@cache
+def _ignore_at_the_very_end() -> None:
+    """Ignore signals once Python takes its handlers away: registered first, this runs after all that ends at exit."""
+
+    def ignore() -> None:
+        for number in _WORDS:
+            if signal.getsignal(number) is _raise:
+                signal.signal(number, signal.SIG_IGN)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    atexit.register(ignore)
 
 
 def _on_unraisable(found: Any) -> None:
     """An interrupt met inside a finaliser or a C callback is dropped by Python: raise it again a moment later."""
-    if isinstance(found.exc_value, KeyboardInterrupt) and _first is not None:
+    if isinstance(found.exc_value, KeyboardInterrupt) and _first is not None and not _is_done:
         signal.signal(signal.SIGALRM, _raise_again)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
     else:

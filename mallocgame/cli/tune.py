@@ -17,7 +17,9 @@ from mallocgame.cli.compiling import (
     TripCountOption,
     assumptions_of,
 )
+from mallocgame.cli.programs import ProgramsOption
 from mallocgame.cli.status import status
+from mallocgame.cli.sweeping import RayOption, WorkersOption
 from mallocgame.errors import InputError
 from mallocgame.files import check_folder, check_writable
 
@@ -28,13 +30,18 @@ MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 
 
 def tune(
-    function: Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="The JAX function to compile.")],
+    function: Annotated[
+        str | None, typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile.")
+    ] = None,
     chip: ChipOption = "v5e",
     mesh: MeshOption = "",
     args: ArgsOption = "",
     trip_count: TripCountOption = None,
     branch_weights: BranchWeightsOption = None,
     ici_gbps: IciOption = None,
+    programs: ProgramsOption = None,
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="How long you wait: compilations to the end included.")
     ] = 120.0,
@@ -59,6 +66,18 @@ def tune(
     """
     begin = time.monotonic()
     where = out or folder
+    known = assumptions_of(trip_count, branch_weights, ici_gbps)
+    if programs is not None:
+        if any((function, args, mesh, plot)) or where is None:
+            raise InputError("--programs needs --out FOLDER, and no function, --args, --mesh or --plot beside it")
+        from mallocgame.cli.tune_many import How, tune_many
+
+        paper = solver_seconds if solve_seconds is None else solve_seconds
+        how = How(seconds=seconds, solver_seconds=paper, seed=seed, full=full, assumptions=known)
+        tune_many(programs, chip, how, out=where, workers=workers, ray=ray, as_json=json)
+        return
+    if function is None or workers > 1 or ray is not None:
+        raise InputError("give a function (package.module:function), or many: --programs TABLE [--workers N]")
     if plot is not None:
         check_plot(plot, where)
     if where is not None:
@@ -68,7 +87,7 @@ def tune(
     from mallocgame.workloads.compiler_loop.tune import tune as run
     from mallocgame.workloads.program_reference import parse_reference
 
-    reference, known = parse_reference(function, args, mesh=mesh), assumptions_of(trip_count, branch_weights, ici_gbps)
+    reference = parse_reference(function, args, mesh=mesh)
     with status(seconds) as shown:
         settings = Settings(
             solve=anneal,

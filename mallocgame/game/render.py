@@ -3,27 +3,36 @@
 The time axis shows the steps that use a movable tensor; schedules are full of others (parameters, tuples). Below lies
 a strip for the tensor whose use is being decided: a block per use, the current use outlined. A space that is taken
 while its copy is still under way is drawn in a lighter shade.
+Around the map stand the axes, what is being decided, and what the shades mean.
 """
 
 import colorsys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.errors import printable
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping, Residency
 from mallocgame.program import Program
 
+if TYPE_CHECKING:
+    from PIL import ImageDraw
+
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
-WIDTH = 640
+WIDTH = 640  # of the map
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 24, 40  # of what stands around it
 PANEL_HEIGHT = 240  # of one layer's map
 STRIP_HEIGHT = 24
 GAP = 4
 BACKGROUND = (244, 244, 240)
 FREE = (255, 255, 255)
 INK = (20, 20, 20)
+FONT_SIZE = 11
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 ANSI_WIDTH, ANSI_HEIGHT = 72, 16
 
@@ -46,10 +55,20 @@ def tensor_colour(tensor: int) -> tuple[int, int, int]:
 
 
 def render_rgb(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor: int, step: int) -> U8:
-    """Return uint8[height, WIDTH, 3], the memory map under ``mapping``.
+    """Return uint8[height, LEFT + WIDTH + RIGHT, 3], the memory map under ``mapping`` in its frame.
 
     ``tensor`` and ``step`` are the use being decided; -1 and T when the game is over.
     """
+    inside = _map(program, hierarchy, mapping, tensor, step)
+    height = inside.shape[0]
+    image = np.empty((TOP + height + BOTTOM, LEFT + WIDTH + RIGHT, 3), dtype=np.uint8)
+    image[:] = BACKGROUND
+    image[TOP : TOP + height, LEFT : LEFT + WIDTH] = inside
+    return _labelled(image, program, hierarchy, tensor, step)
+
+
+def _map(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor: int, step: int) -> U8:
+    """Return uint8[height, WIDTH, 3], a panel for each fast layer and the strip."""
     layers = hierarchy.num_layers - 1
     height = layers * (PANEL_HEIGHT + GAP) + STRIP_HEIGHT + GAP
     image = np.empty((height, WIDTH, 3), dtype=np.uint8)
@@ -67,6 +86,85 @@ def render_rgb(program: Program, hierarchy: Hierarchy, mapping: Mapping, tensor:
     if tensor >= 0:
         _draw_strip(program, axis, image[-STRIP_HEIGHT:], tensor, step)
     return image
+
+
+def _labelled(image: U8, program: Program, hierarchy: Hierarchy, tensor: int, step: int) -> U8:
+    """Return the picture with its axes, the decision in words, and a legend."""
+    from PIL import Image, ImageDraw, ImageFont  # matplotlib brings it
+
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(FONT_SIZE)
+
+    def write(x: float, y: float, text: str, anchor: str) -> None:
+        draw.text((x, y), printable(text), fill=INK, font=font, anchor=anchor)
+
+    write(LEFT, TOP / 2, _decision(program, tensor, step), "lm")
+    for layer in range(1, hierarchy.num_layers):
+        top = TOP + (hierarchy.num_layers - 1 - layer) * (PANEL_HEIGHT + GAP)
+        unit, name = _unit(hierarchy.layers[layer].capacity_bytes)
+        for quarter in range(5):
+            y = top + PANEL_HEIGHT * (4 - quarter) / 4
+            value = hierarchy.layers[layer].capacity_bytes * quarter / 4 / unit
+            draw.line([(LEFT - 4, y), (LEFT - 1, y)], fill=INK)
+            write(LEFT - 6, min(max(y, top + 6), top + PANEL_HEIGHT - 6), f"{value:.4g}", "rm")
+        write(LEFT - 6, top + PANEL_HEIGHT / 8, hierarchy.layers[layer].name[:9], "rm")
+        write(LEFT - 6, top + PANEL_HEIGHT / 8 + FONT_SIZE + 2, name, "rm")
+    below = image.shape[0] - BOTTOM
+    write(LEFT - 6, below - STRIP_HEIGHT / 2, "its uses" if tensor >= 0 else "", "rm")
+    _label_time(draw, write, program, below)
+    _label_shades(draw, write, below + 28)
+    return np.array(picture)
+
+
+def _decision(program: Program, tensor: int, step: int) -> str:
+    if tensor < 0 or step >= program.num_steps:
+        return f"{_short(program.name)}: the game is over"
+    chosen = program.tensors[tensor]
+    uses = sorted({use.step for use in chosen.uses})
+    which = f"use {uses.index(step) + 1} of {len(uses)}" if step in uses else f"uses {len(uses)}"
+    unit, name = _unit(chosen.size_bytes)
+    size = f"{chosen.size_bytes / unit:.3g} {name}"
+    where = f"step {step} of {program.num_steps}, {_short(program.instructions[step].name)}"
+    return f"{_short(program.name)}: {where}: where is {_short(chosen.name)} ({size}, {which})?"
+
+
+def _short(name: str, length: int = 28) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def _unit(size_bytes: int) -> tuple[int, str]:
+    return next(
+        ((1 << k, name) for k, name in ((30, "GiB"), (20, "MiB"), (10, "KiB")) if size_bytes >= 1 << k), (1, "B")
+    )
+
+
+def _label_time(draw: "ImageDraw.ImageDraw", write: Callable[..., None], program: Program, below: int) -> None:
+    """Number steps under the map: they are as far apart as there are steps that use a movable tensor between them."""
+    axis = time_axis(program)
+    whole = max(int(axis[-1]), 1)
+    for fifth in range(6):
+        step = min(int(np.searchsorted(axis, fifth * whole / 5)), program.num_steps)
+        x = LEFT + int(axis[step]) * (WIDTH - 1) / whole
+        draw.line([(x, below), (x, below + 3)], fill=INK)
+        write(x, below + 4, f"step {step}" if fifth == 0 else str(step), ("la", "ma", "ra")[(fifth > 0) + (fifth == 5)])
+
+
+def _label_shades(draw: "ImageDraw.ImageDraw", write: Callable[..., None], y: int) -> None:
+    colour = tensor_colour(2)
+    light = tuple((np.array(colour) + 2 * 255) // 3)
+    kinds = (
+        (colour, "a tensor"),
+        (light, "its copy is under way"),
+        (FREE, "the one to decide"),
+        (tuple(c // 4 * 3 for c in FREE), "now"),
+    )
+    x = LEFT
+    for fill, text in kinds:
+        frame = INK if "decide" in text else None
+        draw.rectangle([(x, y - 4), (x + 12, y + 4)], fill=fill, outline=frame, width=2)
+        write(x + 17, y, text, "lm")
+        x += 160
 
 
 def _columns(axis: I64, start: int, end: int) -> slice:

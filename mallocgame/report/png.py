@@ -66,6 +66,7 @@ def _draw_map(axis: Axes, scene: Scene, layer: int, scale: float) -> None:
             full.append(Rectangle((box.filled_seconds * scale, low), width, height))
             colors.append(box.color)
     axis.add_collection(PatchCollection(full, facecolors=colors, edgecolors="white", linewidths=0.3))
+    axis.add_collection(PatchCollection(arriving, facecolors="white", edgecolors="none"))  # stalls lie below
     axis.add_collection(
         PatchCollection(arriving, facecolors=faint, edgecolors=faint, linewidths=0.3, alpha=0.4, hatch="////")
     )
@@ -124,7 +125,7 @@ def _draw_occupancy(axis: Axes, scene: Scene, scale: float) -> None:
     for layer in range(1, len(scene.layers)):
         share = 100.0 * scene.occupancy_bytes[:, layer] / scene.capacities_bytes[layer]
         edges = scene.step_edges_seconds * scale
-        axis.stairs(share, edges, fill=len(scene.layers) == 2, color=f"C{layer - 1}", alpha=0.75, linewidth=1.2)
+        axis.stairs(share, edges, fill=len(scene.layers) == 2, color=f"C{layer - 1}", linewidth=1.2)
         if len(scene.layers) > 2:
             axis.plot([], [], color=f"C{layer - 1}", label=label(scene.layers[layer]))
     if len(scene.layers) > 2:
@@ -136,7 +137,7 @@ def _draw_occupancy(axis: Axes, scene: Scene, scale: float) -> None:
 def _draw_link(axis: Axes, scene: Scene, k: int, scale: float) -> None:
     edges = scene.link_edges_seconds * scale
     below, above = 100 * scene.link_instructions[k], 100 * scene.link_copies[k]
-    axis.stairs(below + above, edges, baseline=below, fill=True, color=COPY_IN, alpha=0.8)
+    axis.stairs(below + above, edges, baseline=below, fill=True, color="#4c7096")
     axis.stairs(below, edges, fill=True, color="#9db4c8")
     axis.set_ylim(0, 105)
     axis.set_ylabel(f"{label(scene.links[k])}\nlink use, %")
@@ -145,7 +146,7 @@ def _draw_link(axis: Axes, scene: Scene, k: int, scale: float) -> None:
 def _draw_stalls(axis: Axes, scene: Scene, scale: float) -> None:
     for start, end in ((wait.start_seconds, wait.end_seconds) for wait in scene.stalls):
         if end - start > 2e-4 * scene.total_seconds:
-            axis.axvspan(start * scale, end * scale, color=STALL, alpha=0.22, linewidth=0, zorder=3)
+            axis.axvspan(start * scale, end * scale, color=STALL, alpha=0.3, linewidth=0, zorder=0)
 
 
 def _legend(scene: Scene) -> list[Patch | Line2D]:

@@ -1,6 +1,7 @@
 """Measure the packing solvers: ``python -m tests.benchmarks.packing [--minimalloc BINARY] [--folder DIR]``.
 
-Or, beside PyPI's omnimalloc: ``--omnimalloc PYTHON``.
+Or, beside PyPI's omnimalloc: ``--omnimalloc PYTHON``. Or, command beside command, from start to exit: ``--commands``;
+or with gaps: ``--gaps``.
 
 Real instances in ``shared/data``, planted ones made here, and every ``NAME.CAPACITY.csv`` of a further folder. With
 ``--minimalloc`` a build of the C++ solver runs on the same machine in the same run, interleaved. Times are wall-clock
@@ -9,16 +10,20 @@ medians; ours are of ``pack()`` with the kernels compiled, the binary's are of i
 
 import argparse
 import csv
+import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mallocgame.baselines.packing import SolverName, pack
 from mallocgame.baselines.packing.buffers import (
     Buffer,
+    Gap,
     max_live_bytes,
     packing_height,
     read_buffers,
@@ -106,6 +111,66 @@ def race(args: argparse.Namespace) -> None:
         print(f"| total of those packed | | {' | '.join(totals)} |", flush=True)
 
 
+def our_command(source: Path, buffers: Sequence[Buffer], capacity: int, limit: float) -> float:
+    """Return the seconds that ``mallocgame pack`` takes until it has exited, or infinity."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out.csv"
+        options = [f"--capacity={capacity}", f"--output={target}", f"--seconds={limit}", "--workers=1"]
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "mallocgame", "pack", str(source), *options]
+        done = subprocess.run(command, capture_output=True, check=False)
+        spent = time.perf_counter() - began
+        if done.returncode != 0:
+            return float("inf")
+        assert not validate_packing(buffers, [b.fixed_offset or 0 for b in read_buffers(target)], capacity)
+        return spent
+
+
+def commands(args: argparse.Namespace) -> None:
+    """Print the seconds of each command on each instance, the kernels compiled before, and the sums."""
+    print("| instance | n | mallocgame pack, 1 worker, s | minimalloc, s |\n|---|---|---|---|")
+    totals = [0.0, 0.0]
+    for where in (SHARED_DATA / "minimalloc", *([args.folder] if args.folder else [])):
+        for source in sorted(where.glob("[A-K].*.csv")):
+            buffers, capacity = read_buffers(source), int(source.stem.rsplit(".", 1)[1])
+            ours, other = [], []
+            for _ in range(args.repeats):
+                ours.append(our_command(source, buffers, capacity, args.seconds))
+                if args.minimalloc:
+                    other.append(theirs(args.minimalloc, buffers, capacity, args.seconds))
+            row = [statistics.median(ours), statistics.median(other) if other else float("nan")]
+            totals = [total + min(seconds, args.seconds) for total, seconds in zip(totals, row, strict=True)]
+            print(f"| {source.stem} | {len(buffers)} | {row[0]:.2f} | {row[1]:.2f} |", flush=True)
+    print(f"| total, the limit where not found | | {totals[0]:.2f} | {totals[1]:.2f} |")
+
+
+def gapped(buffers: Sequence[Buffer], seed: int, share: float = 0.3) -> list[Buffer]:
+    """Return the buffers, some of which hold nothing in the middle third of their life."""
+    rng = random.Random(seed)
+    found = []
+    for b in buffers:
+        third = (b.upper - b.lower) // 3
+        hole = Gap(lower=b.lower + third, upper=b.upper - third)
+        found.append(replace(b, gaps=(hole,)) if third and rng.random() < share else b)
+    return found
+
+
+def gaps(args: argparse.Namespace) -> None:
+    """Print height / most live bytes of MiniMalloc's instances with random gaps, one worker."""
+    solvers: tuple[SolverName, ...] = ("hill-climb", "search", "cpsat", "best")
+    print(f"| instance with gaps | n | {' | '.join(solvers)} |\n|---|---|{'---|' * len(solvers)}")
+    for group in instances(args.folder, 0).values():
+        for name, buffers, _ in group:
+            some = gapped(buffers, args.seeds)
+            cells = []
+            for solver in solvers:
+                result = pack(some, solver=solver, seconds=args.seconds, workers=1)
+                assert not validate_packing(some, result.offsets.tolist(), result.height_bytes)
+                ratio = result.height_bytes / max_live_bytes(some)
+                cells.append(f"{ratio:.4f} {'proved' if result.status == 'optimal' else ''} {result.seconds:.1f} s")
+            print(f"| {name} | {len(buffers)} | {' | '.join(cells)} |", flush=True)
+
+
 def heights(args: argparse.Namespace) -> None:
     """Print height / most live bytes on the larger real instances, and of the heuristics on MiniMalloc's."""
     print(
@@ -176,6 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minimalloc", type=Path, help="a build of the C++ MiniMalloc")
     parser.add_argument("--omnimalloc", type=Path, help="a Python with PyPI's omnimalloc: only this table")
+    parser.add_argument("--commands", action="store_true", help="only this table")
+    parser.add_argument("--gaps", action="store_true", help="only this table")
     parser.add_argument("--folder", type=Path, help="more instances, NAME.CAPACITY.csv")
     parser.add_argument("--cpsat", action="store_true", help="also CP-SAT alone (slow)")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit for each run")
@@ -184,6 +251,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.omnimalloc:
         omnimalloc(args)
+        return
+    if args.commands or args.gaps:
+        (commands if args.commands else gaps)(args)
         return
     race(args)
     heights(args)

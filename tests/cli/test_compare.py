@@ -28,7 +28,7 @@ def test_compare_rows_share_the_best_bound(cli: Run, trace_file: Path, bare_file
         ("toy6@v5e", "none"),
         ("toy6@v5e", "greedy"),
     ]
-    assert all(list(row) == KEYS and row["valid"] for row in rows)
+    assert all(list(row) == [*KEYS, "error", "settings", "job"] and row["valid"] for row in rows)
     assert len({row["lower_bound_seconds"] for row in rows}) == 2
     assert rows[0]["speedup_over_xla"] == 1.0
     assert rows[3]["speedup_over_xla"] is None
@@ -45,7 +45,7 @@ def test_compare_table_csv_and_figure(cli: Run, trace_file: Path, bare_file: Pat
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["solver"] for row in rows] == ["none", "greedy", "none", "greedy"]
-    assert list(rows[0]) == KEYS
+    assert list(rows[0]) == [*KEYS, "error", "settings", "job"]
     assert float(rows[0]["judged_seconds"]) > float(rows[1]["judged_seconds"])
 
 

@@ -68,6 +68,16 @@ def _mapped(folder: Path) -> None:
         assert not validate(trace.program, trace.hierarchy, load_mapping(out, trace.program, trace.hierarchy))
 
 
+def _resumable(folder: Path) -> None:
+    """Rows that were written are whole: a second sweep opens the file."""
+    from mallocgame.cli.compare_jobs import COLUMNS
+    from mallocgame.sweep import RowFile
+
+    if (out := folder / "out.csv").exists():
+        with RowFile.open(out, COLUMNS) as table:
+            assert all(table.is_made(key) for key in table.rows)
+
+
 def _evaluate(*solver: str) -> Callable[[Path], list[str]]:
     return lambda folder: ["evaluate", "lstm-v5e", *solver, "--seconds", "60", "--out", str(folder / "out.json")]
 
@@ -90,6 +100,15 @@ COMMANDS = {
             name="compare",
             arguments=lambda f: ["compare", "lstm-v5e", "--seconds", "20", "--csv", str(f / "out.csv")],
             longest_seconds=12.0,
+        ),
+        Command(
+            name="sweep",
+            arguments=lambda f: [
+                *("compare", "lstm-v5e", "lstm-v4", "moe_decode-v5e", "--solvers", "none,greedy,anneal", "--workers"),
+                *("2", "--seconds", "5", "--bound-seconds", "1", "--out", str(f / "out.csv")),
+            ],
+            longest_seconds=20.0,
+            check=_resumable,
         ),
         Command(
             name="train",

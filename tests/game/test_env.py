@@ -19,7 +19,7 @@ from mallocgame.game.batch import ILLEGAL_REWARD
 from mallocgame.game.env import MallocEnv
 from mallocgame.game.features import feature_names
 from mallocgame.game.observation import ObservationConfig, Observations, global_names, use_names
-from mallocgame.game.render import WIDTH, tensor_colour
+from mallocgame.game.render import LEFT, RIGHT, TOP, WIDTH, tensor_colour
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
@@ -256,14 +256,14 @@ def test_pictures() -> None:
     image = env.render()
     assert image.dtype == np.uint8
     assert image.shape == blank.shape
-    assert image.shape[1:] == (WIDTH, 3)
+    assert image.shape[1:] == (LEFT + WIDTH + RIGHT, 3)
     mapping, program = env.to_mapping(), instance.program
     capacity = instance.hierarchy.layers[1].capacity_bytes
     big = max(mapping.residencies, key=lambda r: program.tensors[r.tensor].size_bytes * (r.end_step - r.start_step))
-    row = 240 - int((big.offset_bytes + program.tensors[big.tensor].size_bytes / 2) / capacity * 240) - 1
+    row = TOP + 240 - int((big.offset_bytes + program.tensors[big.tensor].size_bytes / 2) / capacity * 240) - 1
     used = sorted({use.step for tensor in program.tensors for use in tensor.uses})
     left, right = (sum(step < edge for step in used) for edge in (big.start_step, big.end_step))
-    column = int((left + right) / 2 / len(used) * WIDTH) + 1
+    column = LEFT + int((left + right) / 2 / len(used) * WIDTH) + 1
     assert tuple(image[row, column]) == tensor_colour(big.tensor)
     assert tuple(blank[row, column]) != tensor_colour(big.tensor)
     text = make(program=program, hierarchy=instance.hierarchy, render_mode="ansi")

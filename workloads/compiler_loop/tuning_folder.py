@@ -4,7 +4,6 @@ A file is written whole or not at all, the state before the options, and options
 run may be killed at any moment and loses at most what it is evaluating.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from mallocgame.compiler_options import load_about, save_compiler_options
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import read_json, write_text
 from mallocgame.program import Program
+from mallocgame.system import owner_of, sign, try_lock
 from mallocgame.workloads.compiler_loop.overrides import Action, Override
 from mallocgame.workloads.xla.compiler import Options
 from mallocgame.workloads.xla.records import Position
@@ -157,13 +157,9 @@ class TuningFolder:
 
 
 def _take(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-        raise InputError(f"{folder}: another run works in this folder (process {other}); name another one") from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    if not try_lock(lock):
+        raise InputError(f"{folder}: another run works in this folder (process {owner_of(lock)}); name another one")
+    sign(lock)
 
 
 def _override(row: dict[str, Any]) -> Override:

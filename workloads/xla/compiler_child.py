@@ -11,7 +11,6 @@ process is removed; the kernel kills the children if this process is killed; a l
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -26,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mallocgame.system import end_with_parent
+
 FINISHED = "mallocgame: compilation finished"
 FAILED = "mallocgame: compilation failed:"
 FOLDER_PREFIX = "mallocgame-compile-"
 NEW_SECONDS = 60.0  # a folder without a lock is being made, not left behind, for so long
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,10 +161,7 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def _die_with_parent(signal_number: int) -> None:
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the pipe's end is what there is
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
-    if os.getppid() != parent:  # it ended meanwhile
+    if not end_with_parent(signal_number, os.getppid()):
         os._exit(1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mallocgame.workloads.hlo.module import Index, to_index
 
 POSITION = r"(\S+?)(?: \{([\d,]*)\})?"
-OPERAND = r"([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?"
+OPERAND = r"(?<![^\s,])([^\s,]+), operand (\d+)(?: \{([\d,]*)\})?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

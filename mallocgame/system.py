@@ -1,0 +1,47 @@
+"""What the operating system does for us: locks that end with their process, processes that end with their parent."""
+
+import ctypes
+import fcntl
+import os
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process; False where another process holds it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def owner_of(descriptor: int) -> str:
+    """Return the process id that ``sign`` wrote into a lock file, ``unknown`` if there is none."""
+    found = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    return found if found.isdecimal() else "unknown"
+
+
+def sign(descriptor: int) -> None:
+    """Write this process's id into a lock file that it holds, for those that find it locked."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def end_with_parent(signal_number: int, parent: int) -> bool:
+    """Let this process get a signal when its parent ends, whatever it does then; False if the parent has ended already.
+
+    Only Linux can do that; elsewhere a pipe that ends is what a process has to go by.
+
+    Args:
+        signal_number: the signal.
+        parent: process id of the parent, as it was when this process was started.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
+    return os.getppid() == parent
