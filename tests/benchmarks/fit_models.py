@@ -18,9 +18,9 @@ from mallocgame.workloads.program_reference import Call
 NAMES = ("named_scan", "plain_scan", "unrolled", "convolutions", "recurrent")
 _SIZES: dict[str, dict[str, dict[str, int]]] = {
     "tiny": {
-        "named_scan": {"layers": 3, "batch": 2, "length": 16, "width": 32, "heads": 2},
-        "plain_scan": {"layers": 3, "batch": 2, "length": 16, "width": 32, "heads": 2},
-        "unrolled": {"layers": 3, "batch": 2, "length": 16, "width": 32, "heads": 2},
+        "named_scan": {"layers": 2, "batch": 2, "length": 16, "width": 32, "heads": 2},
+        "plain_scan": {"layers": 2, "batch": 2, "length": 16, "width": 32, "heads": 2},
+        "unrolled": {"layers": 2, "batch": 2, "length": 16, "width": 32, "heads": 2},
         "convolutions": {"blocks": 3, "batch": 2, "image": 8, "width": 8},
         "recurrent": {"batch": 4, "length": 12, "width": 16},
     },

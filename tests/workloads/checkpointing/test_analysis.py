@@ -15,6 +15,7 @@ from mallocgame.workloads.checkpointing.flat import trace
 from mallocgame.workloads.checkpointing.price import price_step
 from mallocgame.workloads.checkpointing.step import TrainingStep, policy_from_names, problem_of
 from mallocgame.workloads.checkpointing.work import work_of
+from tests.benchmarks.fit_models import build
 from tests.workloads.checkpointing.steps import STEPS
 
 CHIP = CHIPS["h100"]
@@ -60,13 +61,13 @@ def test_problem_and_judge_agree_on_the_step_that_recomputes_everything() -> Non
 
 
 def test_keeping_all_layers_stacks_their_bytes() -> None:
-    step, chip = TrainingStep(call=STEPS["named_scan"]()), CHIPS["v5e"]
+    step, chip = TrainingStep(call=build("named_scan", "small")), CHIPS["v5e"]
     problem, everything, base = problem_of(step, chip)
     size = next(node.size_bytes for node in problem.nodes if node.name == "hidden")
-    assert size == 3 * 2 * 16 * 128 * 4  # layers, batch, length, 4 x width, float32
+    assert size == 6 * 4 * 256 * 1024 * 4  # layers, batch, length, 4 x width, float32
     kept = step.traced(policy_from_names(everything.sites, ["hidden"], [])).price(chip)
     gone = step.traced(policy_from_names(everything.sites, [], ["hidden"])).price(chip)
-    assert size / 3 <= kept.peak_bytes - base.peak_bytes <= size  # what one layer would recompute is there anyway
+    assert size / 2 <= kept.peak_bytes - base.peak_bytes <= size  # what one layer would recompute is there anyway
     assert gone.peak_bytes <= base.peak_bytes
     assert (gone.out_bytes, gone.in_bytes, kept.out_bytes) == (size, size, 0)
 
