@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mallocgame.mapping import Mapping as Mapping
     from mallocgame.program import Program as Program
     from mallocgame.solver import Problem as Problem
+    from mallocgame.workloads.checkpointing.policy import load_checkpoint_policy as load_checkpoint_policy
     from mallocgame.workloads.find import load_trace as load_trace
 
 register_when_gymnasium_loads()
@@ -33,6 +34,7 @@ _MODULES = {
     "Program": "program",
     "explain": "explanation",
     "hoist": "hoisting",
+    "load_checkpoint_policy": "workloads.checkpointing.policy",
     "load_compiler_options": "compiler_options",
     "load_trace": "workloads.find",
     "lower_bound": "judge.simulation",
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "explain",
     "hoist",
+    "load_checkpoint_policy",
     "load_compiler_options",
     "load_trace",
     "lower_bound",

@@ -10,6 +10,7 @@ from mallocgame.cli.convert import convert
 from mallocgame.cli.demo import demo
 from mallocgame.cli.evaluate import evaluate
 from mallocgame.cli.explain import explain
+from mallocgame.cli.fit import fit
 from mallocgame.cli.inject import inject
 from mallocgame.cli.pack import pack
 from mallocgame.cli.paging import app as paging
@@ -59,6 +60,7 @@ for _command in (
     explain,
     inject,
     tune,
+    fit,
     train,
     validate,
     convert,

@@ -1,0 +1,1 @@
+"""What to keep, to offload and to recompute: the decision."""
