@@ -160,7 +160,8 @@ def _general_steps(
         before = time.monotonic()
         compile_kernels("search")
         budget.deadline += time.monotonic() - before
-        share = budget.left() if solver == "search" else min(10.0, 0.3 * budget.left())
+        has_windows = any(gap.window[0] < gap.window[1] for b in run.buffers for gap in b.gaps)
+        share = budget.left() if solver == "search" else (0.3 if has_windows else 0.7) * budget.left()
         yield partial(run.search, capacity, least, budget.slice(share))
     if solver in ("best", "cpsat"):
         yield partial(run.cpsat, capacity, least, budget)

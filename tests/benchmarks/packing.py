@@ -10,6 +10,7 @@ medians; ours are of ``pack()`` with the kernels compiled, the binary's are of i
 
 import argparse
 import csv
+import os
 import random
 import statistics
 import subprocess
@@ -19,6 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from mallocgame.baselines.packing import SolverName, pack
 from mallocgame.baselines.packing.buffers import (
@@ -127,21 +130,28 @@ def our_command(source: Path, buffers: Sequence[Buffer], capacity: int, limit: f
 
 
 def commands(args: argparse.Namespace) -> None:
-    """Print the seconds of each command on each instance, the kernels compiled before, and the sums."""
-    print("| instance | n | mallocgame pack, 1 worker, s | minimalloc, s |\n|---|---|---|---|")
-    totals = [0.0, 0.0]
+    """Print what each command takes on each instance, the kernels compiled before: wall and processor seconds."""
+    print("| instance | n | mallocgame pack, 1 worker: wall, CPU s | minimalloc: wall, CPU s |\n|---|---|---|---|")
+    totals = np.zeros((2, 2))
     for where in (SHARED_DATA / "minimalloc", *([args.folder] if args.folder else [])):
         for source in sorted(where.glob("[A-K].*.csv")):
             buffers, capacity = read_buffers(source), int(source.stem.rsplit(".", 1)[1])
-            ours, other = [], []
-            for _ in range(args.repeats):
-                ours.append(our_command(source, buffers, capacity, args.seconds))
-                if args.minimalloc:
-                    other.append(theirs(args.minimalloc, buffers, capacity, args.seconds))
-            row = [statistics.median(ours), statistics.median(other) if other else float("nan")]
-            totals = [total + min(seconds, args.seconds) for total, seconds in zip(totals, row, strict=True)]
-            print(f"| {source.stem} | {len(buffers)} | {row[0]:.2f} | {row[1]:.2f} |", flush=True)
-    print(f"| total, the limit where not found | | {totals[0]:.2f} | {totals[1]:.2f} |")
+            row = np.zeros((2, 2))
+            row[0] = _timed(lambda: our_command(source, buffers, capacity, args.seconds))  # noqa: B023
+            if args.minimalloc:
+                row[1] = _timed(lambda: theirs(args.minimalloc, buffers, capacity, args.seconds))  # noqa: B023
+            totals += row
+            cells = " | ".join(f"{wall:.2f}, {cpu:.2f}" for wall, cpu in row)
+            print(f"| {source.stem} | {len(buffers)} | {cells} |", flush=True)
+    print(f"| total | | {' | '.join(f'{wall:.2f}, {cpu:.2f}' for wall, cpu in totals)} |")
+
+
+def _timed(run: Callable[[], float]) -> tuple[float, float]:
+    """Return (wall, processor) seconds of a command, that of its children included; what is not found is infinite."""
+    before = os.times()
+    wall = run()
+    after = os.times()
+    return wall, after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def gapped(buffers: Sequence[Buffer], seed: int, share: float = 0.3) -> list[Buffer]:
