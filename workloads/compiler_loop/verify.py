@@ -127,7 +127,7 @@ class Target:
         ``time.monotonic``'s clock) ends a compilation that is not done by then: ``inconclusive``, not a refusal.
         """
         start = time.perf_counter()
-        options = options_of(overrides, flags)
+        options = options_of(overrides, flags, self.trace.program.sizes_bytes)
         patience = max(USUAL_TIMES * self.usual_seconds, LEAST_TIMEOUT_SECONDS)
         found = self._evaluate_once(options, min(patience, deadline - time.monotonic()))
         if found.inconclusive and time.monotonic() < deadline:
