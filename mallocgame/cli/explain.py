@@ -128,7 +128,7 @@ def _compile(
     from mallocgame.workloads.compiler_loop.try_remedies import try_remedies
     from mallocgame.workloads.compiler_loop.verify import Target, renamed
     from mallocgame.workloads.program_reference import parse_reference
-    from mallocgame.workloads.xla.compiler import Compiler
+    from mallocgame.workloads.xla.compiler import Compiler, CompileRequest
 
     program, args, seconds = what
     chip, mesh = target_of(found)
@@ -137,7 +137,7 @@ def _compile(
     with Compiler() as compiler:
         target = Target.of(reference, chip, compiler, assumptions=assumptions_in(found))
         renamed(found.program, target.trace.program)
-        by_name = source_stacks(compiler.compile(reference, chip).hlo)
+        by_name = source_stacks(compiler.compile(CompileRequest(reference=reference, chip=chip)).hlo)
         if better is not None and explanation.combination is not None:
             tried = try_remedies(target, found.program, better, explanation.combination.remedies, seconds)
     pairs = zip(found.program.instructions, target.trace.program.instructions, strict=True)
