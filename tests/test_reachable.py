@@ -52,7 +52,7 @@ def test_copies_back_are_timed_as_the_compiler_does_and_nothing_is_held(case: st
 
 
 def test_what_the_compiler_holds_itself_stays_and_nothing_else() -> None:
-    trace = next(t for t in map(suite.load, ("mlp-v5e", "decode-v5e", "resnet50-v5e")) if held_tensors(t.mapping))
+    trace = next(t for t in map(suite.load, ("mlp-v5e", "llama_decode-v5e", "resnet50-v5e")) if held_tensors(t.mapping))
     assert trace.mapping is not None
     kept = reachable(trace.program, trace.hierarchy, trace.mapping, trace.mapping)
     assert held_tensors(kept) == held_tensors(trace.mapping)

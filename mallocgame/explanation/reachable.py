@@ -109,5 +109,5 @@ def _timed_copy(tensor: Tensor, stay: Residency, copy: Transfer, hierarchy: Hier
     seconds = copy.size_bytes / hierarchy.links[hierarchy.link_index(0, stay.layer)].bytes_per_second
     last = max(steps, default=begin)
     due = min(copy_back_due(before, seconds, begin, last), len(before) - 1)
-    done = max(min(copy.done_before, due), min(last, copy.done_before + 1), begin)
+    done = max(min(copy.done_before, due), last, begin)
     return replace(copy, start_after=min(begin - 1, copy.start_after), done_before=done)
