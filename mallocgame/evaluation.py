@@ -52,6 +52,7 @@ class Case:
     chip: str = ""
     compiler_mapping: Mapping | None = None  # None: unknown, or not valid for this problem
     lower_bound_seconds: float = 0.0
+    for_compiler: bool = False  # what counts of a mapping is what XLA:TPU can be brought to do
     starts: dict[str, "Start"] = field(default_factory=dict)  # made once, used by every solver
 
     @property
@@ -133,7 +134,12 @@ def as_hoisted(program: Program, hierarchy: Hierarchy, *mappings: Mapping | None
 
 
 def make_case(
-    compiled: Compiled, *, hoist: bool = True, chip: str = "", lower_bound_seconds: float | None = None
+    compiled: Compiled,
+    *,
+    hoist: bool = True,
+    chip: str = "",
+    lower_bound_seconds: float | None = None,
+    for_compiler: bool = False,
 ) -> Case:
     """Return the case of a compilation; its mapping counts where it is valid.
 
@@ -142,6 +148,8 @@ def make_case(
         hoist: whether any copy may be made before a loop and stay through it; without, only the compiler's own.
         chip: what rows call the chip.
         lower_bound_seconds: proved already; None: the simple bound.
+        for_compiler: solvers that can plan within what XLA:TPU can be brought to do; of every mapping but the
+            compiler's own, what is left when it is told counts (``explanation.reachable``).
     """
     program = compiled.program
     if not hoist:
@@ -150,7 +158,14 @@ def make_case(
     if mapping is not None and validate(*problem, mapping):
         mapping = None
     bound = lower_bound(*problem) if lower_bound_seconds is None else lower_bound_seconds
-    return Case(name=compiled.name, problem=problem, chip=chip, compiler_mapping=mapping, lower_bound_seconds=bound)
+    return Case(
+        name=compiled.name,
+        problem=problem,
+        chip=chip,
+        compiler_mapping=mapping,
+        lower_bound_seconds=bound,
+        for_compiler=for_compiler,
+    )
 
 
 def judge(
@@ -163,8 +178,12 @@ def judge(
     status: str = "feasible",
     history: tuple[tuple[float, float], ...] = (),
 ) -> Judged:
-    """Validate a mapping and, if it is one, simulate it."""
+    """Validate a mapping and, if it is one, simulate it, or what the compiler would make of it."""
     violations = tuple(validate(*case.problem, mapping))
+    if case.for_compiler and not violations and mapping is not case.compiler_mapping:
+        from mallocgame.explanation.reachable import reachable
+
+        mapping = reachable(*case.problem, mapping, case.compiler_mapping)
     return Judged(
         case=case,
         solver=solver,
@@ -290,6 +309,8 @@ def run(
         return judge(case, compiler_mapping(case), solver=name, solve_seconds=0.0, status="compiler")
     solve_it, own = find_solver(name)
     own |= {key: value for key, value in options.items() if value is not None}
+    if case.for_compiler and "for_compiler" in solve_it.options:
+        own["for_compiler"] = True
     solve_it.check_options(own)
     first = Start(mapping=None, seconds=0.0)
     if not (start == "auto" and solve_it.is_constructive):

@@ -13,10 +13,11 @@ from mallocgame.explanation.combination import combine
 from mallocgame.explanation.peaks import peaks
 from mallocgame.explanation.placement import TensorPlacement, put_together, take_apart
 from mallocgame.explanation.remedy import FLAG, KEEP, NOT, PIN, PREFETCH, ordered_by
+from mallocgame.explanation.source_changes import without_work
 from mallocgame.explanation.stalls import free_offset, without
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
-from mallocgame.mapping import HELD, HOME, Mapping, Transfer
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.report.explanation import page
 from tests.cli.run import run
@@ -149,6 +150,44 @@ def test_a_copy_of_an_argument_is_told_to_be_donated() -> None:
     assert (first.instruction, second.instruction) == ("update", "move")
     assert "copy of argument cache: donate it" in first.hint
     assert "layout" in second.hint
+    assert (first.kind, second.kind) == ("donation", "layout")
+    total = simulate(copied, HIERARCHY, Mapping()).total_seconds  # 100 bytes at 1 a second, then 1 second of computing
+    assert (total, first.saved_seconds, second.saved_seconds) == pytest.approx((101.0, 100.0, 1.0))
+
+
+def _kept_for_later(recomputing_seconds: float) -> Program:
+    """A value of 40 bytes that is made from 2, read at once, and read again after a while."""
+    times = (recomputing_seconds, 1.0, 5.0, 1.0)
+    names = ("make", "use", "between", "late")
+    instructions = tuple(Instruction(name=n, compute_seconds=s) for n, s in zip(names, times, strict=True))
+    made = (Use(step=0, bytes=40, kind=UseKind.DEFINE), *(Use(step=s, bytes=40, operand=0) for s in (1, 3)))
+    source = Tensor(name="source", size_bytes=2, is_parameter=True, uses=(Use(step=0, bytes=2, operand=0),))
+    return Program(name="k", instructions=instructions, tensors=(source, Tensor(name="v", size_bytes=40, uses=made)))
+
+
+def test_what_is_cheap_to_make_again_is_told_and_judged() -> None:
+    early = Mapping(residencies=(Residency(tensor=1, layer=1, offset_bytes=0, start_step=0, end_step=2),))
+    copy = Transfer(tensor=1, source=0, target=HOME, start_after=0, done_before=2, size_bytes=40)
+    mapping = replace(early, transfers=(copy,))
+    cheap = _kept_for_later(1.0)
+    (found,) = explain(cheap, HIERARCHY, mapping).rematerialisations
+    assert (found.tensor, found.instruction, found.before) == ("v", "make", "late")
+    again = (
+        2.0 + 0.04
+    )  # reads 2 bytes slowly, writes 40 fast; then they are read fast, in no more than 1 s of computing
+    by_hand = simulate(without_work(cheap, 3), HIERARCHY, early).total_seconds + again + 1.0
+    assert found.saved_seconds == pytest.approx(simulate(cheap, HIERARCHY, mapping).total_seconds - by_hand, abs=0.1)
+    assert found.ordered_by == ""
+    dear = explain(_kept_for_later(100.0), HIERARCHY, mapping)
+    assert dear.rematerialisations == ()
+
+
+def test_what_is_made_from_something_overwritten_is_not_made_again() -> None:
+    cheap = _kept_for_later(1.0)
+    uses = (*cheap.tensors[0].uses, Use(step=2, bytes=2, kind=UseKind.UPDATE))
+    changed = replace(cheap, tensors=(replace(cheap.tensors[0], uses=uses), cheap.tensors[1]))
+    assert explain(changed, HIERARCHY, Mapping()).rematerialisations == ()
+    assert explain(cheap, HIERARCHY, Mapping()).rematerialisations != ()
 
 
 def test_late_copy_is_told_to_start_earlier() -> None:

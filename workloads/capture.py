@@ -19,7 +19,7 @@ from mallocgame.workloads.hlo.module import HloModule, parse_hlo
 from mallocgame.workloads.hlo.schedule import Expectations
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
-from mallocgame.workloads.xla.compiler import Compilation, Compiler, Options, newest_module
+from mallocgame.workloads.xla.compiler import Compilation, Compiler, CompileRequest, Options, newest_module
 from mallocgame.workloads.xla.cycles import cycle_estimates
 from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
@@ -134,7 +134,7 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
         )
         compilation = _compile(asked, options, compiler)
     if not asked.full and has_large_kernel(compilation.hlo, compilation.log):
-        compiler.compile(reference, asked.chip, options, full=True, hlo=False, on_bytes=asked.on_bytes).check(reference)
+        _compile(replace(asked, full=True), options, compiler, hlo=False)
     name = asked.name or f"{reference.name}-{asked.chip.replace(':', '-')}"
     reading = _Reading.of(
         compilation.log.splitlines(), compilation.hlo, asked.chip, name, assumptions=asked.assumptions
@@ -143,7 +143,8 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
         hidden = hidden_definitions(reading.log, reading.built)
         if not hidden:
             break
-        other = compiler.compile(reference, asked.chip, _assign_first(options, hidden), hlo=False)
+        again = CompileRequest(reference=reference, chip=asked.chip, options=_assign_first(options, hidden), hlo=False)
+        other = compiler.compile(again)
         if other.error or not reading.refine(other.log.splitlines()):
             break
     provenance: dict[str, Value] = {
@@ -163,11 +164,17 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
     return _relative(trace, reference), reading.built
 
 
-def _compile(asked: CaptureRequest, options: Options, compiler: Compiler) -> Compilation:
-    found = compiler.compile(
-        asked.reference, asked.chip, options, full=asked.full, final_hlo=asked.full, on_bytes=asked.on_bytes
+def _compile(asked: CaptureRequest, options: Options, compiler: Compiler, *, hlo: bool = True) -> Compilation:
+    request = CompileRequest(
+        reference=asked.reference,
+        chip=asked.chip,
+        options=options,
+        full=asked.full,
+        hlo=hlo,
+        final_hlo=asked.full and hlo,
+        on_bytes=asked.on_bytes,
     )
-    return found.check(asked.reference)
+    return compiler.compile(request).check(asked.reference)
 
 
 def _assign_first(options: Options, instructions: list[str]) -> Options:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
+from mallocgame.explanation.reachable import Reach, copy_back_due, elapsed_before
 from mallocgame.hierarchy import Hierarchy, MemoryLayer
 from mallocgame.judge.coherence import stale_uses
-from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, UseKind
 
@@ -76,27 +76,26 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
     return [candidate for own in found for candidate in own]
 
 
-def as_compiler_does(program: Program, hierarchy: Hierarchy, pieces: Iterable[Candidate]) -> Iterator[Candidate]:
+def as_compiler_does(
+    program: Program, hierarchy: Hierarchy, pieces: Iterable[Candidate], reach: Reach
+) -> Iterator[Candidate]:
     """Yield what XLA can be brought to do, with the copies back timed as it times them.
 
-    It takes no word about a copy back. In its mappings that begins after the step that writes and is waited for right
-    after the last use that fast memory serves; where there is none but the write, as soon as instructions take as long
-    as the copy, all operands in layer 0. Nor does it take one about what is held from run to run.
+    It takes no word about a copy back (``explanation.reachable``), nor about what is held from run to run. What it was
+    seen not to do (``reach``) is left out.
     """
-    once = simulate(program, hierarchy, Mapping()).elapsed_seconds / program.trip_counts
-    before = np.concatenate([[0.0], np.cumsum(once)])
+    before = elapsed_before(program, hierarchy)
     for piece in pieces:
-        if piece.kind == HELD_OVER:
+        beginning = (piece.tensor, piece.kind == COPIED, piece.first_use)
+        if piece.kind == HELD_OVER or not reach.allows(beginning, piece.last_use):
             continue
         if piece.back_issue < 0:
             yield piece
             continue
-        last = int(program.uses.step[piece.last_use])
-        due = last + 1
-        if last < piece.back_issue:
-            link = hierarchy.links[hierarchy.link_index(0, piece.layer)]
-            copied = before[piece.back_issue] + program.tensors[piece.tensor].size_bytes / link.bytes_per_second
-            due = int(np.searchsorted(before, copied))
+        seconds = program.tensors[piece.tensor].size_bytes / (
+            hierarchy.links[hierarchy.link_index(0, piece.layer)].bytes_per_second
+        )
+        due = copy_back_due(before, seconds, piece.back_issue, int(program.uses.step[piece.last_use]))
         yield replace(piece, back_due=max(min(piece.back_due, due), piece.back_issue))
 
 

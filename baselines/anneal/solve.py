@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.candidates import Candidate, as_compiler_does, assemble, candidates
 from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
+from mallocgame.explanation.reachable import Reach
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import HELD, HOME, Mapping
@@ -32,7 +33,7 @@ def _compile(_: Problem, **_options: Any) -> None:
 
 
 @solver(warm_up=_compile)
-def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_compiler: bool = False) -> None:
+def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_compiler: bool | Reach = False) -> None:
     """Anneal from the incumbent until the time is over; ``MOVES_PER_CALL`` moves are a step.
 
     Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
@@ -41,18 +42,22 @@ def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_com
         workers: threads, each with its own seed and as many steps; every chain begins at the best choice of all (the
             kernels run in parallel).
         refine: stay near the start, with cooler chains only.
-        for_compiler: only use what XLA can be brought to do (``candidates.as_compiler_does``).
+        for_compiler: only use what XLA can be brought to do (``candidates.as_compiler_does``), and what it was seen to.
     """
     _anneal(search, COOL if refine else HOT, workers, for_compiler)
 
 
 def _anneal(
-    search: Incumbent, chains: tuple[tuple[float, float, float], ...], workers: int = 1, for_compiler: bool = False
+    search: Incumbent,
+    chains: tuple[tuple[float, float, float], ...],
+    workers: int = 1,
+    for_compiler: bool | Reach = False,
 ) -> None:
     program, hierarchy = search.problem
     pieces = candidates(program, hierarchy, stop=lambda: search.spent_share > MAX_PREPARATION)
     if for_compiler:
-        pieces = list(as_compiler_does(program, hierarchy, pieces))
+        reach = for_compiler if isinstance(for_compiler, Reach) else Reach()
+        pieces = list(as_compiler_does(program, hierarchy, pieces, reach))
     if not pieces or search.should_stop:
         return
     tables = make_tables(program, hierarchy, pieces)

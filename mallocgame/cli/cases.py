@@ -43,16 +43,35 @@ HoistOption = Annotated[
         help="Allow copies before a loop that stay through it; without, only those that the compiler made itself.",
     ),
 ]
+ForOption = Annotated[
+    str,
+    typer.Option(
+        "--for",
+        metavar="hardware|compiler",
+        help="compiler: only what XLA:TPU can be brought to do counts (needs two layers).",
+    ),
+]
 
 
-def open_case(text: str, *, hoist: bool = True, bound_seconds: float = 0.0, hierarchy: str | None = None) -> "Case":
+def open_case(
+    text: str,
+    *,
+    hoist: bool = True,
+    bound_seconds: float = 0.0,
+    hierarchy: str | None = None,
+    plan_for: str = "hardware",
+) -> "Case":
     """Read a trace (file or shipped name), judge the compiler's own mapping and prove a bound in about that time."""
+    if plan_for not in ("hardware", "compiler"):
+        raise InputError(f"--for {plan_for}: expected hardware or compiler")
     from mallocgame.evaluation import make_case
 
     trace = open_trace(text)
     if hierarchy is not None:
         trace = on_hierarchy(trace, find_hierarchy(hierarchy))
-    case = make_case(trace, hoist=hoist, chip=chip_of(trace))
+    case = make_case(trace, hoist=hoist, chip=chip_of(trace), for_compiler=plan_for == "compiler")
+    if case.for_compiler and trace.hierarchy.num_layers != 2:
+        raise InputError(f"--for compiler: {text} has {trace.hierarchy.num_layers} layers, XLA:TPU compiles for two")
     if bound_seconds == 0:
         return case
     return replace(case, lower_bound_seconds=prove_bound(case.problem, bound_seconds))

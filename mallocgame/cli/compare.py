@@ -9,6 +9,7 @@ import typer
 
 from mallocgame.cli.cases import (
     BoundSecondsOption,
+    ForOption,
     HierarchyOption,
     HoistOption,
     SecondsOption,
@@ -48,6 +49,7 @@ def compare(
     ] = None,
     hierarchy: HierarchyOption = None,
     hoist: HoistOption = True,
+    plan_for: ForOption = "hardware",
     workers: WorkersOption = 1,
     ray: RayOption = None,
     json: JsonOption = False,
@@ -76,6 +78,7 @@ def compare(
         bound_seconds=bound_seconds,
         hierarchy=hierarchy,
         hoist=hoist,
+        plan_for=None if plan_for == "hardware" else plan_for,
     )
     outputs = [path for path in (out, csv_file) if path is not None]
     _check_outputs(outputs, plot)

@@ -44,6 +44,7 @@ class Settings:
     bound_seconds: float
     hierarchy: str | None
     hoist: bool
+    plan_for: str | None = None  # None: all that the hardware can
 
     def __str__(self) -> str:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -141,6 +142,7 @@ def _open(task: Task) -> "Case":
         "hoist": chosen.hoist,
         "bound_seconds": chosen.bound_seconds,
         "hierarchy": chosen.hierarchy,
+        "plan_for": chosen.plan_for or "hardware",
     }
     if task.data is None:
         return open_case(task.trace, **options)

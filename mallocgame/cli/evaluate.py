@@ -7,6 +7,7 @@ import typer
 
 from mallocgame.cli.cases import (
     BoundSecondsOption,
+    ForOption,
     HierarchyOption,
     HoistOption,
     SecondsOption,
@@ -46,6 +47,7 @@ def evaluate(
     bound_seconds: BoundSecondsOption = 10.0,
     hierarchy: HierarchyOption = None,
     hoist: HoistOption = True,
+    plan_for: ForOption = "hardware",
     json: JsonOption = False,
     report: Annotated[Path | None, typer.Option("--report", hidden=True)] = None,
 ) -> None:
@@ -66,7 +68,7 @@ def evaluate(
     _check_outputs(out, plot, perfetto)
     limits = Limits(seconds=seconds, steps=steps)
     with progress(f"proving a bound for {trace}"):
-        case = open_case(trace, hoist=hoist, bound_seconds=bound_seconds, hierarchy=hierarchy)
+        case = open_case(trace, hoist=hoist, bound_seconds=bound_seconds, hierarchy=hierarchy, plan_for=plan_for)
     if mapping is not None:
         judged = judge(case, load_mapping(mapping, *case.problem), solver=mapping.name)
     else:

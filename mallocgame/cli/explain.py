@@ -128,7 +128,7 @@ def _compile(
     from mallocgame.workloads.compiler_loop.try_remedies import try_remedies
     from mallocgame.workloads.compiler_loop.verify import Target, renamed
     from mallocgame.workloads.program_reference import parse_reference
-    from mallocgame.workloads.xla.compiler import Compiler
+    from mallocgame.workloads.xla.compiler import Compiler, CompileRequest
 
     program, args, seconds = what
     chip, mesh = target_of(found)
@@ -137,7 +137,7 @@ def _compile(
     with Compiler() as compiler:
         target = Target.of(reference, chip, compiler, assumptions=assumptions_in(found))
         renamed(found.program, target.trace.program)
-        by_name = source_stacks(compiler.compile(reference, chip).hlo)
+        by_name = source_stacks(compiler.compile(CompileRequest(reference=reference, chip=chip)).hlo)
         if better is not None and explanation.combination is not None:
             tried = try_remedies(target, found.program, better, explanation.combination.remedies, seconds)
     pairs = zip(found.program.instructions, target.trace.program.instructions, strict=True)
@@ -164,6 +164,7 @@ def _rows(explanation: "Explanation", compiled: _Compiled) -> Iterator[dict[str,
         "slow tensor": explanation.slow,
         "invariant": explanation.invariants,
         "data movement": explanation.movements,
+        "rematerialisation": explanation.rematerialisations,
         "peak": explanation.peaks,
     }
     for kind, rows in tables.items():
@@ -190,9 +191,7 @@ def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: in
             say(f"{waiting} comes from {' < '.join(compiled.stacks[waiting])}")
     _print_slow(explanation, limit)
     _print_combination(explanation, compiled.tried, limit)
-    for move in explanation.movements[:limit]:
-        said = f"{move.opcode} {move.instruction} takes {1e6 * move.seconds:.1f} µs and computes nothing"
-        say(f"{said}: {move.hint} ({move.source or 'source unknown'})")
+    _print_source_changes(explanation, limit)
     for p in explanation.invariants[:limit]:
         cost = f"{1e6 * p.repeated_seconds:.1f} µs of bandwidth"
         say(f"loop-invariant: {p.tensor} moves {p.iterations} times ({cost}), though it never changes: {p.source}")
@@ -222,6 +221,20 @@ def _print_slow(explanation: "Explanation", limit: int) -> None:
         )
     columns = ("tensor", "worth µs", "MiB", "moved MiB", "source", "remedy, alone", "saves µs", "told by")
     print_table("used in slow memory: what fast memory would be worth, were it free", columns, rows)
+
+
+def _print_source_changes(explanation: "Explanation", limit: int) -> None:
+    rows = [
+        (f"{1e6 * m.saved_seconds:.1f}", m.kind, f"{m.opcode} {m.instruction}", m.source, m.hint)
+        for m in explanation.movements
+    ] + [
+        (f"{1e6 * r.saved_seconds:.1f}", "remat", f"{r.tensor} of {r.instruction}", r.source, r.hint)
+        for r in explanation.rematerialisations
+    ]
+    rows.sort(key=lambda row: -float(row[0]))
+    if rows:
+        title = "what changes of the source could save, each alone and at most (tune cannot order these)"
+        print_table(title, ("saves µs", "change", "instruction", "source", "hint"), rows[:limit])
 
 
 def _print_combination(explanation: "Explanation", tried: "Tried | None", limit: int) -> None:

@@ -78,7 +78,7 @@ def _unverified(made_for: "Trace", wanted: Any, out: Path | None, json: bool) ->
     from mallocgame.workloads.compiler_loop.overrides import options_of, overrides_of
 
     overrides = overrides_of(made_for.program, wanted)
-    options = options_of(overrides)
+    options = options_of(overrides, sizes_bytes=made_for.program.sizes_bytes)
     say("not verified: the compiler may refuse these overrides, or do otherwise in silence")
     about: dict[str, str | float | None] = {"program": made_for.name, "verified": "no"}
     write_options(options, out, about | versions(made_for))

@@ -8,7 +8,13 @@ from mallocgame.explanation.combination import Combination, combine
 from mallocgame.explanation.invariants import InvariantParameter, moved_parameters
 from mallocgame.explanation.peaks import Peak, peaks
 from mallocgame.explanation.remedy import Remedy
-from mallocgame.explanation.slow_reads import DataMovement, SlowTensor, data_movements, slow_tensors
+from mallocgame.explanation.slow_reads import SlowTensor, slow_tensors
+from mallocgame.explanation.source_changes import (
+    DataMovement,
+    Rematerialisation,
+    data_movements,
+    rematerialisations,
+)
 from mallocgame.explanation.stalls import Stall, stalls
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
@@ -21,6 +27,7 @@ __all__ = [
     "Explanation",
     "InvariantParameter",
     "Peak",
+    "Rematerialisation",
     "Remedy",
     "SlowTensor",
     "Stall",
@@ -42,6 +49,7 @@ class Explanation:
     slow: tuple[SlowTensor, ...]  # read or written in slow memory, though fast memory would save time
     invariants: tuple[InvariantParameter, ...]  # copied or read from layer 0 in each iteration of a loop
     movements: tuple[DataMovement, ...]  # instructions that only move or copy data
+    rematerialisations: tuple[Rematerialisation, ...]  # values that it would pay to make again before late uses
     peaks: tuple[Peak, ...]  # of each layer
     combination: Combination | None  # changes that go well together; None: no better mapping was given
 
@@ -77,7 +85,8 @@ def explain(
         stalls=stalls(program, hierarchy, mapping, timeline, idle, limit),
         slow=slow_tensors(program, hierarchy, mapping, timeline, fastest, limit),
         invariants=moved_parameters(program, hierarchy, mapping),
-        movements=data_movements(program, timeline),
+        movements=data_movements(program, hierarchy, mapping, timeline, limit),
+        rematerialisations=rematerialisations(program, hierarchy, mapping, timeline, limit),
         peaks=peaks(program, hierarchy, mapping),
         combination=None if better is None else combine(program, hierarchy, mapping, better),
     )

@@ -1,4 +1,4 @@
-"""Time that goes into slow memory without any wait: tensors that are used there, and instructions that only copy."""
+"""Time that goes into slow memory without any wait: tensors that are used there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving
 from mallocgame.program import Program, UseKind
 
 NEXT_TO_NOTHING = 1e-4  # of the time
-MOVING = frozenset(("copy", "transpose", "reshape", "concatenate", "pad"))
-BETWEEN_CHIPS = frozenset(("all-gather", "all-reduce", "all-to-all", "reduce-scatter", "collective-permute"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +29,6 @@ class SlowTensor:
     worth_seconds: float
     source: str
     remedies: tuple[Remedy, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataMovement:
-    """An instruction that computes nothing: it copies, or talks to other chips."""
-
-    instruction: str
-    opcode: str
-    seconds: float  # in one run
-    size_bytes: int  # moved in one execution, all layers
-    executions: float
-    source: str
-    hint: str  # what might avoid it
 
 
 def slow_tensors(
@@ -136,34 +121,3 @@ def placements_in(program: Program, tensor: int, layer: int) -> Iterator[TensorP
                 size_bytes=subject.size_bytes,
             )
             yield TensorPlacement(residencies=(stay(start),), transfers=(copy,))
-
-
-def data_movements(program: Program, timeline: Timeline) -> tuple[DataMovement, ...]:
-    """Return the instructions that only move data and take more than next to nothing, the longest first."""
-    least = 10 * NEXT_TO_NOTHING * timeline.total_seconds
-    found = [
-        DataMovement(
-            instruction=instruction.name,
-            opcode=instruction.opcode,
-            seconds=float(timeline.elapsed_seconds[step]),
-            size_bytes=int(timeline.layer_bytes[step].sum()),
-            executions=instruction.trip_count,
-            source=instruction.source,
-            hint=_hint(program, step),
-        )
-        for step, instruction in enumerate(program.instructions)
-        if instruction.opcode in MOVING | BETWEEN_CHIPS and timeline.elapsed_seconds[step] > least
-    ]
-    return tuple(sorted(found, key=lambda m: -m.seconds))
-
-
-def _hint(program: Program, step: int) -> str:
-    opcode = program.instructions[step].opcode
-    if opcode in BETWEEN_CHIPS:
-        return "another sharding moves other bytes between chips"
-    here = [(t, u) for t in program.tensors for u in t.uses if u.step == step]
-    reads = [t for t, u in here if u.kind == UseKind.READ and t.is_parameter]
-    kept = [t for t, u in here if u.kind != UseKind.READ and t.is_output]
-    if opcode == "copy" and any(w.size_bytes == r.size_bytes for w in kept for r in reads):
-        return f"a copy of argument {reads[0].name}: donate it (donate_argnums), and it can be written in place"
-    return "another layout, or order of dimensions, upstream may avoid it"

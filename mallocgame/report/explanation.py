@@ -86,18 +86,29 @@ def _slow(explanation: Explanation) -> str:
 
 
 def _moves(explanation: Explanation) -> str:
-    if not explanation.movements:
-        return ""
-    rows = [
+    """Return the table of what changes of the source could save."""
+    found = [
         (
-            _us(m.seconds),
+            m.saved_seconds,
+            m.kind,
             f"{html.escape(m.opcode)} <code>{html.escape(m.instruction)}</code>",
-            f"<code>{html.escape(m.source)}</code>",
-            html.escape(m.hint),
+            m.source,
+            m.hint,
         )
         for m in explanation.movements
+    ] + [
+        (r.saved_seconds, "remat", f"<code>{html.escape(r.tensor)}</code>", r.source, r.hint)
+        for r in explanation.rematerialisations
     ]
-    return f"<h2>Only moves data</h2>{_table(('#takes, µs', 'instruction', 'source', 'hint'), rows)}"
+    if not found:
+        return ""
+    rows = [
+        (_us(saved), kind, what, f"<code>{html.escape(source)}</code>", html.escape(hint))
+        for saved, kind, what, source, hint in sorted(found, key=lambda row: -row[0])
+    ]
+    head = "<p>Each alone, and at most; no override makes them.</p>"
+    columns = ("#saves, µs", "change", "instruction", "source", "hint")
+    return f"<h2>Changes of the source</h2>{head}{_table(columns, rows)}"
 
 
 def _peak(peak: Peak) -> str:

@@ -2,9 +2,10 @@
 
 import statistics
 import sys
+from dataclasses import replace
 
 from mallocgame.workloads.program_reference import parse_reference
-from mallocgame.workloads.xla.compiler import TOTALS_ONLY, Compiler
+from mallocgame.workloads.xla.compiler import TOTALS_ONLY, Compiler, CompileRequest
 
 PROGRAMS = ("mlp", "lstm", "llama_decode", "moe_decode", "resnet50")
 REPEATS = 3
@@ -18,11 +19,12 @@ def main() -> None:
     with Compiler() as whole, Compiler(vmodule=TOTALS_ONLY) as totals:
         for name in sys.argv[1:] or PROGRAMS:
             reference = parse_reference(f"mallocgame.workloads.models:{name}")
+            asked = CompileRequest(reference=reference, chip="v5e")
             capture, score, full = [], [], []
             for _ in range(REPEATS):
-                capture.append(whole.compile(reference, "v5e").check(name).seconds)
-                score.append(totals.compile(reference, "v5e", hlo=False).check(name).seconds)
-                full.append(whole.compile(reference, "v5e", full=True).check(name).seconds)
+                capture.append(whole.compile(asked).check(name).seconds)
+                score.append(totals.compile(replace(asked, hlo=False)).check(name).seconds)
+                full.append(whole.compile(replace(asked, full=True)).check(name).seconds)
             a, b, c = statistics.median(capture), statistics.median(score), statistics.median(full)
             sys.stdout.write(f"| {name} | {a:.2f} | {b:.2f} | {c:.2f} | {c / a:.1f} |\n")
             sys.stdout.flush()

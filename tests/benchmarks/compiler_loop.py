@@ -1,7 +1,8 @@
 """The loop with the compiler, over programs and chips: ``python -m tests.benchmarks.compiler_loop --out FILE``.
 
 Each case is one run of ``mallocgame tune``; its row is added to FILE (JSON lines) as soon as it is done, and a case
-that is in FILE already is not run again. ``--report`` prints table and summary of what FILE holds.
+that is in FILE already is not run again. ``--report`` prints table and summary of what FILE holds. Programs of the zoo
+are named with their module, as in ``--programs parallel:fsdp_step,idioms:sinkhorn``.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from mallocgame.errors import InputError, TraceError
 from mallocgame.workloads import suite
 from mallocgame.workloads.compiler_loop.tune import Settings, tune
 from mallocgame.workloads.models import MODELS
+from mallocgame.workloads.program_reference import ProgramReference, parse_reference
 from mallocgame.workloads.xla.compiler import Compiler
+from tests.benchmarks import zoo
 from tests.benchmarks.compiler_loop_table import report
 from tests.paths import ROOT
 
@@ -58,12 +61,13 @@ def run(
     case = f"{program}-{chip}"
     start = time.perf_counter()
     try:
-        steps = suite.load(case).program.num_steps
+        reference, target = reference_of(program, chip)
+        steps = 0 if ":" in program else suite.load(case).program.num_steps
         seconds = options.large_seconds if steps >= LARGE else options.seconds
         full = chip in options.full_chips.split(",") and steps <= options.full_steps
         found = tune(
-            f"mallocgame.workloads.models:{program}",
-            chip=chip,
+            reference,
+            chip=target,
             settings=Settings(
                 solve=anneal,
                 seconds=seconds,
@@ -75,16 +79,32 @@ def run(
         )
     except (InputError, TraceError) as error:
         return {"case": case, "error": str(error)[:300]}
-    row = found.figures() | {"case": case, "steps": steps, "known_seconds": known.get(case), "chip": chip}
+    row = found.figures() | {
+        "case": case,
+        "steps": found.trace.program.num_steps,
+        "known_seconds": known.get(case),
+        "chip": chip,
+    }
     row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
     row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}
-    row["seconds"] = seconds
+    row["seconds"], row["date"] = seconds, time.strftime("%Y-%m-%d")
     row["run_seconds"] = time.perf_counter() - start
     del row["options"]
     sys.stderr.write(
         f"{case}: {found.default_seconds / found.judged_seconds:.3f} times in {row['run_seconds']:.0f} s\n"
     )
     return row
+
+
+def reference_of(program: str, chip: str) -> tuple[ProgramReference, str]:
+    """Return a program of the suite or the zoo, and what it is compiled for: several chips for those that are split."""
+    if ":" not in program:
+        return parse_reference(f"mallocgame.workloads.models:{program}"), chip
+    module, _, name = program.partition(":")
+    several = module == "parallel"
+    half = f"data={zoo.DEVICES[chip] // 2},model=2"
+    mesh = "" if not several else half if name.startswith("two_axes") else f"data={zoo.DEVICES[chip]}"
+    return parse_reference(program, folder=str(zoo.FOLDER), mesh=mesh), zoo.SEVERAL[chip] if several else chip
 
 
 def best_known(path: Path) -> dict[str, float]:

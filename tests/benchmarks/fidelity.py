@@ -31,7 +31,7 @@ def row(found: Fidelity) -> str:
 def predicted(names: tuple[str, ...]) -> list[str]:
     """Compile each trace's program with another mapping; return the lines of the held-out table."""
     from mallocgame.workloads.program_reference import parse_reference
-    from mallocgame.workloads.xla.compiler import Compiler
+    from mallocgame.workloads.xla.compiler import Compiler, CompileRequest
     from mallocgame.workloads.xla.log import parse_log
 
     lines = [
@@ -45,7 +45,9 @@ def predicted(names: tuple[str, ...]) -> list[str]:
             entry = suite.entry(name)
             options: dict[str, str | bool] = {"xla_tpu_preferred_prefetch_overrides": OTHER}
             reference = parse_reference(f"mallocgame.workloads.models:{entry.program}")
-            compilation = compiler.compile(reference, entry.chip, options, hlo=False).check(name)
+            compilation = compiler.compile(
+                CompileRequest(reference=reference, chip=entry.chip, options=options, hlo=False)
+            ).check(name)
             log = parse_log(compilation.log.splitlines(), name)
             share, outside, moved = held_out(suite.load(name), log)
             lines.append(f"| {name} | {moved} | {100 * share:.2f} % | {outside} |")

@@ -15,7 +15,7 @@ from mallocgame.program import UseKind
 from mallocgame.workloads.capture import Assumptions, capture, trace_from_files
 from mallocgame.workloads.program_reference import ProgramReference, parse_arguments, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, load_trace
-from mallocgame.workloads.xla.compiler import HLO_PASSES, TOTALS_ONLY, Compiler, Options
+from mallocgame.workloads.xla.compiler import HLO_PASSES, TOTALS_ONLY, Compiler, CompileRequest, Options
 from mallocgame.workloads.xla.cycles import cycle_sentence, tiny_steps_sentence
 from mallocgame.workloads.xla.fidelity import compare
 from mallocgame.workloads.xla.log import DONE
@@ -387,7 +387,7 @@ def test_log_and_dump_of_a_user_give_the_same_trace(folder: Path, compiler: Comp
         "xla_dump_hlo_as_text": True,
         "xla_dump_hlo_pass_re": HLO_PASSES,
     }
-    compilation = compiler.compile(wanted, "v5e", dump, hlo=False).check(wanted)
+    compilation = compiler.compile(CompileRequest(reference=wanted, chip="v5e", options=dump, hlo=False)).check(wanted)
     assert not compilation.finished
     assert DONE in compilation.log
     (tmp_path / "tpu.log").write_text(compilation.log, encoding="utf-8")
@@ -401,7 +401,7 @@ def test_log_and_dump_of_a_user_give_the_same_trace(folder: Path, compiler: Comp
 @tpu
 def test_totals_only_is_enough_to_score_options(folder: Path) -> None:
     with Compiler(vmodule=TOTALS_ONLY) as quick:
-        compilation = quick.compile(reference(folder, "network"), "v5e", hlo=False)
+        compilation = quick.compile(CompileRequest(reference=reference(folder, "network"), chip="v5e", hlo=False))
     assert compilation.error == ""
     assert DONE in compilation.log
     assert "Initial resource" not in compilation.log
@@ -410,7 +410,9 @@ def test_totals_only_is_enough_to_score_options(folder: Path) -> None:
 @pytest.mark.tpu
 @tpu
 def test_full_lets_the_compiler_finish(folder: Path, compiler: Compiler) -> None:
-    compilation = compiler.compile(reference(folder, "two", "f32[64,64],f32[64,64]"), "v5e", full=True)
+    compilation = compiler.compile(
+        CompileRequest(reference=reference(folder, "two", "f32[64,64],f32[64,64]"), chip="v5e", full=True)
+    )
     assert compilation.finished
     assert compilation.error == ""
 
@@ -432,7 +434,9 @@ def test_full_keeps_cycles_and_without_it_tiny_steps_are_said(folder: Path, comp
 @pytest.mark.tpu
 @tpu
 def test_time_limit_is_an_error(folder: Path, compiler: Compiler) -> None:
-    compilation = compiler.compile(reference(folder, "network"), "v5e", timeout_seconds=0.05)
+    compilation = compiler.compile(
+        CompileRequest(reference=reference(folder, "network"), chip="v5e", timeout_seconds=0.05)
+    )
     assert "did not finish" in compilation.error
 
 

@@ -10,6 +10,8 @@ from mallocgame.workloads.xla.compiler import Options
 
 # By default one parameter may stay in fast memory from one run of the program to the next; no override moves it away.
 NOTHING_HELD: Options = {"xla_msa_max_cross_program_prefetches": "0"}
+# By default a copy in begins in up to four slices, one after the other: copies ahead of their time come late then.
+ONE_SLICE: Options = {"xla_tpu_sliced_prefetch_max_slices": "1"}
 CANDIDATE_FLAGS: tuple[Options, ...] = (
     {"xla_tpu_enforce_prefetch_fifo_order": "true"},
     {"xla_msa_max_retries": "10"},

@@ -122,7 +122,9 @@ def moves(program: Program, parts: Placements, stalls: F64, wanted_mapping: Want
     A tensor may be kept in slow memory, wholly or for what one copy serves; pinned from its definition to its last
     use; copied in earlier; or treated as in the mapping that is wished for, where there are overrides for that.
     """
-    places = {r.start_step for part in parts.values() for r in part.residencies}  # whose results may be fast
+    places = {  # and sizes, of results that may be fast
+        (r.start_step, program.tensors[t].size_bytes) for t, part in parts.items() for r in part.residencies
+    }
     for tensor in sorted(parts.keys() | wanted_mapping.parts.keys()):
         if not program.tensors[tensor].movable:
             continue
@@ -151,17 +153,20 @@ def _pinned(program: Program, tensor: int) -> Iterator[OverrideMove]:
     yield OverrideMove(tensor=tensor, part=TensorPlacement(residencies=(stay,)), overrides=overrides)
 
 
-def _without_one(program: Program, tensor: int, part: TensorPlacement, places: set[int]) -> Iterator[OverrideMove]:
+def _without_one(
+    program: Program, tensor: int, part: TensorPlacement, places: set[tuple[int, int]]
+) -> Iterator[OverrideMove]:
     """Leave out one copy into fast memory, and read what it serves from slow memory.
 
-    The override would also hit the results of the instructions that read: only where those are not fast.
+    The override would also hit results of the same size of the instructions that read: only where those are not fast.
     """
     for number, residency in enumerate(part.residencies):
         inward = [x for x in part.transfers if x.target == number]
         if len(part.residencies) < 2 or not inward or any(x.source == number for x in part.transfers):
             continue
         served = _served(program, residency, max(x.done_before for x in inward))
-        if any(use.operand < 0 or use.step in places for use in served):
+        size = program.tensors[tensor].size_bytes
+        if any(use.operand < 0 or (use.step, size) in places for use in served):
             continue
         yield OverrideMove(
             tensor=tensor,

@@ -3,7 +3,8 @@
 What the compiler obeys was found by experiment (docs/compiler_loop.md). It takes an override for a whole value
 (``keep_in_default_memory``, ``pin_in_alternate_memory``, by the position that defines it) or for the copy that serves
 one use (``prefetch``). It takes no override for the offset. To keep a single use in the default memory is only safe
-where the instruction's results are to stay there too: an operand's matcher also matches those.
+where the instruction has no result of the same size that is to be fast: an operand's matcher also matches those.
+Matchers name the size, too: the compiler compares it first, and builds a regular expression for each comparison.
 """
 
 import re
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.mapping import HELD, HOME, Mapping, serving_layers
 from mallocgame.program import Program, UseKind
 from mallocgame.workloads.xla.compiler import Options
 from mallocgame.workloads.xla.records import Position
+
+I64 = npt.NDArray[np.int64]
 
 TENSOR_OVERRIDES = "xla_tpu_msa_tensor_overrides"
 SORT_ORDER = "xla_tpu_msa_sort_order_overrides"
@@ -64,8 +68,12 @@ def overrides_of(program: Program, mapping: Mapping) -> tuple[Override, ...]:
     serving, uses = serving_layers(program, mapping), program.uses
     found: list[Override] = []
     flat = [use for tensor in program.tensors for use in tensor.uses]
-    served_fast = [use for use, layer in zip(flat, serving.tolist(), strict=True) if layer]
-    fast_results = {use.step for use in served_fast if use.operand <= 0}  # results, and what writes in place has first
+    sizes = program.sizes_bytes[uses.tensor].tolist()
+    fast_results = {  # results, and what writes in place has first
+        (use.step, size)
+        for use, size, layer in zip(flat, sizes, serving.tolist(), strict=True)
+        if layer and use.operand <= 0
+    }
     for index, tensor in enumerate(program.tensors):
         if not tensor.movable:
             continue
@@ -117,13 +125,16 @@ def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence
                 break
 
 
-def _kept_uses(program: Program, index: int, layers: Sequence[int], fast_results: set[int]) -> Iterator[Override]:
-    """Keep single uses in slow memory where the instruction's results, which the matcher hits too, stay there.
+def _kept_uses(
+    program: Program, index: int, layers: Sequence[int], fast_results: set[tuple[int, int]]
+) -> Iterator[Override]:
+    """Keep single uses in slow memory where the instruction's results of that size, which are hit too, stay there.
 
     An update in place is kept by the instruction's first operand, which is what dynamic-update-slice writes to.
     """
     for use, layer in zip(program.tensors[index].uses, layers, strict=True):
-        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and use.step not in fast_results:
+        is_free = (use.step, program.tensors[index].size_bytes) not in fast_results
+        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and is_free:
             index_in = use.index if use.operand >= 0 else ()
             name = program.instructions[use.step].name
             place = Position(instruction=name, operand=max(use.operand, 0), index=index_in)
@@ -144,22 +155,29 @@ def escape(name: str) -> str:
     return name.replace(".", "[.]")
 
 
-def matcher(place: Position) -> str:
-    """Return the matcher of one place, as text without blanks."""
+def matcher(place: Position, size_bytes: int | None = None) -> str:
+    """Return the matcher of one place (and of this size), as text without blanks."""
     index = f",tuple_index{{{','.join(f'index:{i}' for i in place.index)}}}" if place.index else ""
+    index += f",size_gte:{size_bytes},size_lte:{size_bytes}" if size_bytes is not None else ""
     name = f"instruction_name_regex:'{escape(place.instruction)}'"
     if place.operand >= 0:
         return f"hlo_operand_filter{{{name},operand_number:{place.operand}{index}}}"
     return f"hlo_position_matcher{{{name}{index}}}"
 
 
-def options_of(overrides: Iterable[Override], flags: Options | None = None) -> Options:
-    """Return the compiler options that give ``overrides`` to the compiler, on top of ``flags``."""
+def options_of(
+    overrides: Iterable[Override], flags: Options | None = None, sizes_bytes: Sequence[int] | I64 | None = None
+) -> Options:
+    """Return the compiler options that give ``overrides`` to the compiler, on top of ``flags``.
+
+    ``sizes_bytes`` are of all tensors; with them what is kept for one use does not hit results of another size, and the
+    compiler needs a fraction of the time.
+    """
     by_tensor: list[str] = []
     order_of: list[str] = []
     preferred: list[str] = []
     for override in dict.fromkeys(overrides):
-        where = matcher(override.place)
+        where = matcher(override.place, None if sizes_bytes is None else int(sizes_bytes[override.tensor]))
         if override.action is Action.FIRST:
             order_of.append(f"overrides{{{where},override_options{{assign_first:true}}}}")
         elif override.action is Action.PREFER:

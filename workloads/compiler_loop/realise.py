@@ -26,7 +26,6 @@ OnBetter = Callable[["OverrideSearch"], None]
 
 MAX_REFUSALS = 8  # in a row, before a group of overrides is given up
 NUM_FIRST = 12  # pinned values that are placed before all others
-NUM_SUGGESTED_FIRST = 60  # the same, where nothing is pinned
 FIRST_WIDTH = 64  # moves that are tried together at first
 MAX_ROOM = 12  # moves that others give way to, that are thought through each time
 LEAST_THINKING_SECONDS = 2.0  # about moves, or twice as long as an evaluation takes
@@ -87,23 +86,6 @@ class OverrideSearch:
     def is_over(self) -> bool:
         """Whether the time is spent."""
         return time.monotonic() >= self.deadline()
-
-
-def suggest(search: OverrideSearch, program: Program, goal: Mapping) -> None:
-    """Give the compiler a whole mapping by overrides that it never refuses.
-
-    What is to stay in slow memory is kept there, copies are asked for at their time, and in a second set the values
-    that are to be born in fast memory are placed before others. What is left to the compiler is little, and its own
-    choices for that fit: on large programs this comes nearer to the mapping in one compilation than strict overrides,
-    of which one is refused after the other, do in many.
-    """
-    wanted = overrides_of(program, goal)
-    keep = [d for d in wanted if d.action is Action.KEEP]
-    copies = [replace(d, action=Action.PREFER) for d in wanted if d.action is Action.PREFETCH]
-    born = list(dict.fromkeys(d.tensor for d in wanted if d.action is Action.PIN))[:NUM_SUGGESTED_FIRST]
-    first = [d for tensor in born for d in definitions(program, tensor, Action.FIRST)]
-    sets = [[*keep, *copies], [*keep, *copies, *first]]
-    search.try_all([given for given in sets if given] if first else sets[:1])
 
 
 def realise(search: OverrideSearch, program: Program, goal: Mapping) -> None:

@@ -15,14 +15,16 @@ from mallocgame.errors import InputError
 from mallocgame.evaluation import as_hoisted
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.solver import SolveResult
-from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, hoist_limits_kib
+from mallocgame.solver import Problem, SolveResult
+from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, ONE_SLICE, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 
 if TYPE_CHECKING:
+    from mallocgame.explanation.reachable import Reach
     from mallocgame.workloads.capture import Assumptions
     from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
     from mallocgame.workloads.compiler_loop.overrides import Override
+    from mallocgame.workloads.compiler_loop.reaction import Reaction
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
     from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from mallocgame.workloads.xla.compiler import Options
 
 MAX_STALE = 3  # rounds without improvement
+LARGE = 600  # instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds
+LEAST_PLANNING_SECONDS = 3.0
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
 Say = Callable[[str], None]
@@ -145,7 +149,7 @@ class _Tuning:
         self, target: "Target", settings: Settings, final: "FinalCheck", folder: "TuningFolder | None"
     ) -> None:
         self.target, self.settings, self.final, self.folder = target, settings, final, folder
-        self.rounds = 0
+        self.rounds = self.plans = 0
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
@@ -194,7 +198,9 @@ class _Tuning:
 
     def _round(self, goal: Mapping, others: "list[Options]") -> None:
         """Improve the best, or what other flags give, toward ``goal``."""
-        from mallocgame.workloads.compiler_loop.realise import improve, realise, suggest
+        from mallocgame.workloads.compiler_loop.reaction import Reaction
+        from mallocgame.workloads.compiler_loop.realise import improve, realise
+        from mallocgame.workloads.compiler_loop.replan import replan
 
         search = self.search
         if self.rounds and others:
@@ -205,13 +211,36 @@ class _Tuning:
             search.try_out(())
         if search.best.mapping is not None:
             self.program = self._program_for(search.best)
-            suggest(search, self.program, goal)
+            reaction = Reaction(problem=Problem(self.program, self.target.trace.hierarchy))
+            if not self.rounds:
+                search = self._in_one_slice(search, goal, reaction)
+            replan(search, reaction, self._plan, [goal] if self.rounds else [])
             improve(search, self.program, self.target.trace.hierarchy, goal)
             if not search.is_over():
                 realise(search, self.program, goal)
             improve(search, self.program, self.target.trace.hierarchy, goal)
         if search.best.judged_seconds < self.search.best.judged_seconds:
             self._take(search)
+
+    def _in_one_slice(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
+        """Suggest a mapping with and without slices, and return the search that goes on."""
+        overrides = reaction.suggestion(goal)
+        sliced = search.try_out(overrides)
+        other = self._new_search({**search.flags, **ONE_SLICE})
+        other.best = search.best
+        whole = sliced if search.is_over() else other.try_out(overrides)
+        best, found = (other, whole) if whole.judged_seconds < sliced.judged_seconds else (search, sliced)
+        if found.mapping is not None:
+            reaction.learn(goal, found.mapping)
+        return best
+
+    def _plan(self, start: Mapping, reach: "Reach") -> Mapping:
+        """Return a mapping near ``start`` that the compiler may reach; each call has a seed of its own."""
+        self.plans += 1
+        options = getattr(self.settings.solve, "options", ())
+        wanted = {"for_compiler": reach, "refine": True}
+        seconds = max(2 * self.search.last_seconds, LEAST_PLANNING_SECONDS)
+        return self._solve_for(start, seconds, {k: v for k, v in wanted.items() if k in options}).mapping
 
     def _new_search(self, flags: "Options") -> "OverrideSearch":
         from mallocgame.workloads.compiler_loop.realise import OverrideSearch
@@ -277,31 +306,38 @@ class _Tuning:
         In turn it is one of what the compiler can be brought to do, and of all that the hardware can.
         """
         options = getattr(self.settings.solve, "options", ())
-        kinds: list[dict[str, bool]] = [{"for_compiler": True}, {}] if "for_compiler" in options else [{}]
-        for options_given in kinds if self.rounds % 2 == 0 else kinds[-1:]:
-            goal = self._solve_with(options_given)
+        near = {"refine": True} if "refine" in options and self.program.num_steps >= LARGE else {}
+        kinds: list[dict[str, Any]] = [{"for_compiler": True, **near}] if "for_compiler" in options else []
+        kinds.append(near)
+        for given in kinds if self.rounds % 2 == 0 else kinds[-1:]:
+            goal = self._solve_with(given)
             if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
                 return goal
         self.settings.say(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
         return None
 
-    def _solve_with(self, options: dict[str, bool]) -> Mapping | None:
+    def _solve_with(self, options: dict[str, Any]) -> Mapping | None:
+        assert self.search.best.mapping is not None
+        result = self._solve_for(self.search.best.mapping, self.settings.solver_seconds, options)
+        self.settings.say(f"on paper: {1e3 * result.seconds:.4f} ms")
+        return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-4) else self.goal
+
+    def _solve_for(self, start: Mapping, seconds: float, options: dict[str, Any]) -> SolveResult:
         self.settings.phase("solving on paper")
         left = max(self.final.search_deadline() - time.monotonic(), 0.0)
         result = self.settings.solve(
             self.program,
             self.target.trace.hierarchy,
-            seconds=min(self.settings.solver_seconds, left / 8),
-            seed=self.settings.seed + self.rounds,
-            start=self.search.best.mapping,
+            seconds=min(self.settings.solver_seconds, seconds, left / 8),
+            seed=self.settings.seed + self.rounds + 1000 * self.plans,
+            start=start,
             **options,
         )
         if result.status == "interrupted":
             raise KeyboardInterrupt
         if result.seconds < self.goal_seconds:
             self.goal_seconds, self.goal = result.seconds, result.mapping
-        self.settings.say(f"on paper: {1e3 * result.seconds:.4f} ms")
-        return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-4) else self.goal
+        return result
 
     def _check(self) -> "Checked | None":
         """Compile the best to its end; where it is refused, take what stands instead. None: there is nothing."""

@@ -21,7 +21,7 @@ from mallocgame.workloads.capture import Assumptions, CaptureRequest, run_captur
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, options_of
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
-from mallocgame.workloads.xla.compiler import Compilation, Options
+from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
 from mallocgame.workloads.xla.log import parse_mapping_log
 from mallocgame.workloads.xla.mapping import build_mapping
 from mallocgame.workloads.xla.program import XlaProgram
@@ -33,20 +33,7 @@ USUAL_TIMES = 30.0  # as long as usual, and a compilation is taken to hang
 class CompilesPrograms(Protocol):
     """What is needed of ``mallocgame.workloads.xla.compiler.Compiler``; tests bring their own."""
 
-    def compile(  # noqa: PLR0913 (its options, by name)
-        self,
-        reference: ProgramReference,
-        chip: str,
-        options: Options | None = None,
-        *,
-        full: bool = False,
-        hlo: bool = True,
-        final_hlo: bool = False,
-        again: bool = False,
-        background: bool = False,
-        timeout_seconds: float = 600.0,
-        stop: threading.Event | None = None,
-    ) -> Compilation:
+    def compile(self, asked: CompileRequest) -> Compilation:
         """Compile once."""
         ...
 
@@ -127,7 +114,7 @@ class Target:
         ``time.monotonic``'s clock) ends a compilation that is not done by then: ``inconclusive``, not a refusal.
         """
         start = time.perf_counter()
-        options = options_of(overrides, flags)
+        options = options_of(overrides, flags, self.trace.program.sizes_bytes)
         patience = max(USUAL_TIMES * self.usual_seconds, LEAST_TIMEOUT_SECONDS)
         found = self._evaluate_once(options, min(patience, deadline - time.monotonic()))
         if found.inconclusive and time.monotonic() < deadline:
@@ -135,9 +122,15 @@ class Target:
         return replace(found, seconds=time.perf_counter() - start)
 
     def _evaluate_once(self, options: Options, timeout_seconds: float) -> Evaluation:
-        done = self.compiler.compile(
-            self.reference, self.chip, options, hlo=False, again=True, timeout_seconds=timeout_seconds
+        asked = CompileRequest(
+            reference=self.reference,
+            chip=self.chip,
+            options=options,
+            hlo=False,
+            again=True,
+            timeout_seconds=timeout_seconds,
         )
+        done = self.compiler.compile(asked)
         if done.error:
             return Evaluation(options=options, error=last_words(done), inconclusive=done.inconclusive)
         try:
@@ -162,10 +155,10 @@ class Target:
         stop: threading.Event | None = None,
     ) -> "FullCompile":
         """Let the compiler finish, which finds what is illegal only later, and sum its cycle estimates."""
-        done = self.compiler.compile(
-            self.reference,
-            self.chip,
-            options,
+        asked = CompileRequest(
+            reference=self.reference,
+            chip=self.chip,
+            options=options,
             full=True,
             hlo=False,
             final_hlo=True,
@@ -173,6 +166,7 @@ class Target:
             timeout_seconds=timeout_seconds,
             stop=stop,
         )
+        done = self.compiler.compile(asked)
         if done.error:
             return FullCompile(error=last_words(done), inconclusive=done.inconclusive, compile_seconds=done.seconds)
         trips = {i.computation: i.trip_count for i in self.trace.program.instructions}

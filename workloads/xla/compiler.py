@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +40,23 @@ LOOK_SECONDS = 0.25  # between looks at whether to stop
 NOT_THE_PROGRAM = ("MemoryError", "OSError", "BlockingIOError")  # errors of this machine
 
 Options = dict[str, str | bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileRequest:
+    """What ``Compiler.compile`` is asked for."""
+
+    reference: ProgramReference
+    chip: str  # one of ``CHIPS``, or a topology of several, such as ``v5e:2x2``
+    options: Options = field(default_factory=dict)  # of libtpu, such as ``xla_tpu_msa_tensor_overrides``
+    full: bool = False  # let the compiler finish, which finds errors that come after memory-space assignment
+    hlo: bool = True  # also return the module before the pass
+    final_hlo: bool = False  # with ``full``, also the module after code generation; without ``hlo`` log only the totals
+    again: bool = False  # it will be compiled again: have it lowered meanwhile; log only what a mapping needs
+    background: bool = False  # with a lower priority than everything else
+    timeout_seconds: float = 600.0  # then the compilation is ended and reported as an error
+    stop: threading.Event | None = None  # the same as soon as this is set
+    on_bytes: Callable[[int], None] | None = None  # told how many bytes of log have been read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,67 +132,41 @@ class Compiler:
                 shutil.rmtree(self._folder, ignore_errors=True)
             server.stdout.close()
 
-    def compile(  # noqa: PLR0913 (its options, by name)
-        self,
-        reference: ProgramReference,
-        chip: str,
-        options: Options | None = None,
-        *,
-        full: bool = False,
-        hlo: bool = True,
-        final_hlo: bool = False,
-        again: bool = False,
-        background: bool = False,
-        timeout_seconds: float = 600.0,
-        stop: threading.Event | None = None,
-        on_bytes: Callable[[int], None] | None = None,
-    ) -> Compilation:
+    def compile(self, asked: CompileRequest) -> Compilation:
         """Compile once.
-
-        Args:
-            reference: the function.
-            chip: one of ``CHIPS``, or a topology of several, such as ``v5e:2x2``.
-            options: libtpu's compiler options, such as ``xla_tpu_msa_tensor_overrides``.
-            full: let the compiler finish, which finds errors that come after memory-space assignment.
-            hlo: also return the module before the pass.
-            final_hlo: with ``full``, also return the module after code generation; without ``hlo`` log only the totals.
-            again: the same program will be compiled again: have it lowered meanwhile; log only what a mapping needs.
-            background: with a lower priority than everything else.
-            timeout_seconds: then the compilation is ended and reported as an error.
-            stop: the same as soon as this is set.
-            on_bytes: told how many bytes of log have been read.
 
         Raises:
             InputError: an unknown chip.
         """
-        chip_of(chip)
+        chip_of(asked.chip)
         start = time.perf_counter()
-        request: dict[str, Any] = {"reference": asdict(reference), "chip": chip, "background": background}
-        vmodule = MAPPING_LOG if again else TOTALS_ONLY if final_hlo and not hlo else self._vmodule
-        request |= {"again": self._ready * again, "vmodule": vmodule}
+        request: dict[str, Any] = {"reference": asdict(asked.reference), "chip": asked.chip}
+        totals = TOTALS_ONLY if asked.final_hlo and not asked.hlo else self._vmodule
+        request |= {"again": self._ready * asked.again, "background": asked.background}
+        request["vmodule"] = MAPPING_LOG if asked.again else totals
         with self._job_folder() as folder:
             fifo, dump = folder / "log", folder / "dump"
             os.mkfifo(fifo)
-            flags: Options = dict(options or {})
-            if hlo or final_hlo:
+            flags: Options = dict(asked.options)
+            if asked.hlo or asked.final_hlo:
                 flags |= {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True}
-            if hlo:
+            if asked.hlo:
                 flags |= {"xla_dump_hlo_pass_re": HLO_PASSES}
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             child = None
             try:
                 child = self._request(request | {"options": flags, "log": str(fifo)})
-                follow = _Follow(reader, full, timeout_seconds, stop, on_bytes)
+                follow = _Follow(reader, asked)
                 follow.read(there_is_a_child=child is not None)
             finally:
                 os.close(reader)
                 if child is not None:
                     self._end(child)
-            failed = bool(follow.error) and not full
+            failed = bool(follow.error) and not asked.full
             return Compilation(
                 log=follow.text,
-                hlo=newest_module(dump) if hlo and not failed else "",
-                final_hlo=_after_codegen(dump) if final_hlo and not follow.error else "",
+                hlo=newest_module(dump) if asked.hlo and not failed else "",
+                final_hlo=_after_codegen(dump) if asked.final_hlo and not follow.error else "",
                 seconds=time.perf_counter() - start,
                 finished=follow.finished,
                 error=follow.error,
@@ -257,15 +248,8 @@ class Compiler:
 class _Follow:
     """Reads the log of a child until it says enough. The warm process has the pipe open until the child has ended."""
 
-    def __init__(
-        self,
-        reader: int,
-        full: bool,
-        seconds: float,
-        stop: threading.Event | None = None,
-        on_bytes: Callable[[int], None] | None = None,
-    ) -> None:
-        self._reader, self._full, self._seconds, self._stop, self._on_bytes = reader, full, seconds, stop, on_bytes
+    def __init__(self, reader: int, asked: CompileRequest) -> None:
+        self._reader, self._asked = reader, asked
         self.text, self.error, self.finished, self.inconclusive = "", "", False, False
 
     def read(self, *, there_is_a_child: bool = True) -> None:
@@ -279,18 +263,18 @@ class _Follow:
             self.inconclusive = self.error.startswith(NOT_THE_PROGRAM)
         elif cut:
             self.error, self.inconclusive = cut, True
-        elif not self.finished and (self._full or DONE not in self.text):
+        elif not self.finished and (self._asked.full or DONE not in self.text):
             self.error, self.inconclusive = "the compiler ended without a word", True
 
     def _collect(self, parts: list[bytes]) -> str:
         """Collect the log in ``parts``; return why reading was given up, if it was."""
         tail, size, done = b"", 0, DONE.encode()
-        deadline = time.monotonic() + self._seconds
+        deadline = time.monotonic() + self._asked.timeout_seconds
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                return f"the compiler did not finish within {self._seconds:.4g} s"
-            if self._stop is not None and self._stop.is_set():
+                return f"the compiler did not finish within {self._asked.timeout_seconds:.4g} s"
+            if self._asked.stop is not None and self._asked.stop.is_set():
                 return "the compilation was not needed any more"
             if not select.select([self._reader], [], [], min(left, LOOK_SECONDS))[0]:
                 continue
@@ -301,11 +285,11 @@ class _Follow:
             size += len(chunk)
             if size > MAX_LOG_BYTES:
                 return f"the compiler was ended after {size} bytes of log, expected at most {MAX_LOG_BYTES}"
-            if self._on_bytes:
-                self._on_bytes(size)
+            if self._asked.on_bytes:
+                self._asked.on_bytes(size)
             tail = (tail + chunk)[-len(chunk) - 4096 :]
             at = tail.find(done)
-            if not self._full and at >= 0 and b"\n" in tail[at:]:
+            if not self._asked.full and at >= 0 and b"\n" in tail[at:]:
                 return ""
 
 

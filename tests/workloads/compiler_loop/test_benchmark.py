@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.compiler_loop import append, best_known, read
+from tests.benchmarks.compiler_loop import append, best_known, read, reference_of
 from tests.benchmarks.compiler_loop_table import ahead, report, share
 
 
@@ -68,3 +68,12 @@ def test_best_known_is_the_least_valid(tmp_path: Path) -> None:
     found = [("a", 3.0, True), ("a", 1.0, False), ("a", 2.0, True), ("b", 5.0, True)]
     path.write_text("".join(json.dumps({"trace": t, "judged_seconds": s, "valid": v}) + "\n" for t, s, v in found))
     assert best_known(path) == {"a": 2.0, "b": 5.0}
+
+
+def test_programs_of_the_zoo_are_compiled_for_the_chips_that_they_are_split_over() -> None:
+    reference, target = reference_of("lstm", "v5e")
+    assert (reference.module, reference.mesh, target) == ("mallocgame.workloads.models", "", "v5e")
+    reference, target = reference_of("parallel:two_axes_step", "v4")
+    assert (reference.name, reference.mesh, target) == ("two_axes_step", "data=4,model=2", "v4:2x2x1")
+    reference, target = reference_of("idioms:sinkhorn", "v6e")
+    assert (reference.name, reference.mesh, target) == ("sinkhorn", "", "v6e")

@@ -102,10 +102,16 @@ def test_copy_that_is_asked_for_earlier_begins_after_the_use_before() -> None:
     assert {d.start_after for m in found for d in m.overrides if d.action is Action.PREFER} == {3, 2}
 
 
-def test_use_is_not_kept_where_that_would_hit_a_fast_result() -> None:
-    both = Mapping(residencies=(pinned(2, 0, 4), pinned(1, 50, 1)))  # use_a.2 reads slow and writes fast
-    told = [d.place for d in overrides_of(program(), both) if d.tensor == 1]
-    assert told == [Position(instruction="use_b", operand=0, index=(2, 0))]
+def test_use_is_kept_where_sizes_tell_it_from_the_fast_result() -> None:
+    both = Mapping(residencies=(pinned(2, 0, 4), pinned(1, 50, 1)))  # 40 bytes are read slowly, 20 are made fast
+    told = [d for d in overrides_of(program(), both) if d.tensor == 1]
+    assert [d.place.instruction for d in told] == ["use_a.2", "use_b"]
+    same = program()
+    tensors = tuple(replace(t, size_bytes=40) if t.name == "use_a.2" else t for t in same.tensors)
+    hit = [d for d in overrides_of(replace(same, tensors=tensors), both) if d.tensor == 1]
+    assert [d.place.instruction for d in hit] == ["use_b"]
+    spelt = options_of(told[:1], sizes_bytes=same.sizes_bytes)[TENSOR_OVERRIDES]
+    assert "operand_number:0,size_gte:40,size_lte:40}" in str(spelt)
 
 
 def test_spelling() -> None:

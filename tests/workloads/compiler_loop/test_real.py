@@ -25,7 +25,7 @@ from tests.paths import ROOT
 pytest.importorskip("libtpu")
 pytestmark = pytest.mark.tpu
 
-from mallocgame.workloads.xla.compiler import Compiler  # noqa: E402
+from mallocgame.workloads.xla.compiler import Compiler, CompileRequest  # noqa: E402
 
 MODULE = "tests.workloads.compiler_loop.programs"
 FOLDER = str(ROOT)
@@ -83,7 +83,7 @@ def test_child_that_dies_while_it_waits_is_reported_and_replaced(compiler: Compi
     while len(children.read_text().split()) > 1:  # the one that has compiled is being ended
         time.sleep(0.01)
     os.kill(int(children.read_text()), signal.SIGKILL)
-    died = compiler.compile(loop.reference, "v5e", again=True, hlo=False)
+    died = compiler.compile(CompileRequest(reference=loop.reference, chip="v5e", again=True, hlo=False))
     assert "ended without a word" in died.error
     assert died.inconclusive
     assert loop.evaluate(()).error == ""
@@ -156,7 +156,7 @@ def test_killed_tree_leaves_no_folder_to_the_next_run(
     assert gone(children)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Compiler() as other:
-        other.compile(loop.reference, "v5e", hlo=False)
+        other.compile(CompileRequest(reference=loop.reference, chip="v5e", hlo=False))
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
@@ -184,8 +184,9 @@ def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_p
 
 def test_program_that_cannot_be_lowered_is_told_as_such(compiler: Compiler) -> None:
     missing = ProgramReference(module=MODULE, name="missing", folder=FOLDER)
+    asked = CompileRequest(reference=missing, chip="v5e", again=True, hlo=False)
     for _ in range(2):
-        assert "has no function missing" in compiler.compile(missing, "v5e", again=True, hlo=False).error
+        assert "has no function missing" in compiler.compile(asked).error
 
 
 def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from mallocgame.workloads.compiler_loop.tune import Settings, Tuned, tune
 from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STATE, SavedSearch, TuningFolder
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
 from mallocgame.workloads.program_reference import ProgramReference
-from mallocgame.workloads.xla.compiler import Compilation, Options
+from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
 from tests.cli.run import run as run_command
 from tests.paths import ROOT
 from tests.workloads.compiler_loop.test_verify import Recorded, faster, target
@@ -71,9 +71,9 @@ def full_compilation_of(answer: Callable[[Options], Compilation | None]) -> Reco
     """A compiler whose full compilations end as ``answer`` says."""
 
     class Late(Recorded):
-        def compile(self, *given: Any, full: bool = False, **others: Any) -> Compilation:
-            done = super().compile(*given, full=full, **others)
-            return (answer(dict(given[2] or {})) if full else None) or done
+        def compile(self, asked: CompileRequest) -> Compilation:
+            done = super().compile(asked)
+            return (answer(dict(asked.options)) if asked.full else None) or done
 
     return Late()
 
@@ -141,10 +141,10 @@ def test_a_killed_evaluation_is_tried_again_and_is_no_refusal() -> None:
             super().__init__()
             self.deaths = deaths
 
-        def compile(self, *given: Any, hlo: bool = True, **others: Any) -> Compilation:
-            done = super().compile(*given, hlo=hlo, **others)
-            self.deaths -= not hlo
-            return done if hlo or self.deaths < 0 else failed("ended without a word", inconclusive=True)
+        def compile(self, asked: CompileRequest) -> Compilation:
+            done = super().compile(asked)
+            self.deaths -= not asked.hlo
+            return done if asked.hlo or self.deaths < 0 else failed("ended without a word", inconclusive=True)
 
     assert target(Dying(1)).evaluate(()).error == ""
     found = target(Dying(9)).evaluate(())
@@ -154,9 +154,9 @@ def test_a_killed_evaluation_is_tried_again_and_is_no_refusal() -> None:
 
 def test_a_log_that_breaks_off_is_no_refusal() -> None:
     class Cut(Recorded):
-        def compile(self, *given: Any, hlo: bool = True, **others: Any) -> Compilation:
-            done = super().compile(*given, hlo=hlo, **others)
-            return done if hlo else replace(done, log=done.log[: len(done.log) // 2])
+        def compile(self, asked: CompileRequest) -> Compilation:
+            done = super().compile(asked)
+            return done if asked.hlo else replace(done, log=done.log[: len(done.log) // 2])
 
     found = target(Cut()).evaluate(())
     assert found.inconclusive
@@ -172,9 +172,9 @@ def test_a_run_that_cannot_evaluate_keeps_what_an_earlier_one_found(
     before = [(tmp_path / name).read_bytes() for name in (STATE, OPTIONS)]
 
     class Slow(Recorded):
-        def compile(self, *given: Any, hlo: bool = True, **others: Any) -> Compilation:
-            done = super().compile(*given, hlo=hlo, **others)
-            return done if hlo else failed("did not finish within 60 s", inconclusive=True)
+        def compile(self, asked: CompileRequest) -> Compilation:
+            done = super().compile(asked)
+            return done if asked.hlo else failed("did not finish within 60 s", inconclusive=True)
 
     said: list[str] = []
     found = run(tmp_path, Slow(), say=said.append)
@@ -342,11 +342,11 @@ class Taking(Recorded):
         super().__init__()
         self.full_seconds = full_seconds
 
-    def compile(self, *given: Any, full: bool = False, **others: Any) -> Compilation:
-        done = super().compile(*given, full=full, **others)
-        begin, stop = time.monotonic(), others.get("stop")
-        while full and time.monotonic() - begin < self.full_seconds:
-            if time.monotonic() - begin > others["timeout_seconds"] or (stop is not None and stop.is_set()):
+    def compile(self, asked: CompileRequest) -> Compilation:
+        done = super().compile(asked)
+        begin, stop = time.monotonic(), asked.stop
+        while asked.full and time.monotonic() - begin < self.full_seconds:
+            if time.monotonic() - begin > asked.timeout_seconds or (stop is not None and stop.is_set()):
                 return failed("did not finish", inconclusive=True)
             time.sleep(0.01)
         return replace(done, seconds=time.monotonic() - begin)

@@ -28,7 +28,7 @@ from mallocgame.workloads.compiler_loop.verify import (
 )
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
-from mallocgame.workloads.xla.compiler import Compilation, Options
+from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
 from tests.paths import DATA
 
 LSTM = ProgramReference(module="mallocgame.workloads.models", name="lstm")
@@ -52,20 +52,9 @@ class Recorded:
         self.refuse = refuse
         self.asked: list[Options] = []
 
-    def compile(
-        self,
-        reference: ProgramReference,
-        chip: str,
-        options: Options | None = None,
-        *,
-        full: bool = False,
-        hlo: bool = True,
-        again: bool = False,
-        timeout_seconds: float = 600.0,
-        **others: object,
-    ) -> Compilation:
-        self.asked.append(dict(options or {}))
-        return replace(recorded(), error=self.refuse(dict(options or {}), full))
+    def compile(self, asked: CompileRequest) -> Compilation:
+        self.asked.append(dict(asked.options))
+        return replace(recorded(), error=self.refuse(dict(asked.options), asked.full))
 
 
 def target(compiler: Recorded) -> Target:

@@ -1,0 +1,113 @@
+"""What XLA:TPU can be brought to do: a mapping that it cannot be told is worth nothing to ``tune``.
+
+The compiler takes no word about a copy back, none about what is held from run to run, and does not reach every stay.
+``reachable`` returns what is left of a mapping when it is told; ``Reach`` is what one run has learned.
+Found by experiment (docs/compiler_loop.md).
+"""
+
+from collections.abc import Mapping as Table
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.errors import InputError
+from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import Program, Tensor, UseKind
+
+F64 = npt.NDArray[np.float64]
+Beginning = tuple[
+    int, bool, int
+]  # of a stay: its tensor, whether it is copied in, the row in Program.uses it serves first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far stays were seen to reach: by their beginning, the last row of ``Program.uses`` served; -1: none."""
+
+    last_use: Table[Beginning, int] = field(default_factory=dict)
+
+    def allows(self, beginning: Beginning, last_use: int) -> bool:
+        """Whether a stay with this beginning may serve uses up to a row."""
+        return last_use <= self.last_use.get(beginning, last_use)
+
+    def __str__(self) -> str:
+        """Return what names a solver's option: every reach is compiled alike."""
+        return "True"
+
+
+def elapsed_before(program: Program, hierarchy: Hierarchy) -> F64:
+    """Return float64[T+1], seconds before each step with every operand in layer 0, each loop run once."""
+    once = simulate(program, hierarchy, Mapping()).elapsed_seconds / program.trip_counts
+    before: F64 = np.concatenate([[0.0], np.cumsum(once)])
+    return before
+
+
+def copy_back_due(before: F64, copy_seconds: float, begin: int, last_use: int) -> int:
+    """Return the boundary at which the compiler waits for a copy back that begins at boundary ``begin``.
+
+    That is once instructions (``elapsed_before``) take as long as the copy, but not before step ``last_use`` is over,
+    the last that fast memory serves.
+
+    >>> copy_back_due(np.array([0.0, 1.0, 2.0, 3.0]), 1.5, 1, 0)
+    3
+    """
+    return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use + 1)
+
+
+def reachable(program: Program, hierarchy: Hierarchy, mapping: Mapping, own: Mapping | None = None) -> Mapping:
+    """Return what the compiler would make of a valid mapping that it is told, as far as is known; it is valid, too.
+
+    Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds. A tensor
+    for which that leaves no room stays in layer 0.
+
+    Raises:
+        InputError: not two layers, which is what XLA:TPU compiles for.
+    """
+    if hierarchy.num_layers != 2:
+        raise InputError(f"{program.name}: XLA:TPU compiles for two layers of memory, not {hierarchy.num_layers}")
+    before = elapsed_before(program, hierarchy)
+    held = {r.tensor for r in (own or Mapping()).residencies if r.start_step == HELD}
+    parts: Placements = {}
+    for index, part in take_apart(mapping).items():
+        kept = part if index in held else _without_held(program, part)
+        parts[index] = _timed(program, hierarchy, before, index, kept)
+    while broken := {v.tensor for v in validate(program, hierarchy, put_together(parts))} & parts.keys():
+        parts = {index: part for index, part in parts.items() if index not in broken}
+    return put_together(parts)
+
+
+def _without_held(program: Program, part: TensorPlacement) -> TensorPlacement:
+    """Leave out what comes from the run before, and the copy that brings it there for the next one."""
+    for number in reversed(range(len(part.residencies))):
+        reload = any(x.target == number and x.done_before >= program.num_steps for x in part.transfers)
+        if part.residencies[number].start_step == HELD or reload:
+            part = part.without(number)
+    return part
+
+
+def _timed(program: Program, hierarchy: Hierarchy, before: F64, index: int, part: TensorPlacement) -> TensorPlacement:
+    tensor = program.tensors[index]
+    stays, copies = list(part.residencies), list(part.transfers)
+    for at, copy in enumerate(copies):
+        if copy.target != HOME:
+            continue
+        stay = stays[copy.source]
+        copies[at] = _timed_copy(tensor, stay, copy, hierarchy, before)
+        stays[copy.source] = replace(stay, end_step=max(stay.end_step, copies[at].done_before))
+    return TensorPlacement(residencies=tuple(stays), transfers=tuple(copies))
+
+
+def _timed_copy(tensor: Tensor, stay: Residency, copy: Transfer, hierarchy: Hierarchy, before: F64) -> Transfer:
+    steps = [use.step for use in tensor.uses if stay.start_step <= use.step < stay.end_step]
+    written = [use.step for use in tensor.uses if use.kind != UseKind.READ and use.step in steps]
+    begin = max([step + 1 for step in written if step <= copy.start_after + 1], default=copy.start_after + 1)
+    seconds = copy.size_bytes / hierarchy.links[hierarchy.link_index(0, stay.layer)].bytes_per_second
+    last = max(steps, default=begin)
+    due = min(copy_back_due(before, seconds, begin, last), len(before) - 1)
+    done = max(min(copy.done_before, due), last, begin)
+    return replace(copy, start_after=min(begin - 1, copy.start_after), done_before=done)

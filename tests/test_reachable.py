@@ -1,0 +1,84 @@
+"""What is left of a mapping when XLA:TPU is told it."""
+
+from dataclasses import replace
+
+import pytest
+
+from mallocgame.baselines.anneal import anneal
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.errors import InputError
+from mallocgame.evaluation import make_case, run
+from mallocgame.explanation.placement import take_apart
+from mallocgame.explanation.reachable import copy_back_due, elapsed_before, reachable
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.solver import Limits
+from mallocgame.workloads import suite
+
+CASES = ("lstm_training-v5e", "mlp-v4", "decode_loop-v5e")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_compilers_own_mapping_is_what_it_reaches(case: str) -> None:
+    trace = suite.load(case)
+    assert trace.mapping is not None
+    left = reachable(trace.program, trace.hierarchy, trace.mapping, trace.mapping)
+    seconds = [simulate(trace.program, trace.hierarchy, m).total_seconds for m in (trace.mapping, left)]
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.005)
+    assert take_apart(left).keys() == take_apart(trace.mapping).keys()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_copies_back_are_timed_as_the_compiler_does_and_nothing_is_held(case: str) -> None:
+    trace = suite.load(case)
+    program, hierarchy = trace.program, trace.hierarchy
+    before = elapsed_before(program, hierarchy)
+    for mapping in (
+        anneal(program, hierarchy, seconds=60, steps=30).mapping,
+        greedy(program, hierarchy, seconds=60, steps=10**6).mapping,
+    ):
+        left = reachable(program, hierarchy, mapping)
+        assert validate(program, hierarchy, left) == []
+        assert not any(r.start_step == HELD for r in left.residencies)
+        assert reachable(program, hierarchy, left) == left
+        for copy in left.transfers:
+            stay = left.residencies[copy.source]
+            if copy.target == HOME:
+                steps = [u.step for u in program.tensors[copy.tensor].uses if stay.start_step <= u.step < stay.end_step]
+                seconds = copy.size_bytes / hierarchy.links[0].bytes_per_second
+                begin = copy.start_after + 1
+                assert copy.done_before <= copy_back_due(before, seconds, begin, max(steps, default=begin))
+
+
+def test_what_the_compiler_holds_itself_stays_and_nothing_else() -> None:
+    trace = next(t for t in map(suite.load, ("mlp-v5e", "llama_decode-v5e", "resnet50-v5e")) if held_tensors(t.mapping))
+    assert trace.mapping is not None
+    kept = reachable(trace.program, trace.hierarchy, trace.mapping, trace.mapping)
+    assert held_tensors(kept) == held_tensors(trace.mapping)
+    assert held_tensors(reachable(trace.program, trace.hierarchy, trace.mapping)) == set()
+
+
+def held_tensors(mapping: Mapping | None) -> set[int]:
+    return {r.tensor for r in (mapping or Mapping()).residencies if r.start_step == HELD}
+
+
+def test_a_case_for_the_compiler_judges_what_it_reaches() -> None:
+    trace = suite.load("lstm_training-v5e")
+    free, told = (make_case(trace, for_compiler=wanted) for wanted in (False, True))
+    limits = Limits(seconds=60, steps=30)
+    judged = run(told, "anneal", limits=limits)
+    assert judged.mapping == reachable(*told.problem, judged.mapping, told.compiler_mapping)
+    ahead = run(free, "greedy", limits=Limits(seconds=60, steps=10**6)).judged_seconds
+    behind = run(told, "greedy", limits=Limits(seconds=60, steps=10**6)).judged_seconds
+    assert ahead is not None
+    assert behind is not None
+    assert behind >= ahead * (1 - 1e-9)
+    assert run(told, "xla", limits=limits).mapping is told.compiler_mapping
+
+
+def test_three_layers_are_refused() -> None:
+    trace = suite.load("mlp-v4")
+    layers = (*trace.hierarchy.layers, replace(trace.hierarchy.layers[1], name="third"))
+    with pytest.raises(InputError, match="two layers of memory, not 3"):
+        reachable(trace.program, replace(trace.hierarchy, layers=layers), Mapping())
