@@ -103,9 +103,9 @@ def capture(  # noqa: PLR0913 (its options, by name)
         on_bytes=on_bytes,
     )
     if compiler is not None:
-        return run_capture(asked, compiler)[0]
+        return run_capture(asked, compiler).trace
     with Compiler() as own:
-        return run_capture(asked, own)[0]
+        return run_capture(asked, own).trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +122,17 @@ class CaptureRequest:
     on_bytes: Callable[[int], None] | None = None
 
 
-def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaProgram]:
-    """Do what ``capture`` does; also return how the program's parts correspond to the compiler's."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """A trace, how its program's parts correspond to the compiler's, and the options it was compiled with."""
+
+    trace: Trace
+    built: XlaProgram
+    options: Options  # those asked for, and those without which the program could not be captured
+
+
+def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
+    """Do what ``capture`` does, and say more of it."""
     reference, options = asked.reference, asked.options
     compilation = _compile(asked, options, compiler)
     notes: list[str] = []
@@ -161,7 +170,7 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> tuple[Trace, XlaPr
     if compilation.final_hlo:
         cycles = cycle_estimates(with_moves(reading.log, reading.built.moves), compilation.final_hlo)
         trace = replace(trace, estimates=trace.estimates | cycles)
-    return _relative(trace, reference), reading.built
+    return Captured(trace=_relative(trace, reference), built=reading.built, options=options)
 
 
 def _compile(asked: CaptureRequest, options: Options, compiler: Compiler, *, hlo: bool = True) -> Compilation:

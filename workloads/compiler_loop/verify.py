@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -64,6 +64,7 @@ class Target:
     compiler: CompilesPrograms
     trace: Trace  # of the default compilation: names are those of now
     built: XlaProgram  # its program, and what the compiler calls its parts
+    options: Options = field(default_factory=dict)  # of every compilation: without these another program results
     usual_seconds: float = 10.0  # that the default compilation took
 
     @classmethod
@@ -79,13 +80,14 @@ class Target:
         start = time.perf_counter()
         known = assumptions or Assumptions()
         request = CaptureRequest(reference=reference, chip=chip, assumptions=known, on_bytes=on_bytes)
-        trace, built = run_capture(request, compiler)  # type: ignore[arg-type]
+        captured = run_capture(request, compiler)  # type: ignore[arg-type]
         return cls(
             reference=reference,
             chip=chip,
             compiler=compiler,
-            trace=trace,
-            built=built,
+            trace=captured.trace,
+            built=captured.built,
+            options=captured.options,
             usual_seconds=time.perf_counter() - start,
         )
 
@@ -114,7 +116,7 @@ class Target:
         ``time.monotonic``'s clock) ends a compilation that is not done by then: ``inconclusive``, not a refusal.
         """
         start = time.perf_counter()
-        options = options_of(overrides, flags, self.trace.program.sizes_bytes)
+        options = options_of(overrides, {**self.options, **(flags or {})}, self.trace.program.sizes_bytes)
         patience = max(USUAL_TIMES * self.usual_seconds, LEAST_TIMEOUT_SECONDS)
         found = self._evaluate_once(options, min(patience, deadline - time.monotonic()))
         if found.inconclusive and time.monotonic() < deadline:
@@ -158,7 +160,7 @@ class Target:
         asked = CompileRequest(
             reference=self.reference,
             chip=self.chip,
-            options=options,
+            options={**self.options, **options},
             full=True,
             hlo=False,
             final_hlo=True,

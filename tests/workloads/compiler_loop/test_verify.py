@@ -104,6 +104,16 @@ def test_evaluation_reads_the_default_back() -> None:
     assert found.judged_seconds == pytest.approx(1.5604e-3, rel=1e-3)
 
 
+def test_what_the_default_needed_goes_with_every_compilation() -> None:
+    compiler = Recorded()
+    needed: Options = {"xla_tpu_offload_gather_to_sparsecore": "false"}
+    whole = replace(target(compiler), options=needed)
+    compiler.asked.clear()
+    assert whole.evaluate((), {"a": "b"}).options == {**needed, "a": "b"}
+    whole.compile_fully({})
+    assert [dict(options) for options in compiler.asked] == [{**needed, "a": "b"}, needed]
+
+
 def test_refusal_and_nonsense_are_evaluations_without_a_mapping() -> None:
     refused = target(Recorded(lambda options, full: "JaxRuntimeError: FAILED_PRECONDITION: no" if options else ""))
     found = refused.evaluate((), {"a": "b"})
