@@ -109,6 +109,21 @@ def sharded_args(mesh):
     split = lambda shape, *axes: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(mesh, P(*axes)))
     return split((1024, 1024), "data", "model"), split((4096, 1024), "data", None)
 
+def ring_of_four(x):
+    from jax.sharding import PartitionSpec as P
+    mesh = jax.make_mesh((4,), ("d",))
+    return jax.shard_map(lambda x: lax.psum(x, "d"), mesh=mesh, in_specs=P("d"), out_specs=P())(x)
+
+def constrained(x):
+    from jax.sharding import PartitionSpec as P
+    return lax.with_sharding_constraint(x, P("data", None)) * 2
+
+def scalar(x):
+    return x + 1
+
+def one_number():
+    return jax.ShapeDtypeStruct((), jnp.float32)
+
 def ring(x):
     from jax.sharding import PartitionSpec as P
     mesh = jax.make_mesh((len(jax.devices()),), ("d",))
@@ -344,8 +359,12 @@ def test_keyword_arguments_and_static_ones(folder: Path, compiler: Compiler) -> 
 @pytest.mark.parametrize(
     ("text", "chip", "mesh", "reason"),
     [
-        ("sharded,sharded_args", "v5e", "", "give --topology and --mesh"),
-        ("sharded,sharded_args", "v5e:2x2", "", "give --topology and --mesh"),
+        ("sharded,sharded_args", "v5e", "", "takes a mesh: give --topology .* and --mesh"),
+        ("sharded,sharded_args", "v5e", "data=2,model=2", "v5e is one chip; .* needs --topology"),
+        ("ring_of_four,square", "v5e", "", r"Number of devices 1 .*ring_of_four\); .* needs --topology"),
+        ("constrained,square", "v5e", "", r"constrained\); .* needs --topology"),
+        ("constrained,square", "v5e:2x2", "", r"constrained\); --mesh AXIS=N,… sets a mesh"),
+        ("scalar,one_number", "v5e", "", "nothing to plan: the compiler lets no array of this program live in fast"),
         ("sharded,sharded_args", "v5e:2x2", "data=2,model=4", "8 places, v5e:2x2 has 4"),
         ("sharded,sharded_args", "v5e:2x2", "data", "AXIS=SIZE"),
         ("sharded,none_such", "v5e:2x2", "data=2,model=2", "no function none_such"),
