@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mallocgame.workloads.models.layers import ACTIVATION, Program
 from mallocgame.workloads.models.llama import prefill
 
 AXIS = "data"
+P: Any = PartitionSpec
+_permute: Any = lax.ppermute
+_sum: Any = lax.psum
 _COLUMNS = ("query.kernel", "key.kernel", "value.kernel", "gate.kernel", "up.kernel", "logits.kernel")
 _ROWS = ("out.kernel", "down.kernel")
 
@@ -52,11 +54,12 @@ def pipeline(mesh: Mesh, *, batches: int, rows: int, width: int, layers: int) ->
                 state = jax.nn.relu(state @ weights[layer])
             at = jnp.clip(t - chips + 1, 0, batches - 1)
             out = jnp.where(me == chips - 1, out.at[at].set(state), out)
-            return (lax.ppermute(state, AXIS, onward), out), None
+            return (_permute(state, AXIS, onward), out), None
 
         start = (jnp.zeros_like(x[0]), jnp.zeros_like(x))
         (_, out), _ = lax.scan(tick, start, jnp.arange(batches + chips - 1))
-        return lax.psum(out, AXIS)
+        total: Array = _sum(out, AXIS)
+        return total
 
     weights = split(mesh, (layers * mesh.size, width, width), AXIS, None, None)
     return _on_each(mesh, stage, (P(AXIS, None, None), P()), P()), (weights, split(mesh, (batches, rows, width)))
@@ -76,7 +79,7 @@ def ring_attention(mesh: Mesh, *, batch: int, length: int, heads: int, head_widt
             weights, scale = jnp.exp(scores - new[..., None]), jnp.exp(top - new)
             mixed = jnp.einsum("bhqk,bkhd->bhqd", weights.astype(ACTIVATION), value, preferred_element_type=jnp.float32)
             out, total = out * scale[..., None] + mixed, total * scale + weights.sum(-1)
-            key, value = (lax.ppermute(each, AXIS, onward) for each in (key, value))
+            key, value = (_permute(each, AXIS, onward) for each in (key, value))
             return (new, total, out, key, value), None
 
         rows = (batch, heads, length // chips)

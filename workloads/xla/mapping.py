@@ -36,6 +36,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
         TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
     """
     log = with_moves(log, built.moves)
+    log = replace(log, allocations=[_issued_after_its_copy(row, built) for row in log.allocations])
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
     listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
@@ -71,6 +72,19 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
         range(len(transfers)), key=lambda i: (transfers[i][0].start_after, transfers[i][0].done_before, transfers[i][1])
     )
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers[i][0] for i in order))
+
+
+def _issued_after_its_copy(row: AllocationRow, built: XlaProgram) -> AllocationRow:
+    """Return an allocation; transfers in the place of a copy go after it (another compilation may have them before)."""
+    if row.replaces not in built.transferred:
+        return row
+    step = next(step for step, i in enumerate(built.program.instructions) if i.name == row.replaces)
+    return replace(
+        row,
+        start_after=max(row.start_after, step),
+        done_before=max(row.done_before, step + 1),
+        slices=tuple(replace(part, start_after=max(part.start_after, step)) for part in row.slices),
+    )
 
 
 def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _Piece:

@@ -63,7 +63,7 @@ def copy_moves(log: XlaLog, aliases: Aliases, early: Container[str], *, late: bo
             continue
         new: int | None = None
         if row.replaces in early:
-            new = row.start_after + 1 if row.start_after < old else None
+            new = row.start_after + 1 if row.start_after + 1 < old else None
         elif late:
             new = _place(log, aliases, old, row)
         if new is not None:
@@ -99,12 +99,11 @@ def _moved(log: XlaLog, old: int, new: int) -> XlaLog:
     shift = _Shift(old, new)
     schedule = list(log.schedule)
     schedule.insert(new, schedule.pop(old))
-    name = log.schedule[old][1]
     return replace(
         log,
         schedule=schedule,
         home_seconds={shift.step(time): seconds for time, seconds in log.home_seconds.items()},
-        allocations=[shift.row(row, is_own=row.replaces == name) for row in log.allocations],
+        allocations=[shift.row(row) for row in log.allocations],
         intervals={(offset, shift.begin(start), shift.begin(end)) for offset, start, end in log.intervals},
         mirrored={(offset, shift.begin(start), shift.begin(end)) for offset, start, end in log.mirrored},
     )
@@ -132,14 +131,13 @@ class _Shift:
         is_earlier = self.new < self.old and self.new <= time <= self.old
         return time - 1 if self.old < time <= self.new else time + 1 if is_earlier else time
 
-    def row(self, row: AllocationRow, *, is_own: bool) -> AllocationRow:
-        """Return an allocation; of the moved instruction's own copies none is issued before it."""
-        first = self.new if is_own and self.new <= self.old else -1
+    def row(self, row: AllocationRow) -> AllocationRow:
+        """Return an allocation."""
         return replace(
             row,
             start_time=self.begin(row.start_time),
             end_time=self.begin(row.end_time),
-            start_after=max(self.begin(row.start_after), first),
+            start_after=self.begin(row.start_after),
             done_before=self.due(row.done_before),
-            slices=tuple(replace(part, start_after=max(self.begin(part.start_after), first)) for part in row.slices),
+            slices=tuple(replace(part, start_after=self.begin(part.start_after)) for part in row.slices),
         )
