@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from mallocgame.errors import InputError, TraceError
+from mallocgame.judge.replaced import replaced_copies
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
+from mallocgame.mapping import Mapping, serving_layers
 from mallocgame.program import UseKind
 from mallocgame.workloads.capture import Assumptions, capture, trace_from_files
 from mallocgame.workloads.program_reference import ProgramReference, parse_arguments, parse_reference, reference_to
@@ -271,6 +273,13 @@ def test_what_is_copied_because_it_is_not_donated_is_named(folder: Path, compile
     text = "bf16[512,512],bf16[1024,8,512],s32[],bf16[8,512]"
     trace = capture(reference(folder, "decode", text), chip="v5e", compiler=compiler)
     assert any("cache: 8388608 bytes" in line and "donate it" in line for line in sentences(trace))
+    program, mapping = trace.program, trace.mapping
+    assert mapping is not None
+    (copy,) = program.replaceable_copies  # XLA makes it asynchronous, and so does its mapping: it takes no time
+    assert replaced_copies(program, mapping, serving_layers(program, mapping)) == [copy]
+    assert simulate(program, trace.hierarchy, mapping).elapsed_seconds[copy] == 0.0
+    assert simulate(program, trace.hierarchy, Mapping()).elapsed_seconds[copy] > 1e-5
+    explained(trace)
 
 
 @pytest.mark.tpu
