@@ -1,8 +1,9 @@
-"""A program without branches for solvers that plan straight schedules: each conditional becomes one step.
+"""A program without branches for solvers and the game, which plan straight schedules: a conditional is one step.
 
 In the stretch that a conditional takes nothing begins or ends; what every branch defines may be born there. Every valid
 mapping of the collapsed program is one of the program itself (tested), so a solver may be careless about branches; its
-times are an estimate, which the judge replaces. Expected trip counts that are fractions are rounded up.
+times are an estimate, which the judge replaces. Expected trip counts that are fractions are rounded up, and copies that
+transfers may replace are charged whether or not they are.
 """
 
 import math
@@ -14,8 +15,9 @@ from mallocgame.regions import Conditional, Loop, nested
 
 
 def is_straight(program: Program) -> bool:
-    """Whether a program has no branches and whole trip counts, as solvers and the game take them."""
-    return not program.conditionals and all(float(loop.trip_count).is_integer() for loop in program.loops)
+    """Whether a program has no branches, fractions of counts and replaceable copies, as solvers and games want."""
+    whole = all(float(loop.trip_count).is_integer() for loop in program.loops)
+    return not program.conditionals and whole and not program.replaceable_copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,11 @@ class Collapsed:
     program: Program
     boundaries: tuple[int, ...]  # of each boundary of it: the boundary of the original
     births: dict[tuple[int, int], int]  # (tensor, collapsed step): the original's step that defines it first
+
+    @property
+    def keeps_steps(self) -> bool:
+        """Whether it has the original's steps, so that a mapping of the original is one of it."""
+        return len(self.boundaries) == self.boundaries[-1] + 1
 
     def expand(self, mapping: Mapping) -> Mapping:
         """Return a mapping of the original program; valid if ``mapping`` is valid for the collapsed one."""
@@ -124,7 +131,7 @@ class _Collapsing:
         start, end = self.boundaries[new], self.boundaries[new + 1]
         first = self.program.instructions[start]
         if new not in self.conditional:
-            return replace(first, trip_count=self._executions(new))
+            return replace(first, trip_count=self._executions(new), is_replaceable=False)
         inside = [(self.program.instructions[step], self._share(step)) for step in range(start, end)]
         layers = max(len(i.fixed_bytes) for i, _ in inside)
         fixed = [sum(share * sum(i.fixed_bytes[k : k + 1]) for i, share in inside) for k in range(layers)]

@@ -89,6 +89,7 @@ class Instruction:
     opcode: str = ""
     computation: str = ""
     source: str = ""  # file:line where the compiler knows it
+    is_replaceable: bool = False  # only copies the tensor it reads to the one it defines: transfers may do it instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,8 @@ class Program:
     Raises:
         InputError: a use outside the schedule or before the tensor's definition on some path, two definitions of one
             tensor in one step, a read in the step of the first, a size or time that is not finite and non-negative,
-            loops or branches that cross, weights that do not sum to 1, trip counts that disagree.
+            loops or branches that cross, weights that do not sum to 1, trip counts that disagree, a replaceable copy
+            that does more than read one tensor and define another.
     """
 
     name: str
@@ -113,6 +115,10 @@ class Program:
             _check_instruction(self, step, instruction)
         for index, tensor in enumerate(self.tensors):
             _check_tensor(self, index, tensor)
+        for step, pair in self.replaceable_copies.items():
+            if pair is None:
+                where = f"{self.name}: step {step} ({self.instructions[step].name})"
+                raise InputError(f"{where}: a replaceable copy reads one tensor and defines another, nothing else")
 
     @property
     def num_steps(self) -> int:
@@ -175,6 +181,20 @@ class Program:
     def uses(self) -> "UseTable":
         """All uses of all tensors, flattened, ordered by tensor and then by step."""
         return UseTable.from_tensors(self.tensors)
+
+    @cached_property
+    def replaceable_copies(self) -> dict[int, tuple[int, int] | None]:
+        """Steps that transfers may replace: (index of the use that reads, of the one that defines) in ``uses``."""
+        steps = [step for step, instruction in enumerate(self.instructions) if instruction.is_replaceable]
+        return {step: self._copied(step) for step in steps}
+
+    def _copied(self, step: int) -> tuple[int, int] | None:
+        here = np.flatnonzero(self.uses.step == step).tolist()
+        by_kind = {int(self.uses.kind[use]): use for use in here}
+        if len(here) != 2 or by_kind.keys() != {int(UseKind.READ), int(UseKind.DEFINE)}:
+            return None
+        read, defined = by_kind[int(UseKind.READ)], by_kind[int(UseKind.DEFINE)]
+        return None if self.uses.tensor[read] == self.uses.tensor[defined] else (read, defined)
 
     def enclosing_loops(self, step: int) -> Iterator[Loop]:
         """Yield the loops whose body holds ``step``."""

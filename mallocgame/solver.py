@@ -388,6 +388,7 @@ class Solver:
             problem.hierarchy,
             seconds=limits.seconds,
             seed=seed,
+            start=start if view.keeps_steps else None,
             progress=progress,
             steps=limits.steps,
             **options,

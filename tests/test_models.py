@@ -18,12 +18,23 @@ from mallocgame.workloads.models.layers import attention, cross_entropy, paramet
 LLAMA = {"layers": 2, "width": 32, "heads": 4, "groups": 2, "hidden": 48, "vocabulary": 50}
 EVALUATION = {
     *("mobilenet", "diffusion_step", "unet_training", "bert_training", "vit"),
-    *("llama_decode_batch16", "decode_loop", "graph_network", "winograd"),
+    *("llama_decode_batch16", "decode_loop", "graph_network", "winograd", "ring_attention", "decode_until_end"),
 }
 REQUIRED = {
     *("alexnet", "vgg16", "resnet50", "resnet50_training", "mobilenet", "unet", "vit", "bert", "bert_training"),
     *("gpt2_training", "llama_prefill", "llama_decode", "llama_decode_batch16", "decode_loop", "moe_decode", "lstm"),
-    *("tied_loop", "dlrm", "wavenet", "diffusion_step", "graph_network", "strassen", "mlp"),
+    *(
+        "tied_loop",
+        "dlrm",
+        "wavenet",
+        "diffusion_step",
+        "graph_network",
+        "strassen",
+        "mlp",
+        "ring_attention",
+        "pipeline",
+    ),
+    *("tensor_parallel_prefill", "early_exit", "adaptive_ode", "decode_until_end"),
 }
 
 
@@ -75,14 +86,36 @@ def test_names_and_split_are_stable() -> None:
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
 def test_every_program_traces(model: Workload) -> None:
-    function, arguments = model.build()
+    function, arguments = model.build(*([one_place()] if model.mesh else []))
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arguments))
     results = jax.tree.leaves(jax.eval_shape(function, *arguments))
     assert results
     available = Counter((leaf.shape, leaf.dtype) for leaf in results)
     donated = [leaf for index in model.donate_argnums for leaf in jax.tree.leaves(arguments[index])]
-    assert bool(donated) == (model.family in {"training", "decode"} or model.name == "decode_loop")
+    assert bool(donated) == (model.family in {"training", "decode"} or model.name.startswith("decode_"))
     assert Counter((leaf.shape, leaf.dtype) for leaf in donated) <= available
+
+
+def one_place() -> jax.sharding.Mesh:
+    """Return a mesh of this machine's one device, under the name that programs for several chips want."""
+    return jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+
+
+def test_ring_attention_is_attention() -> None:
+    run, arguments = build_program("parallel", "ring_attention", one_place(), batch=2, length=6, heads=3, head_width=4)
+    query, key, value = values_of(arguments)
+    ring = np.asarray(run(query, key, value), np.float32)
+    plain = attention(*(x.transpose(0, 2, 1, 3) for x in (query, key, value)))
+    assert np.allclose(ring, np.asarray(plain, np.float32), atol=0.05)
+
+
+def test_a_pipeline_applies_all_layers_to_all_batches() -> None:
+    run, arguments = build_program("parallel", "pipeline", one_place(), batches=3, rows=2, width=4, layers=2)
+    weights, x = values_of(arguments)
+    wanted = x
+    for weight in weights:
+        wanted = jax.nn.relu(wanted @ weight)
+    assert np.allclose(*floats((run(weights, x), wanted)), atol=0.05)
 
 
 TINY: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -92,6 +125,8 @@ TINY: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("assorted", "mlp", {"batch": 2, "widths": (8, 8)}),
     ("assorted", "graph_network", {"nodes": 8, "width": 4, "relations": 2, "layers": 2}),
     ("recurrent", "tied_loop", {"batch": 2, "steps": 3, "width": 8, "hidden": 16}),
+    ("branches", "early_exit", {"batch": 2, "length": 4, "layers": 1, "width": 8, "heads": 2}),
+    ("branches", "adaptive_ode", {"batch": 2, "width": 8}),
     ("llama", "expert_decode", {"batch": 2, "context": 8, "experts": 3, "chosen": 2, **LLAMA}),
     (
         *("assorted", "dlrm"),

@@ -11,7 +11,7 @@ from typing import Any, Self
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import read_lines, reader
 from mallocgame.hierarchy import Hierarchy, preset
-from mallocgame.judge.validation import validate
+from mallocgame.judge.validation import Violation, validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.workloads.anonymise import anonymise
@@ -318,7 +318,7 @@ class _Reading:
             return False
         return self.built.hidden_seconds < before
 
-    def _build(self, *, move_copies: bool = False) -> XlaProgram:
+    def _build(self, *, move_copies: bool = False, transfer_only: frozenset[str] | None = None) -> XlaProgram:
         return build_program(
             self.log,
             self.module,
@@ -327,19 +327,15 @@ class _Reading:
             others=tuple(self.others),
             assumed=self.assumed,
             move_copies=move_copies,
+            transfer_only=transfer_only,
         )
 
     def trace(self, provenance: dict[str, Value]) -> Trace:
-        mapping = build_mapping(self.log, self.built)
-        broken = validate(self.built.program, self.hierarchy, mapping)
-        if broken and self.built.replaced and not self.built.moves_copies:
-            self.built = self._build(move_copies=True)
-            mapping = build_mapping(self.log, self.built)
-            broken = validate(self.built.program, self.hierarchy, mapping)
-        left_out: list[int] = []
-        if broken and self.built.program.conditionals:
-            mapping, left_out = self._without_broken(mapping)
-            broken = validate(self.built.program, self.hierarchy, mapping)
+        mapping, left_out, broken = self._valid_mapping()
+        for transfer_only in (self.built.transferred, frozenset[str]()):  # less and less of what XLA does with copies
+            if broken and (self.built.replaced or self.built.transferred):
+                self.built = self._build(move_copies=True, transfer_only=transfer_only)
+                mapping, left_out, broken = self._valid_mapping()
         if broken:
             reason = f"XLA's own mapping breaks {len(broken)} rules of ours, the first: {broken[0].message}"
             raise TraceError(self.log.path, None, f"{reason} (rule {broken[0].rule}, step {broken[0].step})")
@@ -365,6 +361,16 @@ class _Reading:
             estimates=estimates(with_moves(self.log, self.built.moves), self.built),
             provenance=provenance | facts,
         )
+
+    def _valid_mapping(self) -> tuple[Mapping, list[int], list[Violation]]:
+        """Return XLA's mapping, the tensors left out of it for the sake of branches, and what it still breaks."""
+        mapping = build_mapping(self.log, self.built)
+        broken = validate(self.built.program, self.hierarchy, mapping)
+        if not broken or not self.built.program.conditionals:
+            return mapping, [], broken
+        mapping, left_out = self._without_broken(mapping)
+        results = {self.built.program.tensors[index].name for index in left_out} & self.built.transferred
+        return mapping, left_out, broken if results else validate(self.built.program, self.hierarchy, mapping)
 
     def _without_broken(self, mapping: Mapping) -> tuple[Mapping, list[int]]:
         """Return XLA's mapping without the tensors whose places cannot be said of branches, and those tensors.

@@ -119,7 +119,10 @@ def resolve(reference: ProgramReference, mesh: Any = None) -> Call:
     models = getattr(module, "MODELS", {})
     if reference.name in models and not reference.arguments:
         model = models[reference.name]
-        function, arguments = model.build()
+        if model.mesh and mesh is None:
+            wanted = f"give --topology (such as v5e:2x2) and --mesh {model.mesh}"
+            raise InputError(f"{reference}: is for several chips: {wanted}")
+        function, arguments = model.build(mesh) if model.mesh else model.build()
         return Call(function=function, arguments=tuple(arguments), donated=tuple(model.donate_argnums))
     function = _attribute(module, reference.name, reference)
     if reference.arguments:
@@ -163,7 +166,9 @@ def _made_arguments(reference: ProgramReference, module: Any, function: Callable
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if any(p.default is p.empty and p.kind not in several for p in parameters.values()):
         if mesh is None:
-            raise InputError(f"{reference}: {make.__name__} takes a mesh: give --topology and --mesh")
+            who = getattr(make, "__name__", "what makes its arguments")
+            wanted = "give --topology (such as v5e:2x2) and --mesh (such as data=4)"
+            raise InputError(f"{reference}: {who} takes a mesh: {wanted}")
         return make(mesh)
     if mesh is not None and "mesh" in parameters:
         return make(mesh=mesh)

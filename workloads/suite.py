@@ -20,6 +20,8 @@ from mallocgame.workloads.trace import Trace, load_trace, save_trace
 
 VERSION = 1
 CHIPS = ("v4", "v5e", "v6e")
+SEVERAL = {"v5e": "v5e:2x2"}  # where programs with a mesh are compiled
+BRANCHES = "branches"  # the family of control flow that the data decides
 FOLDER = Path(__file__).parent / "traces"
 INDEX = FOLDER / "suite.json"
 
@@ -35,6 +37,12 @@ class Entry:
     family: str
     summary: str
     refused: str = ""
+    topology: str = ""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is of one chip and without branches: what the tables in docs/ are about."""
+        return not self.topology and self.family != BRANCHES
 
 
 @cache
@@ -54,11 +62,15 @@ def entries() -> tuple[Entry, ...]:
     return rows
 
 
-def names(*, split: str | None = None, chip: str | None = None) -> tuple[str, ...]:
-    """Return the names of the shipped traces, of one split (``train`` or ``eval``) or chip if given."""
+def names(*, split: str | None = None, chip: str | None = None, base: bool = False) -> tuple[str, ...]:
+    """Return the names of the shipped traces, of one split (``train`` or ``eval``) or chip if given.
+
+    ``base`` leaves out programs for several chips and those with branches.
+    """
     if split not in (None, "train", "eval"):
         raise InputError(f"unknown split {split!r}, expected train or eval")
     shipped = (entry for entry in entries() if not entry.refused)
+    shipped = (entry for entry in shipped if entry.is_base or not base)
     return tuple(e.name for e in shipped if split in (None, e.split) and chip in (None, e.chip))
 
 
@@ -100,14 +112,15 @@ def build(programs: list[str], chips: list[str]) -> int:
     with Compiler() as compiler:
         for program in programs:
             model = MODELS[program]
-            for chip in chips:
+            for chip in (chip for chip in chips if chip in model.chips):
                 name, start = f"{program}-{chip}", time.perf_counter()
                 facts: dict[str, Any] = {"program": program, "chip": chip, "split": model.split}
-                facts |= {"family": model.family, "summary": model.summary}
+                target = SEVERAL[chip] if model.mesh else chip
+                facts |= {"family": model.family, "summary": model.summary, "topology": target if model.mesh else ""}
                 file, refused = FOLDER / f"{name}.json.gz", ""
                 try:
-                    reference = ProgramReference(module="mallocgame.workloads.models", name=program)
-                    save_trace(file, capture(reference, chip=chip, name=name, compiler=compiler))
+                    reference = ProgramReference(module="mallocgame.workloads.models", name=program, mesh=model.mesh)
+                    save_trace(file, capture(reference, chip=target, name=name, compiler=compiler))
                 except InputError as error:
                     refused = str(error)
                     file.unlink(missing_ok=True)
@@ -123,6 +136,7 @@ def _write_index(made: dict[str, Entry]) -> None:
     merged = old | made
     order = [f"{program}-{chip}" for program in MODELS for chip in CHIPS]
     rows = [asdict(merged[name]) for name in order if name in merged]
+    rows = [{key: value for key, value in row.items() if value or key != "topology"} for row in rows]
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
     write_text(INDEX, f'{{"version": {VERSION}, "entries": [\n{lines}\n]}}\n')
     entries.cache_clear()

@@ -4,7 +4,7 @@ The format is versioned JSON, gzip-compressed if the name ends in ``.gz``; docs/
 readers that do not use this package.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mallocgame.collapse import is_straight
@@ -20,7 +20,7 @@ from mallocgame.workloads.formats.strict_json import Node
 __all__ = ["TRACE_FORMAT", "TRACE_VERSION", "Trace", "load_mapping", "load_trace", "save_mapping", "save_trace"]
 
 TRACE_FORMAT = "mallocgame-trace"
-TRACE_VERSION = 2  # with conditionals and trip counts that are fractions; what needs neither is written as 1
+TRACE_VERSION = 3  # 2: with conditionals and trip counts that are fractions; 3: and replaceable copies
 
 MAX_LAYERS = 64
 MAX_LOOPS = 1000
@@ -48,6 +48,14 @@ class Trace:
     estimates: dict[str, Value] = field(default_factory=dict)
     provenance: dict[str, Value] = field(default_factory=dict)
 
+    @property
+    def padding_bytes(self) -> tuple[int, ...] | None:
+        """How much of each tensor's size is padding; None where that is not known."""
+        known = self.estimates.get("tensor_padding_bytes")
+        if not isinstance(known, tuple) or len(known) != len(self.program.tensors):
+            return None
+        return tuple(size if isinstance(size, int) else 0 for size in known)
+
 
 def save_trace(path: StrPath, trace: Trace) -> None:
     """Write ``trace``; the same trace gives the same bytes.
@@ -60,7 +68,7 @@ def save_trace(path: StrPath, trace: Trace) -> None:
     mapping = None if trace.mapping is None else encode_mapping(trace.mapping, trace.program)
     value = {
         "format": TRACE_FORMAT,
-        "version": 1 if is_straight(trace.program) else TRACE_VERSION,
+        "version": _version(trace.program),
         "name": trace.name,
         "provenance": _encode_values(trace.provenance),
         "hierarchy": encode_hierarchy(trace.hierarchy),
@@ -71,6 +79,11 @@ def save_trace(path: StrPath, trace: Trace) -> None:
     strict_json.write(path, value)
 
 
+def _version(program: Program) -> int:
+    """Return the oldest version that can say what a program has."""
+    return 3 if program.replaceable_copies else 1 if is_straight(program) else 2
+
+
 def load_trace(path: StrPath) -> Trace:
     """Read a trace.
 
@@ -78,7 +91,7 @@ def load_trace(path: StrPath) -> Trace:
         TraceError: the file is not a complete, consistent trace of a known version.
     """
     node = strict_json.read(path)
-    version = strict_json.check_header(node, TRACE_FORMAT, 1, TRACE_VERSION)
+    version = strict_json.check_header(node, TRACE_FORMAT, *range(1, TRACE_VERSION + 1))
     keys = ("format", "version", "name", "provenance", "hierarchy", "program", "mapping", "estimates")
     _, _, name, provenance, hierarchy, program, mapping, estimates = node.fields(*keys)
     memory = decode_hierarchy(hierarchy)
@@ -193,7 +206,7 @@ def _pair(node: Node, num_layers: int) -> tuple[int, int]:
 def _encode_program(program: Program) -> dict[str, Any]:
     instructions, tensors = program.instructions, program.tensors
     uses = [(index, use) for index, tensor in enumerate(tensors) for use in tensor.uses]
-    encoded = {
+    encoded: dict[str, Any] = {
         "name": program.name,
         "instructions": {
             "name": [i.name for i in instructions],
@@ -225,11 +238,13 @@ def _encode_program(program: Program) -> dict[str, Any]:
             "home_only": [bool(use.home_only) for _, use in uses],
         },
     }
-    if not is_straight(program):
+    if _version(program) > 1:
         encoded["conditionals"] = {
             "edges": [list(conditional.edges) for conditional in program.conditionals],
             "weights": [[float(weight) for weight in conditional.weights] for conditional in program.conditionals],
         }
+    if program.replaceable_copies:
+        encoded["replaceable_copies"] = list(program.replaceable_copies)
     return encoded
 
 
@@ -238,11 +253,14 @@ def _plain_count(count: float) -> float:
 
 
 def _decode_program(node: Node, hierarchy: Hierarchy, version: int) -> Program:
-    keys = ("name", "instructions", "loops", "tensors", "uses", *(("conditionals",) if version > 1 else ()))
-    name, instruction_table, loop_table, tensor_table, use_table, *branches = node.fields(*keys)
+    keys = ("name", "instructions", "loops", "tensors", "uses", *("conditionals", "replaceable_copies")[: version - 1])
+    name, instruction_table, loop_table, tensor_table, use_table, *more = node.fields(*keys)
     instructions = _decode_instructions(instruction_table, hierarchy.num_layers, version)
+    copies = set(more[1].integers(0, len(instructions) - 1) if version > 2 else ())
+    if copies:
+        instructions = tuple(replace(i, is_replaceable=step in copies) for step, i in enumerate(instructions))
     loops = _decode_loops(loop_table, len(instructions), version)
-    conditionals = _decode_conditionals(branches[0], len(instructions)) if branches else ()
+    conditionals = _decode_conditionals(more[0], len(instructions)) if more else ()
     tensors = _decode_tensors(tensor_table, use_table, len(instructions))
     try:
         program = Program(

@@ -10,6 +10,7 @@ from mallocgame.baselines.bounds.linear import solve
 from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, relax
 from mallocgame.collapse import is_straight
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.replaced import with_free_copies
 from mallocgame.judge.simulation import lower_bound
 from mallocgame.program import Program
 
@@ -53,6 +54,7 @@ def capacity_bound(
     if seconds > 0:
         native.start()
     began = time.perf_counter()
+    program = with_free_copies(program)
     simple = lower_bound(program, hierarchy)
     if not is_straight(program):  # the relaxation knows no branches
         seconds = 0.0

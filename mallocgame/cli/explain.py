@@ -67,7 +67,8 @@ def explain(
             shown.phase("looking for a better mapping")
         better = _better(found, own, solver_seconds, hoist)
         shown.phase("trying remedies")
-        explanation = run(found.program, found.hierarchy, own, better=better, limit=limit)
+        padding = found.padding_bytes
+        explanation = run(found.program, found.hierarchy, own, better=better, limit=limit, padding_bytes=padding)
         if program:
             shown.phase("compiling")
         compiled = _compile(found, explanation, better, (program, args, seconds)) if program else _Compiled()

@@ -45,7 +45,11 @@ def scoreboard(
             find_agent(entry)
         elif entry != XLA:
             find_solver(entry)
-    names = list(suite.names(split="eval")) if traces == "held-out" else [name.strip() for name in traces.split(",")]
+    names = (
+        list(suite.names(split="eval", base=True))
+        if traces == "held-out"
+        else [name.strip() for name in traces.split(",")]
+    )
     cases = []
     for name in names:
         case = open_case(name, hoist=hoist)

@@ -51,9 +51,7 @@ def _peaks(trace: "Trace", top: int) -> list[dict[str, Any]]:
     from mallocgame.explanation.peaks import peaks
     from mallocgame.mapping import Mapping
 
-    known = trace.estimates.get("tensor_padding_bytes")
-    padding = [int(size or 0) for size in known] if isinstance(known, tuple) else None
-    found = peaks(trace.program, trace.hierarchy, trace.mapping or Mapping(), padding)
+    found = peaks(trace.program, trace.hierarchy, trace.mapping or Mapping(), trace.padding_bytes)
     return [
         {
             "memory": peak.layer,

@@ -1,5 +1,6 @@
 """Why a program is slower than its memory allows, and what would mend it; every figure is the judge's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,7 @@ def explain(
     *,
     better: Mapping | None = None,
     limit: int = MAX_TRIED,
+    padding_bytes: Sequence[int] | None = None,
 ) -> Explanation:
     """Explain a valid mapping.
 
@@ -70,6 +72,7 @@ def explain(
         mapping: what is explained.
         better: a valid mapping that a solver has found; the way there is cut into remedies that add up.
         limit: remedies are tried one by one for so many stalls, and so many tensors in slow memory.
+        padding_bytes: of each tensor, where it is known.
     """
     timeline = simulate(program, hierarchy, mapping)
     fastest = max(range(1, hierarchy.num_layers), key=lambda k: hierarchy.layers[k].bytes_per_second)
@@ -87,6 +90,6 @@ def explain(
         invariants=moved_parameters(program, hierarchy, mapping),
         movements=data_movements(program, hierarchy, mapping, timeline, limit),
         rematerialisations=rematerialisations(program, hierarchy, mapping, timeline, limit),
-        peaks=peaks(program, hierarchy, mapping),
+        peaks=peaks(program, hierarchy, mapping, padding_bytes),
         combination=None if better is None else combine(program, hierarchy, mapping, better),
     )

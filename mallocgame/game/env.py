@@ -30,7 +30,8 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
     """One game. With several programs, ``reset`` draws one, or plays ``options={"program": index}``.
 
     ``info`` holds ``action_mask`` (int8[A], as ``action_space.sample(mask)`` wants it), ``program`` (its name) and
-    ``seconds`` (judged time of the mapping so far). ``action_masks()`` is what sb3-contrib's MaskablePPO asks for.
+    ``seconds`` (judged time of the mapping so far; of a program with branches an estimate, see ``rules.Game``).
+    ``action_masks()`` is what sb3-contrib's MaskablePPO asks for.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium declares it so)
@@ -103,12 +104,15 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         if self.render_mode is None:
             return None
         game, state = self.batch.games[self.batch.which[0]], self.batch.state(0)
-        program, mapping = game.program, self.to_mapping()
+        program, mapping = game.original, self.to_mapping()
         turn = int(state.turn[0])
         tensor, step = -1, program.num_steps
         if turn < game.num_decisions:
             group = game.rules.groups[game.rules.decisions[turn]]
-            tensor, step = int(game.rules.tensors[group[Groups.TENSOR], Movables.INDEX]), int(group[Groups.STEP])
+            tensor, step = (
+                int(game.rules.tensors[group[Groups.TENSOR], Movables.INDEX]),
+                game.original_step(int(group[Groups.STEP])),
+            )
         if self.render_mode == "rgb_array":
             return render_rgb(program, game.hierarchy, mapping, tensor, step)
         score = self.batch.returns[0]

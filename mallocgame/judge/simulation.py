@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge import branches, timeline
+from mallocgame.judge.replaced import replaced_copies, with_free_copies
 from mallocgame.mapping import Mapping, rectangles, serving_layers
 from mallocgame.program import Program, Tensor, UseKind
 
@@ -42,13 +43,18 @@ def simulate(program: Program, hierarchy: Hierarchy, mapping: Mapping, *, servin
 
     Source of the time model: docs/judge.md, fitted to the log of XLA:TPU's memory-space assignment.
     """
-    charged = serving_layers(program, mapping) if serving is None else serving
-    layer_bytes = bytes_by_layer(program, hierarchy, charged)
+    served = serving_layers(program, mapping)
+    layer_bytes = bytes_by_layer(program, hierarchy, served if serving is None else serving)
+    compute = program.compute_seconds
+    if program.replaceable_copies:
+        replaced = replaced_copies(program, mapping, served)
+        compute = compute.copy()
+        compute[replaced], layer_bytes[replaced] = 0.0, 0
     num_steps, num_links = program.num_steps, len(hierarchy.links)
     elapsed, idle = np.empty(num_steps), np.empty((num_steps, num_links))
     speeds, link_layer = _speeds(hierarchy)
     counts: Counts = branches.loop_counts(program) if program.conditionals else program.trip_counts
-    timeline.instruction_times(program.compute_seconds, counts, layer_bytes, speeds, link_layer, elapsed, idle)
+    timeline.instruction_times(compute, counts, layer_bytes, speeds, link_layer, elapsed, idle)
     queue, position, order, work, trips = link_queues(program, hierarchy, mapping)
     table = mapping.transfer_table
     issue, due = table[:, 3] + 1, table[:, 4].copy()
@@ -171,8 +177,10 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
 
     The larger of (1) the instructions at their fastest: fixed and home-only traffic where it must be, the rest in the
     fastest layer, and (2) the compulsory bytes of layer 0 over its bandwidth: fixed and home-only traffic, and for each
-    parameter that is read, and each output, the less of using it in layer 0 and copying it whole.
+    parameter that is read, and each output, the less of using it in layer 0 and copying it whole. Copies that transfers
+    may replace are taken as free.
     """
+    program = with_free_copies(program)
     uses, trips, speeds = program.uses, program.trip_counts, _speeds(hierarchy)[0]
     movable = np.array([t.movable for t in program.tensors], dtype=np.bool_)[uses.tensor]
     free = movable & ~uses.home_only

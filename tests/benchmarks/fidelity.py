@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fidelity", description=__doc__)
     parser.add_argument("--held-out", default="", help="comma-separated traces to compile again with another mapping")
     options = parser.parse_args()
-    found = [compare(suite.load(name)) for name in suite.names()]
+    found = [compare(suite.load(name)) for name in suite.names(base=True)]
     steps = sum(f.steps for f in found)
     outside = sum(f.steps_outside for f in found)
     worst = max(abs(f.total_error) for f in found)

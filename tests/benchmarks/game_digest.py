@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("traces", nargs="*", help="default: all")
     parser.add_argument("--games", type=int, default=2, help="of each kind")
     arguments = parser.parse_args()
-    for name in arguments.traces or suite.names():
+    for name in arguments.traces or suite.names(base=True):
         print(f"{name:<28} {digest(name, arguments.games)}", flush=True)
 
 

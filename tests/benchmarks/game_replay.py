@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found: list[tuple[float, float]] = []
     print(f"{'trace':<28} decisions  annealed kept  compiler's kept")
-    for name in arguments.traces or suite.names(chip="v5e"):
+    for name in arguments.traces or suite.names(chip="v5e", base=True):
         trace = suite.load(name)
         game = make_game(trace.program.without_hoisting(), trace.hierarchy)
         annealed = anneal(game.program, game.hierarchy, seconds=arguments.seconds).mapping

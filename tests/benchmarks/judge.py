@@ -47,7 +47,7 @@ def simulate_speed() -> None:
 
     print(f"{'trace':<28}{'steps':>7}{'copies':>8}{'first/s':>12}{'again/s':>12}")
     first, again = [], []
-    for name in suite.names():
+    for name in suite.names(base=True):
         trace = suite.load(name)
         own = trace.mapping
         if own is None:

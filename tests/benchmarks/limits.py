@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     late, wrong, total = 0, 0, 0
     sizes = [int(size) for size in arguments.sizes.split(",") if size]
-    for name, problem, start in cases(arguments.traces or list(suite.names()), sizes):
+    for name, problem, start in cases(arguments.traces or list(suite.names(base=True)), sizes):
         least = home_seconds(*problem) if start is None else simulate(*problem, start).total_seconds
         for wanted in arguments.solvers.split(","):
             solve, options = find_solver(wanted)

@@ -102,7 +102,7 @@ def _train(chosen: argparse.Namespace, done: list[Row]) -> Iterator[Row]:
     if chosen.variations is not None:
         config = replace(config, variations=chosen.variations)
     counts = [int(text) for text in (chosen.simulations or str(config.num_simulations)).split(",")]
-    for name in chosen.names or suite.names():
+    for name in chosen.names or suite.names(base=True):
         for count in counts:
             key = {"trace": name, "simulations": count, "budget": chosen.seconds or "by size", "seeds": chosen.seeds}
             key |= {"variations": config.variations, "hybrid": chosen.hybrid, "hoist": chosen.hoist}
@@ -157,7 +157,7 @@ def _point(row: TrainingReport, name: str, xla: float, home: float) -> list[floa
 
 
 def _pretrain(folder: Path) -> None:
-    names = [name for name in suite.names() if name.rsplit("-", 1)[0] not in HELD_OUT]
+    names = [name for name in suite.names(base=True) if name.rsplit("-", 1)[0] not in HELD_OUT]
     pairs, starts = [], []
     for name in names:
         program, hierarchy, _ = _open(name)

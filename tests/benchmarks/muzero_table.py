@@ -41,7 +41,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.cpu:
         frame.time.perf_counter = time.process_time
-    names = [] if chosen.summary else chosen.traces or suite.names()
+    names = [] if chosen.summary else chosen.traces or suite.names(base=True)
     for name in names:
         for solver in chosen.solvers.split(","):
             key = {"trace": name, "solver": solver, "seconds": chosen.seconds, "hoist": chosen.hoist, "cpu": chosen.cpu}

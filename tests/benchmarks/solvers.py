@@ -85,7 +85,7 @@ def synthetic_case(size: int, bound_seconds: float) -> Case:
 def run(arguments: argparse.Namespace) -> None:
     """Measure what is missing and append it."""
     done = {key(row) for row in read(arguments.out)}
-    names = arguments.traces or list(suite.names())
+    names = arguments.traces or list(suite.names(base=True))
     names += [f"synthetic-{size}" for size in arguments.synthetic.split(",") if size]
     index, of = (int(part) for part in arguments.shard.split("/"))
     for name in names[index::of]:

@@ -70,10 +70,16 @@ def _outermost(program: Program, at: int, end: int, entered: tuple[Region, ...])
 
 
 class Machine:
-    """Runs a program's uses and copies on real bytes; ``errors`` tells what read something that is not there."""
+    """Runs a program's uses and copies on real bytes; ``errors`` tells what read something that is not there.
 
-    def __init__(self, program: Program, hierarchy: Hierarchy, mapping: Mapping) -> None:
-        self.program, self.mapping = program, mapping
+    The steps in ``replaced`` do not run: what transfers take of their result at home comes from their source there.
+    """
+
+    def __init__(
+        self, program: Program, hierarchy: Hierarchy, mapping: Mapping, replaced: tuple[int, ...] = ()
+    ) -> None:
+        self.program, self.mapping, self.replaced = program, mapping, replaced
+        self.instead: dict[int, tuple[int, int]] = {}  # result of a replaced copy: its source, and that one's version
         self.memory: list[dict[int, tuple[int, int]]] = [{} for _ in hierarchy.layers]
         self.version = [0] * len(program.tensors)
         self.home = [0 if t.is_parameter else -1 for t in program.tensors]
@@ -112,6 +118,13 @@ class Machine:
         r = self.mapping.residencies[residency]
         return range(r.offset_bytes, r.offset_bytes + self.program.tensors[r.tensor].size_bytes)
 
+    def _gives(self, place: int, tensor: int) -> bool:
+        """Whether a copy finds the tensor's contents."""
+        if place == HOME and tensor in self.instead:
+            source, version = self.instead[tensor]
+            return self.home[source] == version
+        return self._holds(place, tensor)
+
     def _holds(self, place: int, tensor: int) -> bool:
         if place == HOME:
             return self.home[tensor] == self.version[tensor]
@@ -148,7 +161,7 @@ class Machine:
 
     def _issue(self, x: int) -> None:
         transfer = self.mapping.transfers[x]
-        if not self._holds(transfer.source, transfer.tensor):
+        if not self._gives(transfer.source, transfer.tensor):
             self.errors.append(f"copy {x} reads stale contents")
         self.under_way[x] = self.version[transfer.tensor]  # a write before it is done leaves a mixture
         if transfer.target != HOME:  # what arrives piece by piece is neither old nor new
@@ -160,10 +173,11 @@ class Machine:
         if x not in self.under_way:
             return
         began = self.under_way.pop(x)
-        good = began == self.version[transfer.tensor] and self._holds(transfer.source, transfer.tensor)
+        good = began == self.version[transfer.tensor] and self._gives(transfer.source, transfer.tensor)
         content = (transfer.tensor, self.version[transfer.tensor]) if good else (-1, -1)
         if transfer.target == HOME:
             self.home[transfer.tensor] = content[1]
+            self.instead.pop(transfer.tensor, None)
             return
         for cell in self._slice(x, transfer.target):
             self.memory[self.mapping.residencies[transfer.target].layer][cell] = content
@@ -177,6 +191,16 @@ class Machine:
         return best
 
     def _step(self, step: int) -> None:
+        if step in self.replaced:
+            source, result = (
+                next(
+                    i for i, t in enumerate(self.program.tensors) if (step, kind) in {(u.step, u.kind) for u in t.uses}
+                )
+                for kind in (UseKind.READ, UseKind.DEFINE)
+            )
+            self.version[result] += 1
+            self.instead[result] = source, self.version[source]
+            return
         for index, tensor in enumerate(self.program.tensors):
             for use in sorted((u for u in tensor.uses if u.step == step), key=lambda u: u.kind == UseKind.DEFINE):
                 place = HOME if use.home_only else self._place(index, step)
@@ -187,6 +211,7 @@ class Machine:
 
     def _write(self, place: int, tensor: int) -> None:
         self.version[tensor] += 1
+        self.instead.pop(tensor, None)
         if place == HOME:
             self.home[tensor] = self.version[tensor]
             return

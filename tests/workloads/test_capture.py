@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from mallocgame.errors import InputError, TraceError
+from mallocgame.judge.replaced import replaced_copies
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
+from mallocgame.mapping import Mapping, serving_layers
 from mallocgame.program import UseKind
 from mallocgame.workloads.capture import Assumptions, capture, trace_from_files
 from mallocgame.workloads.program_reference import ProgramReference, parse_arguments, parse_reference, reference_to
@@ -108,6 +110,21 @@ def sharded_args(mesh):
     from jax.sharding import NamedSharding, PartitionSpec as P
     split = lambda shape, *axes: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(mesh, P(*axes)))
     return split((1024, 1024), "data", "model"), split((4096, 1024), "data", None)
+
+def ring_of_four(x):
+    from jax.sharding import PartitionSpec as P
+    mesh = jax.make_mesh((4,), ("d",))
+    return jax.shard_map(lambda x: lax.psum(x, "d"), mesh=mesh, in_specs=P("d"), out_specs=P())(x)
+
+def constrained(x):
+    from jax.sharding import PartitionSpec as P
+    return lax.with_sharding_constraint(x, P("data", None)) * 2
+
+def scalar(x):
+    return x + 1
+
+def one_number():
+    return jax.ShapeDtypeStruct((), jnp.float32)
 
 def ring(x):
     from jax.sharding import PartitionSpec as P
@@ -256,6 +273,13 @@ def test_what_is_copied_because_it_is_not_donated_is_named(folder: Path, compile
     text = "bf16[512,512],bf16[1024,8,512],s32[],bf16[8,512]"
     trace = capture(reference(folder, "decode", text), chip="v5e", compiler=compiler)
     assert any("cache: 8388608 bytes" in line and "donate it" in line for line in sentences(trace))
+    program, mapping = trace.program, trace.mapping
+    assert mapping is not None
+    (copy,) = program.replaceable_copies  # XLA makes it asynchronous, and so does its mapping: it takes no time
+    assert replaced_copies(program, mapping, serving_layers(program, mapping)) == [copy]
+    assert simulate(program, trace.hierarchy, mapping).elapsed_seconds[copy] == 0.0
+    assert simulate(program, trace.hierarchy, Mapping()).elapsed_seconds[copy] > 1e-5
+    explained(trace)
 
 
 @pytest.mark.tpu
@@ -344,8 +368,12 @@ def test_keyword_arguments_and_static_ones(folder: Path, compiler: Compiler) -> 
 @pytest.mark.parametrize(
     ("text", "chip", "mesh", "reason"),
     [
-        ("sharded,sharded_args", "v5e", "", "give --topology and --mesh"),
-        ("sharded,sharded_args", "v5e:2x2", "", "give --topology and --mesh"),
+        ("sharded,sharded_args", "v5e", "", "takes a mesh: give --topology .* and --mesh"),
+        ("sharded,sharded_args", "v5e", "data=2,model=2", "v5e is one chip; .* needs --topology"),
+        ("ring_of_four,square", "v5e", "", r"Number of devices 1 .*ring_of_four\); .* needs --topology"),
+        ("constrained,square", "v5e", "", r"constrained\); .* needs --topology"),
+        ("constrained,square", "v5e:2x2", "", r"constrained\); --mesh AXIS=N,… sets a mesh"),
+        ("scalar,one_number", "v5e", "", "nothing to plan: the compiler lets no array of this program live in fast"),
         ("sharded,sharded_args", "v5e:2x2", "data=2,model=4", "8 places, v5e:2x2 has 4"),
         ("sharded,sharded_args", "v5e:2x2", "data", "AXIS=SIZE"),
         ("sharded,none_such", "v5e:2x2", "data=2,model=2", "no function none_such"),

@@ -1,5 +1,6 @@
 """The shipped suite: complete, small, reconciled, and the compiler's own mapping judged as the compiler sees it."""
 
+import json
 from functools import cache
 
 import pytest
@@ -12,8 +13,10 @@ from mallocgame.workloads import suite
 from mallocgame.workloads.models import MODELS
 from mallocgame.workloads.trace import Trace
 from mallocgame.workloads.xla.fidelity import Fidelity, compare
+from tests.benchmarks.suite_totals import TABLE, totals
 
 NAMES = suite.names()
+TOTALS = json.loads(TABLE.read_text(encoding="utf-8"))
 
 
 @cache
@@ -27,7 +30,9 @@ def fidelity(name: str) -> Fidelity:
 
 
 def test_breadth() -> None:
-    chips = {name: {suite.entry(n).chip for n in NAMES if suite.entry(n).program == name} for name in MODELS}
+    base = suite.names(base=True)
+    assert len(base) == 84, "the tables in docs/ are about these"
+    chips = {name: {suite.entry(n).chip for n in base if suite.entry(n).program == name} for name in MODELS}
     assert sum(len(found) == 3 for found in chips.values()) >= 16
     assert len(NAMES) >= 40
 
@@ -65,7 +70,9 @@ def test_trace(name: str) -> None:
     trace = load(name)
     program, hierarchy, mapping = trace.program, trace.hierarchy, trace.mapping
     assert mapping is not None
-    assert (trace.name, trace.provenance["chip"]) == (name, suite.entry(name).chip)
+    entry = suite.entry(name)
+    assert (trace.name, trace.provenance["chip"]) == (name, entry.chip)
+    assert trace.provenance.get("topology", "") == entry.topology
     assert suite.path(name).stat().st_size < 100_000
     assert validate(program, hierarchy, mapping) == []
     line = simulate(program, hierarchy, mapping)
@@ -85,6 +92,12 @@ def test_judge_agrees_with_the_compiler_where_its_errors_are_repeated(name: str)
     assert found.home_share_within_1_percent > 0.99
     assert found.step_share_within_1_percent > 0.99
     assert abs(found.total_error) < 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trace_is_read_and_judged_as_ever(name: str) -> None:
+    """To the last digit: ``python -m tests.benchmarks.suite_totals`` writes the table."""
+    assert totals(load(name)) == TOTALS[name]
 
 
 def test_decoders_and_recurrent_loops_are_where_the_compilers_figure_is_too_low() -> None:

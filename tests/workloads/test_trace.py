@@ -257,7 +257,7 @@ def test_what_json_allows_but_we_do_not(tmp_path: Path) -> None:
         ("[[],[7,1]]", "[[],[7,1,1]]", "fixed_bytes[1]"),
         ('"tensor": [0,0,1,1]', '"tensor": [0,1,0,1]', "ordered"),
         ("[[[0,1]]]", "[[[0,1,1]]]", "pair"),
-        ('"version": 1', '"version": 3', "version 3"),
+        ('"version": 1', '"version": 4', "version 4"),
         ('"version": 1', '"version": 2', "'conditionals' is missing"),
         ('"version": 1', '"version": true', "version True"),
         ("mallocgame-trace", "mallocgame-mapping", "format"),
@@ -388,5 +388,21 @@ def test_branches_and_expected_counts_are_version_2(tmp_path: Path) -> None:
     ):
         value["program"]["conditionals"] = {"edges": [[1, 2, 3]], "weights": [[0.25, 0.75]]} | change
         file.write_bytes(gzip.compress(json.dumps(value).encode()))
+        with pytest.raises(TraceError, match=message):
+            load_trace(file)
+
+
+def test_replaceable_copies_are_version_3(tmp_path: Path) -> None:
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0, is_replaceable=t == 1) for t in range(3))
+    source = Tensor(name="a", size_bytes=8, is_parameter=True, uses=(Use(step=1, bytes=8),))
+    result = Tensor(name="b", size_bytes=8, uses=(Use(step=1, bytes=8, kind=UseKind.DEFINE), Use(step=2, bytes=8)))
+    program = Program(name="copies", instructions=steps, tensors=(source, result))
+    file = tmp_path / "copies.json"
+    save_trace(file, Trace(name="copies", program=program, hierarchy=preset("v5e")))
+    text = file.read_text()
+    assert (json.loads(text)["version"], json.loads(text)["program"]["replaceable_copies"]) == (3, [1])
+    assert load_trace(file).program == program
+    for wrong, message in (("[3]", "expected an integer from 0 to 2"), ("[0]", "reads one tensor and defines another")):
+        file.write_text(text.replace('"replaceable_copies": [1]', f'"replaceable_copies": {wrong}'))
         with pytest.raises(TraceError, match=message):
             load_trace(file)

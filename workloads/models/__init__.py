@@ -21,20 +21,24 @@ class Workload:
     """One program of the suite.
 
     `build()` returns a function that `jax.jit` can lower and its arguments, pytrees of `jax.ShapeDtypeStruct`.
-    `split` says whether a learner may train on it; every family has programs on both sides.
+    `split` says whether a learner may train on it; every family has programs on both sides. A program for several
+    chips has a `mesh`, which `build(mesh)` takes.
     """
 
     name: str
     summary: str
     family: str
     split: Split
-    build: Callable[[], tuple[Function, tuple[Any, ...]]]
+    build: Callable[..., tuple[Function, tuple[Any, ...]]]
     donate_argnums: tuple[int, ...] = ()  # arguments whose memory the program may reuse for its results
+    mesh: str = ""  # axes over several chips
+    chips: tuple[str, ...] = ("v4", "v5e", "v6e")  # that a trace is shipped for
 
 
-def build_program(module: str, function: str, **sizes: Any) -> tuple[Function, tuple[Any, ...]]:
+def build_program(module: str, function: str, *mesh: Any, **sizes: Any) -> tuple[Function, tuple[Any, ...]]:
     """Return `(function, arguments)` of a program in `mallocgame.workloads.models.<module>` at the given sizes."""
-    program: tuple[Function, tuple[Any, ...]] = getattr(import_module(f"{__name__}.{module}"), function)(**sizes)
+    program: tuple[Function, tuple[Any, ...]]
+    program = getattr(import_module(f"{__name__}.{module}"), function)(*mesh, **sizes)
     return program
 
 
@@ -45,17 +49,19 @@ def _model(
     sizes: dict[str, Any],
     *,
     donate: tuple[int, ...] = (),
+    **more: Any,
 ) -> Workload:
     """Return one row of the table: (name, family, split), and `where` is "module.function" in this package."""
     name, family, split = identity
     build = partial(build_program, *where.split("."), **sizes)
-    return Workload(name=name, summary=summary, family=family, split=split, build=build, donate_argnums=donate)
+    return Workload(name=name, summary=summary, family=family, split=split, build=build, donate_argnums=donate, **more)
 
 
 _LLAMA = {"width": 2048, "heads": 16, "groups": 4, "hidden": 5632, "vocabulary": 32000}
 _SMALL_LLAMA = {"width": 1024, "heads": 8, "groups": 4, "hidden": 2816, "vocabulary": 8192}
 _STATE = (0, 1)  # of a training step: parameters and optimiser state
 _CACHES = (3,)  # of a decoder: after parameters, tokens and position
+_FOUR: dict[str, Any] = {"mesh": "data=4", "chips": ("v5e",)}
 
 _TABLE = (
     # Convolution, inference
@@ -230,6 +236,51 @@ _TABLE = (
         "Strassen-Winograd, 4096 x 4096, 3 levels",
         "assorted.winograd",
         {"size": 4096, "levels": 3},
+    ),
+    # Several chips
+    _model(
+        ("tensor_parallel_prefill", "parallel", "train"),
+        "Llama-like prefill of 2 x 512 tokens, 4 layers, weights split over 4 chips",
+        "parallel.tensor_parallel_prefill",
+        {"batch": 2, "length": 512, "layers": 4, **_LLAMA},
+        **_FOUR,
+    ),
+    _model(
+        ("pipeline", "parallel", "train"),
+        "GPipe forward, 8 microbatches through 4 chips of 4 layers each",
+        "parallel.pipeline",
+        {"batches": 8, "rows": 512, "width": 2048, "layers": 4},
+        **_FOUR,
+    ),
+    _model(
+        ("ring_attention", "parallel", "eval"),
+        "ring attention, 2 x 8192 tokens over 4 chips, 8 heads of 128",
+        "parallel.ring_attention",
+        {"batch": 2, "length": 8192, "heads": 8, "head_width": 128},
+        **_FOUR,
+    ),
+    # Branches, loops of unknown length
+    _model(
+        ("early_exit", "branches", "train"),
+        "transformer of 4 layers, each run only while a classifier is unsure",
+        "branches.early_exit",
+        {"batch": 8, "length": 256, "layers": 4, "width": 1024, "heads": 8},
+        chips=("v5e",),
+    ),
+    _model(
+        ("adaptive_ode", "branches", "train"),
+        "neural ODE with step-size control: a loop of unknown length, a branch inside",
+        "branches.adaptive_ode",
+        {"batch": 4096, "width": 2048},
+        chips=("v5e",),
+    ),
+    _model(
+        ("decode_until_end", "branches", "eval"),
+        "greedy decode until every sequence has ended, 2 layers, same weights every token",
+        "llama.decode_until_end",
+        {"batch": 8, "context": 1024, "layers": 2, **_SMALL_LLAMA},
+        donate=_CACHES,
+        chips=("v5e",),
     ),
 )
 

@@ -101,16 +101,48 @@ def decode_loop(*, batch: int, context: int, tokens: int, **sizes: int) -> Progr
     def network(parameter: Parameter, tokens: Array, position: Array, caches: list[Cache]) -> tuple[Array, list[Cache]]:
         def step(carry: tuple[Array, Array, list[Cache]], _: None) -> tuple[tuple[Array, Array, list[Cache]], Array]:
             tokens, position, caches = carry
-            x, table = embed(parameter, "tokens", tokens[:, None], decoder.vocabulary, decoder.width)
-            x, caches = _decode_layers(parameter, x, position, caches, decoder, _gated(decoder))
-            x = rms_norm(parameter, "norm", x[:, 0])
-            tokens = jnp.argmax(jnp.einsum("bd,vd->bv", x, table), axis=-1).astype(jnp.int32)
+            tokens, caches = _greedy(parameter, tokens, position, caches, decoder)
             return (tokens, position + 1, caches), tokens
 
         (_, _, caches), decoded = lax.scan(step, (tokens, position, caches), length=steps)
         return decoded, caches
 
     return inference(network, *_decode_inputs(batch, context, decoder))
+
+
+def decode_until_end(*, batch: int, context: int, end: int = 2, **sizes: int) -> Program:
+    """Decode greedily until every sequence has said the token `end`, or the cache is full: nobody knows how often.
+
+    The program is `run(parameters, tokens[b], position[], caches) -> (tokens[b], position[], caches)`.
+    """
+    decoder = Sizes(**sizes)
+
+    def network(
+        parameter: Parameter, tokens: Array, position: Array, caches: list[Cache]
+    ) -> tuple[Array, Array, list[Cache]]:
+        def goes_on(state: tuple[Array, Array, Array, list[Cache]]) -> Array:
+            return (state[1] < context) & ~jnp.all(state[2])
+
+        def step(state: tuple[Array, Array, Array, list[Cache]]) -> tuple[Array, Array, Array, list[Cache]]:
+            tokens, position, done, caches = state
+            found, caches = _greedy(parameter, tokens, position, caches, decoder)
+            return jnp.where(done, end, found), position + 1, done | (found == end), caches
+
+        start = (tokens, position, jnp.zeros(tokens.shape, bool), caches)
+        tokens, position, _, caches = lax.while_loop(goes_on, step, start)
+        return tokens, position, caches
+
+    return inference(network, *_decode_inputs(batch, context, decoder))
+
+
+def _greedy(
+    parameter: Parameter, tokens: Array, position: Array, caches: list[Cache], decoder: Sizes
+) -> tuple[Array, list[Cache]]:
+    """Return the likeliest next tokens int32[b], by the table of the embedding, and the caches."""
+    x, table = embed(parameter, "tokens", tokens[:, None], decoder.vocabulary, decoder.width)
+    x, caches = _decode_layers(parameter, x, position, caches, decoder, _gated(decoder))
+    x = rms_norm(parameter, "norm", x[:, 0])
+    return jnp.argmax(jnp.einsum("bd,vd->bv", x, table), axis=-1).astype(jnp.int32), caches
 
 
 def _decode_inputs(

@@ -39,7 +39,7 @@ def vit(
         x = x.reshape(batch, -1, width)
         x = x + parameter("positions", (1, x.shape[1], width))
         for layer in range(layers):
-            x = _pre_norm_block(parameter, f"layer{layer}", x, heads, None)
+            x = pre_norm_block(parameter, f"layer{layer}", x, heads, None)
         x = jnp.mean(layer_norm(parameter, "norm", x), axis=1)
         return dense(parameter, "classifier", x, classes)
 
@@ -81,7 +81,7 @@ def gpt2_training(
         x = x + parameter("positions", (1, length, width))
         mask = jnp.tril(jnp.ones((length, length), bool))
         for layer in range(layers):
-            x = _pre_norm_block(parameter, f"layer{layer}", x, heads, mask)
+            x = pre_norm_block(parameter, f"layer{layer}", x, heads, mask)
         x = layer_norm(parameter, "norm", x)
         return cross_entropy(jnp.einsum("bsd,vd->bsv", x, table), labels)
 
@@ -102,7 +102,8 @@ def _bert(
     return x, table
 
 
-def _pre_norm_block(parameter: Parameter, name: str, x: Array, heads: int, mask: Array | None) -> Array:
+def pre_norm_block(parameter: Parameter, name: str, x: Array, heads: int, mask: Array | None) -> Array:
+    """Return attention, then two dense layers, each of the normalised `x` [b, s, width] and added to it."""
     y = layer_norm(parameter, f"{name}.norm1", x)
     x = x + _self_attention(parameter, f"{name}.attention", y, heads, mask)
     return x + _feed_forward(parameter, f"{name}.feed", layer_norm(parameter, f"{name}.norm2", x))

@@ -27,6 +27,7 @@ from mallocgame.files import read_lines
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED
 from mallocgame.workloads.xla.log import DONE
+from mallocgame.workloads.xla.out_of_memory import shortened
 from mallocgame.workloads.xla.topology import ONE_CHIP, chip_of
 
 CHIPS = tuple(ONE_CHIP)
@@ -81,7 +82,7 @@ class Compilation:
         if self.error.startswith("InputError: "):
             raise InputError(self.error.removeprefix("InputError: "))
         if self.error:
-            raise TraceError(what, None, self.error)
+            raise TraceError(what, None, shortened(self.error))
         return self
 
 

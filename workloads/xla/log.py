@@ -391,7 +391,10 @@ class LogReader:
             reason = f"{len(log.schedule)} scheduled steps but elapsed times of {len(log.home_seconds)}"
             raise TraceError(log.path, self.number, reason)
         if not log.buffers and not log.allocations:
-            raise TraceError(log.path, self.number, "no buffer that may live in the alternate memory")
+            reason = (
+                "nothing to plan: the compiler lets no array of this program live in fast memory (scalars do not count"
+            )
+            raise TraceError(log.path, None, f"{reason}, nor what it keeps in HBM)")
         if not log.simulated:
             raise TraceError(log.path, self.number, "no simulator lines: TPU_VMODULE needs simulator=3")
         return log

@@ -11,9 +11,11 @@ from typing import Any
 
 from mallocgame.errors import InputError
 from mallocgame.workloads.program_reference import Call, ProgramReference, resolve
-from mallocgame.workloads.xla.topology import make_mesh, topology_name
+from mallocgame.workloads.xla.topology import make_mesh, parse_mesh, topology_name
 
 Leaf = Callable[[Any], Any]
+
+SEVERAL = "a program for several chips needs --topology, such as v5e:2x2, and --mesh AXIS=N,… for a mesh from outside"
 
 
 def lower(reference: ProgramReference, target: str) -> Any:
@@ -33,22 +35,37 @@ def lower(reference: ProgramReference, target: str) -> Any:
     except Exception as error:
         raise InputError(f"libtpu has no topology {topology_name(target)}: {_first_line(error)}") from error
     if target != topology_name(target):
-        call = resolve(reference, None)
-        _let_programs_find(devices[:1])
-        return _lower_for_one(call, devices[0])
+        if reference.mesh and math.prod(parse_mesh(reference.mesh).values()) != 1:
+            raise InputError(f"--mesh {reference.mesh} has more than one place, {target} is one chip; {SEVERAL}")
+        meshes = _let_programs_find(devices[:1])
+        try:
+            call = resolve(reference, make_mesh(reference.mesh, devices[:1], target) if reference.mesh else None)
+            return _lower_for_one(call, devices[0])
+        except Exception as error:
+            if meshes.is_asked_for or _speaks_of_several(error):
+                error.add_note(SEVERAL)
+            raise
     mesh = make_mesh(reference.mesh, devices, target) if reference.mesh else None
     meshes = _let_programs_find(devices)
     call = resolve(reference, mesh)  # outside of the mesh's context: arguments may be arrays on this machine
     with _using(mesh):
         try:
             return _lower_for_several(call, devices)
-        except Exception:
+        except Exception as error:
+            if mesh is None and "mesh" in str(error):
+                error.add_note("--mesh AXIS=N,… sets a mesh")
             if not meshes.made_by_default:
                 raise
             meshes.automatic = True  # as jax.make_mesh was before version 0.9
             with contextlib.suppress(Exception):
                 return _lower_for_several(call, devices)
             raise
+
+
+def _speaks_of_several(error: Exception) -> bool:
+    """Whether one chip may be what is wrong: JAX names meshes, axes and shardings, NumPy an array of devices."""
+    words = ("mesh", "sharding", "axis name", "number of devices", "array of size 1 into shape")
+    return any(word in str(error).lower() for word in words)
 
 
 def _lower_for_one(call: Call, device: Any) -> Any:
@@ -130,6 +147,7 @@ class _Meshes:
 
     made_by_default: bool = False
     automatic: bool = False
+    is_asked_for: bool = False  # a program makes a mesh of more than one place
 
 
 def _let_programs_find(devices: list[Any]) -> _Meshes:
@@ -144,6 +162,7 @@ def _let_programs_find(devices: list[Any]) -> _Meshes:
     build_devices: Any = mesh_utils.create_device_mesh
 
     def make(shape: Any, names: Any, axis_types: Any = None, *, devices: Any = None) -> Any:
+        meshes.is_asked_for |= math.prod(shape) > 1
         if axis_types is None:
             meshes.made_by_default = True
             axis_types = (AxisType.Auto,) * len(names) if meshes.automatic else None
@@ -196,7 +215,8 @@ def describe_failure(error: BaseException, folder: str) -> str:
     if isinstance(error, InputError):
         return f"InputError: {error}"
     where = _users_place(error, folder)
-    return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}"
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()) if note.startswith(("a program", "--mesh")))
+    return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}{notes}"
 
 
 def _users_place(error: BaseException, folder: str) -> str:

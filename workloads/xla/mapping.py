@@ -36,6 +36,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
         TraceError: an allocation of a buffer that is no tensor, or an eviction of something that is not there.
     """
     log = with_moves(log, built.moves)
+    log = replace(log, allocations=[_issued_after_its_copy(row, built) for row in log.allocations])
     pieces: list[_Piece] = []
     evictions: list[tuple[int, AllocationRow]] = []
     listed = {(a.offset_bytes, a.start_time, a.end_time) for a in log.allocations}
@@ -50,7 +51,7 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
             if row.is_copy:
                 raise TraceError(log.path, row.line, f"a copy of {row.defined_at.instruction}, which is no tensor")
             continue
-        if row.offset_bytes is None and row.replaces:
+        if row.offset_bytes is None and row.replaces:  # never one that is transferred
             continue  # from slow memory to slow memory: here the instruction does it
         if row.offset_bytes is None:
             evictions.append((tensor, row))
@@ -61,7 +62,8 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     transfers = [*copies, *_evictions(evictions, residencies, built, log)]
     own = {name for _, name in log.schedule}  # the program's, such as copies to the host
     issued = sum(row.name.startswith(("copy-start", "slice-start")) and row.name not in own for row in log.simulated)
-    replaced = sum(max(len(row.slices), 1) for row in log.allocations if row.replaces)
+    staying = [row for row in log.allocations if row.replaces and row.replaces not in built.transferred]
+    replaced = sum(max(len(row.slices), 1) for row in staying)
     replaced -= sum(max(len(row.slices), 1) for p in pieces if p.replaces for row in p.copies)
     others = sum(r.start_step == HELD for r in residencies) + replaced
     if issued != len(transfers) + others:
@@ -72,12 +74,26 @@ def build_mapping(log: XlaLog, built: XlaProgram) -> Mapping:
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers[i][0] for i in order))
 
 
+def _issued_after_its_copy(row: AllocationRow, built: XlaProgram) -> AllocationRow:
+    """Return an allocation; transfers in the place of a copy go after it (another compilation may have them before)."""
+    if row.replaces not in built.transferred:
+        return row
+    step = next(step for step, i in enumerate(built.program.instructions) if i.name == row.replaces)
+    return replace(
+        row,
+        start_after=max(row.start_after, step),
+        done_before=max(row.done_before, step + 1),
+        slices=tuple(replace(part, start_after=max(part.start_after, step)) for part in row.slices),
+    )
+
+
 def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _Piece:
     assert row.offset_bytes is not None
     uses, num_steps = built.program.tensors[tensor].uses, built.program.num_steps
     end = min(row.end_time + 1, num_steps)
     start = row.start_after + 1 if row.is_copy else row.start_time
-    stands = _written_by_replaced(row, built) if row.replaces else None
+    stays = row.replaces and row.replaces not in built.transferred
+    stands = _written_by_replaced(row, built) if stays else None
     if stands is not None and stands < start and built.moves_copies:
         stands = None  # it is copied after the instruction that the pass would remove: a copy like any other
     if stands is not None:  # that instruction still writes it, where it stands
@@ -91,7 +107,7 @@ def _piece(tensor: int, row: AllocationRow, built: XlaProgram, held: bool) -> _P
         end_step=max(end, start + 1),
         born=born,
         copies=[row] if copied else [],
-        replaces=bool(row.replaces),
+        replaces=bool(stays),
     )
     if held:
         piece.start_step = HELD

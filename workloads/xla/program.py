@@ -13,7 +13,7 @@ from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
 from mallocgame.workloads.xla.records import XlaLog
 from mallocgame.workloads.xla.regions import Assumed, Regions, find_regions
-from mallocgame.workloads.xla.reschedule import Move, copy_moves, with_moves
+from mallocgame.workloads.xla.reschedule import Move, copy_moves, transferred, with_moves
 from mallocgame.workloads.xla.times import (
     NEST_FACTOR,
     Observation,
@@ -40,10 +40,12 @@ class XlaProgram:
     times: tuple[StepTimes, ...]
     unreconciled_bytes: int  # accesses beyond what the elapsed times allow, over one execution of each step
     hidden_seconds: float  # how much less compute than stated could take, where it is only bounded
-    moves_copies: bool  # that the pass made asynchronous
+    moves_copies: bool  # that the pass made asynchronous, to where they end
     moves: tuple[Move, ...]  # from the log's schedule to the program's: copies that the pass made asynchronous
     copies: dict[str, float]  # copy instructions: their share of the time with everything in default memory
-    replaced: dict[str, float]  # of those and of slices, the ones that the pass made asynchronous
+    transferred: frozenset[str]  # copies and slices that the pass made asynchronous, as the mapping does
+    replaced: dict[str, float]  # those that the pass made asynchronous and the mapping does not
+    beside: frozenset[int]  # steps of asynchronous computations: XLA charges them nothing
 
 
 def build_program(
@@ -55,6 +57,7 @@ def build_program(
     others: Sequence[XlaLog] = (),
     assumed: Assumed | None = None,
     move_copies: bool = False,
+    transfer_only: frozenset[str] | None = None,
 ) -> XlaProgram:
     """Build the program.
 
@@ -65,12 +68,14 @@ def build_program(
         name: the program's name; empty: the module's.
         others: logs of the same program compiled with other mappings, which show compute times that the first hides.
         assumed: trip counts and branch weights that the program does not say.
-        move_copies: move copies that the pass makes asynchronous to where they end; those that matter always are.
+        move_copies: move copies that the pass makes asynchronous, and the mapping cannot, to where they end; those that
+            matter always are.
+        transfer_only: of copies that the pass makes asynchronous, those that the mapping may; None: all that it can.
 
     Raises:
         TraceError: the log and the HLO do not fit together, hold something unsupported, or do not reconcile.
     """
-    scheduled = frozenset(computation for computation, _ in log.schedule)
+    unmoved, scheduled = log, frozenset(computation for computation, _ in log.schedule)
     aliases = alias_groups(module, log.path, scheduled=scheduled)
     for computation, instruction in log.schedule:
         if aliases.computation_of.get(instruction) != computation:
@@ -80,16 +85,31 @@ def build_program(
     ]
     if strangers:
         raise TraceError(strangers[0], None, f"another program or cost model than {log.path}")
-    move_copies = move_copies or _replaced_share(log) > MAX_REPLACED
-    moves = copy_moves(log, aliases) if move_copies else ()
+    sizes = tensor_sizes(log, aliases)
+    early = transferred(log, aliases, sizes)
+    early = early if transfer_only is None else early & transfer_only
+    move_copies = move_copies or _replaced_share(log, early) > MAX_REPLACED
+    moves = copy_moves(log, aliases, early, late=move_copies)
     log = with_moves(log, moves)
     regions = find_regions(log, aliases, assumed)
-    sizes = tensor_sizes(log, aliases)
     touched = list(accesses(log, aliases, sizes))
-    times, filled = _solve((log, *others), aliases, hierarchy, regions, sizes, touched)
-    instructions = _instructions(log, aliases, regions, times)
-    copies, replaced = _copies(log, instructions)
+    beside = _beside(log, aliases)
+    times, filled = _solve((log, *others), aliases, hierarchy, regions, sizes, touched, beside)
     tensors, tensor_of = _tensors(log, aliases, sizes, zip(touched, filled, strict=True), times)
+    plain = early & _plain_copies(log, tensors)
+    if plain != early:
+        return build_program(
+            unmoved,
+            module,
+            hierarchy,
+            name=name,
+            others=others,
+            assumed=assumed,
+            move_copies=move_copies,
+            transfer_only=plain,
+        )
+    instructions = _instructions(log, aliases, regions, times, early)
+    copies, replaced = _copies(log, instructions, early)
     residual = sum(step.residual_bytes for step in times)
     total = sum(sum(step.access_bytes) + step.fixed_bytes for step in times)
     if residual > MAX_UNRECONCILED * total:
@@ -113,7 +133,9 @@ def build_program(
         moves_copies=move_copies,
         moves=moves,
         copies=copies,
+        transferred=early,
         replaced=replaced,
+        beside=beside,
         hidden_seconds=sum(step.hidden_seconds * i.trip_count for step, i in zip(times, instructions, strict=True)),
     )
 
@@ -130,15 +152,35 @@ def padding_bytes(built: XlaProgram) -> tuple[int, ...]:
     return tuple(max(size - used, 0) if used else 0 for size, used in zip(sizes, largest, strict=True))
 
 
-def _replaced_share(log: XlaLog) -> float:
-    """Return the share of the time, each instruction once, of copies that the pass makes asynchronous."""
-    replaced = {a.replaces for a in log.allocations if a.replaces}
+def _beside(log: XlaLog, aliases: Aliases) -> frozenset[int]:
+    """Return the steps of asynchronous computations that XLA's timeline leaves out: they run beside others."""
+    computations = {call.computation for call in aliases.asynchronous}
+    charged = {row.name for row in log.simulated}
+    steps = (step for step, (computation, _) in enumerate(log.schedule) if computation in computations)
+    return frozenset(step for step in steps if log.schedule[step][1] not in charged)
+
+
+def _plain_copies(log: XlaLog, tensors: Iterable[Tensor]) -> frozenset[str]:
+    """Return the instructions that read one tensor and define another, and touch nothing else."""
+    kinds: dict[int, list[UseKind]] = {}
+    for tensor in tensors:
+        for use in tensor.uses:
+            kinds.setdefault(use.step, []).append(use.kind)
+    plain = [UseKind.READ, UseKind.DEFINE]
+    return frozenset(log.schedule[step][1] for step, found in kinds.items() if sorted(found) == plain)
+
+
+def _replaced_share(log: XlaLog, transferred_ones: Container[str]) -> float:
+    """Return the share of the time, each instruction once, of copies that the pass alone makes asynchronous."""
+    replaced = {a.replaces for a in log.allocations if a.replaces and a.replaces not in transferred_ones}
     seconds = sum(log.home_seconds[step] for step, (_, name) in enumerate(log.schedule) if name in replaced)
     return seconds / (sum(log.home_seconds.values()) or 1.0)
 
 
-def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the shares of the time that copies take, and those that the pass makes asynchronous: here they stay.
+def _copies(
+    log: XlaLog, instructions: tuple[Instruction, ...], transferred_ones: Container[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the shares of the time that copies take, and of those that the pass makes asynchronous and that stay here.
 
     Raises:
         TraceError: the pass made something asynchronous that is no instruction of the schedule.
@@ -153,7 +195,8 @@ def _copies(log: XlaLog, instructions: tuple[Instruction, ...]) -> tuple[dict[st
             log.path, None, f"{log.async_conversions} copies were made asynchronous, of unknown instructions"
         )
     copies = {i.name: seconds[step] / total for step, i in enumerate(instructions) if i.opcode == "copy"}
-    return copies, {name: seconds[step_of[name]] / total for name in sorted(replaced, key=lambda name: step_of[name])}
+    staying = sorted((name for name in replaced if name not in transferred_ones), key=lambda name: step_of[name])
+    return copies, {name: seconds[step_of[name]] / total for name in staying}
 
 
 def _solve(
@@ -163,6 +206,7 @@ def _solve(
     regions: Regions,
     sizes: dict[Place, int],
     touched: list[tuple[Place, Access]],
+    beside: Container[int],
 ) -> tuple[tuple[StepTimes, ...], list[int]]:
     """Return each step's solution, and the bytes of each access."""
     log = logs[0]
@@ -201,7 +245,10 @@ def _solve(
             shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
             immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
         )
-        solution = _explain(facts, instruction, name in unknown, hierarchy)
+        if step in beside:
+            solution = asynchronous_step(replace(facts, home_seconds=0.0))
+        else:
+            solution = _explain(facts, instruction, name in unknown, hierarchy)
         for i, size in zip(of_step[step], solution.access_bytes, strict=True):
             filled[i] = size
         solved.append(solution)
@@ -242,7 +289,11 @@ def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> l
 
 
 def _instructions(
-    log: XlaLog, aliases: Aliases, regions: Regions, times: tuple[StepTimes, ...]
+    log: XlaLog,
+    aliases: Aliases,
+    regions: Regions,
+    times: tuple[StepTimes, ...],
+    transferred_ones: Container[str],
 ) -> tuple[Instruction, ...]:
     made = []
     for step, (computation, name) in enumerate(log.schedule):
@@ -256,6 +307,7 @@ def _instructions(
                 opcode=instruction.opcode,
                 computation=computation,
                 source=aliases.module.source(instruction),
+                is_replaceable=name in transferred_ones,
             )
         )
     return tuple(made)

@@ -46,6 +46,9 @@ def provenance(basis: Basis) -> dict[str, Value]:
     opaque = [step for step, times in enumerate(built.times) if times.is_opaque]
     if opaque:
         facts |= _opaque_facts(opaque, built.program, basis.hierarchy)
+    if built.beside:
+        seconds = sum(log.home_seconds[step] * built.program.instructions[step].trip_count for step in built.beside)
+        facts |= {"asynchronous_steps": len(built.beside), "asynchronous_seconds": seconds}
     collectives = sum(is_collective(built.aliases, name) for _, name in log.schedule)
     if collectives:
         facts["collectives"] = collectives
@@ -127,6 +130,9 @@ def sentences(trace: Trace) -> list[str]:
         lines.append(
             f"{len(left_out)} tensors of XLA's own mapping are left in slow memory, shared by branches: {names}"
         )
+    if isinstance(seconds := facts.get("asynchronous_seconds"), float) and seconds > 0:
+        what = f"{facts.get('asynchronous_steps')} steps of asynchronous computations run beside others"
+        lines.append(f"{what}: their {1e6 * seconds:.1f} µs of memory time are charged nothing, as XLA does")
     share = facts.get("opaque_share")
     if isinstance(share, float):
         what = f"{facts.get('opaque_steps')} steps that XLA's cost model does not know (custom calls, infeeds)"

@@ -3,7 +3,6 @@
 import numpy as np
 
 from mallocgame.collapse import is_straight
-from mallocgame.errors import InputError
 from mallocgame.game.rules.state import (
     ANYWHERE,
     AT_HOME,
@@ -28,14 +27,8 @@ from mallocgame.program import Loop, Program, UseKind
 
 
 def build_rules(program: Program, hierarchy: Hierarchy) -> Rules:
-    """Return the arrays that do not change.
-
-    Raises:
-        InputError: the program has branches, or trip counts that are fractions.
-    """
-    if not is_straight(program):
-        reason = "the game plays straight programs with whole trip counts: play collapse(program).program"
-        raise InputError(f"{program.name}: {reason}")
+    """Return the arrays that do not change; ``program`` is straight: see ``mallocgame.collapse``."""
+    assert is_straight(program)
     num_layers, num_links = hierarchy.num_layers, len(hierarchy.links)
     groups, tensors = _groups(program)
     decisions = np.flatnonzero(groups[:, Groups.HOME_ONLY] == ANYWHERE)

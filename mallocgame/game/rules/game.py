@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.collapse import Collapsed, collapse, is_straight
 from mallocgame.errors import InputError
 from mallocgame.game.rules.build import build_rules, build_start
 from mallocgame.game.rules.state import HELD_OVER, Groups, Movables, Moves, Places, Rules, State
@@ -23,12 +24,22 @@ NO_MASK, NO_INTS, NO_FLOATS = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Game:
-    """A program on a hierarchy, as the rules' arrays. ``rules`` may be passed to Numba kernels."""
+    """A program on a hierarchy, as the rules' arrays. ``rules`` may be passed to Numba kernels.
 
-    program: Program
+    What is played is straight: a program with branches, fractions or replaceable copies is played as
+    ``mallocgame.collapse`` shows it, and its mappings are the program's own; the seconds are then an estimate.
+    """
+
+    program: Program  # as it is played
     hierarchy: Hierarchy
     rules: Rules
     start: State  # the state before the first decision; never changed
+    original: Program  # that the mappings are of
+    view: Collapsed | None = None  # None: it is played as it is
+
+    def original_step(self, step: int) -> int:
+        """Return the original's step at which a played step begins."""
+        return step if self.view is None else self.view.boundaries[step]
 
     @property
     def num_decisions(self) -> int:
@@ -47,7 +58,9 @@ class Game:
 
 
 def make_game(program: Program, hierarchy: Hierarchy) -> Game:
-    """Return the game of a program. Slow (milliseconds); ``initial_state`` is fast.
+    """Return the game of a program, of one with branches as ``collapse`` shows it.
+
+    Slow (milliseconds); ``initial_state`` is fast.
 
     Raises:
         InputError: the program takes no time at all, so that rewards have no unit, or a tensor is larger than layer 0.
@@ -57,10 +70,13 @@ def make_game(program: Program, hierarchy: Hierarchy) -> Game:
         if tensor.size_bytes > home.capacity_bytes:
             where = f"{program.name}: tensor {index} ({tensor.name}), step {max(tensor.definition_step, 0)}"
             raise InputError(f"{where}: {tensor.size_bytes} bytes do not fit {home.name} ({home.capacity_bytes} bytes)")
-    rules = build_rules(program, hierarchy)
+    view = None if is_straight(program) else collapse(program)
+    played = program if view is None else view.program
+    rules = build_rules(played, hierarchy)
     if not rules.home_seconds[0] > 0:
         raise InputError(f"{program.name}: takes no time with everything in layer 0, nothing can be gained")
-    return Game(program=program, hierarchy=hierarchy, rules=rules, start=build_start(rules))
+    start = build_start(rules)
+    return Game(program=played, hierarchy=hierarchy, rules=rules, start=start, original=program, view=view)
 
 
 def initial_state(game: Game) -> State:
@@ -185,7 +201,10 @@ def mapping_of(game: Game, actions: I64) -> Mapping:
 
 
 def to_mapping(game: Game, state: State) -> Mapping:
-    """Return the mapping so far; it validates in every state, and ``simulate`` gives ``total_seconds``."""
+    """Return the original's mapping so far; it is valid in every state.
+
+    Where the game plays the program as it is, ``simulate`` gives ``total_seconds``.
+    """
     rules = game.rules
     residencies: list[Residency] = []
     transfers: list[Transfer] = []
@@ -232,7 +251,8 @@ def to_mapping(game: Game, state: State) -> Mapping:
                 size_bytes=game.program.tensors[tensor].size_bytes,
             )
         )
-    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+    played = Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
+    return played if game.view is None else game.view.expand(played)
 
 
 def _rank(state: State, copy: int) -> tuple[int, int, int]:
@@ -246,13 +266,15 @@ def _tensor(rules: Rules, group: int) -> int:
 
 
 def actions_of(game: Game, mapping: Mapping) -> I64:
-    """Return int64[D], wanted actions that approximate ``mapping`` (for ``decode``): exact placement is the rules'.
+    """Return int64[D], wanted actions that approximate the original's ``mapping`` (for ``decode``).
+
+    Exact placement is the rules'.
 
     A group that another layer than 0 serves asks for NoCopy where the same residency has served the tensor before,
     where a definition begins it, or where it is held; else for Copy.
     """
-    rules, uses = game.rules, game.program.uses
-    layers = serving_layers(game.program, mapping)
+    rules, uses = game.rules, game.original.uses
+    layers = serving_layers(game.original, mapping)
     fills = mapping.fill_boundaries
     rows: dict[int, list[int]] = {}
     for i, residency in enumerate(mapping.residencies):
@@ -260,9 +282,10 @@ def actions_of(game: Game, mapping: Mapping) -> I64:
     actions = np.zeros(game.num_decisions, dtype=np.int64)
     previous: dict[int, int] = {}
     for decision, group in enumerate(rules.decisions.tolist()):
-        tensor, step_ = _tensor(rules, group), int(rules.groups[group, Groups.STEP])
+        tensor, begins = _tensor(rules, group), game.original_step(int(rules.groups[group, Groups.STEP]))
         first, last = int(uses.first[tensor]), int(uses.first[tensor + 1])
-        layer = int(layers[first + int(np.searchsorted(uses.step[first:last], step_))])
+        use = first + int(np.searchsorted(uses.step[first:last], begins))
+        step_, layer = int(uses.step[use]), int(layers[use])
         if layer == 0:
             continue
         place = next(

@@ -278,3 +278,86 @@ def e3nn_message(features: Array, vectors: Array, senders: Array) -> Any:
     harmonics = e3nn.spherical_harmonics("0e + 1o + 2e", e3nn.IrrepsArray("1o", vectors), normalize=True)
     messages = e3nn.tensor_product(nodes[senders], harmonics, filter_ir_out=["0e", "1o"])
     return e3nn.scatter_sum(messages, dst=senders, output_size=2048).array
+
+
+def _unet() -> Any:
+    from diffusers import FlaxUNet2DConditionModel
+
+    return FlaxUNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(128, 256, 512),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=512,
+        dtype=jnp.bfloat16,
+    )
+
+
+@_given(
+    lambda: (
+        _shapes(_unet().init_weights, _key()),
+        shape(4, 4, 32, 32, dtype=F32),
+        shape(4, dtype=F32),
+        shape(4, 77, 512, dtype=F32),
+    )
+)
+@jax.jit
+def diffusers_unet(params: Any, sample: Array, times: Array, text: Array) -> Any:
+    """Diffusers' conditional U-Net of latent diffusion, smaller: one prediction of the noise."""
+    return _unet().apply({"params": params}, sample, times, text).sample
+
+
+def _autoencoder() -> Any:
+    from diffusers import FlaxAutoencoderKL
+
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    return FlaxAutoencoderKL(block_out_channels=(64, 128, 256), sample_size=128, dtype=jnp.bfloat16, **blocks)
+
+
+@_given(lambda: (_shapes(_autoencoder().init_weights, _key()), shape(2, 4, 32, 32, dtype=F32)))
+@jax.jit
+def diffusers_decoder(params: Any, latents: Array) -> Any:
+    """Diffusers' autoencoder, smaller: latents to images."""
+    model = _autoencoder()
+    return model.apply({"params": params}, latents, method=model.decode).sample
+
+
+def _qwen() -> Any:
+    from dataclasses import replace
+
+    from flax import nnx
+    from tunix.models.qwen3 import model
+
+    sizes = {"num_layers": 4, "vocab_size": 32000, "dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
+    config = replace(model.ModelConfig.qwen3_0p6b(), **sizes)
+    return nnx.split(nnx.eval_shape(lambda: model.Qwen3(config, rngs=nnx.Rngs(0))))
+
+
+def _qwen_inputs() -> Any:
+    ints = partial(shape, dtype=jnp.int32)
+    return ints(2, 512), ints(2, 512), shape(2, 512, 512, dtype=jnp.bool_)
+
+
+@_given(lambda: (_qwen()[1], *_qwen_inputs()))
+@jax.jit
+def tunix_qwen3(state: Any, tokens: Array, positions: Array, mask: Array) -> Any:
+    """Tunix's Qwen 3, four layers: prefill."""
+    from flax import nnx
+
+    return nnx.merge(_qwen()[0], state)(tokens, positions, None, mask)[0]
+
+
+@_given(lambda: (_qwen()[1], *_qwen_inputs()))
+@partial(jax.jit, donate_argnums=0)
+def tunix_qwen3_training(state: Any, tokens: Array, positions: Array, mask: Array) -> Any:
+    """Tunix's Qwen 3, four layers: a step of SGD on the next token."""
+    from flax import nnx
+
+    def loss(state: Any) -> Array:
+        logits = nnx.merge(_qwen()[0], state)(tokens, positions, None, mask)[0]
+        likely = jax.nn.log_softmax(logits.astype(F32)[:, :-1])
+        return -jnp.mean(jnp.take_along_axis(likely, tokens[:, 1:, None], axis=-1))
+
+    value, grads = jax.value_and_grad(loss)(state)
+    return jax.tree.map(lambda p, g: p - (1e-3 * g).astype(p.dtype), state, grads), value
