@@ -2,8 +2,9 @@
 
 A round takes the network's worst scenarios of the best plans (Frank-Wolfe steps along its gradient, samples and the
 scenarios priced so far), ranks a batch of plans and their flips and swaps by the largest prediction over them, and
-gives the most promising ones exact worst cases, whose scenarios join the pool of the next round. Without a network
-(an ablation) neighbours are taken at random. The plan for the average scenario is always a candidate.
+gives the most promising ones exact worst cases, whose scenarios join the pool of the next round. Where second stages
+are slow, the network is followed downhill before anything is priced, and only a few plans are. Without a network (an
+ablation) neighbours are taken at random. The plan for the average scenario is always a candidate.
 """
 
 from collections.abc import Callable
@@ -12,16 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.baselines.neur2ro.ascent import ascend
 from mallocgame.baselines.neur2ro.clock import OutOfTimeError
+from mallocgame.baselines.neur2ro.linear import LinearSet
 from mallocgame.baselines.neur2ro.neighbours import feasible_rows, neighbours, perturbed
 from mallocgame.baselines.neur2ro.network import Network
 from mallocgame.baselines.neur2ro.plan_search import PlanSearch, open_search
-from mallocgame.baselines.neur2ro.problem import TwoStageProblem, corners_of, nominal_scenario
+from mallocgame.baselines.neur2ro.problem import TwoStageProblem, nominal_scenario
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import warm_up
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
+WALK_STEPS = 60  # at most, of a walk along the network's prices
+PRICE_SECONDS = 0.3  # of slow second stages that screen the plans of a round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +36,12 @@ class LearnedConfig:
     seconds: float = 2.0
     pool: int = 24  # scenarios kept for screening
     samples: int = 64  # scenarios and plans drawn at the start
-    ascent_steps: int = 12  # Frank-Wolfe steps
     shortlist: int = 24  # plans of a round that may be priced exactly
     swaps: int = 400  # exchanges looked at in a round
     quiet_rounds: int = 40  # without improvement before stopping
     tolerance: float = 1e-6
     seed: int = 0
+    device: str | None = None  # PyTorch device of the predictions; None: NumPy
 
 
 def solve_learned(
@@ -61,7 +66,7 @@ def solve_learned(
     if not problem.first_stage().is_binary:
         raise InputError("method learned needs a binary first stage; use search or exact")
     warm_up(problem)
-    bound = network.bind(problem) if network is not None else None
+    bound = network.bind(problem, config.device) if network is not None else None
     search = open_search(problem, bound, config, on_iteration)
     try:
         stopped = _rounds(search, config)
@@ -72,7 +77,6 @@ def solve_learned(
 
 def _rounds(search: PlanSearch, config: LearnedConfig) -> str:
     rng = np.random.default_rng(config.seed)
-    stage = search.problem.first_stage()
     plans = _first_plans(search, config, rng)
     quiet = 0
     while quiet <= config.quiet_rounds:
@@ -80,13 +84,50 @@ def _rounds(search: PlanSearch, config: LearnedConfig) -> str:
         improved = _price(search, config, plans, rng)
         quiet = 0 if improved else quiet + 1
         assert search.best_x is not None
+        stage = search.problem.first_stage()
         centre = search.best_x if improved or quiet == 1 else perturbed(search.best_x, stage, rng)
         if search.network is not None:
-            search.hints = list(ascend(search, centre, config, rng))
-        swaps = neighbours(centre, stage, "swap")
-        swaps = swaps[rng.permutation(len(swaps))[: config.swaps]]
-        plans = np.vstack([neighbours(centre, stage, "flip"), swaps])
+            search.hints = list(_feared(search, centre, rng))
+        plans = (
+            _walked(search, centre, config, rng) if _follows_network(search) else _around(centre, stage, config, rng)
+        )
     return f"no improvement in {config.quiet_rounds} rounds"
+
+
+def _follows_network(search: PlanSearch) -> bool:
+    return search.network is not None and not search.stages.is_fast
+
+
+def _around(x: F64, stage: LinearSet, config: LearnedConfig, rng: np.random.Generator) -> F64:
+    """Return the flips and some exchanges of a plan, float64[A, nx]."""
+    swaps = neighbours(x, stage, "swap")
+    return np.vstack([neighbours(x, stage, "flip"), swaps[rng.permutation(len(swaps))[: config.swaps]]])
+
+
+def _walked(search: PlanSearch, x: F64, config: LearnedConfig, rng: np.random.Generator) -> F64:
+    """Return all plans seen on a walk from ``x``, float64[A, nx]: to the neighbour that the network prices least."""
+    stage, best = search.problem.first_stage(), np.inf
+    seen = [x[None]]
+    for _ in range(WALK_STEPS):
+        search.clock.check()
+        near = _around(x, stage, config, rng)
+        if not len(near):
+            break
+        seen.append(near)
+        guess = _guessed(search, near)
+        k = int(np.argmin(guess))
+        if not guess[k] < best:
+            break
+        best, x = float(guess[k]), near[k]
+    return np.unique(np.vstack(seen), axis=0)
+
+
+def _guessed(search: PlanSearch, plans: F64) -> F64:
+    """Return the worst cost of plans, float64[A], as the network prices the scenarios of hints and pool."""
+    assert search.network is not None
+    scenarios = np.array([*search.hints, *search.pool[-6:]])
+    cost = plans @ search.problem.first_stage().cost
+    return np.asarray(cost + search.network.predict(plans, scenarios).max(axis=1))
 
 
 def _first_plans(search: PlanSearch, config: LearnedConfig, rng: np.random.Generator) -> F64:
@@ -96,46 +137,38 @@ def _first_plans(search: PlanSearch, config: LearnedConfig, rng: np.random.Gener
     search.try_plan(average)
     plans = [average[None], problem.sample_first_stage(rng, config.samples)]
     search.add_scenario(nominal_scenario(problem))
+    if _follows_network(search):
+        search.hints = list(_feared(search, average, rng))
+        plans.append(_walked(search, average, config, rng))
     if stages.is_fast:
         scenarios = problem.sample_scenarios(rng, config.samples)
         if search.network is not None:
-            scenarios = np.vstack([scenarios, ascend(search, average, config, rng)])
+            scenarios = np.vstack([scenarios, _feared(search, average, rng)])
         mean = problem.mean_scenario()
         shares = rng.uniform(0.0, 1.0, (len(scenarios), 1))
         plans.append(np.array([stages.answer(xi).x for xi in shares * scenarios + (1 - shares) * mean]))
     return np.unique(feasible_rows(np.vstack(plans), problem.first_stage()), axis=0)
 
 
-def ascend(search: PlanSearch, x: F64, config: LearnedConfig, rng: np.random.Generator) -> F64:
-    """Return scenarios that the network finds bad for ``x``, worst first, float64[A, nxi]: Frank-Wolfe over Xi."""
+def _feared(search: PlanSearch, x: F64, rng: np.random.Generator) -> F64:
+    """Return the scenarios that the network finds worst for ``x``, float64[A, nxi]."""
     assert search.network is not None
-    problem = search.problem
-    box, listed = problem.uncertainty(), problem.scenarios()
-    if listed is not None:
-        found = listed[rng.permutation(len(listed))[:512]]
-    elif box.integer.any():
-        found = problem.sample_scenarios(rng, 64)
-    else:
-        found = np.vstack([problem.sample_scenarios(rng, 8), *[xi[None] for xi in search.pool[-4:]]])
-        for step in range(config.ascent_steps):
-            search.clock.check()
-            corners = corners_of(box, -search.network.gradient(x, found))
-            found = found + (corners - found) * 2.0 / (step + 3.0)
-    predicted = search.network.predict(x[None], found)[0]
-    return np.asarray(found[np.argsort(-predicted)[:4]])
+    starts = np.array(search.pool[-4:]) if search.pool else None
+    return ascend(search.network, search.problem, x, rng, starts=starts, clock=search.clock)
 
 
 def _price(search: PlanSearch, config: LearnedConfig, plans: F64, rng: np.random.Generator) -> bool:
     """Give exact worst cases to the plans that the network ranks best; return whether the incumbent improved."""
-    if not len(plans):
-        return False
+    count = config.shortlist
+    if not search.stages.is_fast:
+        plans = plans[[not search.is_seen(plan) for plan in plans]]
+        count = int(np.clip(PRICE_SECONDS / max(1e-9, search.stages.pair_seconds), 2, count))
     if search.network is None:
-        chosen = plans[rng.permutation(len(plans))[: config.shortlist]]
+        chosen = plans[rng.permutation(len(plans))[:count]]
     else:
-        scenarios = np.array([*search.hints, *search.pool[-6:]])
-        cost = plans @ search.problem.first_stage().cost
-        guess = cost + search.network.predict(plans, scenarios).max(axis=1)
-        chosen = plans[np.argsort(guess, kind="stable")[: config.shortlist]]
+        chosen = plans[np.argsort(_guessed(search, plans), kind="stable")[:count]]
+    if not len(chosen):
+        return False
     improved = False
     while search.try_best(chosen):
         improved = True

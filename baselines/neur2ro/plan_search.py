@@ -95,12 +95,15 @@ class PlanSearch:
                 fresh = self.stages.values(xs[alive], self.pool[-1][None])[:, 0]
                 bounds[alive] = np.maximum(bounds[alive], costs[alive] + fresh)
 
+    def is_seen(self, x: F64) -> bool:
+        """Whether the plan was given an exact worst case (or was given up above the incumbent)."""
+        return _key(x) in self.seen
+
     def try_plan(self, x: F64) -> bool:
         """Give a plan its exact worst case; keep it if it is the best. Returns whether it improved."""
-        key = (np.round(x, 6) + 0.0).tobytes()
-        if key in self.seen:
+        if self.is_seen(x):
             return False
-        self.seen.add(key)
+        self.seen.add(_key(x))
         worst = self.oracle.worst_case(x, hints=np.array(self.pool[-4:]) if self.pool else None, stop_above=self.best)
         self.add_scenario(worst.xi)
         if self.best_x is None:
@@ -136,7 +139,12 @@ class PlanSearch:
             scenarios=np.array(self.pool),
             history=tuple(self.history),
             used_network=self.network is not None,
+            device="" if self.network is None else self.network.device_name,
         )
+
+
+def _key(x: F64) -> bytes:
+    return (np.round(x, 6) + 0.0).tobytes()
 
 
 def open_search(

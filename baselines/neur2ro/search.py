@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.ccg import CcgConfig, adversary
+from mallocgame.baselines.neur2ro.arg_max import CcgConfig
+from mallocgame.baselines.neur2ro.ccg import adversary
 from mallocgame.baselines.neur2ro.clock import OutOfTimeError
 from mallocgame.baselines.neur2ro.exact import main_program
 from mallocgame.baselines.neur2ro.neighbours import neighbours, perturbed, refilled

@@ -17,7 +17,7 @@ from mallocgame.baselines.neur2ro.exact import solve_average, solve_exact, solve
 from mallocgame.baselines.neur2ro.learned import LearnedConfig, solve_learned
 from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set
 from mallocgame.baselines.neur2ro.methods import judge, run
-from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, Uncertainty
+from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, Uncertainty, corners_of
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
 from mallocgame.baselines.neur2ro.recourse import RecourseSolver
@@ -236,6 +236,28 @@ def test_exact_uses_the_dual_where_vertices_are_too_many() -> None:
     sampled = judge(wide, found.x, samples=200)
     assert sampled.sampled_worst <= found.worst_case + 1e-6
     assert found.lower_bound <= found.worst_case
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.booleans())
+def test_corners_of_a_budget_are_the_linear_programs_best(seed: int, n: int, whole: bool) -> None:
+    from mallocgame.baselines.neur2ro.solvers import optimise_over
+
+    rng = np.random.default_rng(seed)
+    low = rng.integers(-1, 1, n).astype(float) if whole else rng.uniform(-1, 0, n)
+    row = rng.integers(0, 2, n).astype(float) if whole else np.where(rng.random(n) < 0.3, 0.0, rng.random(n))
+    room = float(rng.integers(0, 4)) if whole else float(rng.uniform(0.0, 2.0))
+    box = LinearSet(
+        lower=low,
+        upper=low + (rng.integers(0, 3, n) if whole else rng.uniform(0, 2, n)),
+        integer=np.full(n, whole),
+        rows=row[None],
+        row_upper=np.array([row @ low + room]),
+    )
+    directions = rng.normal(size=(4, n)) * (rng.random((4, n)) < 0.8)
+    for direction, corner in zip(directions, corners_of(box, directions), strict=True):
+        assert box.violation(corner) <= 1e-9
+        assert direction @ corner == pytest.approx(direction @ optimise_over(box, direction, "the set"), abs=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

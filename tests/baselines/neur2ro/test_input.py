@@ -151,6 +151,9 @@ def test_command_line_solve_and_evaluate(tmp_path: Path) -> None:
         (["solve", "--problem", "memory", "--variant", "colour"], "expected bandwidth"),
         (["compare", "--problem", "loans", "--budgets", "1"], "is for --problem memory"),
         (["evaluate", "absent.json"], "cannot be read"),
+        (["solve", "--size", "6", "--device", "cpu"], "a device is for method learned"),
+        (["compare", "--size", "6", "--device", "cpu"], "--device is for method learned"),
+        (["train", "--out", "x", "--device", "abacus"], "cannot be used"),
     ],
 )
 def test_command_line_refuses(arguments: list[str], words: str) -> None:
