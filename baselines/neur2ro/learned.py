@@ -77,11 +77,13 @@ def solve_learned(
 
 def _rounds(search: PlanSearch, config: LearnedConfig) -> str:
     rng = np.random.default_rng(config.seed)
-    plans = _first_plans(search, config, rng)
+    average = search.stages.answer(search.problem.mean_scenario(), seconds=0.3 * search.clock.left).x
+    plans = _first_plans(search, average, config, rng)
     quiet = 0
     while quiet <= config.quiet_rounds:
         search.clock.check()
         improved = _price(search, config, plans, rng)
+        improved |= search.try_plan(average)  # False at once where it was priced
         quiet = 0 if improved else quiet + 1
         assert search.best_x is not None
         stage = search.problem.first_stage()
@@ -130,11 +132,14 @@ def _guessed(search: PlanSearch, plans: F64) -> F64:
     return np.asarray(cost + search.network.predict(plans, scenarios).max(axis=1))
 
 
-def _first_plans(search: PlanSearch, config: LearnedConfig, rng: np.random.Generator) -> F64:
-    """Return the average and nominal plans, samples, and (where they cost microseconds) answers to scenarios."""
+def _first_plans(search: PlanSearch, average: F64, config: LearnedConfig, rng: np.random.Generator) -> F64:
+    """Return the average plan, samples, and (where they cost microseconds) answers to scenarios.
+
+    The average plan is priced first, unless pricing is slow: then the plan that the network prices least is.
+    """
     problem, stages = search.problem, search.stages
-    average = stages.answer(problem.mean_scenario(), seconds=0.3 * search.clock.left).x
-    search.try_plan(average)
+    if not _follows_network(search):
+        search.try_plan(average)
     plans = [average[None], problem.sample_first_stage(rng, config.samples)]
     search.add_scenario(nominal_scenario(problem))
     if _follows_network(search):
@@ -162,7 +167,8 @@ def _price(search: PlanSearch, config: LearnedConfig, plans: F64, rng: np.random
     count = config.shortlist
     if not search.stages.is_fast:
         plans = plans[[not search.is_seen(plan) for plan in plans]]
-        count = int(np.clip(PRICE_SECONDS / max(1e-9, search.stages.pair_seconds), 2, count))
+        each = search.stages.pair_seconds or PRICE_SECONDS  # nothing is priced yet
+        count = int(np.clip(PRICE_SECONDS / max(1e-9, each), 2, count))
     if search.network is None:
         chosen = plans[rng.permutation(len(plans))[:count]]
     else:

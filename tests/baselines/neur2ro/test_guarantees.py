@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mallocgame.baselines.neur2ro.clock import Clock
 from mallocgame.baselines.neur2ro.dual import DualAdversary, has_binary_vertices, is_right_hand_side
-from mallocgame.baselines.neur2ro.exact import solve_average, solve_exact, solve_nominal, solve_static
+from mallocgame.baselines.neur2ro.exact import solve_exact
 from mallocgame.baselines.neur2ro.learned import LearnedConfig, solve_learned
 from mallocgame.baselines.neur2ro.linear import LinearSet, binary_set, budget_set
 from mallocgame.baselines.neur2ro.methods import judge, run
@@ -21,6 +21,7 @@ from mallocgame.baselines.neur2ro.problem import Recourse, TwoStageProblem, Unce
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
 from mallocgame.baselines.neur2ro.recourse import RecourseSolver
+from mallocgame.baselines.neur2ro.references import solve_average, solve_nominal, solve_static
 from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.vertices import listed_points
