@@ -13,19 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.ascent import ascend
 from mallocgame.baselines.neur2ro.clock import OutOfTimeError
-from mallocgame.baselines.neur2ro.linear import LinearSet
-from mallocgame.baselines.neur2ro.neighbours import feasible_rows, neighbours, perturbed
+from mallocgame.baselines.neur2ro.neighbours import feasible_rows, perturbed
 from mallocgame.baselines.neur2ro.network import Network
 from mallocgame.baselines.neur2ro.plan_search import PlanSearch, open_search
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, nominal_scenario
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import warm_up
+from mallocgame.baselines.neur2ro.walk import around, feared, guessed, walk
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
-WALK_STEPS = 60  # at most, of a walk along the network's prices
 PRICE_SECONDS = 0.3  # of slow second stages that screen the plans of a round
 
 
@@ -85,51 +83,26 @@ def _rounds(search: PlanSearch, config: LearnedConfig) -> str:
         improved = _price(search, config, plans, rng)
         improved |= search.try_plan(average)  # False at once where it was priced
         quiet = 0 if improved else quiet + 1
-        assert search.best_x is not None
-        stage = search.problem.first_stage()
-        centre = search.best_x if improved or quiet == 1 else perturbed(search.best_x, stage, rng)
-        if search.network is not None:
-            search.hints = list(_feared(search, centre, rng))
-        plans = (
-            _walked(search, centre, config, rng) if _follows_network(search) else _around(centre, stage, config, rng)
-        )
+        plans = _next_plans(search, config, rng, quiet)
     return f"no improvement in {config.quiet_rounds} rounds"
+
+
+def _next_plans(search: PlanSearch, config: LearnedConfig, rng: np.random.Generator, quiet: int) -> F64:
+    """Return the plans of the next round: around the incumbent, or from a plan near it after rounds without success.
+
+    Where the network is followed, every second round walks.
+    """
+    assert search.best_x is not None
+    stage, follows = search.problem.first_stage(), _follows_network(search)
+    stay = quiet <= 1 or (follows and quiet % 2 == 1)
+    centre = search.best_x if stay else perturbed(search.best_x, stage, rng)
+    if search.network is not None:
+        search.hints = list(feared(search, centre, rng))
+    return walk(search, centre, rng) if follows and quiet % 2 == 0 else around(centre, stage, rng, config.swaps)
 
 
 def _follows_network(search: PlanSearch) -> bool:
     return search.network is not None and not search.stages.is_fast
-
-
-def _around(x: F64, stage: LinearSet, config: LearnedConfig, rng: np.random.Generator) -> F64:
-    """Return the flips and some exchanges of a plan, float64[A, nx]."""
-    swaps = neighbours(x, stage, "swap")
-    return np.vstack([neighbours(x, stage, "flip"), swaps[rng.permutation(len(swaps))[: config.swaps]]])
-
-
-def _walked(search: PlanSearch, x: F64, config: LearnedConfig, rng: np.random.Generator) -> F64:
-    """Return all plans seen on a walk from ``x``, float64[A, nx]: to the neighbour that the network prices least."""
-    stage, best = search.problem.first_stage(), np.inf
-    seen = [x[None]]
-    for _ in range(WALK_STEPS):
-        search.clock.check()
-        near = _around(x, stage, config, rng)
-        if not len(near):
-            break
-        seen.append(near)
-        guess = _guessed(search, near)
-        k = int(np.argmin(guess))
-        if not guess[k] < best:
-            break
-        best, x = float(guess[k]), near[k]
-    return np.unique(np.vstack(seen), axis=0)
-
-
-def _guessed(search: PlanSearch, plans: F64) -> F64:
-    """Return the worst cost of plans, float64[A], as the network prices the scenarios of hints and pool."""
-    assert search.network is not None
-    scenarios = np.array([*search.hints, *search.pool[-6:]])
-    cost = plans @ search.problem.first_stage().cost
-    return np.asarray(cost + search.network.predict(plans, scenarios).max(axis=1))
 
 
 def _first_plans(search: PlanSearch, average: F64, config: LearnedConfig, rng: np.random.Generator) -> F64:
@@ -143,23 +116,14 @@ def _first_plans(search: PlanSearch, average: F64, config: LearnedConfig, rng: n
     plans = [average[None], problem.sample_first_stage(rng, config.samples)]
     search.add_scenario(nominal_scenario(problem))
     if _follows_network(search):
-        search.hints = list(_feared(search, average, rng))
-        plans.append(_walked(search, average, config, rng))
+        search.hints = list(feared(search, average, rng))
+        plans.append(walk(search, average, rng))
     if stages.is_fast:
         scenarios = problem.sample_scenarios(rng, config.samples)
         if search.network is not None:
-            scenarios = np.vstack([scenarios, _feared(search, average, rng)])
-        mean = problem.mean_scenario()
-        shares = rng.uniform(0.0, 1.0, (len(scenarios), 1))
-        plans.append(np.array([stages.answer(xi).x for xi in shares * scenarios + (1 - shares) * mean]))
+            scenarios = np.vstack([scenarios, feared(search, average, rng)])
+        plans.append(search.mixed_answers(scenarios, rng, share=0.3))
     return np.unique(feasible_rows(np.vstack(plans), problem.first_stage()), axis=0)
-
-
-def _feared(search: PlanSearch, x: F64, rng: np.random.Generator) -> F64:
-    """Return the scenarios that the network finds worst for ``x``, float64[A, nxi]."""
-    assert search.network is not None
-    starts = np.array(search.pool[-4:]) if search.pool else None
-    return ascend(search.network, search.problem, x, rng, starts=starts, clock=search.clock)
 
 
 def _price(search: PlanSearch, config: LearnedConfig, plans: F64, rng: np.random.Generator) -> bool:
@@ -172,7 +136,7 @@ def _price(search: PlanSearch, config: LearnedConfig, plans: F64, rng: np.random
     if search.network is None:
         chosen = plans[rng.permutation(len(plans))[:count]]
     else:
-        chosen = plans[np.argsort(_guessed(search, plans), kind="stable")[:count]]
+        chosen = plans[np.argsort(guessed(search, plans), kind="stable")[:count]]
     if not len(chosen):
         return False
     improved = False

@@ -118,6 +118,20 @@ class PlanSearch:
         self.on_iteration(row)
         return True
 
+    def mixed_answers(self, scenarios: F64, rng: np.random.Generator, *, share: float) -> F64:
+        """Return the best plans for mixtures of each scenario with the mean one, float64[A, nx].
+
+        As many as come within ``share`` of the time left, the first always.
+        """
+        mean, part = self.problem.mean_scenario(), self.clock.part(share)
+        weights = rng.uniform(0.0, 1.0, (len(scenarios), 1))
+        found = []
+        for xi in weights * scenarios + (1 - weights) * mean:
+            if found and part.left <= 0:
+                break
+            found.append(self.stages.answer(xi).x)
+        return np.array(found)
+
     def result(self, method: str, stopped: str) -> RobustResult:
         """Return the best plan.
 
