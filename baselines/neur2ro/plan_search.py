@@ -125,7 +125,7 @@ class PlanSearch:
         """
         mean, part = self.problem.mean_scenario(), self.clock.part(share)
         weights = rng.uniform(0.0, 1.0, (len(scenarios), 1))
-        found = []
+        found: list[F64] = []
         for xi in weights * scenarios + (1 - weights) * mean:
             if found and part.left <= 0:
                 break

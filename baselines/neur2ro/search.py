@@ -4,7 +4,7 @@
    ranks best on a walk from there, and the static plan.
 2. Scenarios: with a network, adversarial MILPs over it; where only costs are uncertain the concave maximisation of
    D(xi) = min over (x, y) of the cost, by cutting planes. Every xi gives the lower bound D(xi), every cut a plan.
-   Where prices are cheap, also the best plans for mixtures of a sampled and the mean scenario.
+   Where they come in milliseconds, also the best plans for mixtures of a sampled and the mean scenario.
 3. Candidates are ranked by their worst exact cost over the scenario pool, and the best get their exact worst case; its
    scenario joins the pool. While none is feasible, main programs over the pool exclude what has been seen to fail.
 4. Local search over flips and swaps of binary plans: neighbours are ranked by the network where exact values are slow,
@@ -38,7 +38,8 @@ from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
 REFILLS = 120  # plans of a round
-MIXED = 64  # plans for mixtures of sampled scenarios with the mean one, where they cost little
+MIXED = 64  # plans for mixtures of sampled scenarios with the mean one ...
+CHEAP_SECONDS = 0.02  # ... where one takes less
 WALKED = 3  # plans kept of a walk along the network
 SLOW_SECONDS = 2e-3  # a second stage that takes longer is worth a static plan first
 
@@ -93,7 +94,9 @@ def _phases(search: PlanSearch, config: SearchConfig, start: F64 | None) -> str:
     """Run the phases in order; return why the search stopped."""
     problem, stages = search.problem, search.stages
     plans = [] if start is None else [start]
+    began = time.perf_counter()
     plans.append(stages.answer(problem.mean_scenario(), seconds=0.2 * search.clock.left).x)
+    answers_are_cheap = time.perf_counter() - began < CHEAP_SECONDS
     with contextlib.suppress(InputError):  # the nominal scenario need not be among listed ones, nor feasible
         plans.append(stages.answer(nominal_scenario(problem), seconds=0.2 * search.clock.left).x)
     slow = _second_stage_seconds(search, plans[0]) > SLOW_SECONDS
@@ -106,7 +109,7 @@ def _phases(search: PlanSearch, config: SearchConfig, start: F64 | None) -> str:
     _network_scenarios(search, config, plans)
     if problem.uncertainty_kind == "objective":
         _bound_by_cuts(search, config, plans)
-    if stages.is_fast and not problem.uncertainty().integer.any() and problem.scenarios() is None:
+    if answers_are_cheap and not problem.uncertainty().integer.any() and problem.scenarios() is None:
         rng = np.random.default_rng(config.seed)
         plans += list(search.mixed_answers(problem.sample_scenarios(rng, MIXED), rng, share=0.1))
     evaluate_candidates(search, plans, config.candidates)

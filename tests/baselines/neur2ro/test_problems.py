@@ -131,7 +131,7 @@ def test_published_optima() -> None:
     folder = SHARED_DATA / "robust_capital_budgeting_loans"
     for h, profit in ((20, 16.0987), (40, 49.5806)):
         problem = read_loans(folder / f"RC_N10_R100_H100_h{h}_C1_0.2_C2_0.2_M4_F0.8_Lambda0.12_Mu1.2_Ro5_no1")
-        found = solve_search(problem, None, SearchConfig(seconds=30, quiet_restarts=4))
+        found = solve_search(problem, None, SearchConfig(seconds=30))
         assert -found.worst_case == pytest.approx(profit, abs=1e-3)
 
 
