@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.baselines.neur2ro.neighbours import feasible_rows
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
@@ -21,6 +22,8 @@ from mallocgame.errors import InputError
 from mallocgame.files import atomic_path
 
 LABEL_GAP = 1e-3  # relative, of mixed-integer second stages: far below what a network learns
+AVERAGE_GAP = 1e-2  # relative, of the plan that others are flipped from ...
+AVERAGE_SECONDS = 10.0  # ... and the time it may take
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Sampler = Callable[[np.random.Generator], TwoStageProblem]
@@ -32,6 +35,7 @@ class DataPlan:
 
     ``worst_cases`` plans of each instance meet their own worst scenario (every second one mixed with a random one)
     among the scenarios, and the plans that answer those scenarios join the plans: labels where the solver will look.
+    ``near_average`` plans (0 by default) are the answer to the mean scenario with some entries flipped.
     """
 
     instances: int = 2000
@@ -40,12 +44,20 @@ class DataPlan:
     worst_cases: int = 3
     per_shard: int = 50
     seed: int = 12345
+    near_average: int = 0
 
     def __post_init__(self) -> None:
         if min(self.instances, self.plans, self.scenarios, self.per_shard) < 1:
             raise InputError(f"need at least one instance, plan, scenario and instance a shard: {asdict(self)}")
         if not 0 <= 2 * self.worst_cases <= min(self.plans, self.scenarios):
             raise InputError(f"worst_cases is {self.worst_cases}; expected 0 to half the plans and scenarios")
+        if not 0 <= self.near_average <= self.plans:
+            raise InputError(f"near_average is {self.near_average}; expected 0 to {self.plans}, the number of plans")
+
+    @property
+    def stamp(self) -> dict[str, int]:
+        """What a folder of data remembers; fields newer than the first version only where they say something."""
+        return {name: value for name, value in asdict(self).items() if name != "near_average" or value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +79,24 @@ def make_example(problem: TwoStageProblem, rng: np.random.Generator, plan: DataP
     features = problem.features()
     xs = problem.sample_first_stage(rng, plan.plans)
     xis = problem.sample_scenarios(rng, plan.scenarios)
+    if plan.near_average:
+        near = _near_average(problem, rng, plan.near_average)
+        xs[len(xs) - len(near) :] = near
     _seek_worst_cases(problem, rng, plan.worst_cases, xs, xis)
     values = SecondStages(problem, gap=LABEL_GAP).values(xs, xis)
     labels = np.where(np.isfinite(values), (values - features.label_offset) / features.label_scale, np.nan)
     arrays = (features.x_map(xs), features.x_items, features.xi_map(xis), features.xi_items, labels)
     return Example(**dict(zip(FIELDS, (array.astype(np.float32) for array in arrays), strict=True)))
+
+
+def _near_average(problem: TwoStageProblem, rng: np.random.Generator, count: int) -> F64:
+    """Return up to ``count`` feasible plans, float64[A, nx]: the answer to the mean scenario, some entries flipped."""
+    stage = problem.first_stage()
+    if not stage.is_binary:
+        return np.zeros((0, stage.size))
+    centre = SecondStages(problem).answer(problem.mean_scenario(), seconds=AVERAGE_SECONDS, gap=AVERAGE_GAP).x
+    flips = rng.random((count, stage.size)) < rng.choice((0.02, 0.1, 0.2), size=(count, 1))
+    return feasible_rows(np.where(flips, 1.0 - centre, centre), stage)
 
 
 def _seek_worst_cases(problem: TwoStageProblem, rng: np.random.Generator, count: int, xs: F64, xis: F64) -> None:
@@ -130,7 +155,7 @@ def generate(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     stamp = target / "plan.txt"
-    text = f"{_name_of(sampler)} {asdict(plan)}\n"
+    text = f"{_name_of(sampler)} {plan.stamp}\n"
     if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
         raise InputError(
             f"{target} holds data of another plan ({stamp.read_text(encoding='utf-8').strip()}); use a new folder"

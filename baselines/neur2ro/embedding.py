@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.clock import Clock
 from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet
 from mallocgame.baselines.neur2ro.network import BoundBranch, BoundNetwork
-from mallocgame.baselines.neur2ro.solvers import highs_program
+from mallocgame.baselines.neur2ro.solvers import highs_program, import_highs
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -144,11 +144,10 @@ def embed_relu(model: LinearModel, pre: Affine, low: F64, high: F64) -> Affine:
 
 def bound_by_lp(model: LinearModel, pre: Affine, low: F64, high: F64, clock: Clock) -> tuple[F64, F64]:
     """Tighten bounds on each entry of ``pre`` by linear programs over the model's relaxation (warm simplex)."""
-    program = highs_program(_relaxed(model))
+    program = highs_program(model.relaxed(with_cost=False))
     low, high = low.copy(), high.copy()
     columns = pre.columns.astype(np.int32)
-    highspy_ok = program.getModelStatus().__class__.kOptimal
-    program.changeColsCost(model.num_columns, np.arange(model.num_columns, dtype=np.int32), np.zeros(model.num_columns))
+    optimal = import_highs().HighsModelStatus.kOptimal
     for k in range(len(pre.constant)):
         if clock.left <= 0:
             break  # the bounds at hand are valid, only wider
@@ -158,7 +157,7 @@ def bound_by_lp(model: LinearModel, pre: Affine, low: F64, high: F64, clock: Clo
                 continue  # this end is already on the stable side
             program.changeColsCost(len(columns), columns, sign * pre.weights[k])
             program.run()
-            if program.getModelStatus() != highspy_ok:
+            if program.getModelStatus() != optimal:
                 continue
             value = sign * float(program.getInfo().objective_function_value) + float(pre.constant[k])
             slack = 1e-7 * (1.0 + abs(value))
@@ -171,13 +170,37 @@ def bound_by_lp(model: LinearModel, pre: Affine, low: F64, high: F64, clock: Clo
     return low, high
 
 
-def _relaxed(model: LinearModel) -> LinearModel:
-    relaxed = LinearModel()
-    relaxed.__dict__.update(model.__dict__)
-    relaxed.integer = [False] * model.num_columns
-    relaxed.cost = [0.0] * model.num_columns
-    relaxed.offset = 0.0
-    return relaxed
+def fix_binaries(model: LinearModel, columns: I64, clock: Clock) -> bool:
+    """Fix those binary columns that the rows (a cutoff among them) keep at 0 or 1; return False if nothing is feasible.
+
+    One linear program a column, over the relaxation: the end of [0, 1] that its optimum is not at.
+    """
+    program = highs_program(model.relaxed())
+    optimal = import_highs().HighsModelStatus.kOptimal
+    program.run()
+    if program.getModelStatus() == import_highs().HighsModelStatus.kInfeasible:
+        return False
+    if program.getModelStatus() != optimal:
+        return True
+    at = np.array(program.getSolution().col_value)
+    every = np.arange(model.num_columns, dtype=np.int32)
+    program.changeColsCost(len(every), every, np.zeros(len(every)))
+    for column in columns:
+        binary = model.integer[column] and (model.lower[column], model.upper[column]) == (0.0, 1.0)
+        if not binary or 1e-6 < at[column] < 1 - 1e-6:
+            continue
+        if clock.left <= 0:
+            break  # what is fixed so far is right
+        end = 1.0 if at[column] < 0.5 else 0.0
+        program.changeColCost(int(column), 1.0 - 2.0 * end)
+        program.run()
+        known = program.getModelStatus() == optimal
+        reached = abs(float(program.getInfo().objective_function_value))
+        program.changeColCost(int(column), 0.0)
+        if known and abs(reached - end) > 1e-6:  # the other end is out of reach
+            model.lower[column] = model.upper[column] = 1.0 - end
+            program.changeColBounds(int(column), 1.0 - end, 1.0 - end)
+    return True
 
 
 def affine_bounds(model: LinearModel, vector: Affine) -> tuple[F64, F64]:

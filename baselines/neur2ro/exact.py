@@ -8,33 +8,12 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.linear import LinearModel
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, add_recourse
-from mallocgame.baselines.neur2ro.references import (
-    StaticPlan,
-    Watch,
-    judged,
-    no_watch,
-    price,
-    solve_average,
-    solve_nominal,
-    solve_static,
-    static_plan,
-)
+from mallocgame.baselines.neur2ro.references import Watch, no_watch, price
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import SecondStages, warm_up
 from mallocgame.baselines.neur2ro.solvers import Backend, require, solve
 from mallocgame.baselines.neur2ro.worst_case import WorstCase, WorstCaseOracle
 from mallocgame.errors import InputError
-
-__all__ = [
-    "StaticPlan",
-    "judged",
-    "main_program",
-    "solve_average",
-    "solve_exact",
-    "solve_nominal",
-    "solve_static",
-    "static_plan",
-]
 
 F64 = npt.NDArray[np.float64]
 TIGHTEST = 1e-9  # relative gap of the main program beyond which a repeated scenario ends the loop

@@ -205,3 +205,13 @@ class LinearModel:
         """Set the cost of columns."""
         for column, value in zip(columns, np.broadcast_to(np.asarray(values, float), len(columns)), strict=True):
             self.cost[int(column)] = float(value)
+
+    def relaxed(self, *, with_cost: bool = True) -> "LinearModel":
+        """Return the linear relaxation, sharing rows and bounds with this model, without an offset."""
+        relaxed = LinearModel()
+        relaxed.__dict__.update(self.__dict__)
+        relaxed.integer = [False] * self.num_columns
+        relaxed.offset = 0.0
+        if not with_cost:
+            relaxed.cost = [0.0] * self.num_columns
+        return relaxed

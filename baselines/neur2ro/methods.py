@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.ccg import CcgConfig, solve_paper
+from mallocgame.baselines.neur2ro.arg_max import CcgConfig
+from mallocgame.baselines.neur2ro.ccg import solve_paper
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.exact import solve_exact
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
@@ -32,6 +33,7 @@ class Options:
     seconds: float = 20.0
     backend: Backend = "highs"
     policies: int = 2  # k of k-adaptability
+    device: str | None = None  # PyTorch device of the network's predictions (learned); None: NumPy
     on_iteration: Watch = lambda row: None
 
 
@@ -51,7 +53,7 @@ def _static(problem: TwoStageProblem, _: Network | None, options: Options) -> Ro
 
 
 def _learned(problem: TwoStageProblem, network: Network | None, options: Options) -> RobustResult:
-    config = LearnedConfig(seconds=options.seconds)
+    config = LearnedConfig(seconds=options.seconds, device=options.device)
     return solve_learned(problem, network, config, on_iteration=options.on_iteration)
 
 
@@ -115,6 +117,7 @@ def run(
     seconds: float,
     backend: Backend = "highs",
     policies: int = 2,
+    device: str | None = None,
     on_iteration: Watch = lambda row: None,
 ) -> RobustResult:
     """Solve with one of METHODS.
@@ -126,15 +129,19 @@ def run(
         seconds: time limit of solving and judging together; compiling and loading come before it.
         backend: MILP solver where the method lets one choose.
         policies: k of k-adaptability.
+        device: PyTorch device that learned's predictions run on, or None: NumPy.
         on_iteration: progress.
 
     Raises:
-        InputError: an unknown method, one that needs a network and has none, or one that the problem does not admit.
+        InputError: an unknown method, one that needs a network and has none, one that the problem does not admit, or a
+            device that is not learned's or cannot be used.
     """
     name = canonical(method)
     if name in NEEDS_NETWORK and network is None:
         raise InputError(f"method {name!r} needs a trained network; train one with: mallocgame robust train")
-    options = Options(seconds=seconds, backend=backend, policies=policies, on_iteration=on_iteration)
+    if device is not None and name != "learned":
+        raise InputError(f"method {name!r} runs on the CPU alone; a device is for method learned")
+    options = Options(seconds=seconds, backend=backend, policies=policies, device=device, on_iteration=on_iteration)
     return METHODS[name](problem, network, options)
 
 

@@ -71,9 +71,21 @@ class Network:
     coupled: bool  # whether the scenario branch sees the plan
     about: dict[str, Any]  # problem, size, data and training settings, errors: JSON
 
-    def bind(self, problem: TwoStageProblem) -> "BoundNetwork":
-        """Return the network of one instance: static features folded into biases."""
-        return BoundNetwork(self, problem.features())
+    def bind(self, problem: TwoStageProblem, device: str | None = None) -> "BoundNetwork":
+        """Return the network of one instance: static features folded into biases.
+
+        Args:
+            problem: the instance.
+            device: a PyTorch device that predictions run on ("cuda"), or None: NumPy.
+
+        Raises:
+            InputError: the network was trained on another problem, or the device cannot be used.
+        """
+        if device is None:
+            return BoundNetwork(self, problem.features())
+        from mallocgame.baselines.neur2ro.device import DeviceNetwork
+
+        return DeviceNetwork(self, problem.features(), device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +110,8 @@ class BoundBranch:
 
 class BoundNetwork:
     """A network at one instance's features; predicts second-stage values in the problem's own units."""
+
+    device_name = ""  # where predictions run; "" is NumPy
 
     def __init__(self, network: Network, features: Features) -> None:
         self.network = network

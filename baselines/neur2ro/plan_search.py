@@ -95,12 +95,15 @@ class PlanSearch:
                 fresh = self.stages.values(xs[alive], self.pool[-1][None])[:, 0]
                 bounds[alive] = np.maximum(bounds[alive], costs[alive] + fresh)
 
+    def is_seen(self, x: F64) -> bool:
+        """Whether the plan was given an exact worst case (or was given up above the incumbent)."""
+        return _key(x) in self.seen
+
     def try_plan(self, x: F64) -> bool:
         """Give a plan its exact worst case; keep it if it is the best. Returns whether it improved."""
-        key = (np.round(x, 6) + 0.0).tobytes()
-        if key in self.seen:
+        if self.is_seen(x):
             return False
-        self.seen.add(key)
+        self.seen.add(_key(x))
         worst = self.oracle.worst_case(x, hints=np.array(self.pool[-4:]) if self.pool else None, stop_above=self.best)
         self.add_scenario(worst.xi)
         if self.best_x is None:
@@ -114,6 +117,20 @@ class PlanSearch:
         self.history.append(row)
         self.on_iteration(row)
         return True
+
+    def mixed_answers(self, scenarios: F64, rng: np.random.Generator, *, share: float) -> F64:
+        """Return the best plans for mixtures of each scenario with the mean one, float64[A, nx].
+
+        As many as come within ``share`` of the time left, the first always.
+        """
+        mean, part = self.problem.mean_scenario(), self.clock.part(share)
+        weights = rng.uniform(0.0, 1.0, (len(scenarios), 1))
+        found: list[F64] = []
+        for xi in weights * scenarios + (1 - weights) * mean:
+            if found and part.left <= 0:
+                break
+            found.append(self.stages.answer(xi).x)
+        return np.array(found)
 
     def result(self, method: str, stopped: str) -> RobustResult:
         """Return the best plan.
@@ -136,7 +153,12 @@ class PlanSearch:
             scenarios=np.array(self.pool),
             history=tuple(self.history),
             used_network=self.network is not None,
+            device="" if self.network is None else self.network.device_name,
         )
+
+
+def _key(x: F64) -> bytes:
+    return (np.round(x, 6) + 0.0).tobytes()
 
 
 def open_search(

@@ -213,6 +213,8 @@ def corners_of(box: LinearSet, directions: F64, what: str = "the uncertainty set
     """
     if len(box.rows) == 0 and np.isfinite([box.lower, box.upper]).all():
         return np.where(directions > 0, box.lower, box.upper)
+    if _is_budget(box):
+        return _budget_corners(box, directions)
     if box.integer.any():
         return np.array([optimise_over(box, direction, what) for direction in directions])
     model = LinearModel()
@@ -227,6 +229,31 @@ def corners_of(box: LinearSet, directions: F64, what: str = "the uncertainty set
         else:
             found.append(np.clip(np.array(program.getSolution().col_value), box.lower, box.upper))
     return np.array(found)
+
+
+def _is_budget(box: LinearSet) -> bool:
+    """Whether the set is a box with one budget that is not broken at the lower bounds and keeps vertices whole."""
+    if len(box.rows) != 1 or not np.isfinite([box.lower, box.upper]).all():
+        return False
+    row, room = box.rows[0], float(box.row_upper[0] - box.rows[0] @ box.lower)
+    if (row < 0).any() or box.row_lower[0] > row @ box.lower or room < 0:
+        return False
+    whole = (*box.lower, *box.upper, room) if np.isfinite(room) else (*box.lower, *box.upper)
+    return not box.integer.any() or bool(np.isin(row, (0.0, 1.0)).all() and np.equal(np.mod(whole, 1.0), 0.0).all())
+
+
+def _budget_corners(box: LinearSet, directions: F64) -> F64:
+    """Return the cheapest point for each direction: what saves most per unit of the budget first."""
+    row, width = box.rows[0], box.upper - box.lower
+    room = float(box.row_upper[0] - row @ box.lower)
+    saving = np.maximum(-directions, 0.0)
+    order = np.argsort(-saving / np.where(row > 0, row, 1.0), axis=1, kind="stable")
+    need = np.take_along_axis(np.where(saving > 0, row * width, 0.0), order, axis=1)
+    left = room - (np.cumsum(need, axis=1) - need)
+    share = np.where(need > 0, np.clip(left / np.where(need > 0, need, 1.0), 0.0, 1.0), 1.0)
+    found = np.empty_like(directions)
+    np.put_along_axis(found, order, share, axis=1)
+    return np.asarray(box.lower + np.where(saving > 0, found, 0.0) * width)
 
 
 def nominal_scenario(problem: TwoStageProblem) -> F64:

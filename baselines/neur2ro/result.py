@@ -40,6 +40,7 @@ class RobustResult:
     scenarios: F64  # float64[K, nxi] that the solver used
     history: tuple[Iteration, ...]
     used_network: bool = False
+    device: str = ""  # that the network's predictions ran on; "" is NumPy, or no network
 
     @property
     def feasible(self) -> bool:
@@ -59,6 +60,7 @@ class RobustResult:
             {
                 "method": self.method,
                 "used_network": self.used_network,
+                "device": self.device or None,
                 "x": [round(float(v), 9) for v in self.x],
                 "feasible": self.feasible,
                 "worst_case": self.worst_case,

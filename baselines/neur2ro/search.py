@@ -1,8 +1,10 @@
 """Method ``search``: exact second stages decide, a network (if there is one) proposes.
 
-1. Starts: the plans for the average and the nominal scenario; the static plan where second stages are slow.
+1. Starts: the plans for the average and the nominal scenario; where second stages are slow the plan that a network
+   ranks best on a walk from there, and the static plan.
 2. Scenarios: with a network, adversarial MILPs over it; where only costs are uncertain the concave maximisation of
    D(xi) = min over (x, y) of the cost, by cutting planes. Every xi gives the lower bound D(xi), every cut a plan.
+   Where they come in milliseconds, also the best plans for mixtures of a sampled and the mean scenario.
 3. Candidates are ranked by their worst exact cost over the scenario pool, and the best get their exact worst case; its
    scenario joins the pool. While none is feasible, main programs over the pool exclude what has been seen to fail.
 4. Local search over flips and swaps of binary plans: neighbours are ranked by the network where exact values are slow,
@@ -19,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.ccg import CcgConfig, adversary
+from mallocgame.baselines.neur2ro.arg_max import CcgConfig
+from mallocgame.baselines.neur2ro.ccg import adversary
 from mallocgame.baselines.neur2ro.clock import OutOfTimeError
 from mallocgame.baselines.neur2ro.exact import main_program
 from mallocgame.baselines.neur2ro.neighbours import neighbours, perturbed, refilled
@@ -29,11 +32,15 @@ from mallocgame.baselines.neur2ro.problem import TwoStageProblem, nominal_scenar
 from mallocgame.baselines.neur2ro.references import static_plan
 from mallocgame.baselines.neur2ro.result import Iteration, RobustResult
 from mallocgame.baselines.neur2ro.second_stages import warm_up
+from mallocgame.baselines.neur2ro.walk import feared, guessed, walk
 from mallocgame.baselines.neur2ro.worst_case import CutProgram
 from mallocgame.errors import InputError
 
 F64 = npt.NDArray[np.float64]
 REFILLS = 120  # plans of a round
+MIXED = 64  # plans for mixtures of sampled scenarios with the mean one ...
+CHEAP_SECONDS = 0.02  # ... where one takes less
+WALKED = 3  # plans kept of a walk along the network
 SLOW_SECONDS = 2e-3  # a second stage that takes longer is worth a static plan first
 
 
@@ -87,17 +94,24 @@ def _phases(search: PlanSearch, config: SearchConfig, start: F64 | None) -> str:
     """Run the phases in order; return why the search stopped."""
     problem, stages = search.problem, search.stages
     plans = [] if start is None else [start]
+    began = time.perf_counter()
     plans.append(stages.answer(problem.mean_scenario(), seconds=0.2 * search.clock.left).x)
+    answers_are_cheap = time.perf_counter() - began < CHEAP_SECONDS
     with contextlib.suppress(InputError):  # the nominal scenario need not be among listed ones, nor feasible
         plans.append(stages.answer(nominal_scenario(problem), seconds=0.2 * search.clock.left).x)
-    search.try_plan(plans[0])
     slow = _second_stage_seconds(search, plans[0]) > SLOW_SECONDS
     rows = len(problem.first_stage().rows) > 0
+    if slow and search.network is not None and problem.first_stage().is_binary:
+        _by_network(search, plans, np.random.default_rng(config.seed))
+    search.try_plan(plans[0])
     if slow or rows or problem.uncertainty_kind == "general":
         plans += _static_plan(search, 0.15 if rows and not slow else 0.3)
     _network_scenarios(search, config, plans)
     if problem.uncertainty_kind == "objective":
         _bound_by_cuts(search, config, plans)
+    if answers_are_cheap and not problem.uncertainty().integer.any() and problem.scenarios() is None:
+        rng = np.random.default_rng(config.seed)
+        plans += list(search.mixed_answers(problem.sample_scenarios(rng, MIXED), rng, share=0.1))
     evaluate_candidates(search, plans, config.candidates)
     binary = problem.first_stage().is_binary
     if not binary or not np.isfinite(search.best):
@@ -121,6 +135,15 @@ def _static_plan(search: PlanSearch, share: float) -> list[F64]:
         return [static_plan(search.problem, seconds=share * search.clock.left).x]
     except InputError:
         return []  # no recourse decision suits every scenario
+
+
+def _by_network(search: PlanSearch, plans: list[F64], rng: np.random.Generator) -> None:
+    """Price what the network ranks best on a walk from the first plan: cheaper than any other start."""
+    search.hints = list(feared(search, plans[0], rng))
+    seen = walk(search, plans[0], rng)
+    best = seen[np.argsort(guessed(search, seen), kind="stable")[:WALKED]]
+    plans += list(best)
+    search.try_plan(best[0])
 
 
 def _network_scenarios(search: PlanSearch, config: SearchConfig, plans: list[F64]) -> None:

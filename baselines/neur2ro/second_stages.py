@@ -116,8 +116,10 @@ class SecondStages:
         if np.isnan(values).any() or np.isneginf(values).any():
             raise InputError(f"{type(self.problem).__name__}.{name} gives NaN or -inf; expected a cost, or inf")
 
-    def answer(self, xi: F64, *, seconds: float = 60.0) -> Deterministic:
+    def answer(self, xi: F64, *, seconds: float = 60.0, gap: float = 1e-5) -> Deterministic:
         """Return the best plan for the known scenario xi within ``seconds`` and the deadline.
+
+        ``gap`` is relative and of the MILP solver; a problem that answers by itself takes no notice of it.
 
         Raises:
             OutOfTimeError: no plan was found in time.
@@ -126,4 +128,4 @@ class SecondStages:
         self.clock.check()
         if self._own_plans:
             return self.problem.deterministic(xi)
-        return deterministic_by_milp(self.problem, xi, seconds=min(seconds, self.clock.left))
+        return deterministic_by_milp(self.problem, xi, gap=gap, seconds=min(seconds, self.clock.left))

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.data import Example
+from mallocgame.baselines.neur2ro.device import import_torch, open_device
 from mallocgame.baselines.neur2ro.network import PRESETS, Branch, Network, NetworkSize, describe
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem
-from mallocgame.errors import InputError, MissingExtraError
+from mallocgame.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class TrainConfig:
     item_l1: float = 0.0  # pulls per-item input weights to zero: fewer unstable neurons in the MILP
     seed: int = 12345
     seconds: float = math.inf  # wall-clock limit
+    device: str = "cpu"  # of PyTorch
     threads: int = 1  # of PyTorch; batches are small, and its threads spin against other work when cores are shared
 
 
@@ -60,14 +62,6 @@ def suited_preset(sample: Callable[[np.random.Generator], TwoStageProblem], want
             f"{features.x_map.items}; use preset knapsack"
         )
     return wanted or ("coupled" if pairs else "knapsack")
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError("torch", "robust") from None
-    return torch
 
 
 def _module(torch: Any, size: NetworkSize, example: Example) -> Any:
@@ -145,9 +139,13 @@ def _batch(torch: Any, examples: Sequence[Example], aggregation: str) -> tuple[A
 def _some(torch: Any, batch: tuple[Any, ...], plans: int, scenarios: int, rng: np.random.Generator) -> tuple[Any, ...]:
     """Return the batch at a random subset of its plans and scenarios."""
     x, x_items, x_mask, xi, xi_items, xi_mask, labels = batch
-    p = torch.from_numpy(rng.permutation(x.shape[1])[:plans])
-    s = torch.from_numpy(rng.permutation(xi.shape[1])[:scenarios])
+    p = torch.from_numpy(rng.permutation(x.shape[1])[:plans]).to(x.device)
+    s = torch.from_numpy(rng.permutation(xi.shape[1])[:scenarios]).to(x.device)
     return x[:, p], x_items, x_mask, xi[:, s], xi_items, xi_mask, labels[:, p][:, :, s]
+
+
+def _moved(batches: Sequence[tuple[Any, ...]], device: Any) -> list[tuple[Any, ...]]:
+    return [tuple(tensor.to(device) for tensor in batch) for batch in batches]
 
 
 def train(
@@ -166,10 +164,10 @@ def train(
         on_epoch: called after each epoch.
 
     Raises:
-        InputError: fewer than two instances, or no finite label.
+        InputError: fewer than two instances, no finite label, or a device that cannot be used.
         MissingExtraError: PyTorch is not installed.
     """
-    torch = _torch()
+    torch, device = import_torch(), open_device(config.device)
     if len(examples) < 2 or not any(np.isfinite(example.labels).any() for example in examples):
         raise InputError("training needs at least two instances with finite labels")
     torch.set_num_threads(config.threads)
@@ -183,7 +181,8 @@ def train(
         for s in range(0, len(by_size), config.batch_instances)
     ]
     validation = [_batch(torch, [examples[k]], config.size.aggregation) for k in order[:held_out]]
-    model = _module(torch, config.size, examples[0])
+    fit, validation = _moved(fit, device), _moved(validation, device)
+    model = _module(torch, config.size, examples[0]).to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     decay = (config.final_learning_rate / config.learning_rate) ** (1.0 / max(1, config.epochs * len(fit)))
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, decay)
@@ -197,7 +196,7 @@ def train(
             *inputs, labels = _some(torch, fit[b], config.batch_plans, config.batch_scenarios, rng)
             optimiser.zero_grad()
             known = torch.isfinite(labels)
-            error = torch.where(known, model(*inputs) - torch.nan_to_num(labels), torch.zeros(()))
+            error = torch.where(known, model(*inputs) - torch.nan_to_num(labels), labels.new_zeros(()))
             loss = error.square().sum() / known.sum().clamp(min=1)
             total += float(loss.detach())
             if config.item_l1:
@@ -218,7 +217,9 @@ def train(
             break
     if not math.isfinite(best_mae):
         raise InputError("training diverged: the held-out error is not finite; lower the learning rate")
-    settings = {key: value for key, value in asdict(config).items() if key not in ("size", "seconds", "threads")}
+    settings = {
+        key: value for key, value in asdict(config).items() if key not in ("size", "seconds", "threads", "device")
+    }
     facts = {
         **about,
         "size": describe(config.size),
@@ -236,7 +237,7 @@ def _mean_absolute_error(torch: Any, model: Any, batches: Sequence[tuple[Any, ..
     with torch.no_grad():
         for *inputs, labels in batches:
             known = torch.isfinite(labels)
-            error = torch.where(known, model(*inputs) - torch.nan_to_num(labels), torch.zeros(()))
+            error = torch.where(known, model(*inputs) - torch.nan_to_num(labels), labels.new_zeros(()))
             total += float(error.abs().sum())
             count += int(known.sum())
     return total / max(1, count)
@@ -244,7 +245,7 @@ def _mean_absolute_error(torch: Any, model: Any, batches: Sequence[tuple[Any, ..
 
 def _network(state: dict[str, Any], size: NetworkSize, about: dict[str, Any]) -> Network:
     def array(name: str) -> npt.NDArray[np.float64]:
-        return np.asarray(state[name].numpy(), np.float64)
+        return np.asarray(state[name].cpu().numpy(), np.float64)
 
     sides = {
         side: Branch(

@@ -4,9 +4,6 @@ Queues. A policy keeps Q queues over dense page ids as doubly linked lists in on
 older and the next newer page, row ``num_pages + q`` is the sentinel of queue q, and ``where[page]`` is 0 for nowhere or
 the queue's number + 1. On the benchmark machine this beats an append-only log with lazy deletion (101 to 79 million
 LRU requests a second), and nothing ever needs compacting.
-
-Kernels of other modules call these functions. Numba's cache does not notice an edit here: after one, delete the
-``__pycache__`` folders of this package.
 """
 
 from typing import Any
@@ -65,6 +62,13 @@ def pop(links: I32, where: U8, queue: int) -> int:
         return -1
     remove(links, where, oldest)
     return oldest
+
+
+@jit
+def pop_first(links: I32, where: U8, first: int, second: int) -> int:
+    """Remove and return the oldest page of queue ``first``, of ``second`` where that is empty; -1 where both are."""
+    oldest = pop(links, where, first)
+    return oldest if oldest >= 0 else pop(links, where, second)
 
 
 @jit

@@ -1,16 +1,17 @@
 """`mallocgame paging`: paging policies, one-bit predictions and their proved bounds on a request sequence."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
 from mallocgame.cli.paging_input import Source, TraceArgument, reads_traces, write_rows
+from mallocgame.cli.paging_output import BitsOption, OutOption, check_outputs, figure, row_fields, show_rows
+from mallocgame.cli.paging_sized import bytes_command, evict_first, tiers_command
 from mallocgame.errors import InputError
-from mallocgame.files import check_writable
 
 if TYPE_CHECKING:
-    from mallocgame.baselines.paging import PageTrace, Row
+    from mallocgame.baselines.paging import PageTrace
 
 app = typer.Typer(
     help="Paging simulator: classical, one-bit and next-arrival policies against the optimum.", no_args_is_help=True
@@ -26,18 +27,9 @@ SizesOption = Annotated[
     str, typer.Option("--k", help="Cache sizes: frames (100,1000) or shares of the pages (1%,10%).")
 ]
 SizeOption = Annotated[str, typer.Option("--k", help="Cache size: frames, or a share of the distinct pages (1%).")]
-BitsOption = Annotated[
-    str,
-    typer.Option(
-        "--bits",
-        help="lfd (exact), watched (refitted, watched for drift), learned, online, model:FILE, shadow:POLICY, popu, "
-        "pleco, zeros, ones, teacher:POLICY, file:PATH.",
-    ),
-]
 FlipOption = Annotated[str, typer.Option("--flip", help="Share of wrong bits; Q0,Q1: of the 0s and of the 1s.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of flips and of randomised policies.")]
 PlotOption = Annotated[str | None, typer.Option("--plot", help="Write a plot to this .png, .svg or .pdf file.")]
-OutOption = Annotated[str | None, typer.Option("--out", help="Write the rows to this .jsonl or .csv file too.")]
 TrainOption = Annotated[float, typer.Option("--train", help="Share of the requests that learned bits are trained on.")]
 RefitOption = Annotated[int | None, typer.Option("--refit", help="watched: requests between two refits.")]
 ClosureOption = Annotated[
@@ -45,12 +37,6 @@ ClosureOption = Annotated[
 ]
 ThresholdOption = Annotated[float, typer.Option("--threshold", help="popu and pleco: bit 1 beyond this many times k.")]
 AdversarialOption = Annotated[bool, typer.Option("--adversarial", help="Put the wrong bits where they should hurt.")]
-
-
-def _check_outputs(*paths: str | None) -> None:
-    for path in paths:
-        if path:
-            check_writable(path)
 
 
 @app.command()
@@ -76,7 +62,7 @@ def run(
 
     Example: mallocgame paging run conversation.jsonl --policy lru,fwa0 --k 1827 --bits lfd --flip 0.01
     """
-    _check_outputs(out)
+    check_outputs(out)
     from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
     pages = source.open(trace)
@@ -98,9 +84,9 @@ def run(
         say(f"decided on the first {start} requests; every policy is judged on the other requests")
     with progress("serving", 1.0) as on_progress:
         rows = study(pages, names, parse_sizes(k, pages), told, seed=seed, on_progress=on_progress)
-    write_rows(out, map(_fields, rows))
+    write_rows(out, map(row_fields, rows))
     title = f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages, bits: {bits}, flip: {flip}"
-    _show(rows, json, title, learned=_is_learned(bits))
+    show_rows(rows, json, title, learned=_is_learned(bits))
 
 
 @app.command()
@@ -130,7 +116,7 @@ def compare(
 
     Example: mallocgame paging compare moe:num_tokens=500 --k 20% --plot robustness.png
     """
-    _check_outputs(out, plot)
+    check_outputs(out, plot)
     from mallocgame.baselines.paging import flip_study, parse_sizes, point_study
 
     pages = source.open(trace)
@@ -150,10 +136,10 @@ def compare(
 
         plot_flips(results, plot, title=f"{pages.name}, k = {sizes[0]}", points=marks)
         say(f"wrote {plot}")
-    every = [{"flip": rate, **_fields(row)} for rate in rates for row in results[rate]]
+    every = [{"flip": rate, **row_fields(row)} for rate in rates for row in results[rate]]
     predictors = {} if points is None else marks
     every += [
-        {"flip": None, "bits": bits, "wrong_share": share, **_fields(row)}
+        {"flip": None, "bits": bits, "wrong_share": share, **row_fields(row)}
         for bits, found in predictors.items()
         for share, row in found
     ]
@@ -192,7 +178,7 @@ def curve(
 
     Example: mallocgame paging curve zipf:num_requests=1000000 --k 100,1000,10000 --plot curve.png
     """
-    _check_outputs(out, plot)
+    check_outputs(out, plot)
     from mallocgame.baselines.paging import HintSource, parse_sizes, study
 
     pages = source.open(trace)
@@ -205,9 +191,9 @@ def curve(
 
         plot_curve(rows, plot, title=f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages")
         say(f"wrote {plot}")
-    write_rows(out, map(_fields, rows))
+    write_rows(out, map(row_fields, rows))
     if json:
-        print_json(map(_fields, rows))
+        print_json(map(row_fields, rows))
         return
     table = [
         [name, *(f"{row.faults / row.requests:.4f}" if row.requests else "-" for row in rows if row.policy == name)]
@@ -230,7 +216,7 @@ def train(
 
     Example: mallocgame paging train monday.jsonl --k 1827 --out bits.npz
     """
-    _check_outputs(out)
+    check_outputs(out)
     from mallocgame.baselines.paging import Predictor, discard_bits, parse_sizes
 
     if not out.endswith(".npz"):
@@ -255,135 +241,8 @@ def train(
         print_json([row])
     else:
         print_table(
-            f"predictor for k = {sizes[0]}", list(row)[2:], [[_figure(value) for value in list(row.values())[2:]]]
+            f"predictor for k = {sizes[0]}", list(row)[2:], [[figure(value) for value in list(row.values())[2:]]]
         )
-
-
-@app.command("evict-first")
-@reads_traces
-def evict_first(
-    trace: TraceArgument,
-    capacity: Annotated[int, typer.Option("--capacity", help="Bytes of the cache.")],
-    out: OutOption = None,
-    json: JsonOption = False,
-    *,
-    source: Source,
-) -> None:
-    """The compiler's evict-first hints of a program: one row for each operand of each instruction.
-
-    Exact for the static schedule: 1 says that the optimum lets the operand's tiles go before their next use.
-
-    Example: mallocgame paging evict-first moe_decode-v5e --capacity 16777216 --tile-bytes 65536 --out hints.jsonl
-    """
-    _check_outputs(out)
-    tiled = source.tiled(trace)
-    rows = tiled.evict_first_rows(max(1, capacity // tiled.tile_bytes))
-    write_rows(out, rows)
-    if json:
-        print_json(rows)
-        return
-    table = [[_figure(value) for value in row.values()] for row in rows]
-    print_table(f"{tiled.accesses.pages.name}: evict-first hints", list(rows[0]) if rows else ["instruction"], table)
-
-
-@app.command("bytes")
-@reads_traces
-def bytes_command(
-    trace: TraceArgument,
-    capacity: Annotated[int, typer.Option("--capacity", help="Bytes of the cache.")],
-    policy: Annotated[str, typer.Option("--policy", help="Rules: lru, fifo, greedy-dual-size, belady, lru0.")] = (
-        "lru,fifo,greedy-dual-size,belady,lru0"
-    ),
-    out: OutOption = None,
-    json: JsonOption = False,
-    *,
-    source: Source,
-) -> None:
-    """Sized pages and writes: bytes fetched and bytes written back, apart. lru0 gets Belady's exact discard bits.
-
-    TRACE is a file with sizes (oracleGeneral, lcs, vscsi, a table with --size-column) or a program trace.
-
-    Example: mallocgame paging bytes TRACE.json.gz --capacity 16777216
-    """
-    _check_outputs(out)
-    from dataclasses import asdict
-
-    from mallocgame.baselines.paging import discard_bits, simulate_sized
-
-    accesses = source.open_sized(trace)
-    names = [name.strip() for name in policy.split(",")]
-    frames = max(1, capacity // max(1, int(accesses.size_bytes.mean()))) if accesses.size_bytes.size else 1
-    bits = discard_bits(accesses.pages, frames) if "lru0" in names else None
-    with progress("serving", len(names)) as on_progress:
-        rules = {name: bits if name == "lru0" else None for name in names}
-        results = simulate_sized(accesses, rules, capacity, on_progress=on_progress)
-    write_rows(out, map(asdict, results))
-    if json:
-        print_json(asdict(result) for result in results)
-        return
-    print_table(
-        f"{accesses.pages.name}: {accesses.pages.num_requests} requests, cache of {capacity} bytes",
-        ["rule", "misses", "fetched bytes", "written-back bytes"],
-        [[r.rule, str(r.misses), str(r.fetch_bytes), str(r.write_back_bytes)] for r in results],
-    )
-
-
-@app.command("tiers")
-@reads_traces
-def tiers_command(
-    trace: TraceArgument,
-    tier: Annotated[
-        list[str],
-        typer.Option(
-            "--tier",
-            help="NAME:BYTES[:RULE[:ADMISSION]], from the fastest down; rules lru, fifo, lru0, "
-            "sieve, s3-fifo, arc; admissions all, reused, bit.",
-        ),
-    ],
-    ttl: Annotated[float | None, typer.Option("--ttl", help="Seconds after which an object is too old.")] = None,
-    bits: BitsOption = "online",
-    out: OutOption = None,
-    json: JsonOption = False,
-    *,
-    source: Source,
-) -> None:
-    """A chain of caches of sized objects (HBM, host, SSD): hits by objects and by bytes, what is fetched and written.
-
-    Example: mallocgame paging tiers t.oracleGeneral --tier hbm:1000000:s3-fifo --tier ssd:8000000:lru:reused
-    """
-    _check_outputs(out)
-    from dataclasses import asdict
-
-    from mallocgame.baselines.paging import HintSource, get_policy, simulate_tiers
-
-    accesses = source.open_sized(trace)
-    chain = [_tier(text) for text in tier]
-    told = None
-    if any(one.rule == "lru0" or one.admission == "bit" for one in chain):
-        frames = max(1, chain[0].capacity_bytes // max(1, int(accesses.size_bytes.mean())))
-        told = HintSource(bits=bits).hints(accesses.pages, frames, get_policy("lru0"))
-    result = simulate_tiers(accesses, chain, bits=told, ttl_seconds=ttl)
-    whole = {key: value for key, value in asdict(result).items() if key != "tiers"}
-    whole |= {"object_hit_ratio": result.object_hit_ratio, "byte_hit_ratio": result.byte_hit_ratio}
-    rows = [asdict(one) for one in result.tiers]
-    write_rows(out, [*rows, whole])
-    if json:
-        print_json([*rows, whole])
-        return
-    title = f"{accesses.pages.name}: {result.requests} requests, {result.request_bytes} bytes"
-    print_table(title, ["tier", "hits", "hit bytes", "written bytes"], [[*map(str, row.values())] for row in rows])
-    heads = ["tiers", *(key.replace("_", " ") for key in whole)]
-    print_table("all tiers together", heads, [[str(len(chain)), *map(_figure, whole.values())]])
-
-
-def _tier(text: str) -> Any:
-    from mallocgame.baselines.paging import Tier
-
-    parts = text.split(":")
-    if not 2 <= len(parts) <= 4 or not parts[1].isdecimal():
-        raise InputError(f"a tier is NAME:BYTES[:RULE[:ADMISSION]], got {text!r}")
-    given = dict(zip(("rule", "admission"), parts[2:], strict=False))
-    return Tier(name=parts[0], capacity_bytes=int(parts[1]), **given)
 
 
 def _is_learned(bits: str) -> bool:
@@ -426,55 +285,6 @@ def _rates(text: str) -> tuple[float, float]:
     return _rate(parts[0]), _rate(parts[-1])
 
 
-def _fields(row: "Row") -> dict[str, Any]:
-    """The fields of one row of JSON; those that only some rows have only where they are known."""
-    from dataclasses import asdict
-
-    optional = ("eta0", "eta1", "bound", "usable_hits", "saved_tokens", "total_faults")
-    return {key: value for key, value in asdict(row).items() if key not in optional or value is not None}
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return str(value)
-
-
-def _show(rows: "list[Row]", json: bool, title: str, *, learned: bool) -> None:
-    if json:
-        print_json(map(_fields, rows))
-        return
-
-    def text(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    columns = {
-        "policy": [row.policy for row in rows],
-        "k": [str(row.k) for row in rows],
-        "faults": [str(row.faults) for row in rows],
-        "/ OPT": [f"{row.opt_ratio:.4f}" if row.opt_ratio == row.opt_ratio else "-" for row in rows],
-        "usable hits": [text(row.usable_hits, "d") for row in rows],
-        "saved tokens": [text(row.saved_tokens, "d") for row in rows],
-        "eta0": [text(row.eta0, "d") for row in rows],
-        "eta1": [text(row.eta1, "d") for row in rows],
-        "proved bound": [text(row.bound, ".0f") for row in rows],
-        "seconds": [f"{row.seconds:.3f}" for row in rows],
-    }
-    kept = {name: cells for name, cells in columns.items() if any(cells) or name == "policy"}
-    print_table(title, list(kept), [list(cells) for cells in zip(*kept.values(), strict=True)])
-    if learned:
-        _say_guarantees(rows)
-
-
-def _say_guarantees(rows: "list[Row]") -> None:
-    """Say beside the figure of each robust combination what the theorem promises, whatever the bits."""
-    faults = {(row.policy, row.k): row.faults if row.total_faults is None else row.total_faults for row in rows}
-    for (name, k), had in faults.items():
-        a, plus, b = name.rpartition("+")
-        if not plus:
-            continue
-        promise = f"at most 2 min({a}, {b}) + k"
-        if (a, k) in faults and (b, k) in faults:
-            one, other = faults[a, k], faults[b, k]
-            promise += f" = 2 min({one}, {other}) + {k} = {2 * min(one, other) + k}"
-        say(f"{name}, k = {k}: {promise} faults whatever the bits, from the first request on; it had {had}")
+app.command("evict-first")(evict_first)
+app.command("bytes")(bytes_command)
+app.command("tiers")(tiers_command)

@@ -1,14 +1,31 @@
 """``mallocgame robust``: two-stage robust plans (Neur2RO and exact references)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
+from mallocgame.cli.robust_instance import (
+    Budget,
+    Choice,
+    Device,
+    Instance,
+    NetworkOption,
+    Plot,
+    Policies,
+    Problem,
+    Seconds,
+    Seed,
+    Size,
+    Solver,
+    Variant,
+    open_instance,
+    open_network,
+)
 from mallocgame.cli.robust_memory import memory
+from mallocgame.cli.robust_train import train
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,166 +39,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("memory")(memory)
-
-Problem = Annotated[
-    str,
-    typer.Option(
-        "--problem",
-        help="knapsack, capital-budgeting, loans, memory, facility, commitment, or your own: package.module:Class.",
-    ),
-]
-NetworkOption = Annotated[
-    str | None,
-    typer.Option("--network", help="Folder of a trained network, or none; default: the one that comes with it."),
-]
-Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Time limit: solving and judging together.")]
-Policies = Annotated[int, typer.Option("--k", min=1, max=10, help="k-adaptability: recourse policies.")]
-Instance = Annotated[
-    str | None, typer.Argument(help="Instance file; for memory a trace (file or name); none: a random instance.")
-]
-Size = Annotated[int, typer.Option("--size", min=2, help="Random instance: items; memory: tensors.")]
-Seed = Annotated[int, typer.Option("--seed", help="Random instance: seed.")]
-Variant = Annotated[str, typer.Option("--variant", help="Memory: bandwidth, size or bucket.")]
-Budget = Annotated[int, typer.Option("--budget", min=0, help="Memory: uncertainty budget Gamma.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Write a picture (PNG, SVG or PDF by its suffix).")]
-Solver = Annotated[str, typer.Option("--solver", help="MILP solver: highs or scip.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """Which instance a command works on."""
-
-    problem: str
-    size: int
-    seed: int
-    variant: str
-    budget: int
-
-
-def _open(choice: _Choice, text: str | None) -> "TwoStageProblem":
-    import numpy as np
-
-    from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
-    from mallocgame.baselines.neur2ro.registry import family
-
-    if choice.problem == "memory":
-        return _open_memory(choice, text)
-    found = family(choice.problem)
-    if text is not None:
-        if found.read is None:
-            raise InputError(f"{choice.problem} has no instance files; leave INSTANCE out (--seed draws another one)")
-        return found.read(text)
-    rng = np.random.default_rng(choice.seed)
-    if choice.problem == "capital-budgeting":
-        return CapitalBudgeting.generate(rng, n=choice.size)
-    return found.sample(rng)
-
-
-def _open_memory(choice: _Choice, text: str | None) -> "TwoStageProblem":
-    import numpy as np
-
-    from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
-
-    if choice.variant not in ("bandwidth", "size", "bucket"):
-        raise InputError(f"--variant is {choice.variant!r}; expected bandwidth, size or bucket")
-    kind: Any = choice.variant
-    if text is None:
-        rng = np.random.default_rng(choice.seed)
-        return MemoryProblem.random(rng, tensors=choice.size, steps=2 * choice.size, variant=kind, budget=choice.budget)
-    from mallocgame.cli.traces import open_trace
-
-    trace = open_trace(text)
-    return MemoryProblem.from_program(
-        trace.program, trace.hierarchy, variant=kind, tensors=choice.size, steps=24, budget=choice.budget
-    )
-
-
-def _network(problem: str, folder: str | None, methods: list[str]) -> "Network | None":
-    """Return the network that the methods use: the folder's, else the one that comes with the family, else none."""
-    from mallocgame.baselines.neur2ro.methods import NEEDS_NETWORK, USES_NETWORK
-    from mallocgame.baselines.neur2ro.network import load_network
-    from mallocgame.baselines.neur2ro.registry import PRETRAINED
-
-    needed = [name for name in methods if name in NEEDS_NETWORK]
-    if not set(methods) & set(USES_NETWORK):
-        return None
-    shipped = PRETRAINED / problem if ":" not in problem else None
-    if folder is not None and folder != "none":
-        return load_network(folder)
-    if folder is None and shipped is not None and (shipped / "network.json").exists():
-        return load_network(shipped)
-    if needed:
-        raise InputError(
-            f"method {needed[0]} needs a network and none comes with {problem}; train one with: "
-            f"mallocgame robust train --problem {problem} --out DIR, and pass --network DIR"
-        )
-    return None
-
-
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the network, its data and its history.")],
-    problem: Problem = "knapsack",
-    instances: Annotated[int, typer.Option(min=2, help="Training instances.")] = 1500,
-    plans: Annotated[int, typer.Option(min=1, help="Plans per instance.")] = 16,
-    scenarios: Annotated[int, typer.Option(min=1, help="Scenarios per instance; each meets every plan.")] = 32,
-    worst_cases: Annotated[int, typer.Option(min=0, help="Plans per instance whose worst case is sought.")] = 3,
-    processes: Annotated[int | None, typer.Option(min=1, help="Data processes; default: one per core.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Sizes: knapsack, capital-budgeting, script or coupled; default: what suits the problem."),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 150,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without improvement before stopping.")] = 40,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Time limit of the fit.")] = 1200.0,
-    seed: Seed = 12345,
-) -> None:
-    """Generate data and fit a network. Interrupted data generation goes on where it stopped.
-
-    Example: mallocgame robust train --problem knapsack --out runs/knapsack
-    Example: mallocgame robust train --problem mymodule:MyProblem --instances 200 --out runs/mine
-    """
-    import csv
-    from dataclasses import asdict
-
-    from mallocgame.baselines.neur2ro.data import DataPlan, generate, load_examples
-    from mallocgame.baselines.neur2ro.network import PRESETS, save_network
-    from mallocgame.baselines.neur2ro.registry import family
-    from mallocgame.baselines.neur2ro.train import Epoch, TrainConfig, suited_preset
-    from mallocgame.baselines.neur2ro.train import train as fit
-    from mallocgame.files import atomic_path
-
-    found = family(problem)
-    sample = found.sample
-    chosen = suited_preset(sample, preset or found.preset)
-    plan = DataPlan(instances=instances, plans=plans, scenarios=scenarios, worst_cases=worst_cases, seed=seed)
-    with progress(f"data: {instances} instances", total=instances) as show:
-        spent = generate(sample, plan, out / "data", processes=processes, on_progress=show)
-    say(f"data: {instances * plans * scenarios} labels in {spent:.0f} s")
-    examples = load_examples(out / "data", plan)
-    subset = 8 if PRESETS[chosen].coupled else max(plans, scenarios)
-    config = TrainConfig(
-        size=PRESETS[chosen],
-        epochs=epochs,
-        patience=patience,
-        seconds=seconds,
-        seed=seed,
-        batch_plans=subset,
-        batch_scenarios=subset,
-    )
-    with progress("fit", total=epochs) as show:
-
-        def watch(row: Epoch) -> None:
-            show(row.epoch)
-
-        network, history = fit(examples, config, {"problem": problem, "data": asdict(plan)}, on_epoch=watch)
-    save_network(network, out)
-    with atomic_path(out / "history.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(asdict(history[0])))
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in history)
-    error = network.about["validation_mae_scaled"]
-    say(f"held-out error {error:.4f} (of the label scale) after {len(history)} epochs; network in {out}")
+app.command("train")(train)
 
 
 @app.command()
@@ -203,6 +61,7 @@ def solve(
     variant: Variant = "bandwidth",
     budget: Budget = 3,
     solver: Solver = "highs",
+    device: Device = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan as JSON.")] = None,
     plot: Plot = None,
     json: JsonOption = False,
@@ -220,9 +79,9 @@ def solve(
         if path is not None:
             check_writable(path)
     [name] = _names(method)
-    built = _open(_Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
-    trained = _network(problem, network, [name])
-    result = _run(name, built, trained, seconds=seconds, solver=solver, policies=policies)
+    built = open_instance(Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
+    trained = open_network(problem, network, [name])
+    result = _run(name, built, trained, device, seconds=seconds, solver=solver, policies=policies)
     document = {"format": "mallocgame.neur2ro.plan", "version": 1, "problem": problem, **result.to_json()}
     names = getattr(built, "tensor_names", ())
     if names:
@@ -262,11 +121,15 @@ def _in_words(result: "RobustResult", names: Sequence[str]) -> str:
     return "x: " + ", ".join(f"{round(float(v), 9) + 0.0:.6g}" for v in result.x)
 
 
+def _network_cell(used: bool, device: str | None) -> str:
+    return "no" if not used else f"yes, on {device}" if device else "yes"
+
+
 def _cells(result: "RobustResult") -> tuple[str, ...]:
     bounded = result.lower_bound > float("-inf")
     return (
         result.method,
-        "yes" if result.used_network else "no",
+        _network_cell(result.used_network, result.device),
         f"{result.worst_case:.6g}" if result.feasible else "infeasible",
         "yes" if result.worst_case_exact else "found",
         f"{result.lower_bound:.6g}" if bounded else "-",
@@ -280,6 +143,7 @@ def _run(
     name: str,
     built: "TwoStageProblem",
     network: "Network | None",
+    device: str | None,
     *,
     seconds: float,
     solver: str,
@@ -296,6 +160,7 @@ def _run(
             seconds=seconds,
             backend=backend,
             policies=policies,
+            device=device,
             on_iteration=lambda row: show(row.seconds),
         )
 
@@ -338,8 +203,8 @@ def evaluate(
     if x.ndim != 1 or not np.isfinite(x).all():
         raise TraceError(plan, None, "x must be a list of finite numbers")
     with progress("judging", total=None):
-        choice = _Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget)
-        found = judge(_open(choice, instance), x, samples=samples, seconds=seconds)
+        choice = Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget)
+        found = judge(open_instance(choice, instance), x, samples=samples, seconds=seconds)
     if json:
         print_json([asdict(found)])
         return
@@ -365,6 +230,7 @@ def compare(
     budget: Budget = 3,
     budgets: Annotated[str | None, typer.Option("--budgets", help="Memory: sweep, as 0,1,2,4.")] = None,
     solver: Solver = "highs",
+    device: Device = None,
     plot: Plot = None,
     json: JsonOption = False,
 ) -> None:
@@ -377,13 +243,26 @@ def compare(
 
         check_writable(plot)
     names = _names(methods)
+    if device is not None and "learned" not in names:
+        raise InputError("--device is for method learned; it is not among --methods")
     sweep = _budgets(budgets, problem) or [budget]
-    trained = _network(problem, network, names)
+    trained = open_network(problem, network, names)
     rows: list[dict[str, Any]] = []
     for text in instances or [None]:  # type: ignore[list-item]
         for gamma in sweep:
-            built = _open(_Choice(problem=problem, size=size, seed=seed, variant=variant, budget=gamma), text)
-            results = [_run(name, built, trained, seconds=seconds, solver=solver, policies=policies) for name in names]
+            built = open_instance(Choice(problem=problem, size=size, seed=seed, variant=variant, budget=gamma), text)
+            results = [
+                _run(
+                    name,
+                    built,
+                    trained,
+                    device if name == "learned" else None,
+                    seconds=seconds,
+                    solver=solver,
+                    policies=policies,
+                )
+                for name in names
+            ]
             label = text or f"random-{seed}"
             rows += _compared(label, gamma if problem == "memory" else None, names, results)
     if plot is not None:
@@ -396,7 +275,7 @@ def compare(
             r["instance"],
             "-" if r["budget"] is None else str(r["budget"]),
             r["method"],
-            "yes" if r["used_network"] else "no",
+            _network_cell(r["used_network"], r["device"]),
             f"{r['worst_case']:.6g}" if r["feasible"] else "infeasible",
             "yes" if r["worst_case_exact"] else "found",
             f"{r['regret_percent']:.3f}" if r["feasible"] else "-",
@@ -419,6 +298,7 @@ def _compared(
             "budget": budget,
             "method": name,
             "used_network": result.used_network,
+            "device": result.device or None,
             "feasible": result.feasible,
             "worst_case": result.worst_case,
             "worst_case_exact": result.worst_case_exact,

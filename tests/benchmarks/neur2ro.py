@@ -1,7 +1,9 @@
 """Measure the robust solvers; each finished instance is a CSV row in docs/results/, and a later run goes on from there.
 
 python -m tests.benchmarks.neur2ro knapsack --modes average,learned,learned-without-network,search,paper --limit 252
-python -m tests.benchmarks.neur2ro loans --modes average,search,static --seconds 30 --limit 72
+python -m tests.benchmarks.neur2ro held-out --modes average,learned,learned-without-network,search --limit 28
+python -m tests.benchmarks.neur2ro device --device cuda
+python -m tests.benchmarks.neur2ro loans --modes average,search --seconds 30 --limit 72
 python -m tests.benchmarks.neur2ro capital-budgeting --seconds 60 --count 3
 python -m tests.benchmarks.neur2ro memory --seconds 40
 python -m tests.benchmarks.neur2ro summary
@@ -18,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from mallocgame.baselines.neur2ro.ccg import CcgConfig, solve_paper
-from mallocgame.baselines.neur2ro.exact import solve_average, solve_nominal, solve_static
+from mallocgame.baselines.neur2ro.arg_max import CcgConfig
+from mallocgame.baselines.neur2ro.ccg import solve_paper
 from mallocgame.baselines.neur2ro.formats import read_branch_and_price
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
 from mallocgame.baselines.neur2ro.learned import LearnedConfig, solve_learned
@@ -29,6 +31,7 @@ from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
 from mallocgame.baselines.neur2ro.problems.loans import read_loans
+from mallocgame.baselines.neur2ro.references import solve_average, solve_nominal, solve_static
 from mallocgame.baselines.neur2ro.registry import pretrained
 from mallocgame.baselines.neur2ro.result import RobustResult
 from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
@@ -68,7 +71,7 @@ def warm_up(network: Network) -> None:
     budgeting.values(budgeting.sample_first_stage(rng, 2), budgeting.sample_scenarios(rng, 2))
 
 
-def knapsack(modes: list[str], limit: int, path: Path) -> None:
+def knapsack(modes: list[str], limit: int, path: Path, device: str | None) -> None:
     """Solve the public knapsack instances, strata first: every n and class once before any twice."""
     folder = SHARED_DATA / "robust_knapsack"
     published = read_branch_and_price(folder / "branch_and_price.csv")
@@ -82,7 +85,7 @@ def knapsack(modes: list[str], limit: int, path: Path) -> None:
         for mode in modes:
             if (name, mode) in done:
                 continue
-            result = _solved(mode, problem, network, 4.0 + n / 10)
+            result = _solved(mode, problem, network, 4.0 + n / 10, device)
             best = published[name]
             row = {
                 "instance": name,
@@ -104,25 +107,101 @@ def knapsack(modes: list[str], limit: int, path: Path) -> None:
             print(f"{name} {mode}: error {row['error_percent']} %, {row['seconds']} s", flush=True)
 
 
-def _solved(mode: str, problem: TwoStageProblem, network: Network, search_seconds: float) -> RobustResult:
-    """Run one mode: "learned" gets 2 s, the paper's method 15 s, the searches ``search_seconds``."""
+def _solved(
+    mode: str, problem: TwoStageProblem, network: Network, search_seconds: float, device: str | None = None
+) -> RobustResult:
+    """Run one mode: "learned" gets 2 s, the paper's method 8 s, the searches ``search_seconds``."""
     if mode == "paper":
-        return solve_paper(problem, network, CcgConfig(seconds=15.0, program_seconds=4.0))
-    if mode in ("learned", "learned-without-network"):
-        return solve_learned(problem, network if mode == "learned" else None, LearnedConfig(seconds=2.0))
+        return solve_paper(problem, network, CcgConfig(seconds=8.0, program_seconds=2.0))
+    if mode == "learned":
+        return solve_learned(problem, network, LearnedConfig(seconds=2.0, device=device))
+    if mode == "learned-without-network":
+        return solve_learned(problem, None, LearnedConfig(seconds=2.0))
     if mode in ("search", "search-without-network"):
         return solve_search(problem, network if mode == "search" else None, SearchConfig(seconds=search_seconds))
     references = {"average": solve_average, "nominal": solve_nominal, "static": solve_static}
     return references[mode](problem, seconds=20.0)
 
 
-def loans(modes: list[str], seconds: float, limit: int) -> None:
-    """Solve the public loans instances, strata first: every size, budget and number of factors once."""
+def held_out(modes: list[str], limit: int, path: Path) -> None:
+    """Solve generated instances of the public kind, in the same order of strata; errors are to the best mode."""
+    network = load_network(pretrained("knapsack"))
+    done = {(row["instance"], row["mode"]) for row in rows_of(path)}
+    warm_up(network)
+    order = itertools.product((0.5, 0.1, 1.0), (0.15, 0.1, 0.2), SIZES, CLASSES)
+    for delta, deviation, n, kind in itertools.islice(order, limit):
+        name = f"{kind}_n{n}_dev{deviation}_d{delta}"
+        rng = np.random.default_rng([77, n, CLASSES.index(kind), round(100 * deviation), round(10 * delta)])
+        problem = KnapsackProblem.generate(rng, n=n, kind=kind, deviation=deviation, delta=delta, fill=40 / 101)
+        for mode in modes:
+            if (name, mode) in done:
+                continue
+            result = _solved(mode, problem, network, 4.0 + n / 10)
+            row = {
+                "instance": name,
+                "class": kind,
+                "n": n,
+                "mode": mode,
+                "used_network": result.used_network,
+                "profit": round(-result.worst_case, 3),
+                "exact": result.worst_case_exact,
+                "seconds": round(result.seconds + result.evaluation_seconds, 3),
+                "stopped": result.stopped,
+            }
+            append_row(path, row)
+            print(row, flush=True)
+
+
+def held_out_summary(path: Path) -> None:
+    """Print the median error of each mode against the best of all modes, by n."""
+    rows = rows_of(path)
+    if not rows:
+        return
+    best = {name: max(float(row["profit"]) for row in rows if row["instance"] == name) for name in _names(rows)}
+    print("\nheld-out knapsack: median error % against the best of the modes")
+    print("| mode | network | " + " | ".join(f"n = {n}" for n in SIZES) + " |\n|---|---|" + "---|" * len(SIZES))
+    for mode in dict.fromkeys(row["mode"] for row in rows):
+        mine = [row for row in rows if row["mode"] == mode]
+        cells = []
+        for n in SIZES:
+            errors = [100 * (1 - float(row["profit"]) / best[row["instance"]]) for row in mine if row["n"] == str(n)]
+            cells.append(f"{statistics.median(errors):.3f}" if errors else "")
+        used = "yes" if mine[0]["used_network"] == "True" else "no"
+        print(f"| {mode} | {used} | " + " | ".join(cells) + " |")
+
+
+def _names(rows: list[dict[str, str]]) -> list[str]:
+    return list(dict.fromkeys(row["instance"] for row in rows))
+
+
+def device_speed(device: str, plans: int = 4096, scenarios: int = 64, repeats: int = 5) -> None:
+    """Time the network's predictions of plan-scenario pairs on NumPy and on a device, and compare what they say."""
+    network = load_network(pretrained("knapsack"))
+    for n in (20, 80):
+        rng = np.random.default_rng(n)
+        problem = KnapsackProblem.generate(rng, n=n, kind="WC", deviation=0.15, delta=0.5, fill=40 / 101)
+        xs, xis = problem.sample_first_stage(rng, plans), problem.sample_scenarios(rng, scenarios)
+        found: dict[str, Any] = {}
+        for label, bound in (("NumPy", network.bind(problem)), (device, network.bind(problem, device))):
+            bound.predict(xs[:64], xis)
+            times = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                found[label] = bound.predict(xs, xis)
+                times.append(time.perf_counter() - began)
+            rate = plans * scenarios / statistics.median(times) / 1e6
+            print(f"n = {n}, {label}: {rate:.2f} million pairs a second", flush=True)
+        apart = np.abs(found["NumPy"] - found[device]).max() / np.abs(found["NumPy"]).max()
+        print(f"n = {n}: largest difference {apart:.1e} of the largest value")
+
+
+def loans(modes: list[str], seconds: float, limit: int, sizes: list[int]) -> None:
+    """Solve the public loans instances, strata first: every size with every number of factors before another budget."""
     folder, path = SHARED_DATA / "robust_capital_budgeting_loans", DOCS / "neur2ro_loans.csv"
     published = read_branch_and_price(folder / "branch_and_price.csv")
     done = {(row["instance"], row["mode"]) for row in rows_of(path)}
-    order = itertools.product((8, 4, 6), (40, 60, 80, 20), (10, 20, 30, 40, 50, 100))
-    for factors, h, n in itertools.islice(order, limit):
+    order = itertools.product((40, 60, 80, 20), (8, 4, 6), sizes)
+    for h, factors, n in itertools.islice(order, limit):
         name = f"RC_N{n}_R100_H100_h{h}_C1_0.2_C2_0.2_M{factors}_F0.8_Lambda0.12_Mu1.2_Ro5_no1"
         problem, best = read_loans(folder / name), published[name]
         for mode in modes:
@@ -141,6 +220,7 @@ def loans(modes: list[str], seconds: float, limit: int) -> None:
                 "reference_seconds": best.seconds,
                 "error_percent": round(error, 4),
                 "exact": result.worst_case_exact,
+                "limit_seconds": seconds,
                 "seconds": round(result.seconds + result.evaluation_seconds, 2),
                 "stopped": result.stopped,
             }
@@ -236,21 +316,34 @@ def _median(rows: Iterable[dict[str, str]]) -> str:
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("knapsack", "capital-budgeting", "loans", "memory", "summary"))
+    parser.add_argument(
+        "what", choices=("knapsack", "held-out", "device", "capital-budgeting", "loans", "memory", "summary")
+    )
     parser.add_argument("--modes", default="average,learned,learned-without-network,search")
     parser.add_argument("--limit", type=int, default=252, help="instances")
     parser.add_argument("--seconds", type=float, default=60.0, help="budgeting, loans and memory: per run")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[10, 20, 30, 40, 50, 100], help="loans: numbers of items"
+    )
     parser.add_argument("--count", type=int, default=3, help="capital budgeting: instances per size")
     parser.add_argument("--rows", type=Path, default=DOCS / "neur2ro_knapsack.csv", help="knapsack: where rows go")
+    parser.add_argument("--cpu-clock", action="store_true", help="limits and times in CPU seconds: fair under load")
+    parser.add_argument("--device", help="learned, device: PyTorch device of the predictions (cuda)")
     arguments = parser.parse_args()
     DOCS.mkdir(parents=True, exist_ok=True)
+    if arguments.cpu_clock:
+        time.perf_counter = time.process_time
     began = time.perf_counter()
     if arguments.what == "knapsack":
-        knapsack(arguments.modes.split(","), arguments.limit, arguments.rows)
+        knapsack(arguments.modes.split(","), arguments.limit, arguments.rows, arguments.device)
+    elif arguments.what == "held-out":
+        held_out(arguments.modes.split(","), arguments.limit, DOCS / "neur2ro_held_out.csv")
+    elif arguments.what == "device":
+        device_speed(arguments.device or "cpu")
     elif arguments.what == "capital-budgeting":
         capital_budgeting(arguments.seconds, arguments.count)
     elif arguments.what == "loans":
-        loans(arguments.modes.split(","), arguments.seconds, arguments.limit)
+        loans(arguments.modes.split(","), arguments.seconds, arguments.limit, arguments.sizes)
     elif arguments.what == "memory":
         from tests.benchmarks.neur2ro_memory import memory
 
@@ -258,6 +351,7 @@ def main() -> None:
     else:
         summary()
         loans_summary()
+        held_out_summary(DOCS / "neur2ro_held_out.csv")
         from tests.benchmarks.neur2ro_memory import memory_summary
 
         memory_summary(DOCS / "neur2ro_memory_plans.csv")

@@ -19,6 +19,7 @@ from mallocgame.baselines.paging.structures import (
     new_random,
     next_random,
     pop,
+    pop_first,
     push,
     remove,
 )
@@ -28,6 +29,7 @@ _Mark0State = tuple[I32, U8, I32, I64, U64]
 _PhaseState = tuple[I32, U8, I32, I64, U64]
 _LruPhaseState = tuple[I32, U8, U8, I64]
 _ONE_TAG, _ZERO_TAG = 1, 2
+_BIT_1, _BIT_0, _MARKED = 0, 1, 2  # queues of det-mark-predict, by last request: unmarked by their bit, and marked
 
 
 def _start_mark0(num_pages: int, num_frames: int, num_requests: int, seed: int) -> _Mark0State:
@@ -106,6 +108,21 @@ def _start_phases(num_pages: int, num_frames: int, num_requests: int, seed: int)
 
 
 @jit
+def _unmark_all(slot: I32, bits: U8, frames: I32) -> int:
+    """Start a phase: put the pages with bit 1 first in ``frames``; return how many they are."""
+    ones = 0
+    for j in range(frames.size):
+        moved = frames[j]
+        if bits[moved]:
+            frames[j] = frames[ones]
+            frames[ones] = moved
+            ones += 1
+    for j in range(frames.size):
+        slot[frames[j]] = j + 1
+    return ones
+
+
+@jit
 def _step_phases(state: _PhaseState, pages: I32, hints: Hints, now: int, events: Events) -> int:
     # frames[:a] unmarked with bit 1, frames[a:b] unmarked with bit 0, frames[b:cached] marked; slot = index + 1.
     slot, bits, frames, count, random = state
@@ -127,15 +144,7 @@ def _step_phases(state: _PhaseState, pages: I32, hints: Hints, now: int, events:
                     cached += 1
                 else:
                     if b == 0:
-                        b = cached
-                        for j in range(cached):
-                            moved = frames[j]
-                            if bits[moved]:
-                                frames[j] = frames[a]
-                                frames[a] = moved
-                                a += 1
-                        for j in range(cached):
-                            slot[frames[j]] = j + 1
+                        a, b = _unmark_all(slot, bits, frames[:cached]), cached
                     at = next_random(random, a) if a > 0 else next_random(random, b)
                     events[i] = frames[at]
             if at < b:  # the hole at `at` moves to the end of the unmarked, which becomes the first marked frame
@@ -165,7 +174,6 @@ def _start_lru_phases(num_pages: int, num_frames: int, num_requests: int, seed: 
 
 @jit
 def _step_lru_phases(state: _LruPhaseState, pages: I32, hints: Hints, now: int, events: Events) -> int:
-    # queues by last request: 0 unmarked with bit 1, 1 unmarked with bit 0, 2 marked
     links, where, bits, count = state
     k, cached, faults = count[0], count[1], 0
     for i in range(pages.size):
@@ -179,19 +187,15 @@ def _step_lru_phases(state: _LruPhaseState, pages: I32, hints: Hints, now: int, 
                 cached += 1
                 events[i] = FAULT
             else:
-                victim = pop(links, where, 0)
+                victim = pop_first(links, where, _BIT_1, _BIT_0)
                 if victim < 0:
-                    victim = pop(links, where, 1)
-                if victim < 0:
-                    moved = pop(links, where, 2)
+                    moved = pop(links, where, _MARKED)
                     while moved >= 0:
-                        push(links, where, 0 if bits[moved] else 1, moved)
-                        moved = pop(links, where, 2)
-                    victim = pop(links, where, 0)
-                    if victim < 0:
-                        victim = pop(links, where, 1)
+                        push(links, where, _BIT_1 if bits[moved] else _BIT_0, moved)
+                        moved = pop(links, where, _MARKED)
+                    victim = pop_first(links, where, _BIT_1, _BIT_0)
                 events[i] = victim
-        push(links, where, 2, page)
+        push(links, where, _MARKED, page)
         bits[page] = hints[i]
     count[1] = cached
     return faults

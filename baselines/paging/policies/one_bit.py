@@ -7,7 +7,19 @@ project's: where every cached page has bit 0 it evicts the least recently used o
 import numpy as np
 
 from mallocgame.baselines.paging.policy import Events, Guarantee, Hint, Hints, Policy, register
-from mallocgame.baselines.paging.structures import FAULT, FLUSH, HIT, I32, I64, U8, new_queues, pop, push, remove
+from mallocgame.baselines.paging.structures import (
+    FAULT,
+    FLUSH,
+    HIT,
+    I32,
+    I64,
+    U8,
+    new_queues,
+    pop,
+    pop_first,
+    push,
+    remove,
+)
 from mallocgame.jit import jit
 
 _State = tuple[I32, U8, I64]
@@ -72,10 +84,7 @@ def _step_lru0(state: _State, pages: I32, hints: Hints, now: int, events: Events
                 cached += 1
                 events[i] = FAULT
             else:
-                victim = pop(links, where, _ONES)
-                if victim < 0:
-                    victim = pop(links, where, _ZEROS)
-                events[i] = victim
+                events[i] = pop_first(links, where, _ONES, _ZEROS)
         push(links, where, _ONES if hints[i] else _ZEROS, page)
     count[1] = cached
     return faults

@@ -19,6 +19,7 @@ from mallocgame.baselines.paging.structures import (
     U8,
     new_queues,
     pop,
+    pop_first,
     pop_newest,
     push,
     push_oldest,
@@ -79,28 +80,20 @@ def _start_lru0(num_pages: int, num_frames: int, num_requests: int, seed: int) -
 
 
 @jit
-def _keep(links: I32, where: U8, bit: U8, parent: I32, kept: I32, page: int) -> None:
-    """Tell the ancestors of ``page`` that one more block that continues them is kept."""
+def _tell_ancestors(links: I32, where: U8, bit: U8, parent: I32, kept: I32, page: int, change: int) -> None:
+    """Tell the blocks that ``page`` continues that it is kept now (``change`` 1) or no longer (-1).
+
+    A resident block with bit 1 changes sides with its first or last kept successor, and tells its own ancestors.
+    """
     up = parent[page]
     while up >= 0:
-        kept[up] += 1
-        if kept[up] > 1 or bit[up] == 0 or where[up] == 0:
+        kept[up] += change
+        if kept[up] > (1 if change > 0 else 0) or bit[up] == 0 or where[up] == 0:
             break
-        if where[up] == _ONES + 1:  # it was to go first: now it stays, as the one to go last
+        if change > 0 and where[up] == _ONES + 1:  # it was to go first: now it stays, as the one to go last
             remove(links, where, up)
             push(links, where, _ZEROS, up)
-        up = parent[up]
-
-
-@jit
-def _release(links: I32, where: U8, bit: U8, parent: I32, kept: I32, page: int) -> None:
-    """Tell the ancestors of ``page`` that it is no longer kept."""
-    up = parent[page]
-    while up >= 0:
-        kept[up] -= 1
-        if kept[up] > 0 or bit[up] == 0 or where[up] == 0:
-            break
-        if where[up] == _ZEROS + 1:
+        elif change < 0 and where[up] == _ZEROS + 1:
             remove(links, where, up)
             push_oldest(links, where, _ONES, up)
         up = parent[up]
@@ -128,22 +121,18 @@ def _step_lru0(state: _Lru0State, pages: I32, hints: Hints, now: int, events: Ev
                 cached += 1
                 events[i] = FAULT
             else:
-                victim = pop(links, where, _ONES)
-                if victim < 0:
-                    victim = pop(links, where, _ZEROS)
+                victim = pop_first(links, where, _ONES, _ZEROS)
                 if victim < 0:
                     victim = pop_newest(links, where, _RUNNING)
                 if bit[victim] == 0 or kept[victim] > 0:
-                    _release(links, where, bit, parent, kept, victim)
+                    _tell_ancestors(links, where, bit, parent, kept, victim, -1)
                 events[i] = victim
         push(links, where, _RUNNING, page)
         bit[page] = hints[i] & 1
         parent[page] = (hints[i] >> 1) - 1
         is_kept = bit[page] == 0 or kept[page] > 0
-        if is_kept and not was_kept:
-            _keep(links, where, bit, parent, kept, page)
-        elif was_kept and not is_kept:
-            _release(links, where, bit, parent, kept, page)
+        if is_kept != was_kept:
+            _tell_ancestors(links, where, bit, parent, kept, page, 1 if is_kept else -1)
     count[1] = cached
     return faults
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mallocgame.baselines.neur2ro.exact import solve_nominal
 from mallocgame.baselines.neur2ro.formats import read_branch_and_price, read_number_table
 from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet, binary_set, budget_set
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack
 from mallocgame.baselines.neur2ro.problems.loans import read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+from mallocgame.baselines.neur2ro.references import solve_nominal
 from mallocgame.baselines.neur2ro.solvers import solve
 from mallocgame.cli.robust import app
 from mallocgame.errors import InputError, TraceError
@@ -151,6 +151,9 @@ def test_command_line_solve_and_evaluate(tmp_path: Path) -> None:
         (["solve", "--problem", "memory", "--variant", "colour"], "expected bandwidth"),
         (["compare", "--problem", "loans", "--budgets", "1"], "is for --problem memory"),
         (["evaluate", "absent.json"], "cannot be read"),
+        (["solve", "--size", "6", "--device", "cpu"], "a device is for method learned"),
+        (["compare", "--size", "6", "--device", "cpu"], "--device is for method learned"),
+        (["train", "--out", "x", "--device", "abacus"], "cannot be used"),
     ],
 )
 def test_command_line_refuses(arguments: list[str], words: str) -> None:

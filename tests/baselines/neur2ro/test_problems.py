@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from mallocgame.baselines.neur2ro.affine import costs_only
-from mallocgame.baselines.neur2ro.exact import solve_exact, solve_nominal, solve_static, static_plan
+from mallocgame.baselines.neur2ro.exact import solve_exact
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, deterministic_by_milp
 from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting, scoring_scenarios
 from mallocgame.baselines.neur2ro.problems.knapsack import KnapsackProblem, read_knapsack, spread
 from mallocgame.baselines.neur2ro.problems.loans import LoansProblem, read_loans
 from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem
+from mallocgame.baselines.neur2ro.references import solve_nominal, solve_static, static_plan
 from mallocgame.baselines.neur2ro.search import SearchConfig, solve_search
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
@@ -130,7 +131,7 @@ def test_published_optima() -> None:
     folder = SHARED_DATA / "robust_capital_budgeting_loans"
     for h, profit in ((20, 16.0987), (40, 49.5806)):
         problem = read_loans(folder / f"RC_N10_R100_H100_h{h}_C1_0.2_C2_0.2_M4_F0.8_Lambda0.12_Mu1.2_Ro5_no1")
-        found = solve_search(problem, None, SearchConfig(seconds=90))
+        found = solve_search(problem, None, SearchConfig(seconds=30))
         assert -found.worst_case == pytest.approx(profit, abs=1e-3)
 
 

@@ -103,7 +103,24 @@ def test_presets_have_the_published_sizes() -> None:
     assert PRESETS["capital-budgeting"].xi_item == (16, 4)
 
 
+def test_plans_near_the_average_plan_are_feasible_and_near() -> None:
+    plan = DataPlan(instances=1, plans=8, scenarios=2, worst_cases=0, near_average=6)
+    problem = CapitalBudgeting.generate(np.random.default_rng(3), n=12)
+    example = make_example(problem, np.random.default_rng(0), plan)
+    centre = problem.deterministic(problem.mean_scenario()).x
+    plans = example.x_points[..., 0].astype(float)
+    assert all(problem.first_stage().violation(x) <= 1e-9 for x in plans)
+    flips = np.abs(plans - centre).sum(axis=1)
+    assert np.sort(flips)[0] <= 2
+    assert np.median(flips[-3:]) < np.median(
+        np.abs(problem.sample_first_stage(np.random.default_rng(1), 50) - centre).sum(axis=1)
+    )
+    assert "near_average" not in DataPlan().stamp  # folders of before are still read
+
+
 def test_bad_settings() -> None:
+    with pytest.raises(InputError, match="near_average"):
+        DataPlan(plans=4, near_average=5, worst_cases=0)
     with pytest.raises(InputError, match="worst_cases"):
         DataPlan(plans=4, scenarios=4, worst_cases=3)
     with pytest.raises(InputError, match="at least two instances"):
