@@ -76,7 +76,7 @@ def take_out(p: Tables, s: Choice, c: int, instead: int, ejected: I64, moved_fro
         for i in range(s.number[0] - 1, -1, -1):
             other = s.chosen[i]
             if other != c and leans_on(p, other, c):
-                if instead >= 0 and leans_on(p, other, instead) and is_inside(p, s, other, instead):
+                if instead >= 0 and p.base[other] == p.layer[instead] and is_inside(p, s, other, instead):
                     continue
                 if n == MAX_EJECTED:
                     break

@@ -14,7 +14,7 @@ from mallocgame.baselines.anneal.space import set_span
 from mallocgame.baselines.anneal.start import adopt, construct
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
-from mallocgame.hierarchy import Hierarchy
+from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
@@ -26,19 +26,24 @@ I64 = npt.NDArray[np.int64]
 
 MAX_PREPARATION = 0.3  # of the limit: candidates that are not made by then are left out
 GREEDY_SHARE = 0.25  # of the limit, at most: for a first choice with more than two layers
-MOVES_PER_CALL = 2000  # between looks at the clock
+MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
+STEPS_PER_CALL = 4_000_000  # of the schedule that the judge walks in a call
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
 HOT = ((3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0))  # chains: from, to, when the chain ends
 COOL = ((4e-4, 4e-6, 0.6), (1e-4, 1e-6, 1.0))  # temperatures are shares of the time with everything in layer 0
 
 
-def _compile(_: Problem, **_options: Any) -> None:
-    _anneal(Incumbent(tiny_problem(), Limits(steps=1)), HOT)
+def compile_all(problem: Problem, **_options: Any) -> None:
+    """Compile what annealing, and the greedy pass before it, call."""
+    tiny = tiny_problem()
+    if problem.hierarchy.num_layers > 2:
+        tiny = Problem(tiny.program, preset("host-v5e"))
+    _anneal(Incumbent(tiny, Limits(steps=1)), HOT)
 
 
-@solver(warm_up=_compile)
+@solver(warm_up=compile_all)
 def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_compiler: bool = False) -> None:
-    """Anneal from the incumbent until the time is over; ``MOVES_PER_CALL`` moves are a step.
+    """Anneal from the incumbent until the time is over; ``MOVES_PER_CALL`` moves are a step, fewer in long programs.
 
     Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
 
@@ -94,17 +99,24 @@ def to_mapping(program: Program, pieces: list[Candidate], rows: I64) -> Mapping:
     return assemble(program, [Placed(pieces[c], *times) for c, *times in rows.tolist()])
 
 
-@solver(warm_up=_compile, is_constructive=True)
+@solver(warm_up=compile_all, is_constructive=True)
 def dense(search: Incumbent) -> None:
     """Add residencies between all layers by seconds saved per byte and step, those that the judge agrees to."""
+    on_top(search, Mapping())
+
+
+def on_top(search: Incumbent, mapping: Mapping) -> None:
+    """Offer ``mapping`` with what a greedy pass adds to it: in the middle layers only if there is nothing in them."""
     program, hierarchy = search.problem
+    search.offer(mapping)
     pieces = candidates(program, hierarchy, stop=lambda: search.spent_share > MAX_PREPARATION)
     if not pieces or search.should_stop:
         return
     tables = make_tables(program, hierarchy, pieces)
     choice, best = empty_choice(program, hierarchy, tables), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
+    adopt(program, tables, pieces, choice, mapping)
     choice.total[0] = timing.judge(tables, choice, np.inf)
-    construct(search, tables, choice, 1.0)
+    construct(search, tables, choice, 1.0, least_layer=2 if mapping.residencies else 1)
     kernel.save(choice, best)
     search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))
 
@@ -129,12 +141,13 @@ class _Walker:
     def walk(self, chain: tuple[float, float, float], out_of_time: Callable[[], bool] | None = None) -> None:
         """Anneal from the hot to the cold temperature until the chain's share of the limit is spent."""
         hot, cold, until = chain
+        moves = max(min(MOVES_PER_CALL, STEPS_PER_CALL // max(len(self.tables.compute), 1)), 1)
         begun, closed = self.spent_share, self.search.bound_seconds * (1.0 + CLOSED)
         while (spent := self.spent_share) < until and self.total > closed:
             heat = hot * (cold / hot) ** ((spent - begun) / max(until - begun, 1e-9))
             self.calls += 1
             low, seed = self.total, (self.seed + self.calls) % 2**32
-            self.total = kernel.anneal(self.tables, self.choice, self.best, low, MOVES_PER_CALL, heat, heat, seed)
+            self.total = kernel.anneal(self.tables, self.choice, self.best, low, moves, heat, heat, seed)
             if self.total < low:
                 self.history.append((self.search.spent_seconds, self.total))
             if self.search.is_stopped or (out_of_time is not None and out_of_time()):

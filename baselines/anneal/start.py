@@ -11,23 +11,23 @@ from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent
 
-MOVES_PER_CALL = 500  # between looks at the clock
+STEPS_PER_CALL = 500_000  # of the schedule that the judge walks between looks at the clock
 COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
 
 
-def construct(search: Incumbent, tables: Tables, choice: Choice, share: float) -> None:
+def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *, least_layer: int = 1) -> None:
     """Add what saves most, layer by layer from the slowest, until the share of the limit is spent."""
     near = np.empty((2, len(tables.tensor), 3), dtype=np.int64)
-    score = _density(tables)
-    for layer in range(1, len(tables.layer_speed)):
+    score, at_once = _density(tables), max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
+    for layer in range(least_layer, len(tables.layer_speed)):
         for base in range(layer - 1, -1, -1):
             own = np.flatnonzero((tables.layer == layer) & (tables.base == base) & (score > 0.0))
             order = own[np.argsort(-score[own], kind="stable")]
-            for first in range(0, len(order), MOVES_PER_CALL):
+            for first in range(0, len(order), at_once):
                 if search.spent_share > share or search.should_stop:
                     return
                 search.count()
-                kernel.construct(tables, choice, order[first : first + MOVES_PER_CALL], near, search.seed % 2**32)
+                kernel.construct(tables, choice, order[first : first + at_once], near, search.seed % 2**32)
 
 
 def _density(tables: Tables) -> F64:
@@ -88,7 +88,8 @@ def _adopt_one(
         return
     if stay.kind == COPIED and tables.context[stay.start] == tables.context[tables.due[c]]:
         choice.issue[c] = min(max(stay.start, int(tables.start[c])), int(tables.latest[c]))
-    if tables.back_issue[c] <= stay.back <= tables.back_due[c]:
+    in_time = tables.back_issue[c] <= stay.back <= tables.back_due[c]
+    if in_time and tables.context[stay.back] == tables.context[tables.back_issue[c]]:
         choice.back[c] = stay.back
     space.set_span(tables, choice, c)
     choice.offset[c] = stay.offset

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
-from mallocgame.baselines.portfolio import PlanningLane, best
+from mallocgame.baselines.portfolio import Lane, best
 from mallocgame.evaluation import judge, make_case
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import home_seconds, simulate
@@ -87,7 +87,7 @@ def test_an_interrupt_returns_the_incumbent_and_ends_the_planning_thread() -> No
     check(program, result)
     assert result.solve_seconds < 25.0
     for thread in threading.enumerate():
-        if isinstance(thread, PlanningLane):
+        if isinstance(thread, Lane):
             thread.join(240.0)
             assert not thread.is_alive()
 
