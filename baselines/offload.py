@@ -14,7 +14,7 @@ from mallocgame.baselines.placement.partial_mapping import PartialMapping
 from mallocgame.baselines.placement.placement import Copy, Placement, PlacementFactory
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.mapping import HELD, HOME
+from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.program import Program, UseKind
 from mallocgame.solver import Incumbent, solver
 
@@ -39,7 +39,7 @@ def layerwise(search: Incumbent) -> None:
     """Keep the first weights in the middle layer; copy the others, and activations, ahead of each group of uses."""
     _check_straight(search.program)
     factory = PlacementFactory(search.program, search.hierarchy)
-    found = []
+    found: list[tuple[float, int, Mapping]] = []
     for share in RESIDENT:
         for gap in GAPS:
             for ahead in AHEAD:

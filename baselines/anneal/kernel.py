@@ -5,15 +5,15 @@ Every move is judged by the judge's own timeline. Traffic is kept in integers, s
 
 import numpy as np
 
-from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, leans_on, outer_of
+from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, kin, leans_on, outer_of
 from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
 from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables
 from mallocgame.baselines.anneal.timing import judge, put, take
 from mallocgame.jit import jit
 
 MAX_EJECTED = 24
-SLICED = 0.5  # share of the insertions without room that try two slices first
-RESLICED = 0.1  # share of new times that try two slices
+SLICED = 0.3  # share of the insertions without room that try two slices first
+RESLICED = 0.06  # share of new times that try two slices
 
 
 @jit
@@ -105,8 +105,12 @@ def put_back(p: Tables, s: Choice, ejected: I64, moved_from: I64, first: int, n:
 def eject_rivals(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64) -> int:
     """Take out what cannot be chosen beside c for the same tensor; return how many, -1 (nothing changed): too many."""
     n = 0
-    i = s.number[0] - 1
-    while i >= 0:
+    first = kin(p, s, c)
+    i = first
+    while i < s.number[0] and s.chosen[i] < p.kin_end[c]:
+        i += 1
+    i -= 1
+    while i >= first:
         other = s.chosen[i]
         if p.tensor[other] == p.tensor[c] and not goes_with(p, s, c, other):
             m = take_out(p, s, other, c, ejected, moved_from, n)
@@ -122,9 +126,8 @@ def eject_rivals(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64) ->
 @jit
 def least_in_the_way(p: Tables, s: Choice, c: int, near: I64, m: int) -> int:
     """Return an offset for c, of four random ones beside its m neighbours, that overlaps the fewest bytes of them."""
-    fewest = np.int64(1) << 62
+    fewest, offset = 1 << 62, 0
     room = p.capacity[p.layer[c]] - p.size[c]
-    offset = np.int64(0)
     for _ in range(4):
         at = 0
         if m > 0:
@@ -133,13 +136,13 @@ def least_in_the_way(p: Tables, s: Choice, c: int, near: I64, m: int) -> int:
             if np.random.random() < 0.34:
                 at = int(near[other, 1])
         at = min(max(at, 0), int(room))
-        cost = np.int64(0)
+        cost = 0
         for i in range(m):
             if near[i, 1] < at + p.size[c] and at < near[i, 2]:
-                cost += p.size[near[i, 0]]
+                cost += int(p.size[near[i, 0]])
         if cost < fewest:
             fewest, offset = cost, at
-    return int(offset)
+    return offset
 
 
 @jit
@@ -227,7 +230,7 @@ def retime(p: Tables, s: Choice, c: int, near: I64) -> bool:
     if draw < RESLICED + 0.2 or occupies(p, s, c, found, m, near[1]):
         offset = fit(p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
         if offset < 0:
-            return place_sliced(p, s, c, found, m, near[1])
+            return np.random.random() < SLICED and place_sliced(p, s, c, found, m, near[1])
         s.offset[c] = offset
     return True
 

@@ -4,6 +4,8 @@ A candidate with base b > 0 treats layer b as its home: it is copied from there 
 not serve the tensor itself. So it is right where a candidate of layer b, the outer one, holds the tensor all the while.
 """
 
+import numpy as np
+
 from mallocgame.baselines.anneal.space import meet
 from mallocgame.baselines.anneal.state import BORN, COPIED, FOREVER, HELD_OVER, Choice, Tables
 from mallocgame.jit import jit
@@ -60,12 +62,20 @@ def clash(p: Tables, s: Choice, a: int, b: int) -> bool:
 
 
 @jit
+def kin(p: Tables, s: Choice, c: int) -> int:
+    """Return where in ``chosen`` the candidates of c's tensor begin."""
+    return int(np.searchsorted(s.chosen[: s.number[0]], p.kin_first[c]))
+
+
+@jit
 def outer_of(p: Tables, s: Choice, c: int) -> int:
     """Return the chosen candidate whose layer is c's base and which serves all of c's uses; -1: there is none."""
-    for i in range(s.number[0]):
+    i = kin(p, s, c)
+    while i < s.number[0] and s.chosen[i] < p.kin_end[c]:
         other = s.chosen[i]
-        if p.tensor[other] == p.tensor[c] and p.layer[other] == p.base[c] and serves_all(p, other, c):
+        if p.layer[other] == p.base[c] and serves_all(p, other, c):
             return int(other)
+        i += 1
     return -1
 
 
@@ -80,12 +90,11 @@ def leans_on(p: Tables, c: int, outer: int) -> bool:
 @jit
 def is_right(p: Tables, s: Choice, c: int) -> bool:
     """Whether c, with the times it has now, goes with every chosen candidate of its tensor."""
-    for i in range(s.number[0]):
-        other = s.chosen[i]
-        if other == c or p.tensor[other] != p.tensor[c]:
-            continue
-        if not goes_with(p, s, c, other):
+    i = kin(p, s, c)
+    while i < s.number[0] and s.chosen[i] < p.kin_end[c]:
+        if s.chosen[i] != c and not goes_with(p, s, c, s.chosen[i]):
             return False
+        i += 1
     return True
 
 

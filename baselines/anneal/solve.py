@@ -1,5 +1,6 @@
 """The solver around the annealing kernel: arrays in, chains and temperatures, a valid mapping out."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -60,12 +61,9 @@ def _anneal(
     search: Incumbent, chains: tuple[tuple[float, float, float], ...], workers: int = 1, for_compiler: bool = False
 ) -> None:
     program, hierarchy = search.problem
-    pieces = candidates(program, hierarchy, stop=lambda: search.spent_share > MAX_PREPARATION)
-    if for_compiler:
-        pieces = list(as_compiler_does(program, hierarchy, pieces))
-    if not pieces or search.should_stop:
+    pieces, tables = _prepared(search, for_compiler=for_compiler)
+    if not pieces or tables is None or search.should_stop:
         return
-    tables = make_tables(program, hierarchy, pieces)
     first = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
     first.total[0] = timing.judge(tables, first, np.inf)
@@ -94,6 +92,34 @@ def _anneal(
             search.met(row for walker in walkers for row in walker.history)
 
 
+_latest: list[tuple[Problem, bool, list[Candidate], Tables]] = []  # of the latest problem; lanes share it
+_preparing = threading.Lock()
+
+
+def _prepared(search: Incumbent, *, for_compiler: bool = False) -> tuple[list[Candidate], Tables | None]:
+    """Return the candidates of a problem and their arrays, made once; without those that there was no time for."""
+    with _preparing:
+        for (program, hierarchy), is_for_compiler, pieces, tables in _latest:
+            if program is search.program and hierarchy is search.hierarchy and is_for_compiler == for_compiler:
+                return pieces, tables
+        cut = []
+
+        def stop() -> bool:
+            if search.spent_share > MAX_PREPARATION:
+                cut.append(True)
+            return bool(cut)
+
+        pieces = candidates(search.program, search.hierarchy, stop=stop)
+        if for_compiler:
+            pieces = list(as_compiler_does(search.program, search.hierarchy, pieces))
+        if not pieces or search.should_stop:
+            return pieces, None
+        tables = make_tables(search.program, search.hierarchy, pieces)
+        if not cut:
+            _latest[:] = [(search.problem, for_compiler, pieces, tables)]
+        return pieces, tables
+
+
 def to_mapping(program: Program, pieces: list[Candidate], rows: I64) -> Mapping:
     """Return the mapping of a saved choice."""
     return assemble(program, [Placed(pieces[c], *times) for c, *times in rows.tolist()])
@@ -109,10 +135,9 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
     """Offer ``mapping`` with what a greedy pass adds to it: in the middle layers only if there is nothing in them."""
     program, hierarchy = search.problem
     search.offer(mapping)
-    pieces = candidates(program, hierarchy, stop=lambda: search.spent_share > MAX_PREPARATION)
-    if not pieces or search.should_stop:
+    pieces, tables = _prepared(search)
+    if not pieces or tables is None or search.should_stop:
         return
-    tables = make_tables(program, hierarchy, pieces)
     choice, best = empty_choice(program, hierarchy, tables), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
     adopt(program, tables, pieces, choice, mapping)
     choice.total[0] = timing.judge(tables, choice, np.inf)

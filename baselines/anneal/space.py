@@ -49,10 +49,16 @@ def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
     """
     n = 0
     layer = p.layer[c]
+    begin, until, is_plain = s.begin[c, 0], s.until[c, 0], s.until[c, 1] == 0
     for i in range(s.number[0]):
         other = s.chosen[i]
-        if other == c or p.layer[other] != layer or not meet(s.begin, s.until, c, other):
+        if other == c or p.layer[other] != layer:
             continue
+        if begin >= s.until[other, 0] or s.begin[other, 0] >= until:  # else they meet
+            if is_plain and s.until[other, 1] == 0:
+                continue
+            if not meet(s.begin, s.until, c, other):
+                continue
         low = s.offset[other]
         high = low + p.size[other]
         if s.cut[other] > 0:
@@ -106,19 +112,21 @@ def occupies(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> boo
     if s.cut[c] == 0:
         return not is_free(near, n, low, high)
     middle = low + s.cut[c]
-    m = late_neighbours(p, s, c, later)
+    m = late_neighbours(s, s.late[c], near, n, later)
     if s.is_low[c] == 1:
         return not (is_free(near, n, middle, high) and is_free(later, m, low, middle))
     return not (is_free(near, n, low, middle) and is_free(later, m, middle, high))
 
 
 @jit
-def late_neighbours(p: Tables, s: Choice, c: int, later: I64) -> int:
-    """List what is there with the part of c that arrives late, as ``neighbours`` does."""
-    begin = s.begin[c, 0]
-    s.begin[c, 0] = s.late[c]
-    m = neighbours(p, s, c, later)
-    s.begin[c, 0] = begin
+def late_neighbours(s: Choice, late: int, near: I64, n: int, later: I64) -> int:
+    """List those of n neighbours that are still there at boundary ``late`` or after; return how many."""
+    m = 0
+    for i in range(n):
+        other = near[i, 0]
+        if s.until[other, 0] > late or s.until[other, 1] > late:
+            later[m, 0], later[m, 1], later[m, 2] = other, near[i, 1], near[i, 2]
+            m += 1
     return m
 
 
@@ -136,7 +144,7 @@ def place_sliced(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) ->
     if late <= s.issue[c] or late > p.due[c]:
         return False
     s.late[c] = late
-    m = late_neighbours(p, s, c, later)
+    m = late_neighbours(s, late, near, n, later)
     room, unit, size = p.capacity[p.layer[c]], p.alignment[p.layer[c]], p.size[c]
     first = np.random.randint(n + 1)
     free_from = 0

@@ -17,6 +17,8 @@ class Tables(NamedTuple):
     """What does not change: int64[C] per candidate, int64[U] per use, float64 and int64 per step, layer and link."""
 
     tensor: I64
+    kin_first: I64  # the first candidate of its tensor, and
+    kin_end: I64  # the one after the last: they stand together
     layer: I64
     base: I64  # the layer that it is copied from and written back to: 0, or where it leans on another candidate
     kind: I64

@@ -34,6 +34,8 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
     uses = program.uses
     return Tables(
         **columns,
+        kin_first=np.searchsorted(columns["tensor"], columns["tensor"], side="left"),
+        kin_end=np.searchsorted(columns["tensor"], columns["tensor"], side="right"),
         hull_start=np.array([hull[0] for hull in hulls], dtype=np.int64),
         hull_end=np.array([hull[1] for hull in hulls], dtype=np.int64),
         size=(size + aligned - 1) // aligned * aligned,

@@ -51,8 +51,8 @@ def add_covers(relaxation: Relaxation, found: list[Knapsack], point: F64) -> int
             columns, most, excess = cover
             rows[tuple(sorted(columns.tolist()))] = (excess, most)
     worst = sorted(rows.items(), key=lambda row: -row[1][0])[:MOST_ROWS]
-    for columns, (_, most) in worst:
-        relaxation.linear.at_least([(column, -1.0) for column in columns], -float(most))
+    for members, (_, most) in worst:
+        relaxation.linear.at_least([(column, -1.0) for column in members], -float(most))
     return len(worst)
 
 

@@ -40,6 +40,9 @@ class ContentsFlow:
     present: dict[int, PerLayer] = field(default_factory=dict)  # stop (a use): what occupies the layer during its step
     kept: dict[int, PerLayer] = field(default_factory=dict)  # leg: what stays, and occupies the layer between the stops
     moves: list[CopyArc] = field(default_factory=list)
+    lasting: dict[int, int] = field(default_factory=dict)  # position in layers: column, 1 where it stays for ever
+    above: dict[int, Expression] = field(default_factory=dict)  # leg: 1 where some layer above 0 has it all the while
+    above_at: dict[int, Expression] = field(default_factory=dict)  # stop (a use): as ``above``
 
 
 def add_flow(
@@ -80,7 +83,38 @@ def add_flow(
                 program.not_above(small, large)
     if tensor.is_output:
         program.not_above(ONE, arrivals[last][0])
+    if not any(stop.writes for stop in path.stops):
+        _hold_above(program, flow)
+        for at, column in flow.lasting.items():  # nothing makes it stale: it is there all the while
+            for places in (*flow.kept.values(), *flow.present.values()):
+                if places[at] is not ONE:
+                    program.not_above(Expression.of(column), places[at])
     return flow
+
+
+def _hold_above(program: LinearProgram, flow: ContentsFlow) -> None:
+    """What is held, and never comes from layer 0, is in some layer above it after the last use, too."""
+    last = len(flow.route.legs) - 1
+    reloads = [move for move in flow.moves if move.is_reload]
+    if not reloads or len(flow.layers) == 2:
+        return
+    there = flow.above.setdefault(last, Expression.of(program.column(0.0, 1.0)))
+    enough = there.plus(Expression.of(*(m.column for m in flow.moves if m.source == 0 and m.leg_index == last)))
+    for move in reloads:
+        if move.source > 0:
+            program.not_above(Expression.of(move.column), enough)
+    for column in flow.lasting.values():
+        program.not_above(Expression.of(column), there)
+
+
+def _any_of(program: LinearProgram, places: PerLayer) -> Expression:
+    """Return a column that is at least each of the places above layer 0; with one of them, that itself."""
+    if len(places) == 2:
+        return places[1]
+    column = Expression.of(program.column(0.0, 1.0))
+    for place in places[1:]:
+        program.not_above(place, column)
+    return column
 
 
 def _only_defines(stop: Stop) -> bool:
@@ -116,7 +150,8 @@ def _start(program: LinearProgram, tensor: Tensor, flow: ContentsFlow, lasting: 
                 if a != b:
                     held = held.plus(_move(program, flow, last, flow.layers[a], target, is_reload=True))
             if target in lasting:
-                held = held.plus(Expression.of(program.column(0.0, 1.0)))
+                flow.lasting[b] = program.column(0.0, 1.0)
+                held = held.plus(Expression.of(flow.lasting[b]))
         current.append(held)
     return current
 
@@ -144,6 +179,7 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
     layers = flow.layers
     kept = [current[0], *(_both(program, c, c) for c in current[1:])]
     flow.kept[k] = kept
+    flow.above[k] = _any_of(program, kept)
     if not leg.can_arrive:
         return kept
     clean = current[0] is ONE
@@ -153,6 +189,9 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
             reachable = not _is_zero(current[a]) or len(layers) > 2
             if a != b and reachable and not (b == 0 and clean):
                 moves[a, b] = _move(program, flow, k, layers[a], layers[b])
+    from_home = Expression.of()
+    for b in range(1, len(layers)):
+        from_home = from_home.plus(moves.get((0, b), ZERO))
     arrived = list(kept)
     for (a, b), moved in moves.items():
         source = current[a]
@@ -161,6 +200,12 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
                 source = source.plus(other)
         if source is not ONE:
             program.not_above(moved, source)
+        if a > 0 and b > 0:  # two layers cannot bring each other what neither has
+            inside = from_home
+            for place in current[1:]:
+                inside = inside.plus(place)
+            program.not_above(moved, inside)
+            program.not_above(moved, from_home.plus(flow.above[k]))
         arrived[b] = arrived[b].plus(moved) if arrived[b] is not ONE else ONE
     return arrived
 
@@ -185,10 +230,12 @@ def _use(program: LinearProgram, flow: ContentsFlow, index: int, stop: Stop, arr
         flow.served[index] = served
     if stop.writes:
         flow.present[index] = served
+        flow.above_at[index] = _any_of(program, served)
         return [ONE, *none_above] if stop.writes_home else served
     stays = [_both(program, limit, limit) for limit in arrived[1:]]
     if stop.is_free:
         for share, space in zip(served[1:], stays, strict=True):
             program.not_above(share, space)
     flow.present[index] = [arrived[0], *stays]
+    flow.above_at[index] = _any_of(program, flow.present[index])
     return flow.present[index]

@@ -230,6 +230,8 @@ def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
     """
     program, hierarchy = relaxation.program, relaxation.hierarchy
     steps = _used_steps(relaxation)
+    if hierarchy.num_layers > 2:
+        _add_joint_capacity(relaxation, stop)
     for layer in range(1, hierarchy.num_layers):
         grain, capacity = hierarchy.layers[layer].alignment_bytes, hierarchy.layers[layer].capacity_bytes
         sizes = program.sizes_bytes
@@ -246,6 +248,25 @@ def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
                 if -sum(coefficient for _, coefficient in row) > 1.0:
                     relaxation.capacity_rows.append(len(relaxation.linear.row_bound))
                     relaxation.linear.at_least(row, -1.0)
+
+
+def _add_joint_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
+    """What is above layer 0, wherever, fits into all layers above it together."""
+    steps, hierarchy = _used_steps(relaxation), relaxation.hierarchy
+    room = sum(layer.capacity_bytes for layer in hierarchy.layers[1:])
+    rows: list[Terms] = [[] for _ in steps]
+    for flow in relaxation.flows:
+        _check(stop)
+        size = relaxation.program.tensors[flow.route.tensor].size_bytes / room
+        for number, there in flow.above_at.items():
+            rows[bisect_left(steps, flow.route.stops[number].boundary)] += [(c, -size * f) for c, f in there.terms]
+        for index, there in flow.above.items():
+            leg, terms = flow.route.legs[index], [(c, -size * f) for c, f in there.terms]
+            for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
+                row += terms
+    for row in rows:
+        if -sum(coefficient for _, coefficient in row) > 1.0:
+            relaxation.linear.at_least(row, -1.0)
 
 
 def _used_steps(relaxation: Relaxation) -> list[int]:
