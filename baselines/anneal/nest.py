@@ -43,6 +43,9 @@ def is_inside(p: Tables, s: Choice, inner: int, outer: int) -> bool:
             ready += 1
         if ready > p.hull_start[inner] or s.until[outer, 0] < p.hull_end[inner]:
             return False
+    is_written = p.first_use[inner] <= p.last_write[outer] <= p.last_use[inner]
+    if is_written and p.back_issue[outer] >= 0 and p.back_issue[inner] < 0:
+        return False  # what the outer one writes back is never written into it
     if p.back_issue[inner] >= 0 and p.back_issue[outer] >= 0 and s.back[inner] >= p.back_issue[outer]:
         after = back_after(p, s, inner)
         if after > s.back[outer] or p.context[after] != p.context[p.back_issue[outer]]:

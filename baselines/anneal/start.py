@@ -38,7 +38,9 @@ def _density(tables: Tables) -> F64:
     is_copied = (tables.kind == COPIED) | (tables.kind == HELD_OVER)
     copies = is_copied * tables.context_trips[tables.due]
     copies += np.where(tables.back_issue >= 0, tables.context_trips[tables.back_issue], 0)
+    used = tables.use_step[tables.last_use] - tables.use_step[tables.first_use] + 1
     steps = np.maximum(tables.end - np.where(tables.kind == COPIED, tables.latest, tables.start), 1)
+    steps = np.where(tables.kind == FOREVER, used, steps)  # what is loaded again takes its place all the same
     density: F64 = (saved - COPY_PRICE * copies * tables.in_seconds) / (tables.size * np.sqrt(steps))
     return density
 

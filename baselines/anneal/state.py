@@ -24,6 +24,7 @@ class Tables(NamedTuple):
     kind: I64
     first_use: I64
     last_use: I64
+    last_write: I64  # the last use that it serves and that writes, -1: none
     start: I64
     latest: I64
     due: I64

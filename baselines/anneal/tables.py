@@ -6,7 +6,7 @@ from mallocgame.baselines.anneal import timing
 from mallocgame.baselines.anneal.assembly import Candidate
 from mallocgame.baselines.anneal.state import COPIED, F64, I64, Choice, Tables
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.program import Program
+from mallocgame.program import Program, UseKind
 
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
 
@@ -36,6 +36,7 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
         **columns,
         kin_first=np.searchsorted(columns["tensor"], columns["tensor"], side="left"),
         kin_end=np.searchsorted(columns["tensor"], columns["tensor"], side="right"),
+        last_write=_last_writes(program, columns["first_use"], columns["last_use"]),
         hull_start=np.array([hull[0] for hull in hulls], dtype=np.int64),
         hull_end=np.array([hull[1] for hull in hulls], dtype=np.int64),
         size=(size + aligned - 1) // aligned * aligned,
@@ -57,6 +58,13 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
         max_in_flight=np.array([x.max_in_flight for x in hierarchy.links], dtype=np.int64),
         cumulative=np.cumsum(_weights(program, hierarchy, columns)),
     )
+
+
+def _last_writes(program: Program, first: I64, last: I64) -> I64:
+    rows = np.arange(len(program.uses.kind))
+    latest = np.maximum.accumulate(np.where(program.uses.kind != UseKind.READ, rows, -1))[last]
+    found: I64 = np.where(latest >= first, latest, -1)
+    return found
 
 
 def _hull(program: Program, piece: Candidate) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from mallocgame.judge.simulation import lower_bound
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent, Problem
 
-MANY, FEW = 1500, 500  # with more decisions than MANY, the FEW with most traffic are looked at first
+MANY, FEW = 800, 400  # with more decisions than MANY, the FEW with most traffic are looked at first
 ROUNDS = 8  # of cover rows
 LITTLE = 2e-4  # a round that raises the bound by less is the last
 

@@ -24,6 +24,7 @@ I64 = npt.NDArray[np.int64]
 
 TINY_TRAFFIC = 1e-5  # of the all-in-layer-0 time, and
 TINY_SIZE = 1e-4  # of the smallest layer: below both, a tensor's shares may be fractions even in the integer program
+MOST_ENTRIES = 10_000_000  # of the rows of capacity, some gigabytes: larger programs are not built
 SMALL_WORK = 1e-5  # copies that take less of the all-in-layer-0 time are only counted in the total
 
 
@@ -69,7 +70,7 @@ class Relaxation:
 
 
 class OutOfTime(Exception):  # noqa: N818 (not an error: the limit is reached)
-    """A relaxation was not built in time."""
+    """A relaxation was not built in time, or would not fit into memory."""
 
 
 def relax(
@@ -91,13 +92,15 @@ def relax(
         stop: asked now and then.
 
     Raises:
-        OutOfTime: ``stop`` said so.
+        OutOfTime: ``stop`` said so, or it is too large.
     """
     linear = LinearProgram()
     flows: list[ContentsFlow] = []
     shares: set[int] = set()
     unit = home_seconds(program, hierarchy) or 1.0
     ideal = _least(program, most_decisions)
+    if _entries(program, ideal) > MOST_ENTRIES:
+        raise OutOfTime
     for index, tensor in enumerate(program.tensors):
         _check(stop)
         fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
@@ -147,6 +150,16 @@ def _least(program: Program, most_decisions: int | None) -> set[int]:
     order = np.argsort(-traffic, kind="stable")
     counts = np.cumsum(np.diff(uses.first)[order])
     return {i for i in order[counts > most_decisions].tolist() if program.tensors[i].movable}
+
+
+def _entries(program: Program, ideal: set[int]) -> int:
+    """Return about how many entries the rows of capacity have: steps between a tensor's first and last use."""
+    spans = (
+        tensor.uses[-1].step - (0 if tensor.is_parameter and tensor.holdable else tensor.uses[0].step)
+        for index, tensor in enumerate(program.tensors)
+        if tensor.movable and tensor.uses and index not in ideal
+    )
+    return sum(spans)
 
 
 def _matters(program: Program, hierarchy: Hierarchy, index: int, unit: float) -> bool:

@@ -65,6 +65,14 @@ def test_a_start_is_never_made_worse(data: st.DataObject, program: Program, laye
     assert result.seconds <= judged + 1e-9
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_lanes(workers: int) -> None:
+    program, memory = toy_program(num_layers=20), preset("v5e")
+    result = best(program, memory, seconds=1.5, workers=workers)
+    check(program, result)
+    assert result.seconds < home_seconds(program, memory)
+
+
 def test_no_time_returns_the_best_known_start() -> None:
     program, memory = toy_program(num_layers=8), preset("v5e")
     good = greedy(program, memory, seconds=20.0)
