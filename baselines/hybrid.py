@@ -24,29 +24,33 @@ def _prepare(problem: Problem) -> None:
 @solver(warm_up=_prepare, get_ready=native.start)
 def hybrid(search: Incumbent) -> None:
     """Prove a bound, plan, anneal. Without a plan, annealing begins at the start."""
+    plan_and_anneal(search, bound_share=BOUND_SHARE)
+
+
+def plan_and_anneal(search: Incumbent, *, bound_share: float) -> None:
+    """Prove a bound in that share of the limit (0: none), plan, and anneal in what is left."""
     program, hierarchy = search.problem
     planned = focus(program)
 
     def built() -> bool:
-        return search.spent_share > BOUND_SHARE + PLAN_SHARE / 2 or search.out_of_time()
+        return search.spent_share > bound_share + PLAN_SHARE / 2 or search.out_of_time()
 
     relaxation = None
     if hierarchy.num_layers == 2:
         with suppress(OutOfTime):
             relaxation = relax(planned, hierarchy, stop=built)
-    left = BOUND_SHARE * search.limits.seconds - search.spent_seconds
-    same = relaxation if planned is program else None
-    search.prove(
-        capacity_bound(program, hierarchy, seconds=max(left, 0.0), relaxation=same, stop=search.out_of_time).seconds
-    )
+    left = bound_share * search.limits.seconds - search.spent_seconds
+    if left > 0.0:
+        same = relaxation if planned is program else None
+        search.prove(capacity_bound(program, hierarchy, seconds=left, relaxation=same, search=search).seconds)
     if relaxation is not None and not search.out_of_time():
-        _plan(search, RelaxationSearch(relaxation, search))
+        _plan(search, RelaxationSearch(relaxation, search), bound_share + PLAN_SHARE)
     if not search.out_of_time():
         anneal.improve(search.part())
 
 
-def _plan(search: Incumbent, planner: RelaxationSearch) -> None:
-    until = (BOUND_SHARE + PLAN_SHARE) * search.limits.seconds
+def _plan(search: Incumbent, planner: RelaxationSearch, share: float) -> None:
+    until = share * search.limits.seconds
     planner.plan(max(0.7 * (until - search.spent_seconds), 0.1))
     if search.spent_seconds < until:  # once more, with copies priced by the waiting they caused
         planner.plan(until - search.spent_seconds)

@@ -1,8 +1,9 @@
-"""The portfolio: solvers race on two threads, the best mapping is refined, and the best proved bound goes with it.
+"""The portfolio: solvers race in threads, the best mapping is refined, and the best proved bound goes with it.
 
-One thread plans by integer programming and proves the bound (``cpsat`` where that is exact, else ``hybrid``); the other
-plays, evolves and anneals from the best start. After ``RACE`` of the time both threads anneal near the winner. Kernels
-and integer programs release the GIL, so threads run in parallel.
+One lane plans by integer programming (``cpsat`` where that is exact, else ``hybrid``), one proves the bound, the others
+begin at the best of the start, ``xla-heuristic`` and ``play``, and anneal. Large programs are not planned: what that
+takes is better spent on annealing. After ``RACE`` of the time all lanes anneal near the winner. Kernels release the
+GIL, integer programs run in processes of their own, so lanes run in parallel.
 """
 
 import threading
@@ -11,55 +12,72 @@ from functools import partial
 
 from mallocgame.baselines import native
 from mallocgame.baselines.anneal import anneal
-from mallocgame.baselines.hybrid import hybrid
+from mallocgame.baselines.bounds import capacity_bound
+from mallocgame.baselines.hybrid import hybrid, plan_and_anneal
 from mallocgame.baselines.milp.cpsat import cpsat
+from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.baselines.placement.xla_heuristic import xla_heuristic
 from mallocgame.baselines.play.evolution import evolution
+from mallocgame.baselines.play.play import play
 from mallocgame.solver import Incumbent, Problem, solver
 
 RACE = 0.75  # of the time; the rest refines the winner
-PATIENCE = 0.05  # of the time: how long refining waits for the planning thread
+PATIENCE = 0.05  # of the time: how long refining waits for the other lanes
 FEW_DECISIONS = 150  # up to which the exact model is small and evolution is worth a try
+PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
+START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race: constructive starts, and play
 
 
-def _prepare(problem: Problem) -> None:
+def _prepare(problem: Problem, **_options: int) -> None:
     hybrid.prepare(problem)
+    greedy.prepare(problem)
     if problem.program.num_decisions <= FEW_DECISIONS:
         evolution.prepare(problem)
+    else:
+        play.prepare(problem)
 
 
 @solver(warm_up=_prepare, get_ready=partial(native.start, 2))
-def best(search: Incumbent) -> None:
-    """Race all solvers, refine the winner; the best bound that any of them proves counts."""
+def best(search: Incumbent, *, workers: int = 2) -> None:
+    """Race all solvers, refine the winner; the best bound that any of them proves counts.
+
+    Args:
+        workers: lanes beside the one that proves the bound (threads; 1: one after the other).
+    """
     race = search.part(RACE)
-    planning = PlanningLane(race)
-    planning.start()
+    lanes = [Lane(work) for work in _lanes(race, workers)]
+    for lane in lanes:
+        lane.start()
     try:
-        for solve in _other_lane(race):
+        for solve in _other_lane(race, workers):
             if search.out_of_time():
                 break
             solve()
-        while planning.is_alive() and search.spent_share < RACE + PATIENCE and not search.out_of_time():
-            planning.join(0.02)
+        while any(lane.is_alive() for lane in lanes) and search.spent_share < RACE + PATIENCE:
+            if search.out_of_time():
+                break
+            lanes[0].join(0.02)
     finally:
         race.stop()
-    planning.raise_what_went_wrong()
+    for lane in lanes:
+        lane.raise_what_went_wrong()
     if not search.out_of_time():
-        anneal.improve(search.part(seed=search.seed + 2), workers=1 if planning.is_alive() else 2, refine=True)
+        busy = sum(lane.is_alive() for lane in lanes)
+        anneal.improve(search.part(seed=search.seed + 2), workers=max(workers - busy, 1), refine=True)
 
 
-class PlanningLane(threading.Thread):
-    """The thread that plans; it never keeps the process alive after Ctrl-C."""
+class Lane(threading.Thread):
+    """A thread that solves; it never keeps the process alive after Ctrl-C."""
 
-    def __init__(self, race: Incumbent) -> None:
+    def __init__(self, work: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self.part = race.part()
+        self.work = work
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Plan and prove."""
-        few = self.part.program.num_decisions <= FEW_DECISIONS
+        """Do the work."""
         try:
-            (cpsat if few else hybrid).improve(self.part)
+            self.work()
         except BaseException as error:  # told to the thread that waits
             self.error = error
 
@@ -69,11 +87,40 @@ class PlanningLane(threading.Thread):
             raise self.error
 
 
-def _other_lane(race: Incumbent) -> Iterator[Callable[[], None]]:
-    start = race.mapping
-    if race.program.num_decisions <= FEW_DECISIONS:
-        yield lambda: anneal.improve(race.part(0.3, start=start))
+def _lanes(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
+    """Yield what runs beside the main lane."""
+    few = race.program.num_decisions <= FEW_DECISIONS
+    if not few:  # else cpsat proves
+        yield partial(_prove, race)
+    if workers > 1:
+        part = race.part()
+        if few:
+            yield partial(cpsat.improve, part)
+        elif race.program.num_decisions <= PLANNED * race.limits.seconds:
+            yield partial(plan_and_anneal, part, bound_share=0.0)
+
+
+def _prove(race: Incumbent) -> None:
+    capacity_bound(*race.problem, seconds=min(race.left_seconds, race.limits.seconds), search=race)
+
+
+def _other_lane(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
+    start, few = race.mapping, race.program.num_decisions <= FEW_DECISIONS
+    others = max(workers - 1, 1)
+    if workers == 1 and few:
+        yield lambda: cpsat.improve(race.part(0.3))
+    for construct in (xla_heuristic, greedy):
+        yield lambda construct=construct: construct.improve(race.part(START_SHARE, start=start))  # type: ignore[misc]
+    if few:
+        yield lambda: anneal.improve(race.part(0.3, start=start), workers=others)
         yield lambda: evolution.improve(race.part(0.2, start=start), workers=1)
-    elif start is not None and start.residencies:  # large: a good start first, hot chains if time is left
-        yield lambda: anneal.improve(race.part(0.5), refine=True)
-    yield lambda: anneal.improve(race.part(seed=race.seed + 1, start=start))
+        yield lambda: anneal.improve(race.part(seed=race.seed + 1, start=start), workers=others)
+        return
+    yield lambda: play.improve(race.part(PLAY_SHARE))
+    is_planned = workers > 1 and race.program.num_decisions <= PLANNED * race.limits.seconds
+    if not is_planned:  # hot or not: what has a start that is far from good needs the whole of the time
+        yield lambda: anneal.improve(race.part(), workers=workers)
+        return
+    if start is not None and start.residencies:  # a good start first, hot chains if time is left
+        yield lambda: anneal.improve(race.part(0.5), workers=others, refine=True)
+    yield lambda: anneal.improve(race.part(seed=race.seed + 1, start=start), workers=others)

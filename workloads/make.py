@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.program import Program
+from mallocgame.rehoming import rehome
 
 if TYPE_CHECKING:
     from gymnasium.vector import AutoresetMode
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mallocgame.game.env import MallocEnv
     from mallocgame.game.observation import ObservationConfig
     from mallocgame.game.vector import MallocVectorEnv
+    from mallocgame.workloads.trace import Trace
 
 Pair = tuple[Program, Hierarchy]
 Names = str | Sequence[str]
@@ -129,8 +131,7 @@ def _several(one_or_more: Any) -> tuple[Any, ...]:
 def _from_file(path: str | Path, hierarchy: Hierarchy | None) -> Pair:
     from mallocgame.workloads.trace import load_trace
 
-    trace = load_trace(path)
-    return trace.program, hierarchy or trace.hierarchy
+    return _on(load_trace(path), hierarchy)
 
 
 def _shipped(names: tuple[str, ...], hierarchy: Hierarchy | None) -> tuple[Pair, ...]:
@@ -142,7 +143,11 @@ def _shipped(names: tuple[str, ...], hierarchy: Hierarchy | None) -> tuple[Pair,
         if name not in known:
             raise InputError(f"no shipped trace {name!r}, expected one of {', '.join(known)}")
     traces = [suite.load(name) for name in wanted]
-    return tuple((trace.program, hierarchy or trace.hierarchy) for trace in traces)
+    return tuple(_on(trace, hierarchy) for trace in traces)
+
+
+def _on(trace: "Trace", hierarchy: Hierarchy | None) -> Pair:
+    return (trace.program, trace.hierarchy) if hierarchy is None else rehome(trace.program, trace.hierarchy, hierarchy)
 
 
 def _generated(

@@ -1,10 +1,11 @@
 """The pieces that annealing puts together: for each tensor, the residencies that are consistent on their own.
 
 A candidate serves a run of consecutive uses from one fast layer. It begins with the tensor's definition, with a copy
-from layer 0, or is held from the run before; if it writes and layer 0 is needed afterwards, it ends with a write-back.
-Each candidate leaves layer 0 current whenever it does not serve the tensor itself, so any set of candidates that are
-disjoint in time (per tensor) and in space makes a valid mapping. Around loops that is checked with the validator's
-abstract interpretation; elsewhere it holds by construction.
+from its base layer, or is held from the run before; if it writes and the base is needed afterwards, it ends with a
+write-back. Each candidate leaves its base current whenever it does not serve the tensor itself. The base is layer 0, or
+a middle layer in which another candidate holds the tensor all the while (``nest``). So any set of candidates that are
+disjoint in time (per tensor and layer) and in space makes a valid mapping. Around loops that is checked with the
+validator's abstract interpretation; elsewhere it holds by construction.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,33 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.anneal.kernel import BORN, COPIED, HELD_OVER
+from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
+from mallocgame.baselines.anneal.state import BORN, COPIED, FOREVER, HELD_OVER
 from mallocgame.explanation.reachable import Reach, copy_back_due, elapsed_before
 from mallocgame.hierarchy import Hierarchy, MemoryLayer
 from mallocgame.judge.coherence import stale_uses
-from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, UseKind
 
 I64 = npt.NDArray[np.int64]
 
 MAX_RUN = 12  # uses in a run, beyond which only whole suffixes of the tensor's life are tried
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One residency with its copies; boundaries are moments before steps, as in docs/judge.md."""
-
-    tensor: int
-    layer: int
-    kind: int  # BORN, COPIED or HELD_OVER
-    first_use: int  # row of Program.uses
-    last_use: int  # inclusive
-    start: int  # BORN: the defining step; COPIED: the earliest boundary of issue; HELD_OVER: earliest reload
-    latest: int  # the latest boundary of issue (COPIED) or reload (HELD_OVER)
-    due: int  # COPIED: where the copy must be complete; HELD_OVER: T
-    end: int  # the residency lasts at least this long (exclusive step)
-    back_issue: int  # boundary from which the write-back runs; -1: none is needed
-    back_due: int  # the latest boundary at which it must be complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +54,51 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
             continue
         if stop():
             break
-        for candidate in _of_tensor(program, index, tensor, _groups(program, index, tensor)):
+        groups = _groups(program, index, tensor)
+        for candidate in _of_tensor(program, index, tensor, groups):
             if plain or _is_consistent(program, candidate):
-                found[index].extend(replace(candidate, layer=layer) for layer in layers)
+                bases = [0, *layers] if plain or _may_lean(program, tensor, candidate) else [0]
+                pairs = ((base, layer) for layer in layers for base in bases if base < layer)
+                found[index].extend(replace(candidate, layer=layer, base=base) for base, layer in pairs)
+        found[index].extend(
+            _for_ever(program, index, tensor, groups, [k for k in layers if k < hierarchy.num_layers - 1])
+        )
     return [candidate for own in found for candidate in own]
+
+
+def _may_lean(program: Program, tensor: Tensor, candidate: Candidate) -> bool:
+    """Whether a middle layer may stand for layer 0: what may not be hoisted may not come into it before a loop."""
+    if tensor.hoistable or candidate.back_issue < 0:
+        return True
+    return not any(
+        loop.start_step <= use.step < loop.end_step
+        for loop in program.loops
+        if loop.trip_count > 1
+        for use in tensor.uses
+    )
+
+
+def _for_ever(
+    program: Program, index: int, tensor: Tensor, groups: list[_Group], layers: list[int]
+) -> Iterator[Candidate]:
+    """Yield what is never loaded: a parameter that nothing writes may stay in a middle layer from run to run."""
+    if not tensor.holdable or any(g.writes or g.home_only for g in groups):
+        return
+    end = program.num_steps
+    for layer in layers:
+        yield Candidate(
+            tensor=index,
+            layer=layer,
+            kind=FOREVER,
+            first_use=groups[0].first,
+            last_use=groups[-1].last,
+            start=0,
+            latest=0,
+            due=0,
+            end=end,
+            back_issue=-1,
+            back_due=-1,
+        )
 
 
 def as_compiler_does(
@@ -81,13 +106,14 @@ def as_compiler_does(
 ) -> Iterator[Candidate]:
     """Yield what XLA can be brought to do, with the copies back timed as it times them.
 
-    It takes no word about a copy back (``explanation.reachable``), nor about what is held from run to run. What it was
-    seen not to do (``reach``) is left out.
+    It takes no word about a copy back (``explanation.reachable``), about slices, nor about what is held from run to
+    run. What it was seen not to do (``reach``) is left out.
     """
     before = elapsed_before(program, hierarchy)
-    for piece in pieces:
+    for whole in pieces:
+        piece = replace(whole, sliceable=0)
         beginning = (piece.tensor, piece.kind == COPIED, piece.first_use)
-        if piece.kind == HELD_OVER or not reach.allows(beginning, piece.last_use):
+        if piece.kind in (HELD_OVER, FOREVER) or not reach.allows(beginning, piece.last_use):
             continue
         if piece.back_issue < 0:
             yield piece
@@ -223,7 +249,7 @@ def _is_consistent(program: Program, candidate: Candidate) -> bool:
         if not same:
             return False
         due = same[0]
-    mapping = assemble(program, [(candidate, issue, due, 0)])
+    mapping = assemble(program, [Placed(candidate, issue, due, 0)])
     if any(not _same_loops(program, x.start_after + 1, x.done_before) for x in mapping.transfers):
         return False
     if not program.tensors[candidate.tensor].hoistable and candidate.kind == COPIED:
@@ -237,49 +263,3 @@ def _is_consistent(program: Program, candidate: Candidate) -> bool:
 
 def _same_loops(program: Program, a: int, b: int) -> bool:
     return all(loop.contains_boundary(a) == loop.contains_boundary(b) for loop in program.loops if loop.trip_count > 1)
-
-
-def assemble(program: Program, chosen: list[tuple[Candidate, int, int, int]]) -> Mapping:
-    """Return the mapping made of candidates with their (issue boundary, write-back due boundary, offset)."""
-    residencies: list[Residency] = []
-    transfers: list[Transfer] = []
-    for c, issue, back_due, offset in chosen:
-        size = program.tensors[c.tensor].size_bytes
-        place = Residency(tensor=c.tensor, layer=c.layer, offset_bytes=offset, start_step=c.start, end_step=c.end)
-        index = len(residencies)
-        if c.kind == HELD_OVER:
-            residencies.append(replace(place, start_step=HELD))
-            residencies.append(replace(place, start_step=issue, end_step=program.num_steps))
-            copy_in = (index + 1, issue, program.num_steps)
-        elif c.kind == COPIED:
-            residencies.append(replace(place, start_step=issue))
-            copy_in = (index, issue, c.due)
-        else:
-            residencies.append(place)
-            copy_in = None
-        if copy_in is not None:
-            target, start, due = copy_in
-            transfers.append(
-                Transfer(
-                    tensor=c.tensor,
-                    source=HOME,
-                    target=target,
-                    start_after=start - 1,
-                    done_before=due,
-                    size_bytes=size,
-                )
-            )
-        if c.back_issue >= 0:
-            end = min(max(c.end, back_due, c.back_issue + 1), program.num_steps)
-            residencies[index] = replace(residencies[index], end_step=end)
-            transfers.append(
-                Transfer(
-                    tensor=c.tensor,
-                    source=index,
-                    target=HOME,
-                    start_after=c.back_issue - 1,
-                    done_before=back_due,
-                    size_bytes=size,
-                )
-            )
-    return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))

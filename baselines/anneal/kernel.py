@@ -1,197 +1,38 @@
-"""Annealing over sets of candidates, in one Numba loop: insert with ejection, remove, retime, move in space.
+"""Annealing over sets of candidates, in one Numba loop: insert with ejection, remove, retime, slice, move in space.
 
 Every move is judged by the judge's own timeline. Traffic is kept in integers, so undoing a move leaves no trace.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-import numpy.typing as npt
 
+from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, kin, leans_on, outer_of
+from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
+from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables
+from mallocgame.baselines.anneal.timing import judge, put, take
 from mallocgame.jit import jit
-from mallocgame.judge import timeline
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-
-BORN, COPIED, HELD_OVER = 0, 1, 2
 MAX_EJECTED = 24
-
-
-class Tables(NamedTuple):
-    """What does not change: int64[C] per candidate, int64[U] per use, float64 and int64 per step, layer and link."""
-
-    tensor: I64
-    layer: I64
-    kind: I64
-    first_use: I64
-    last_use: I64
-    start: I64
-    latest: I64
-    due: I64
-    end: I64
-    back_issue: I64
-    back_due: I64
-    size: I64  # rounded up to the layer's alignment
-    link: I64
-    in_seconds: F64  # link seconds of one copy in, and of one write-back
-    use_step: I64
-    use_bytes: I64
-    compute: F64  # float64[T]
-    trips: I64  # int64[T]
-    context: I64  # int64[T + 1]
-    context_trips: I64  # int64[T + 1]
-    layer_speed: F64
-    capacity: I64  # int64[L], rounded down to alignment
-    link_layer: I64
-    max_in_flight: I64
-    cumulative: F64  # float64[C], running sum of the weights with which candidates are drawn
-
-
-class Choice(NamedTuple):
-    """What is chosen now: ``chosen[:number[0]]``, ascending, so that ties on a link never depend on the past."""
-
-    is_chosen: Bool  # bool[C]
-    chosen: I64
-    number: I64  # int64[1]
-    issue: I64
-    back: I64
-    offset: I64
-    begin: I64  # int64[C, 2], the steps that each part occupies: the residency, and a reload for the next run
-    until: I64  # int64[C, 2], exclusive
-    layer_bytes: I64  # int64[T, L]
-    elapsed: F64
-    idle: F64
-    total: F64  # float64[1]
-
-
-def copy_choice(s: Choice) -> Choice:
-    """Return an independent copy."""
-    return Choice._make(array.copy() for array in s)
+SLICED = 0.3  # share of the insertions without room that try two slices first
+RESLICED = 0.06  # share of new times that try two slices
 
 
 @jit
-def step_time(p: Tables, s: Choice, t: int) -> None:
-    """Recompute one step's seconds and the link seconds it leaves free."""
-    memory = 0.0
-    for layer in range(p.layer_speed.shape[0]):
-        memory += s.layer_bytes[t, layer] / p.layer_speed[layer]
-    seconds = max(p.compute[t], memory)
-    s.elapsed[t] = seconds * p.trips[t]
-    for k in range(p.link_layer.shape[0]):
-        layer = p.link_layer[k]
-        busy = s.layer_bytes[t, layer] / p.layer_speed[layer] if layer >= 0 else 0.0
-        s.idle[t, k] = max(seconds - busy, 0.0) * p.trips[t]
+def draw_times(p: Tables, s: Choice, c: int, earliest: int) -> None:
+    """Choose when c's copies are issued and due: early enough for a random multiple of the work to be hidden.
 
-
-@jit
-def set_span(p: Tables, s: Choice, c: int) -> None:
-    """Work out the steps that candidate c occupies from its issue and write-back."""
-    num_steps = p.compute.shape[0]
-    start = p.start[c]
-    end = p.end[c]
-    s.begin[c, 1] = s.until[c, 1] = 0
-    if p.kind[c] == COPIED:
-        start = s.issue[c]
-    elif p.kind[c] == HELD_OVER:
-        start = 0
-        s.begin[c, 1], s.until[c, 1] = s.issue[c], num_steps
-    if p.back_issue[c] >= 0:
-        end = min(max(end, s.back[c], p.back_issue[c] + 1), num_steps)
-    s.begin[c, 0], s.until[c, 0] = start, end
-
-
-@jit
-def meet(begin: I64, until: I64, a: int, b: int) -> bool:
-    """Whether two candidates are in memory at the same time."""
-    if begin[a, 0] < until[b, 0] and begin[b, 0] < until[a, 0]:
-        return True
-    if until[a, 1] == 0 and until[b, 1] == 0:
-        return False
-    for i in range(2):
-        for j in range(2):
-            if begin[a, i] < until[b, j] and begin[b, j] < until[a, i]:
-                return True
-    return False
-
-
-@jit
-def put(p: Tables, s: Choice, c: int) -> None:
-    """Choose candidate c; its issue, back and offset are set already."""
-    n = s.number[0]
-    while n > 0 and s.chosen[n - 1] > c:
-        s.chosen[n] = s.chosen[n - 1]
-        n -= 1
-    s.chosen[n] = c
-    s.number[0] += 1
-    s.is_chosen[c] = True
-    for u in range(p.first_use[c], p.last_use[c] + 1):
-        s.layer_bytes[p.use_step[u], 0] -= p.use_bytes[u]
-        s.layer_bytes[p.use_step[u], p.layer[c]] += p.use_bytes[u]
-        step_time(p, s, p.use_step[u])
-
-
-@jit
-def take(p: Tables, s: Choice, c: int) -> None:
-    """Undo ``put``."""
-    n = np.searchsorted(s.chosen[: s.number[0]], c)
-    s.number[0] -= 1
-    s.is_chosen[c] = False
-    for i in range(n, s.number[0]):
-        s.chosen[i] = s.chosen[i + 1]
-    for u in range(p.first_use[c], p.last_use[c] + 1):
-        s.layer_bytes[p.use_step[u], 0] += p.use_bytes[u]
-        s.layer_bytes[p.use_step[u], p.layer[c]] -= p.use_bytes[u]
-        step_time(p, s, p.use_step[u])
-
-
-@jit
-def neighbours(layer: I64, chosen: I64, number: int, begin: I64, until: I64, offset: I64, c: int, found: I64) -> int:
-    """List chosen candidates of c's layer that c meets in time, sorted by offset; return how many."""
-    n = 0
-    for i in range(number):
-        other = chosen[i]
-        if other != c and layer[other] == layer[c] and meet(begin, until, c, other):
-            j = n
-            while j > 0 and offset[found[j - 1]] > offset[other]:
-                found[j] = found[j - 1]
-                j -= 1
-            found[j] = other
-            n += 1
-    return n
-
-
-@jit
-def fit(offset: I64, size: I64, room: int, wanted: int, found: I64, n: int, best: bool) -> int:
-    """Return the lowest (or tightest) free offset for ``wanted`` bytes among n neighbours, -1 if there is none."""
-    free_from = 0
-    answer = -1
-    slack = room + 1
-    for i in range(n + 1):
-        until = offset[found[i]] if i < n else room
-        if until - free_from >= wanted and until - free_from < slack:
-            answer = free_from
-            slack = until - free_from
-            if not best:
-                return answer
-        if i < n:
-            free_from = max(free_from, offset[found[i]] + size[found[i]])
-    return answer
-
-
-@jit
-def draw_times(p: Tables, s: Choice, c: int) -> None:
-    """Choose when c's copies are issued and due: early enough for a random multiple of the work to be hidden."""
+    Nothing is issued before ``earliest``. The copy is whole.
+    """
     generosity = 0.5 + 2.5 * np.random.random()
     if np.random.random() < 0.15:
         generosity = 20.0
     k = p.link[c]
-    if p.kind[c] != BORN:
+    s.cut[c] = 0
+    if p.kind[c] == COPIED or p.kind[c] == HELD_OVER:
         boundary = p.latest[c]
         need = generosity * p.in_seconds[c] * p.context_trips[boundary]
         s.issue[c] = boundary
-        while boundary > p.start[c] and need > 0.0:
+        earliest = max(earliest, p.start[c])
+        while boundary > earliest and need > 0.0:
             boundary -= 1
             need -= s.idle[boundary, k]
             if p.context[boundary] == p.context[p.due[c]]:
@@ -209,155 +50,51 @@ def draw_times(p: Tables, s: Choice, c: int) -> None:
 
 
 @jit
-def judge(p: Tables, s: Choice, limit: float) -> float:
-    """Return the total seconds of what is chosen, by the judge's timeline.
-
-    Infinity if that exceeds ``limit`` or a link holds too many copies.
-    """
-    patience = limit - s.elapsed.sum()
-    if patience < 0.0:
-        return np.inf
-    num_steps, num_links = s.idle.shape
-    most = 2 * s.number[0]
-    issue = np.empty(most, dtype=np.int64)
-    due = np.empty(most, dtype=np.int64)
-    queue = np.empty(most, dtype=np.int64)
-    work = np.empty(most, dtype=np.float64)
-    n = 0
-    for i in range(s.number[0]):
-        c = s.chosen[i]
-        if p.kind[c] != BORN:
-            issue[n], due[n], queue[n] = s.issue[c], p.due[c], 2 * p.link[c]
-            work[n] = p.in_seconds[c] * p.context_trips[due[n]]
-            n += 1
-        if p.back_issue[c] >= 0:
-            issue[n], due[n], queue[n] = p.back_issue[c], s.back[c], 2 * p.link[c] + 1
-            work[n] = p.in_seconds[c] * p.context_trips[issue[n]]
-            n += 1
-    flying = np.zeros((2 * num_links, num_steps + 2), dtype=np.int64)
-    starts = np.zeros(num_steps + 2, dtype=np.int64)
-    ends = np.zeros(num_steps + 2, dtype=np.int64)
-    for x in range(n):
-        flying[queue[x], issue[x]] += 1
-        flying[queue[x], due[x]] -= 1
-        starts[issue[x] + 1] += 1
-        ends[due[x] + 1] += 1
-    for q in range(2 * num_links):
-        running = 0
-        for t in range(num_steps + 1):
-            running += flying[q, t]
-            if running > p.max_in_flight[q // 2]:
-                return np.inf
-    for t in range(num_steps + 1):
-        starts[t + 1] += starts[t]
-        ends[t + 1] += ends[t]
-    by_issue = np.empty(n, dtype=np.int64)
-    by_due = np.empty(n, dtype=np.int64)
-    for x in range(n):
-        by_issue[starts[issue[x]]] = x
-        starts[issue[x]] += 1
-    for late in range(2):  # due at once come last at their boundary
-        for x in range(n):
-            if (issue[x] == due[x]) == (late == 1):
-                by_due[ends[due[x]]] = x
-                ends[due[x]] += 1
-    order = np.zeros((2 * num_links, max(n, 1)), dtype=np.int64)
-    position = np.empty(n, dtype=np.int64)
-    filled = np.zeros(2 * num_links, dtype=np.int64)
-    for i in range(n):
-        x = by_issue[i]
-        q = queue[x]
-        order[q, filled[q]] = x
-        position[x] = filled[q]
-        filled[q] += 1
-    stall = np.empty(num_steps + 1)
-    busy = np.empty(num_links)
-    finish = np.empty(n)
-    return timeline.run(
-        s.elapsed,
-        s.idle,
-        queue[:n],
-        position,
-        issue[:n],
-        due[:n],
-        by_issue,
-        by_due,
-        order,
-        work[:n],
-        stall,
-        busy,
-        finish,
-        patience,
-    )
+def draw_inside(p: Tables, s: Choice, c: int) -> bool:
+    """Draw c's times; False if c leans on a candidate that is not chosen."""
+    if p.base[c] == 0:
+        draw_times(p, s, c, 0)
+        return True
+    outer = outer_of(p, s, c)
+    if outer < 0:
+        return False
+    earliest = s.begin[outer, 0]
+    if p.kind[outer] == COPIED:
+        earliest = max(p.due[outer], s.issue[outer] + 1)
+    draw_times(p, s, c, earliest)
+    return True
 
 
 @jit
-def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, found: I64) -> int:  # noqa: C901 (a kernel: one loop)
-    """Choose c with fresh times, ejecting what is in its way; what finds other space stays. Return how many moved.
+def take_out(p: Tables, s: Choice, c: int, instead: int, ejected: I64, moved_from: I64, n: int) -> int:
+    """Take c out, and what leans on it unless it may lean on ``instead`` (-1: nothing).
 
-    ``ejected[i]`` is a candidate that was taken out, or moved from offset ``moved_from[i]`` if that is >= 0.
-    Returns -1, with nothing changed, if too many would have to move.
+    Returns how many are ejected then; -1: too many, with nothing changed.
     """
-    draw_times(p, s, c)
-    n = 0
-    for i in range(s.number[0]):
-        other = s.chosen[i]
-        if p.tensor[other] == p.tensor[c] and meet(s.begin, s.until, c, other):
-            if n == MAX_EJECTED:
-                return -1
-            ejected[n], moved_from[n] = other, -1
-            n += 1
-    own = n
-    for i in range(own):
-        take(p, s, ejected[i])
-    m = neighbours(p.layer, s.chosen, s.number[0], s.begin, s.until, s.offset, c, found)
-    offset = fit(s.offset, p.size, p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
-    if offset < 0:
-        fewest = np.int64(1) << 62
-        room = p.capacity[p.layer[c]] - p.size[c]
-        for _ in range(4):
-            at = 0
-            if m > 0:
-                other = found[np.random.randint(m)]
-                at = s.offset[other] + p.size[other] if np.random.random() < 0.5 else s.offset[other] - p.size[c]
-                if np.random.random() < 0.34:
-                    at = s.offset[other]
-            at = min(max(at, 0), room)
-            cost = np.int64(0)
-            for i in range(m):
-                other = found[i]
-                if s.offset[other] < at + p.size[c] and at < s.offset[other] + p.size[other]:
-                    cost += p.size[other]
-            if cost < fewest:
-                fewest, offset = cost, at
-        for i in range(m):
-            other = found[i]
-            if s.offset[other] < offset + p.size[c] and offset < s.offset[other] + p.size[other]:
+    begun = n
+    if p.layer[c] < p.layer_speed.shape[0] - 1:
+        for i in range(s.number[0] - 1, -1, -1):
+            other = s.chosen[i]
+            if other != c and leans_on(p, other, c):
+                if instead >= 0 and p.base[other] == p.layer[instead] and is_inside(p, s, other, instead):
+                    continue
                 if n == MAX_EJECTED:
-                    for j in range(n - 1, -1, -1):
-                        put(p, s, ejected[j])
-                    return -1
+                    break
                 ejected[n], moved_from[n] = other, -1
                 n += 1
                 take(p, s, other)
-    s.offset[c] = offset
-    put(p, s, c)
-    for i in range(own, n):
-        other = ejected[i]
-        m = neighbours(p.layer, s.chosen, s.number[0], s.begin, s.until, s.offset, other, found)
-        offset = fit(s.offset, p.size, p.capacity[p.layer[other]], p.size[other], found, m, True)
-        if offset >= 0:
-            moved_from[i] = s.offset[other]
-            s.offset[other] = offset
-            put(p, s, other)
-    return n
+    if n == MAX_EJECTED:
+        put_back(p, s, ejected, moved_from, begun, n)
+        return -1
+    ejected[n], moved_from[n] = c, -1
+    take(p, s, c)
+    return n + 1
 
 
 @jit
-def restore(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, n: int) -> None:
-    """Undo ``insert``."""
-    take(p, s, c)
-    for i in range(n):
+def put_back(p: Tables, s: Choice, ejected: I64, moved_from: I64, first: int, n: int) -> None:
+    """Undo what was done to ``ejected[first:n]``."""
+    for i in range(n - 1, first - 1, -1):
         if moved_from[i] >= 0:
             s.offset[ejected[i]] = moved_from[i]
         else:
@@ -365,23 +102,135 @@ def restore(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, n: int)
 
 
 @jit
-def retime(p: Tables, s: Choice, c: int, found: I64) -> bool:
-    """Give c fresh times and, if it must or by chance, another offset; False if it then fits nowhere."""
-    draw_times(p, s, c)
-    for i in range(s.number[0]):
+def eject_rivals(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64) -> int:
+    """Take out what cannot be chosen beside c for the same tensor; return how many, -1 (nothing changed): too many."""
+    n = 0
+    first = kin(p, s, c)
+    i = first
+    while i < s.number[0] and s.chosen[i] < p.kin_end[c]:
+        i += 1
+    i -= 1
+    while i >= first:
         other = s.chosen[i]
-        if other != c and p.tensor[other] == p.tensor[c] and meet(s.begin, s.until, c, other):
-            return False
-    m = neighbours(p.layer, s.chosen, s.number[0], s.begin, s.until, s.offset, c, found)
-    blocked = np.random.random() < 0.2
-    for i in range(m):
-        other = found[i]
-        if s.offset[other] < s.offset[c] + p.size[c] and s.offset[c] < s.offset[other] + p.size[other]:
-            blocked = True
-    if blocked:
-        offset = fit(s.offset, p.size, p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
+        if p.tensor[other] == p.tensor[c] and not goes_with(p, s, c, other):
+            m = take_out(p, s, other, c, ejected, moved_from, n)
+            if m < 0:
+                put_back(p, s, ejected, moved_from, 0, n)
+                return -1
+            n = m
+            i = min(i, s.number[0])
+        i -= 1
+    return n
+
+
+@jit
+def least_in_the_way(p: Tables, s: Choice, c: int, near: I64, m: int) -> int:
+    """Return an offset for c, of four random ones beside its m neighbours, that overlaps the fewest bytes of them."""
+    fewest, offset = 1 << 62, 0
+    room = p.capacity[p.layer[c]] - p.size[c]
+    for _ in range(4):
+        at = 0
+        if m > 0:
+            other = np.random.randint(m)
+            at = int(near[other, 2] if np.random.random() < 0.5 else near[other, 1] - p.size[c])
+            if np.random.random() < 0.34:
+                at = int(near[other, 1])
+        at = min(max(at, 0), int(room))
+        cost = 0
+        for i in range(m):
+            if near[i, 1] < at + p.size[c] and at < near[i, 2]:
+                cost += int(p.size[near[i, 0]])
+        if cost < fewest:
+            fewest, offset = cost, at
+    return offset
+
+
+@jit
+def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, near: I64) -> int:
+    """Choose c with fresh times, ejecting what is in its way; what finds other space stays. Return how many moved.
+
+    ``ejected[i]`` is a candidate that was taken out, or moved from offset ``moved_from[i]`` if that is >= 0.
+    Returns -1, with nothing changed, if too many would have to move or what c leans on is not there.
+    """
+    if not draw_inside(p, s, c):
+        return -1
+    n = eject_rivals(p, s, c, ejected, moved_from)
+    if n < 0:
+        return -1
+    if p.base[c] > 0 and outer_of(p, s, c) < 0:
+        put_back(p, s, ejected, moved_from, 0, n)
+        return -1
+    own = n
+    found = near[0]
+    m = neighbours(p, s, c, found)
+    offset = fit(p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
+    if offset < 0 and np.random.random() < SLICED and place_sliced(p, s, c, found, m, near[1]):
+        offset = s.offset[c]
+    if offset < 0:
+        offset = least_in_the_way(p, s, c, found, m)
+        for i in range(m):
+            if found[i, 1] < offset + p.size[c] and offset < found[i, 2]:
+                if n == MAX_EJECTED:
+                    put_back(p, s, ejected, moved_from, 0, n)
+                    return -1
+                ejected[n], moved_from[n] = found[i, 0], -1
+                n += 1
+                take(p, s, found[i, 0])
+    s.offset[c] = offset
+    put(p, s, c)
+    return find_room(p, s, c, ejected, moved_from, own, n, found)
+
+
+@jit
+def find_room(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, first: int, n: int, found: I64) -> int:
+    """Put what finds other space back: of ``ejected[first:n]``; what leans on the others goes, too."""
+    for i in range(first, n):
+        other = ejected[i]
+        m = neighbours(p, s, other, found)
+        offset = fit(p.capacity[p.layer[other]], p.size[other], found, m, True)
+        if offset >= 0:
+            moved_from[i] = s.offset[other]
+            s.offset[other] = offset
+            put(p, s, other)
+    last = n
+    for i in range(first, n):
+        outer = ejected[i]
+        if moved_from[i] >= 0 or p.layer[outer] == p.layer_speed.shape[0] - 1:
+            continue
+        for j in range(s.number[0] - 1, -1, -1):
+            other = s.chosen[j]
+            if other != c and leans_on(p, other, outer):
+                if last == MAX_EJECTED:
+                    take(p, s, c)
+                    put_back(p, s, ejected, moved_from, 0, last)
+                    return -1
+                ejected[last], moved_from[last] = other, -1
+                last += 1
+                take(p, s, other)
+    return last
+
+
+@jit
+def restore(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, n: int) -> None:
+    """Undo ``insert``."""
+    take(p, s, c)
+    put_back(p, s, ejected, moved_from, 0, n)
+
+
+@jit
+def retime(p: Tables, s: Choice, c: int, near: I64) -> bool:
+    """Give c fresh times and, if it must or by chance, another offset or two slices; False if it then fits nowhere."""
+    if not draw_inside(p, s, c) or not is_right(p, s, c):
+        return False
+    found = near[0]
+    m = neighbours(p, s, c, found)
+    draw = np.random.random()
+    if draw < RESLICED and place_sliced(p, s, c, found, m, near[1]):
+        return True
+    if draw < RESLICED + 0.2 or occupies(p, s, c, found, m, near[1]):
+        offset = fit(p.capacity[p.layer[c]], p.size[c], found, m, np.random.random() < 0.5)
         if offset < 0:
-            return False
+            return np.random.random() < SLICED and place_sliced(p, s, c, found, m, near[1])
         s.offset[c] = offset
     return True
 
@@ -392,11 +241,11 @@ def anneal(
 ) -> float:
     """Run ``iterations`` moves with the temperature (seconds) falling from ``hot`` to ``cold``; return the best total.
 
-    ``best`` int64[C + 1, 4] holds the best choice: rows (candidate, issue, back, offset), how many in ``best[-1, 0]``.
+    ``best`` int64[C + 1, ROW] holds the best choice: the columns of ``state.ROW``, how many in ``best[-1, 0]``.
     """
     np.random.seed(seed)
     num = p.tensor.shape[0]
-    found = np.empty(num, dtype=np.int64)
+    near = np.empty((2, num, 3), dtype=np.int64)
     ejected = np.empty(MAX_EJECTED, dtype=np.int64)
     moved_from = np.empty(MAX_EJECTED, dtype=np.int64)
     temperature = hot
@@ -410,7 +259,7 @@ def anneal(
             c = min(int(np.searchsorted(p.cumulative, np.random.random() * p.cumulative[-1])), num - 1)
             if s.is_chosen[c]:
                 continue
-            n = insert(p, s, c, ejected, moved_from, found)
+            n = insert(p, s, c, ejected, moved_from, near)
             if n < 0:
                 continue
             after = judge(p, s, threshold)
@@ -420,22 +269,32 @@ def anneal(
                 restore(p, s, c, ejected, moved_from, n)
         elif draw < 0.75:
             c = s.chosen[np.random.randint(s.number[0])]
-            take(p, s, c)
+            n = take_out(p, s, c, -1, ejected, moved_from, 0)
+            if n < 0:
+                continue
             after = judge(p, s, threshold)
             if after <= threshold:
                 s.total[0] = after
             else:
-                put(p, s, c)
+                put_back(p, s, ejected, moved_from, 0, n)
         else:
             c = s.chosen[np.random.randint(s.number[0])]
-            issue, back, offset = s.issue[c], s.back[c], s.offset[c]
+            issue, back, offset, cut, is_low, late = (
+                s.issue[c],
+                s.back[c],
+                s.offset[c],
+                s.cut[c],
+                s.is_low[c],
+                s.late[c],
+            )
             after = np.inf
-            if retime(p, s, c, found):
+            if retime(p, s, c, near):
                 after = judge(p, s, threshold)
             if after <= threshold:
                 s.total[0] = after
             else:
                 s.issue[c], s.back[c], s.offset[c] = issue, back, offset
+                s.cut[c], s.is_low[c], s.late[c] = cut, is_low, late
                 set_span(p, s, c)
         if s.total[0] < best_total:
             best_total = s.total[0]
@@ -444,9 +303,32 @@ def anneal(
 
 
 @jit
+def construct(p: Tables, s: Choice, order: I64, near: I64, seed: int) -> None:
+    """Add candidates in this order where they fit beside what is chosen, and where the judge agrees."""
+    np.random.seed(seed)
+    for c in order:
+        if s.is_chosen[c] or not draw_inside(p, s, c) or not is_right(p, s, c):
+            continue
+        found = near[0]
+        m = neighbours(p, s, c, found)
+        offset = fit(p.capacity[p.layer[c]], p.size[c], found, m, True)
+        if offset < 0 and not place_sliced(p, s, c, found, m, near[1]):
+            continue
+        if offset >= 0:
+            s.offset[c] = offset
+        put(p, s, c)
+        after = judge(p, s, s.total[0])
+        if after < s.total[0]:
+            s.total[0] = after
+        else:
+            take(p, s, c)
+
+
+@jit
 def save(s: Choice, best: I64) -> None:
     """Copy what is chosen into ``best`` (see ``anneal``)."""
     for i in range(s.number[0]):
         c = s.chosen[i]
         best[i, 0], best[i, 1], best[i, 2], best[i, 3] = c, s.issue[c], s.back[c], s.offset[c]
+        best[i, 4], best[i, 5], best[i, 6] = s.cut[c], s.is_low[c], s.late[c]
     best[-1, 0] = s.number[0]

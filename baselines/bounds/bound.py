@@ -1,18 +1,24 @@
 """One call for the best bound in a given time."""
 
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mallocgame.baselines import native
-from mallocgame.baselines.bounds.integer import solve_integer
-from mallocgame.baselines.bounds.linear import solve
+from mallocgame.baselines.bounds.covers import add_covers, knapsacks
+from mallocgame.baselines.bounds.integer import MARGIN, solve_integer
+from mallocgame.baselines.bounds.linear import LinearSolution, boxes_below, solve
 from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, relax
 from mallocgame.collapse import is_straight
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.replaced import with_free_copies
 from mallocgame.judge.simulation import lower_bound
 from mallocgame.program import Program
+from mallocgame.solver import Incumbent, Problem
+
+MANY, FEW = 800, 400  # with more decisions than MANY, the FEW with most traffic are looked at first
+ROUNDS = 8  # of cover rows
+LITTLE = 2e-4  # a round that raises the bound by less is the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +44,7 @@ def capacity_bound(
     integer: bool = True,
     num_slots: int = 64,
     relaxation: Relaxation | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    search: Incumbent | None = None,
 ) -> Bound:
     """Return the best bound proved within ``seconds`` (0: the simple bound alone).
 
@@ -48,37 +54,98 @@ def capacity_bound(
         seconds: time limit, of building the relaxation too.
         integer: keep 0-1 decisions whole in the time that is left.
         num_slots: into how many slots of time the schedule is cut to see when copies can happen.
-        relaxation: of this problem, if it is built already.
-        stop: ends it early, with what is proved by then.
+        relaxation: of this problem, if it is built already; cover rows are added to it.
+        search: is told of each bound as soon as it is proved, and ends the work when it stops; what cannot beat its
+            incumbent need not be looked at.
     """
     if seconds > 0:
         native.start()
-    began = time.perf_counter()
     program = with_free_copies(program)
+    work = _Proof(Problem(program, hierarchy), seconds, search)
     simple = lower_bound(program, hierarchy)
-    if not is_straight(program):  # the relaxation knows no branches
-        seconds = 0.0
-
-    def left() -> float:
-        return seconds - (time.perf_counter() - began)
-
-    linear = whole = 0.0
-    try:
-        if relaxation is None:
-            relaxation = relax(program, hierarchy, num_slots=num_slots, stop=lambda: left() <= 0.0 or stop())
-        unit = relaxation.unit_seconds
-        if left() > 0.0:
-            linear = max(solve(relaxation.linear, seconds=left(), stop=stop).bound * unit, 0.0)
-        if integer and left() > 0.1:
-            whole = solve_integer(relaxation, seconds=left(), stop=stop).bound_seconds
-    except OutOfTime:
-        pass  # nothing is proved but the simple bound
     speeds = [layer.bytes_per_second for layer in hierarchy.layers]
-    trusted = simple if max(speeds[1:]) >= speeds[0] or seconds == 0 else 0.0  # else it counts some traffic twice
+    if max(speeds[1:]) >= speeds[0] or seconds == 0:  # else it counts some traffic twice
+        work.note(simple)
+    if seconds > 0 and is_straight(program):  # the relaxation knows no branches
+        with suppress(OutOfTime):
+            work.run(relaxation, num_slots, integer)
     return Bound(
-        seconds=max(trusted, linear, whole),
+        seconds=work.best,
         simple_seconds=simple,
-        linear_seconds=linear,
-        integer_seconds=whole,
-        solve_seconds=time.perf_counter() - began,
+        linear_seconds=work.linear_seconds,
+        integer_seconds=work.integer_seconds,
+        solve_seconds=time.perf_counter() - work.begun,
     )
+
+
+class _Proof:
+    """One call's clock, and what is proved so far."""
+
+    def __init__(self, problem: Problem, seconds: float, search: Incumbent | None) -> None:
+        self.problem, self.seconds, self.search = problem, seconds, search
+        self.begun = time.perf_counter()
+        self.best = self.linear_seconds = self.integer_seconds = 0.0
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (time.perf_counter() - self.begun)
+
+    def note(self, bound_seconds: float) -> None:
+        if bound_seconds > self.best:
+            self.best = bound_seconds
+            if self.search is not None:
+                self.search.prove(bound_seconds)
+
+    def stop(self) -> bool:
+        return self.search is not None and self.search.should_stop
+
+    def is_over(self) -> bool:
+        return self.left <= 0.0 or self.stop()
+
+    def run(self, relaxation: Relaxation | None, num_slots: int, integer: bool) -> None:
+        """Solve the linear program, first a small one where it is large; add cover rows; then keep shares whole."""
+        program, hierarchy = self.problem
+        if relaxation is None and program.num_decisions > MANY:
+            small = relax(program, hierarchy, num_slots=num_slots, most_decisions=FEW, stop=self.is_over)
+            self.solve(small)
+        if relaxation is None:
+            relaxation = relax(program, hierarchy, num_slots=num_slots, stop=self.is_over)
+        solution, boxes = self.tighten(relaxation), None
+        if not integer or self.left <= 0.1 or self.stop():
+            return
+        cutoff = self.search.seconds if self.search is not None else float("inf")
+        if solution is not None and cutoff < float("inf"):
+            boxes = boxes_below(relaxation.linear, solution.duals, cutoff / relaxation.unit_seconds)
+        found = solve_integer(relaxation, seconds=self.left, boxes=boxes, stop=self.stop).bound_seconds
+        self.integer_seconds = min(found, cutoff * (1.0 - MARGIN))  # what costs more than the cutoff was left out
+        self.note(self.integer_seconds)
+
+    def solve(self, relaxation: Relaxation) -> LinearSolution | None:
+        """Solve a linear program and note its bound; None where there is no time."""
+        if self.is_over():
+            return None
+        solution = solve(relaxation.linear, seconds=self.left, stop=self.stop)
+        self.linear_seconds = max(self.linear_seconds, solution.bound * relaxation.unit_seconds)
+        self.note(self.linear_seconds)
+        return solution if solution.is_solved else None
+
+    def tighten(self, relaxation: Relaxation) -> LinearSolution | None:
+        """Solve, add the cover rows that the solution breaks, and so on while that raises the bound."""
+        begun = time.perf_counter()
+        solution = self.solve(relaxation)
+        took = time.perf_counter() - begun
+        if solution is None or self.left < 3.0 * took:
+            return solution
+        found = knapsacks(relaxation, self.is_over)
+        for _ in range(ROUNDS):
+            before = self.linear_seconds
+            if not add_covers(relaxation, found, solution.columns):
+                break
+            sharper = self.solve(relaxation)
+            if sharper is None:
+                solution = None  # its duals have no word about the new rows
+                break
+            solution = sharper
+            if self.linear_seconds < before * (1.0 + LITTLE) or self.left < 3.0 * took:
+                break
+        return solution

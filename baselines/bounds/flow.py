@@ -40,6 +40,18 @@ class ContentsFlow:
     present: dict[int, PerLayer] = field(default_factory=dict)  # stop (a use): what occupies the layer during its step
     kept: dict[int, PerLayer] = field(default_factory=dict)  # leg: what stays, and occupies the layer between the stops
     moves: list[CopyArc] = field(default_factory=list)
+    lasting: dict[int, int] = field(default_factory=dict)  # position in layers: column, 1 where it stays for ever
+    # With more than two layers, those above 0 as one, so that a fraction in each of them is not counted twice:
+    above: dict[int, Expression] = field(default_factory=dict)  # leg: 1 where one of them has it all the while
+    above_at: dict[int, Expression] = field(default_factory=dict)  # stop (a use): 1 where one of them has it
+    brought: dict[int, Expression] = field(default_factory=dict)  # leg: copies into them from layer 0
+    held: int | None = None  # column: 1 where one of them has it at the start
+    above_now: Expression = field(default_factory=Expression)  # 1 where one of them has it, at this point of the route
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether more than one layer above 0 can have it."""
+        return len(self.layers) > 2
 
 
 def add_flow(
@@ -53,13 +65,16 @@ def add_flow(
     split = not tensor.hoistable and any(stop.kind is StopKind.ENTRY for stop in path.stops)
     arrivals: list[PerLayer] = []
     entries: dict[int, PerLayer] = {}
+    before_last = flow.above_now
     for k, leg in enumerate(path.legs):
+        before_last = flow.above_now
         there = path.stops[k + 1]
         wanted = tensor.is_output if k == last else not (there.kind is StopKind.USE and _only_defines(there))
         arrived = _travel(program, flow, k, leg, current) if wanted else [ZERO] * len(layers)
         arrivals.append(arrived)
         if split and wanted:
             native = [ZERO, *(_both(program, n, kept) for n, kept in zip(native[1:], flow.kept[k][1:], strict=True))]
+        flow.above_now = flow.above[k].plus(flow.brought.get(k, ZERO)) if wanted else ZERO
         if there.kind is StopKind.USE:
             current = _use(program, flow, k + 1, there, arrived)
             if there.writes_home or (there.writes and not there.needs_contents):
@@ -71,6 +86,8 @@ def add_flow(
             current = [at_home, *(_both(program, a, a) for a in allowed[1:])]
             native = [ZERO, *current[1:]]
             entries[k + 1] = current
+            if flow.is_deep:
+                flow.above_now = _both(program, flow.above_now, flow.above_now)
         else:
             current = arrived
     for entry, inside in entries.items():  # what a body finds at its start is also what its end leaves there
@@ -80,7 +97,50 @@ def add_flow(
                 program.not_above(small, large)
     if tensor.is_output:
         program.not_above(ONE, arrivals[last][0])
+    if not any(stop.writes for stop in path.stops):
+        _hold_above(program, flow, before_last)
+        for at, column in flow.lasting.items():  # nothing makes it stale: it is there all the while
+            for places in (*flow.kept.values(), *flow.present.values()):
+                if places[at] is not ONE:
+                    program.not_above(Expression.of(column), places[at])
     return flow
+
+
+def _hold_above(program: LinearProgram, flow: ContentsFlow, before: Expression) -> None:
+    """What is held is in some layer above 0 from its last use to the end, or comes from layer 0 then.
+
+    ``before``: 1 where one of them has it after the last use.
+    """
+    last = len(flow.route.legs) - 1
+    reloads = [move for move in flow.moves if move.is_reload]
+    if not reloads or not flow.is_deep:
+        return
+    if last not in flow.above:
+        flow.above[last] = Expression.of(program.column(0.0, 1.0))
+        program.not_above(flow.above[last], before)
+        brought = Expression()
+        for layer in flow.layers[1:]:
+            brought.add(_move(program, flow, last, 0, layer))
+        flow.brought[last] = brought
+    enough = flow.above[last].plus(flow.brought.get(last, ZERO))
+    enough.add(Expression.of(*(move.column for move in reloads if move.source == 0)))
+    for move in reloads:
+        if move.source > 0:
+            program.not_above(Expression.of(move.column), enough)
+    if flow.held is not None:
+        program.not_above(Expression.of(flow.held), enough)
+    for column in flow.lasting.values():
+        program.not_above(Expression.of(column), flow.above[last])
+
+
+def _any_of(program: LinearProgram, places: PerLayer) -> Expression:
+    """Return a column that is at least each of the places above layer 0; with one of them, that itself."""
+    if len(places) == 2:
+        return places[1]
+    column = Expression.of(program.column(0.0, 1.0))
+    for place in places[1:]:
+        program.not_above(place, column)
+    return column
 
 
 def _only_defines(stop: Stop) -> bool:
@@ -116,8 +176,16 @@ def _start(program: LinearProgram, tensor: Tensor, flow: ContentsFlow, lasting: 
                 if a != b:
                     held = held.plus(_move(program, flow, last, flow.layers[a], target, is_reload=True))
             if target in lasting:
-                held = held.plus(Expression.of(program.column(0.0, 1.0)))
+                flow.lasting[b] = program.column(0.0, 1.0)
+                held = held.plus(Expression.of(flow.lasting[b]))
         current.append(held)
+    if flow.is_deep and not all(_is_zero(place) for place in current[1:]):
+        flow.held = program.column(0.0, 1.0)
+        flow.above_now = Expression.of(flow.held)
+        anywhere = Expression()
+        for place in current[1:]:
+            anywhere.add(place)
+        program.not_above(flow.above_now, anywhere)
     return current
 
 
@@ -144,6 +212,9 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
     layers = flow.layers
     kept = [current[0], *(_both(program, c, c) for c in current[1:])]
     flow.kept[k] = kept
+    flow.above[k] = _any_of(program, kept)
+    if flow.is_deep:
+        program.not_above(flow.above[k], flow.above_now)
     if not leg.can_arrive:
         return kept
     clean = current[0] is ONE
@@ -153,6 +224,9 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
             reachable = not _is_zero(current[a]) or len(layers) > 2
             if a != b and reachable and not (b == 0 and clean):
                 moves[a, b] = _move(program, flow, k, layers[a], layers[b])
+    from_home = flow.brought[k] = Expression()
+    for b in range(1, len(layers)):
+        from_home.add(moves.get((0, b), ZERO))
     arrived = list(kept)
     for (a, b), moved in moves.items():
         source = current[a]
@@ -161,6 +235,12 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
                 source = source.plus(other)
         if source is not ONE:
             program.not_above(moved, source)
+        if a > 0 and b > 0:  # two layers cannot bring each other what neither has
+            inside = from_home
+            for place in current[1:]:
+                inside = inside.plus(place)
+            program.not_above(moved, inside)
+            program.not_above(moved, from_home.plus(flow.above[k]))
         arrived[b] = arrived[b].plus(moved) if arrived[b] is not ONE else ONE
     return arrived
 
@@ -183,12 +263,24 @@ def _use(program: LinearProgram, flow: ContentsFlow, index: int, stop: Stop, arr
         if stop.needs_contents and arrived[0] is not ONE:
             program.not_above(at_home, arrived[0])
         flow.served[index] = served
+    anywhere = Expression()
+    for share in served[1:]:
+        anywhere.add(share)
+    if flow.is_deep and stop.is_free and stop.needs_contents:
+        program.not_above(anywhere, flow.above_now)
     if stop.writes:
         flow.present[index] = served
+        flow.above_at[index] = anywhere  # one layer is written
+        flow.above_now = ZERO if stop.writes_home else anywhere
         return [ONE, *none_above] if stop.writes_home else served
     stays = [_both(program, limit, limit) for limit in arrived[1:]]
     if stop.is_free:
         for share, space in zip(served[1:], stays, strict=True):
             program.not_above(share, space)
     flow.present[index] = [arrived[0], *stays]
+    flow.above_at[index] = _any_of(program, flow.present[index])
+    if flow.is_deep:
+        program.not_above(anywhere, flow.above_at[index])
+        program.not_above(flow.above_at[index], flow.above_now)
+        flow.above_now = flow.above_at[index]
     return flow.present[index]

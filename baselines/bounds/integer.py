@@ -15,6 +15,7 @@ from mallocgame.baselines.native import call
 
 F64 = npt.NDArray[np.float64]
 
+INFEASIBLE = 2  # what SciPy calls a program without a point
 MARGIN = 2e-6  # of the bound, taken off for the solver's feasibility tolerance of 1e-7 (docs/bounds.md)
 
 
@@ -29,21 +30,40 @@ class IntegerSolution:
 
 
 def solve_integer(
-    relaxation: Relaxation, *, seconds: float, gap: float = 1e-4, stop: Callable[[], bool] = lambda: False
+    relaxation: Relaxation,
+    *,
+    seconds: float,
+    gap: float = 1e-4,
+    boxes: F64 | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> IntegerSolution:
-    """Minimise with every share in {0, 1}, for at most ``seconds``, until the relative ``gap`` is closed."""
+    """Minimise with every share in {0, 1}, for at most ``seconds``, until the relative ``gap`` is closed.
+
+    With ``boxes`` (float64[2, columns]) only the points in them count: where there is none, the bound is infinite.
+    """
     linear, unit = relaxation.linear, relaxation.unit_seconds
+    whole = relaxation.is_whole
+    if boxes is None:
+        boxes = np.array([linear.low, linear.high])
+    else:  # a share that cannot reach 1, or 0, is decided
+        low = np.where(whole, np.ceil(boxes[0] - 1e-6), boxes[0])
+        high = np.where(whole, np.floor(boxes[1] + 1e-6), boxes[1])
+        if (low > high).any():
+            return IntegerSolution(
+                bound_seconds=float("inf"), value_seconds=float("inf"), columns=None, is_optimal=False
+            )
+        boxes = np.array([low, high])
     answer = minimise(
         np.array(linear.cost),
         linear,
-        np.array([linear.low, linear.high]),
-        relaxation.is_whole,
+        boxes,
+        whole,
         seconds=seconds,
         gap=gap,
         stop=stop,
     )
     proved = answer.proved
-    bound = (proved + linear.constant) * (1.0 - MARGIN) * unit if np.isfinite(proved) else 0.0
+    bound = (proved + linear.constant) * (1.0 - MARGIN) * unit if proved > -np.inf else 0.0
     value = float("inf") if answer.columns is None else (answer.value + linear.constant) * unit
     return IntegerSolution(
         bound_seconds=bound, value_seconds=value, columns=answer.columns, is_optimal=answer.is_optimal
@@ -99,5 +119,7 @@ def _minimise(
     )
     columns = None if result.x is None else np.asarray(result.x)
     proved = -float("inf") if result.mip_dual_bound is None else float(result.mip_dual_bound)
+    if result.status == INFEASIBLE:
+        proved = float("inf")
     value = float("inf") if columns is None else float(result.fun)
     return Minimum(columns, value, proved, result.status == 0)

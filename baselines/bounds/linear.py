@@ -33,6 +33,11 @@ class Expression:
             self.terms + [(c, factor * a) for c, a in other.terms], self.constant + factor * other.constant
         )
 
+    def add(self, other: "Expression", factor: float = 1.0) -> None:
+        """Add factor x other to this one."""
+        self.terms += other.terms if factor == 1.0 else [(c, factor * a) for c, a in other.terms]
+        self.constant += factor * other.constant
+
 
 @dataclass(slots=True)
 class LinearProgram:
@@ -56,11 +61,11 @@ class LinearProgram:
 
     def at_least(self, terms: Iterable[tuple[int, float]], bound: float) -> None:
         """Add the row: sum of terms >= bound."""
-        row = len(self.row_bound)
+        before = len(self.column_index)
         for column, coefficient in terms:
-            self.row_index.append(row)
             self.column_index.append(column)
             self.coefficient.append(coefficient)
+        self.row_index += [len(self.row_bound)] * (len(self.column_index) - before)
         self.row_bound.append(bound)
 
     def not_above(self, small: Expression, large: Expression) -> None:
@@ -84,6 +89,8 @@ class LinearSolution:
     value: float
     columns: F64
     status: str
+    duals: F64  # float64[rows], >= 0
+    is_solved: bool = True  # False: no time; the bound is that of the boxes alone
 
 
 def solve(
@@ -100,10 +107,33 @@ def solve(
     columns, duals, status = found if found is not None else (None, None, "Time limit reached.")
     if status.startswith("The problem is infeasible"):
         raise AssertionError("the relaxation has no solution, though the empty mapping is one")
+    is_solved = columns is not None and duals is not None
     if columns is None or duals is None:
         columns, duals = boxes[0], np.zeros(len(rows))
     value = float(cost @ columns) + program.constant
-    return LinearSolution(bound=safe_bound(program, duals), value=value, columns=columns, status=status)
+    bound = safe_bound(program, duals)
+    return LinearSolution(
+        bound=bound,
+        value=value,
+        columns=columns,
+        status=status,
+        duals=np.maximum(np.nan_to_num(duals), 0.0),
+        is_solved=is_solved,
+    )
+
+
+def boxes_below(program: LinearProgram, duals: F64, cutoff: float) -> F64:
+    """Return float64[2, columns], boxes that hold every point whose cost is at most ``cutoff``.
+
+    The Lagrangian of ``duals`` is a bound; a column that leaves its best end costs its reduced cost on top of it.
+    """
+    low, high = np.array(program.low), np.array(program.high)
+    reduced = np.array(program.cost) - program.matrix.T @ duals
+    room = max(cutoff - safe_bound(program, duals), 0.0) * (1.0 + 1e-6) + 1e-9
+    most = np.divide(room, np.abs(reduced), out=np.full(len(reduced), np.inf), where=np.abs(reduced) > 1e-12)
+    tight = np.array([np.where(reduced < 0.0, high - most, low), np.where(reduced > 0.0, low + most, high)])
+    boxes: F64 = np.array([np.maximum(tight[0], low), np.minimum(tight[1], high)])
+    return boxes
 
 
 def _solve(

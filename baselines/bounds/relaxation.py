@@ -24,6 +24,7 @@ I64 = npt.NDArray[np.int64]
 
 TINY_TRAFFIC = 1e-5  # of the all-in-layer-0 time, and
 TINY_SIZE = 1e-4  # of the smallest layer: below both, a tensor's shares may be fractions even in the integer program
+MOST_ENTRIES = 10_000_000  # of the rows of capacity, some gigabytes: larger programs are not built
 SMALL_WORK = 1e-5  # copies that take less of the all-in-layer-0 time are only counted in the total
 
 
@@ -69,11 +70,16 @@ class Relaxation:
 
 
 class OutOfTime(Exception):  # noqa: N818 (not an error: the limit is reached)
-    """A relaxation was not built in time."""
+    """A relaxation was not built in time, or would not fit into memory."""
 
 
 def relax(
-    program: Program, hierarchy: Hierarchy, *, num_slots: int = 64, stop: Callable[[], bool] = lambda: False
+    program: Program,
+    hierarchy: Hierarchy,
+    *,
+    num_slots: int = 64,
+    most_decisions: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Relaxation:
     """Build the relaxation.
 
@@ -81,19 +87,24 @@ def relax(
         program: with its loops and flags.
         hierarchy: any number of layers.
         num_slots: how finely it looks at when copies happen.
+        most_decisions: beyond so many, the tensors with the least traffic are always in the fastest layer and take no
+            space and no copies: a weaker bound, from a smaller program.
         stop: asked now and then.
 
     Raises:
-        OutOfTime: ``stop`` said so.
+        OutOfTime: ``stop`` said so, or it is too large.
     """
     linear = LinearProgram()
     flows: list[ContentsFlow] = []
     shares: set[int] = set()
     unit = home_seconds(program, hierarchy) or 1.0
+    ideal = _least(program, most_decisions)
+    if _entries(program, ideal) > MOST_ENTRIES:
+        raise OutOfTime
     for index, tensor in enumerate(program.tensors):
         _check(stop)
         fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
-        if tensor.movable and fits and any(not use.home_only for use in tensor.uses):
+        if index not in ideal and tensor.movable and fits and any(not use.home_only for use in tensor.uses):
             first = len(linear.cost)
             flows.append(
                 add_flow(linear, tensor, route(program, index), (0, *fits), range(1, hierarchy.num_layers - 1))
@@ -112,7 +123,12 @@ def relax(
         shares=shares,
         num_shares=len(linear.cost),
     )
-    for add in (_add_times, lambda r: _add_links(r, num_slots), lambda r: _add_capacity(r, stop)):
+    steps: tuple[Callable[[Relaxation], None], ...] = (
+        lambda r: _add_times(r, ideal),
+        lambda r: _add_links(r, num_slots),
+        lambda r: _add_capacity(r, stop),
+    )
+    for add in steps:
         _check(stop)
         add(relaxation)
     return relaxation
@@ -121,6 +137,29 @@ def relax(
 def _check(stop: Callable[[], bool]) -> None:
     if stop():
         raise OutOfTime
+
+
+def _least(program: Program, most_decisions: int | None) -> set[int]:
+    """Return the movable tensors that are left over when those with most traffic have ``most_decisions`` uses."""
+    if most_decisions is None:
+        return set()
+    uses = program.uses
+    traffic = np.bincount(
+        uses.tensor, weights=uses.bytes * program.trip_counts[uses.step], minlength=len(program.tensors)
+    )
+    order = np.argsort(-traffic, kind="stable")
+    counts = np.cumsum(np.diff(uses.first)[order])
+    return {i for i in order[counts > most_decisions].tolist() if program.tensors[i].movable}
+
+
+def _entries(program: Program, ideal: set[int]) -> int:
+    """Return about how many entries the rows of capacity have: steps between a tensor's first and last use."""
+    spans = (
+        tensor.uses[-1].step - (0 if tensor.is_parameter and tensor.holdable else tensor.uses[0].step)
+        for index, tensor in enumerate(program.tensors)
+        if tensor.movable and tensor.uses and index not in ideal
+    )
+    return sum(spans)
 
 
 def _matters(program: Program, hierarchy: Hierarchy, index: int, unit: float) -> bool:
@@ -140,7 +179,7 @@ def work_seconds(relaxation: Relaxation, move: CopyArc) -> tuple[int, float]:
     return index, (size / link.bytes_per_second + link.latency_seconds) * move.leg.trip_count / relaxation.unit_seconds
 
 
-def _add_times(relaxation: Relaxation) -> None:
+def _add_times(relaxation: Relaxation, ideal: set[int]) -> None:
     program, hierarchy, linear, unit = (
         relaxation.program,
         relaxation.hierarchy,
@@ -148,7 +187,8 @@ def _add_times(relaxation: Relaxation) -> None:
         relaxation.unit_seconds,
     )
     speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
-    table = bytes_by_layer(program, hierarchy, np.zeros(len(program.uses.tensor), dtype=np.int64))
+    is_ideal = np.isin(program.uses.tensor, np.array(sorted(ideal), dtype=np.int64)) & ~program.uses.home_only
+    table = bytes_by_layer(program, hierarchy, np.where(is_ideal, int(np.argmax(speeds)), 0))
     scale = program.trip_counts / unit
     memory = (table / speeds).sum(axis=1) * scale
     compute = program.compute_seconds * scale
@@ -189,7 +229,7 @@ def _add_times(relaxation: Relaxation) -> None:
                 free.constant -= float(table[step, link.shared_layer] * scale[step] / speeds[link.shared_layer])
                 busy = layer_traffic[link.shared_layer].get(step)
                 if busy is not None:
-                    free = free.plus(busy, -1.0)
+                    free.add(busy, -1.0)
             row.append(free)
         relaxation.idle.append(row)
 
@@ -202,17 +242,19 @@ def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
     next to others at any offset.
     """
     program, hierarchy = relaxation.program, relaxation.hierarchy
-    steps = sorted({flow.route.stops[i].boundary for flow in relaxation.flows for i in flow.present})
+    steps = _used_steps(relaxation)
+    if hierarchy.num_layers > 2:
+        _add_joint_capacity(relaxation, stop)
     for layer in range(1, hierarchy.num_layers):
         grain, capacity = hierarchy.layers[layer].alignment_bytes, hierarchy.layers[layer].capacity_bytes
         sizes = program.sizes_bytes
         rounded = -(-sizes // grain) * grain
-        exact = _presence(relaxation, layer, steps, sizes / capacity, stop)
+        exact = _presence(relaxation, layer, sizes / capacity, stop)
         if hierarchy.num_layers == 2:  # else a copy on its way through may leave at once
             _add_flying(relaxation, layer, steps, exact, stop)
         rooms = [exact]
         if (rounded > sizes).any():
-            rooms.append(_presence(relaxation, layer, steps, rounded / (-(-capacity // grain) * grain), stop))
+            rooms.append(_presence(relaxation, layer, rounded / (-(-capacity // grain) * grain), stop))
         for rows in rooms:
             for row in rows:
                 _check(stop)
@@ -221,25 +263,55 @@ def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
                     relaxation.linear.at_least(row, -1.0)
 
 
-def _presence(
-    relaxation: Relaxation, layer: int, steps: list[int], sizes: F64, stop: Callable[[], bool]
-) -> list[Terms]:
-    """Return, per step, minus the size of all that is in the layer, as terms."""
+def _add_joint_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
+    """What is above layer 0, wherever, fits into all layers above it together."""
+    steps, hierarchy = _used_steps(relaxation), relaxation.hierarchy
+    room = sum(layer.capacity_bytes for layer in hierarchy.layers[1:])
     rows: list[Terms] = [[] for _ in steps]
+    for flow in relaxation.flows:
+        _check(stop)
+        size = relaxation.program.tensors[flow.route.tensor].size_bytes / room
+        for number, there in flow.above_at.items():
+            rows[bisect_left(steps, flow.route.stops[number].boundary)] += [(c, -size * f) for c, f in there.terms]
+        for index, there in flow.above.items():
+            leg, terms = flow.route.legs[index], [(c, -size * f) for c, f in there.terms]
+            for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
+                row += terms
+    for row in rows:
+        if -sum(coefficient for _, coefficient in row) > 1.0:
+            relaxation.linear.at_least(row, -1.0)
+
+
+def _used_steps(relaxation: Relaxation) -> list[int]:
+    return sorted({flow.route.stops[i].boundary for flow in relaxation.flows for i in flow.present})
+
+
+def presence_columns(relaxation: Relaxation, layer: int, stop: Callable[[], bool]) -> list[list[tuple[int, int]]]:
+    """Return, per step that uses a tensor, what may be in the layer in full: (0-1 column, tensor)."""
+    steps = _used_steps(relaxation)
+    rows: list[list[tuple[int, int]]] = [[] for _ in steps]
     for flow in relaxation.flows:
         _check(stop)
         if layer not in flow.layers:
             continue
-        at, size = flow.layers.index(layer), float(sizes[flow.route.tensor])
+        at, tensor = flow.layers.index(layer), flow.route.tensor
         for number, present in flow.present.items():
             row = rows[bisect_left(steps, flow.route.stops[number].boundary)]
-            row.extend((column, -size * factor) for column, factor in present[at].terms)
+            row.extend((column, tensor) for column, _ in present[at].terms)
         for index, kept in flow.kept.items():
             leg = flow.route.legs[index]
-            terms = [(column, -size * factor) for column, factor in kept[at].terms]
-            for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
-                row += terms
+            items = [(column, tensor) for column, _ in kept[at].terms]
+            if items:
+                for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
+                    row += items
     return rows
+
+
+def _presence(relaxation: Relaxation, layer: int, sizes: F64, stop: Callable[[], bool]) -> list[Terms]:
+    """Return, per step, minus the size of all that is in the layer, as terms."""
+    negative = (-sizes).tolist()
+    rows = presence_columns(relaxation, layer, stop)
+    return [[(column, negative[tensor]) for column, tensor in row] for row in rows]
 
 
 def _add_flying(
@@ -270,6 +342,6 @@ def _add_links(relaxation: Relaxation, num_slots: int) -> None:
     for link, idle in enumerate(relaxation.idle):
         free = Expression.of(*relaxation.wait)
         for expression in idle:
-            free = free.plus(expression)
+            free.add(expression)
         linear.not_above(Expression([(move.column, work) for move, at, work in moves if at == link]), free)
     relaxation.progress = spread(linear, large, relaxation.idle, relaxation.wait, relaxation.edges)

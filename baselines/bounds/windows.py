@@ -92,7 +92,7 @@ def spread(
             free = Expression.of(wait[slot])
             if slot % 2:
                 for step in range(int(edges[slot // 2]), int(edges[slot // 2 + 1])):
-                    free = free.plus(per_step[step])
+                    free.add(per_step[step])
             leaves.append(free)
         _share_out(linear, leaves, per_node, size)
     return found

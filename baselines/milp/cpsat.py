@@ -25,7 +25,7 @@ def cpsat(search: Incumbent) -> None:
     program, hierarchy = search.problem
     limit = search.limits.seconds
     if hierarchy.num_layers > 2:
-        search.prove(capacity_bound(program, hierarchy, seconds=limit, stop=search.out_of_time).seconds)
+        search.prove(capacity_bound(program, hierarchy, seconds=limit, search=search).seconds)
         return
     planned = focus(program)
     try:
@@ -37,7 +37,7 @@ def cpsat(search: Incumbent) -> None:
     planner = RelaxationSearch(relaxation, search)
     same = relaxation if planned is program else None
     share = max(BOUND_SHARE * limit, 0.1)
-    search.prove(capacity_bound(program, hierarchy, seconds=share, relaxation=same, stop=search.out_of_time).seconds)
+    search.prove(capacity_bound(program, hierarchy, seconds=share, relaxation=same, search=search).seconds)
     if relaxation.num_shares <= SMALL and planned is program:
         seconds = PLAN_SHARE * limit
         point = cpsat_point(relaxation, seconds=seconds, seed=search.seed, workers=2, stop=search.out_of_time)

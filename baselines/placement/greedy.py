@@ -5,9 +5,14 @@ from dataclasses import dataclass
 
 from mallocgame.baselines.placement.partial_mapping import PartialMapping
 from mallocgame.baselines.placement.placement import Placement, PlacementFactory
-from mallocgame.solver import Incumbent, solver
+from mallocgame.solver import Incumbent, Problem, solver
 
 MAX_STAYS = 24  # candidates per tensor and layer
+MANY_DECISIONS = 4500  # beyond, judging one stay after the other takes too long here
+
+
+def _is_large(problem: Problem) -> bool:
+    return problem.hierarchy.num_layers > 2 or problem.program.num_decisions > MANY_DECISIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +27,25 @@ class ScoredStay:
     density: float  # instruction seconds saved per byte and step
 
 
-@solver(is_constructive=True)
+def _compile(problem: Problem) -> None:
+    if _is_large(problem):
+        from mallocgame.baselines.anneal.solve import compile_all
+
+        compile_all(problem)
+
+
+@solver(warm_up=_compile, is_constructive=True)
 def greedy(search: Incumbent) -> None:
-    """Take stays by density (instruction seconds saved per byte and step held), best-fit addresses, judge each."""
+    """Take stays by density (instruction seconds saved per byte and step held), best-fit addresses, judge each.
+
+    With more than two layers, and in large programs: those of ``dense``, which copies between all layers and judges
+    in one kernel.
+    """
+    if _is_large(search.problem):
+        from mallocgame.baselines.anneal.solve import dense
+
+        dense.improve(search)
+        return
     factory = PlacementFactory(search.program, search.hierarchy)
     candidates: list[ScoredStay] = []
     for tensor in range(len(search.program.tensors)):

@@ -104,21 +104,14 @@ def find_hierarchy(text: str) -> "Hierarchy":
 def on_hierarchy(trace: "Trace", hierarchy: "Hierarchy") -> "Trace":
     """Return the trace as it would run with another memory; the compiler's mapping is of the old one and is left out.
 
-    What no mapping can move stays where it was: in the layer of the same name, else as far from the fastest one.
+    Raises:
+        InputError: what may not move does not fit.
     """
-    layer_of = {layer.name: index for index, layer in enumerate(hierarchy.layers)}
-    old = trace.hierarchy.layers
-    shift = hierarchy.num_layers - len(old)
-    target = [layer_of.get(layer.name, max(index + shift, 0)) for index, layer in enumerate(old)]
-    instructions = []
-    for instruction in trace.program.instructions:
-        moved = [0] * hierarchy.num_layers
-        for index, size in enumerate(instruction.fixed_bytes):
-            moved[target[index]] += size
-        instructions.append(replace(instruction, fixed_bytes=tuple(moved)))
-    program = replace(trace.program, instructions=tuple(instructions))
-    same = hierarchy.layers == old and hierarchy.links == trace.hierarchy.links
-    return replace(trace, program=program, hierarchy=hierarchy, mapping=trace.mapping if same else None)
+    from mallocgame.rehoming import rehome
+
+    program, found = rehome(trace.program, trace.hierarchy, hierarchy)
+    same = hierarchy.layers == trace.hierarchy.layers and hierarchy.links == trace.hierarchy.links
+    return replace(trace, program=program, hierarchy=found, mapping=trace.mapping if same else None)
 
 
 def find_start(text: str, case: "Case") -> "str | Mapping":

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds import capacity_bound
+from mallocgame.baselines.bounds.covers import Knapsack, broken_cover
 from mallocgame.baselines.bounds.linear import LinearProgram, safe_bound, solve
 from mallocgame.baselines.bounds.relaxation import relax
 from mallocgame.baselines.bounds.windows import _cover
@@ -18,8 +20,10 @@ from mallocgame.judge.simulation import home_seconds, lower_bound
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.solver import Incumbent, Limits, Problem
 from tests.baselines.solvers.tiny import tiny_hierarchy, tiny_program
 from tests.brute_force import brute_force
+from tests.strategies import small_hierarchy
 
 BATCH = 60
 
@@ -88,6 +92,54 @@ def _hierarchy(capacity: int) -> Hierarchy:
 def _reader(name: str, size: int, steps: list[int]) -> Tensor:
     define = Use(step=steps[0], bytes=size, kind=UseKind.DEFINE)
     return Tensor(name=name, size_bytes=size, uses=(define, *(Use(step=s, bytes=size) for s in steps[1:])))
+
+
+@pytest.mark.parametrize("num_layers", [2, 3])
+def test_no_mapping_that_annealing_finds_beats_the_bound(num_layers: int) -> None:
+    """Chained and sliced copies too; the bound with cover rows, small programs first, and the mapping as a cutoff."""
+    for seed in range(20):
+        program, memory = tiny_program(seed, num_steps=9, num_tensors=6), small_hierarchy(6, num_layers)
+        search = Incumbent(Problem(program, memory), Limits(steps=3), seed=seed)
+        search.offer(Mapping())
+        anneal.improve(search)
+        relaxed = relax(program, memory, most_decisions=random.Random(seed).choice([0, 4, 12]))
+        assert solve(relaxed.linear).bound * relaxed.unit_seconds <= search.seconds * (1 + 1e-9)
+        alone = capacity_bound(program, memory, seconds=0.5).seconds
+        assert alone <= search.seconds * (1 + 1e-9), f"seed {seed}"
+        before = search.seconds
+        assert capacity_bound(program, memory, seconds=0.5, search=search).seconds <= before * (1 + 1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=9), st.integers(1, 20))
+def test_a_cover_row_holds_for_every_set_that_fits(items: list[tuple[int, float]], capacity: int) -> None:
+    sizes, point = np.array([size for size, _ in items]), np.array([value for _, value in items])
+    found = broken_cover(Knapsack(np.arange(len(items)), sizes, capacity), point)
+    if found is None:
+        return
+    columns, most, over = found
+    assert point[columns].sum() - most == pytest.approx(over)
+    for chosen in range(1 << len(items)):
+        inside = np.array([chosen >> i & 1 for i in range(len(items))])
+        if inside @ sizes <= capacity:
+            assert inside[columns].sum() <= most
+
+
+def test_of_four_halves_two_fit_and_then_nothing_else() -> None:
+    """Four parameters of half the layer, one small tensor at the same steps: cover rows see what no size does."""
+    halves = tuple(
+        Tensor(name=f"h{i}", size_bytes=50, uses=tuple(Use(step=s, bytes=50) for s in (1, 2)), is_parameter=True)
+        for i in range(4)
+    )
+    small = Tensor(name="s", size_bytes=1, uses=tuple(Use(step=s, bytes=40) for s in (1, 2)), is_parameter=True)
+    instructions = (
+        Instruction(name="long", compute_seconds=1e3),
+        Instruction(name="i1", compute_seconds=0.0),
+        Instruction(name="i2", compute_seconds=0.0),
+    )
+    program = Program(name="halves", instructions=instructions, tensors=(*halves, small))
+    loose = _linear(program, _hierarchy(100))
+    tight = capacity_bound(program, _hierarchy(100), seconds=5.0, integer=False).seconds
+    assert tight > loose * (1 + 1e-3)
 
 
 def test_capacity_is_seen() -> None:

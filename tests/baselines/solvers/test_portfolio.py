@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
-from mallocgame.baselines.portfolio import PlanningLane, best
+from mallocgame.baselines.portfolio import Lane, best
 from mallocgame.evaluation import judge, make_case
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import home_seconds, simulate
@@ -65,6 +65,14 @@ def test_a_start_is_never_made_worse(data: st.DataObject, program: Program, laye
     assert result.seconds <= judged + 1e-9
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_lanes(workers: int) -> None:
+    program, memory = toy_program(num_layers=20), preset("v5e")
+    result = best(program, memory, seconds=1.5, workers=workers)
+    check(program, result)
+    assert result.seconds < home_seconds(program, memory)
+
+
 def test_no_time_returns_the_best_known_start() -> None:
     program, memory = toy_program(num_layers=8), preset("v5e")
     good = greedy(program, memory, seconds=20.0)
@@ -87,7 +95,7 @@ def test_an_interrupt_returns_the_incumbent_and_ends_the_planning_thread() -> No
     check(program, result)
     assert result.solve_seconds < 25.0
     for thread in threading.enumerate():
-        if isinstance(thread, PlanningLane):
+        if isinstance(thread, Lane):
             thread.join(240.0)
             assert not thread.is_alive()
 

@@ -1,0 +1,165 @@
+"""Where chosen candidates are in memory, and where another one fits: whole, or in two slices that arrive in turn."""
+
+import numpy as np
+
+from mallocgame.baselines.anneal.state import COPIED, FOREVER, HELD_OVER, I64, Choice, Tables
+from mallocgame.jit import jit
+
+MAX_GAPS = 6  # gaps in which a sliced copy's first part is tried
+
+
+@jit
+def set_span(p: Tables, s: Choice, c: int) -> None:
+    """Work out the steps that candidate c occupies from its issue and write-back."""
+    num_steps = p.compute.shape[0]
+    start = p.start[c]
+    end = p.end[c]
+    s.begin[c, 1] = s.until[c, 1] = 0
+    if p.kind[c] == COPIED:
+        start = s.issue[c]
+    elif p.kind[c] == HELD_OVER:
+        start = 0
+        s.begin[c, 1], s.until[c, 1] = s.issue[c], num_steps
+    elif p.kind[c] == FOREVER:
+        start = 0
+    if p.back_issue[c] >= 0:
+        end = min(max(end, s.back[c], p.back_issue[c] + 1), num_steps)
+    s.begin[c, 0], s.until[c, 0] = start, end
+
+
+@jit
+def meet(begin: I64, until: I64, a: int, b: int) -> bool:
+    """Whether two candidates are in memory at the same time."""
+    if begin[a, 0] < until[b, 0] and begin[b, 0] < until[a, 0]:
+        return True
+    if until[a, 1] == 0 and until[b, 1] == 0:
+        return False
+    for i in range(2):
+        for j in range(2):
+            if begin[a, i] < until[b, j] and begin[b, j] < until[a, i]:
+                return True
+    return False
+
+
+@jit
+def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
+    """List what chosen candidates of c's layer occupy while c is there; return how many.
+
+    ``near`` int64[C, 3] gets (candidate, first byte, byte after the last), sorted by first byte.
+    """
+    n = 0
+    layer = p.layer[c]
+    begin, until, is_plain = s.begin[c, 0], s.until[c, 0], s.until[c, 1] == 0
+    for i in range(s.number[0]):
+        other = s.chosen[i]
+        if other == c or p.layer[other] != layer:
+            continue
+        if begin >= s.until[other, 0] or s.begin[other, 0] >= until:  # else they meet
+            if is_plain and s.until[other, 1] == 0:
+                continue
+            if not meet(s.begin, s.until, c, other):
+                continue
+        low = s.offset[other]
+        high = low + p.size[other]
+        if s.cut[other] > 0:
+            late, end = s.late[other], s.until[other, 0]
+            is_late = s.begin[c, 0] < end and late < s.until[c, 0]
+            if not is_late and not (s.until[c, 1] > 0 and s.begin[c, 1] < end and late < s.until[c, 1]):
+                if s.is_low[other] == 1:
+                    low += s.cut[other]
+                else:
+                    high = low + s.cut[other]
+        j = n
+        while j > 0 and near[j - 1, 1] > low:
+            near[j, 0], near[j, 1], near[j, 2] = near[j - 1, 0], near[j - 1, 1], near[j - 1, 2]
+            j -= 1
+        near[j, 0], near[j, 1], near[j, 2] = other, low, high
+        n += 1
+    return n
+
+
+@jit
+def fit(room: int, wanted: int, near: I64, n: int, best: bool) -> int:
+    """Return the lowest (or tightest) free offset for ``wanted`` bytes among n neighbours, -1 if there is none."""
+    free_from = 0
+    answer = -1
+    slack = room + 1
+    for i in range(n + 1):
+        until = near[i, 1] if i < n else room
+        if until - free_from >= wanted and until - free_from < slack:
+            answer = free_from
+            slack = until - free_from
+            if not best:
+                return answer
+        if i < n:
+            free_from = max(free_from, near[i, 2])
+    return answer
+
+
+@jit
+def is_free(near: I64, n: int, low: int, high: int) -> bool:
+    """Whether none of n neighbours has a byte in [low, high)."""
+    for i in range(n):  # noqa: SIM110 (a kernel)
+        if near[i, 1] < high and low < near[i, 2]:
+            return False
+    return True
+
+
+@jit
+def occupies(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> bool:
+    """Whether c, sliced or not, is where one of its n neighbours is; ``later`` int64[C, 3] is scratch."""
+    low, high = s.offset[c], s.offset[c] + p.size[c]
+    if s.cut[c] == 0:
+        return not is_free(near, n, low, high)
+    middle = low + s.cut[c]
+    m = late_neighbours(s, s.late[c], near, n, later)
+    if s.is_low[c] == 1:
+        return not (is_free(near, n, middle, high) and is_free(later, m, low, middle))
+    return not (is_free(near, n, low, middle) and is_free(later, m, middle, high))
+
+
+@jit
+def late_neighbours(s: Choice, late: int, near: I64, n: int, later: I64) -> int:
+    """List those of n neighbours that are still there at boundary ``late`` or after; return how many."""
+    m = 0
+    for i in range(n):
+        other = near[i, 0]
+        if s.until[other, 0] > late or s.until[other, 1] > late:
+            later[m, 0], later[m, 1], later[m, 2] = other, near[i, 1], near[i, 2]
+            m += 1
+    return m
+
+
+@jit
+def place_sliced(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> bool:
+    """Find an offset for c in two slices, the second issued when one of its n neighbours leaves; False: none found.
+
+    The first slice fills a gap that is free all the while, the second takes what the neighbour above or below it had.
+    """
+    if p.kind[c] != COPIED or p.sliceable[c] == 0 or n == 0 or p.size[c] < 2 * p.alignment[p.layer[c]]:
+        return False
+    late = s.until[near[np.random.randint(n), 0], 0]
+    while late <= p.due[c] and p.context[late] != p.context[p.due[c]]:
+        late += 1
+    if late <= s.issue[c] or late > p.due[c]:
+        return False
+    s.late[c] = late
+    m = late_neighbours(s, late, near, n, later)
+    room, unit, size = p.capacity[p.layer[c]], p.alignment[p.layer[c]], p.size[c]
+    first = np.random.randint(n + 1)
+    free_from = 0
+    for k in range(first):
+        free_from = max(free_from, near[k, 2])
+    for k in range(first, min(first + MAX_GAPS, n + 1)):
+        until = near[k, 1] if k < n else room
+        part = min(until - free_from, size - unit) // unit * unit
+        if part > 0:
+            if until + size - part <= room and is_free(later, m, until, until + size - part):
+                s.offset[c], s.cut[c], s.is_low[c] = until - part, part, 0
+                return True
+            if free_from + part >= size and is_free(later, m, free_from + part - size, free_from):
+                s.offset[c], s.cut[c], s.is_low[c] = free_from + part - size, size - part, 1
+                return True
+        if k < n:
+            free_from = max(free_from, near[k, 2])
+    return False

@@ -1,0 +1,133 @@
+"""Where annealing begins: at a mapping, and, with three layers and more, at what a greedy pass adds to it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mallocgame.baselines.anneal import kernel, nest, space, timing
+from mallocgame.baselines.anneal.assembly import Candidate
+from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, I64, Choice, Tables
+from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.program import Program
+from mallocgame.solver import Incumbent
+
+STEPS_PER_CALL = 500_000  # of the schedule that the judge walks between looks at the clock
+COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
+
+
+def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *, least_layer: int = 1) -> None:
+    """Add what saves most, layer by layer from the slowest, until the share of the limit is spent."""
+    near = np.empty((2, len(tables.tensor), 3), dtype=np.int64)
+    score, at_once = _density(tables), max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
+    for layer in range(least_layer, len(tables.layer_speed)):
+        for base in range(layer - 1, -1, -1):
+            own = np.flatnonzero((tables.layer == layer) & (tables.base == base) & (score > 0.0))
+            order = own[np.argsort(-score[own], kind="stable")]
+            for first in range(0, len(order), at_once):
+                if search.spent_share > share or search.should_stop:
+                    return
+                search.count()
+                kernel.construct(tables, choice, order[first : first + at_once], near, search.seed % 2**32)
+
+
+def _density(tables: Tables) -> F64:
+    """Return float64[C], seconds saved per byte and step, less what the copies may cost."""
+    until = np.concatenate([[0], np.cumsum(tables.use_bytes * tables.trips[tables.use_step])])
+    moved = until[tables.last_use + 1] - until[tables.first_use]
+    saved = moved * (1.0 / tables.layer_speed[tables.base] - 1.0 / tables.layer_speed[tables.layer])
+    is_copied = (tables.kind == COPIED) | (tables.kind == HELD_OVER)
+    copies = is_copied * tables.context_trips[tables.due]
+    copies += np.where(tables.back_issue >= 0, tables.context_trips[tables.back_issue], 0)
+    used = tables.use_step[tables.last_use] - tables.use_step[tables.first_use] + 1
+    steps = np.maximum(tables.end - np.where(tables.kind == COPIED, tables.latest, tables.start), 1)
+    steps = np.where(tables.kind == FOREVER, used, steps)  # what is loaded again takes its place all the same
+    density: F64 = (saved - COPY_PRICE * copies * tables.in_seconds) / (tables.size * np.sqrt(steps))
+    return density
+
+
+class _Stay(NamedTuple):
+    """What a mapping does with a tensor in one layer, residencies that follow one another at one offset joined."""
+
+    tensor: int
+    layer: int
+    base: int
+    kind: int
+    start: int
+    fill: int
+    end: int
+    offset: int
+    back: int
+
+
+def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Choice, mapping: Mapping) -> None:
+    """Choose the candidates that come nearest to ``mapping``'s residencies, at the same offsets and times."""
+    lookup: dict[tuple[int, int, int, int, int], list[int]] = {}
+    for index, piece in enumerate(pieces):
+        lookup.setdefault((piece.tensor, piece.layer, piece.base, piece.kind, piece.first_use), []).append(index)
+    near = np.empty((2, len(pieces), 3), dtype=np.int64)
+    for stay in sorted(_stays(program, mapping), key=lambda stay: stay.layer):
+        _adopt_one(program, tables, pieces, choice, (stay, lookup, near))
+
+
+def _adopt_one(
+    program: Program,
+    tables: Tables,
+    pieces: list[Candidate],
+    choice: Choice,
+    wanted: tuple[_Stay, dict[tuple[int, int, int, int, int], list[int]], I64],
+) -> None:
+    stay, lookup, near = wanted
+    low, high = program.uses.first[stay.tensor], program.uses.first[stay.tensor + 1]
+    served = [u for u in range(low, high) if stay.fill <= program.uses.step[u] < stay.end]
+    if not served:
+        return
+    options = lookup.get((stay.tensor, stay.layer, stay.base, stay.kind, served[0]), [])
+    options = [o for o in options if pieces[o].last_use <= served[-1]]
+    if not options:
+        return
+    c = max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end))
+    if not kernel.draw_inside(tables, choice, c):
+        return
+    if stay.kind == COPIED and tables.context[stay.start] == tables.context[tables.due[c]]:
+        choice.issue[c] = min(max(stay.start, int(tables.start[c])), int(tables.latest[c]))
+    in_time = tables.back_issue[c] <= stay.back <= tables.back_due[c]
+    if in_time and tables.context[stay.back] == tables.context[tables.back_issue[c]]:
+        choice.back[c] = stay.back
+    space.set_span(tables, choice, c)
+    choice.offset[c] = stay.offset
+    m = space.neighbours(tables, choice, c, near[0])
+    is_free = not space.occupies(tables, choice, c, near[0], m, near[1])
+    if is_free and not choice.is_chosen[c] and nest.is_right(tables, choice, c):
+        timing.put(tables, choice, c)
+
+
+def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
+    """Return the residencies as stays; one that is filled by a write-back goes on from the one before it."""
+    layer_of = [*(r.layer for r in mapping.residencies), 0]  # HOME, -1, is the last entry
+    source: dict[int, int] = {}
+    back: dict[int, tuple[int, int]] = {}
+    for x in mapping.transfers:
+        if layer_of[x.target] > layer_of[x.source]:
+            source[x.target] = layer_of[x.source]
+        elif x.source != HOME:
+            back[x.source] = max((layer_of[x.target], x.done_before), back.get(x.source, (0, -1)))
+    follows = {x.target for x in mapping.transfers if layer_of[x.target] < layer_of[x.source] and x.target != HOME}
+    fills = mapping.fill_boundaries.tolist()
+    first: dict[tuple[int, int, int], list[int]] = {}
+    for index, r in enumerate(mapping.residencies):
+        first.setdefault((r.tensor, r.layer, r.offset_bytes), []).append(index)
+    stays = []
+    for index, r in enumerate(mapping.residencies):
+        if index in follows:
+            continue
+        end, last = r.end_step, index
+        for later in sorted(first[r.tensor, r.layer, r.offset_bytes], key=lambda i: mapping.residencies[i].start_step):
+            if later in follows and mapping.residencies[later].start_step == end:
+                end, last = mapping.residencies[later].end_step, later
+        kind = COPIED if index in source else BORN
+        if r.start_step == HELD:
+            kind = FOREVER if end == program.num_steps and index not in source else HELD_OVER
+        base, done = back.get(last, (0, -1))
+        base = source.get(index, base if kind == BORN else 0)
+        stays.append(_Stay(r.tensor, r.layer, base, kind, r.start_step, fills[index], end, r.offset_bytes, done))
+    return stays
