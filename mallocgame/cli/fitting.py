@@ -157,9 +157,10 @@ class Fitting:
         return Planned(budget_bytes=budget_bytes, row=row, plan=plan, gap=gap)
 
     def curve(self, count: int, on_done: Callable[[float], None] = lambda _: None) -> list[Planned]:
-        """Return plans for ``count`` budgets between the least and what the fastest standard policy needs."""
+        """Return plans for ``count`` budgets between the least and what the fastest policy of all needs."""
         low = self.least().price.peak_bytes
-        high = max(min(self.rows, key=lambda row: row.price.seconds).price.peak_bytes, low + 1)
+        everything = self.plan(2 * max(row.price.peak_bytes for row in self.rows), self.seconds / (count + 1))
+        high = max(low + 1, 0 if everything is None else everything.row.price.peak_bytes)
         found = []
         for number in range(count):
             budget = round(low * (high / low) ** (number / max(count - 1, 1)))
