@@ -69,7 +69,7 @@ class CheckpointProblem:
     nodes: tuple[Node, ...]
     regions: tuple[CheckpointRegion, ...]
     base_seconds: float  # of the step without what can be recomputed
-    floor_bytes: int  # of the step outside all regions
+    floor_bytes: int  # of the step outside all regions, without what enters them: at least
     out_bytes_per_second: float
     in_bytes_per_second: float
     out_overlap: float

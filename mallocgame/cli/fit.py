@@ -248,7 +248,8 @@ def _curve_cells(point: "Planned") -> tuple[str, ...]:
 
     price = point.row.price
     size, peak = gigabytes(point.budget_bytes), gigabytes(price.peak_bytes)
-    return size, seconds_text(price.seconds), peak, point.row.name, f"{point.gap:.2%}"
+    gap = f"{point.gap:.2%}" if point.plan is not None else ""
+    return size, seconds_text(price.seconds), peak, point.row.name, gap
 
 
 def _json_row(kind: str, row: "Row", budget_bytes: int) -> dict[str, Any]:

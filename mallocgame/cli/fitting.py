@@ -46,7 +46,7 @@ class Planned:
     budget_bytes: int
     row: Row
     plan: CheckpointPlan | None
-    gap: float  # of our plan's time over the bound proved for the decision problem
+    gap: float  # of our plan's time over the bound proved for the decision problem; NaN without a plan
 
 
 @dataclass(kw_only=True)
@@ -120,16 +120,16 @@ class Fitting:
 
         The decision problem's peak is an estimate: where the judge says another, the next round aims at the difference.
         """
-        aim, hint, rounds, started = budget_bytes, None, ROUNDS, time.monotonic()
+        aim, rounds, started = max(budget_bytes, self._least_estimate()), ROUNDS, time.monotonic()
         best: tuple[Row, CheckpointPlan] | None = None
         for number in range(rounds):
             left = seconds - (time.monotonic() - started)
             if number and left < 0.1 * seconds:
                 break
-            found = decide(self.problem, aim, seconds=max(left / (rounds - number), 0.5), seed=self.seed, hint=hint)
+            found = decide(self.problem, aim, seconds=max(left / (rounds - number), 0.5))
             if found is None:
                 break
-            hint, row = found.choices, self.judge(found.choices)
+            row = self.judge(found.choices)
             if row.fits(budget_bytes) and (best is None or row.price.seconds < best[0].price.seconds):
                 best = row, found
             slack = budget_bytes - row.price.peak_bytes
@@ -137,6 +137,11 @@ class Fitting:
                 break
             aim += slack
         return self._best(budget_bytes, best)
+
+    def _least_estimate(self) -> int:
+        """Return the least peak that the decision problem knows: its estimate may be above the judge's."""
+        entries = [Choice.OFFLOAD if node.is_entry else Choice.RECOMPUTE for node in self.problem.nodes]
+        return self.problem.peak_bytes(entries)
 
     def _fastest_seconds(self) -> float:
         """Return the least time that the problem allows: nothing of it run again."""
@@ -148,13 +153,14 @@ class Fitting:
             return None
         row = min(fitting, key=lambda one: (one.price.seconds, one.price.peak_bytes))
         plan = found[1] if found is not None and row.price is found[0].price else None
-        gap = found[1].gap if found is not None else float("nan")
+        gap = plan.gap if plan is not None else float("nan")
         return Planned(budget_bytes=budget_bytes, row=row, plan=plan, gap=gap)
 
     def curve(self, count: int, on_done: Callable[[float], None] = lambda _: None) -> list[Planned]:
-        """Return plans for ``count`` budgets between the least and what the fastest standard policy needs."""
+        """Return plans for ``count`` budgets between the least and what the fastest policy of all needs."""
         low = self.least().price.peak_bytes
-        high = max(min(self.rows, key=lambda row: row.price.seconds).price.peak_bytes, low + 1)
+        everything = self.plan(2 * max(row.price.peak_bytes for row in self.rows), self.seconds / (count + 1))
+        high = max(low + 1, 0 if everything is None else everything.row.price.peak_bytes)
         found = []
         for number in range(count):
             budget = round(low * (high / low) ** (number / max(count - 1, 1)))

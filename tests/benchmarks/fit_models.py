@@ -1,4 +1,4 @@
-"""Five training steps for ``mallocgame fit``, at three sizes: tiny (tests), small (memory on a CPU), full (one GPU).
+"""Five training steps for ``mallocgame fit``: tiny (tests), small (memory on a CPU), mid (compiled), full (one GPU).
 
 A scan over layers with the user's own names, a scan without names and Adam, layers in a Python loop, convolutions, and
 a recurrent network. ``NAMES`` lists them; ``build`` returns a step, its arguments' shapes and what is donated.
@@ -30,6 +30,13 @@ _SIZES: dict[str, dict[str, dict[str, int]]] = {
         "unrolled": {"layers": 6, "batch": 4, "length": 256, "width": 256, "heads": 4},
         "convolutions": {"blocks": 6, "batch": 8, "image": 64, "width": 32},
         "recurrent": {"batch": 64, "length": 128, "width": 256},
+    },
+    "mid": {
+        "named_scan": {"layers": 8, "batch": 2, "length": 1024, "width": 1024, "heads": 8},
+        "plain_scan": {"layers": 8, "batch": 2, "length": 1024, "width": 1024, "heads": 8},
+        "unrolled": {"layers": 4, "batch": 2, "length": 1024, "width": 1024, "heads": 8},
+        "convolutions": {"blocks": 6, "batch": 32, "image": 64, "width": 128},
+        "recurrent": {"batch": 256, "length": 128, "width": 512},
     },
     "full": {
         "named_scan": {"layers": 12, "batch": 8, "length": 4096, "width": 4096, "heads": 32},

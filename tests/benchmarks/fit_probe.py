@@ -1,11 +1,13 @@
-"""The checkpoint policies that were measured on an H100, priced on paper: ``python -m tests.benchmarks.fit_probe``.
+"""Checkpoint policies that were measured on an H100, on paper: ``python -m tests.benchmarks.fit_probe [PICTURE]``.
 
 The model: a scan over 12 transformer layers, width 4096, 8 x 4096 tokens, bfloat16, plain SGD, JAX 0.11.2, cuDNN
 attention. Nothing is compiled or run: the step is traced on the CPU, and its jaxpr priced.
 """
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -13,8 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from mallocgame.cli.fitting import Fitting
 from mallocgame.workloads.checkpointing.chips import Chip, find_chip
 from mallocgame.workloads.checkpointing.price import Price, price_step
+from mallocgame.workloads.checkpointing.step import TrainingStep
+from mallocgame.workloads.program_reference import Call
 
 BF16 = jnp.bfloat16
 LAYERS, BATCH, LENGTH, WIDTH = 12, 8, 4096, 4096
@@ -28,6 +33,7 @@ MEASURED = {  # policy -> (ms a step, peak GB); NVIDIA H100 80 GB, on 2026-11-27
     "offload hidden": (1339.0, 19.7),
     "offload hidden, qkv": (1634.0, 19.5),
 }
+BUDGETS_GB = (18.0, 21.0, 25.0, 30.0, 40.0, 50.0, 75.0)
 ASKED_GIB = 107  # by the step without checkpointing, which did not fit
 
 
@@ -88,7 +94,7 @@ def price_row(name: str, chip: Chip) -> Price:
 
 
 def main() -> None:
-    """Print a row for each policy."""
+    """Print a row for each policy, then one for each budget."""
     chip = find_chip("h100")
     for name, (milliseconds, gigabytes) in MEASURED.items():
         price = price_row(name, chip)
@@ -104,6 +110,40 @@ def main() -> None:
             "peak_at": price.peak_at,
         }
         print(json.dumps(row))
+    with mock.patch("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", return_value=91000):
+        for row in plan_rows(chip, Path(sys.argv[1]) if len(sys.argv) > 1 else None):
+            print(json.dumps(row))
+
+
+def plan_rows(chip: Chip, picture: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield what is planned for the same model at each budget, beside the fastest policy of the table that fits."""
+    from mallocgame.cli.fit_plot import draw
+
+    step, arguments = training_step(None)
+    call = Call(function=step, arguments=arguments, donated=(0,))
+    fitting = Fitting(step=TrainingStep(call=call), chip=chip)
+    fitting.prepare()
+    points = []
+    for budget in BUDGETS_GB:
+        planned = fitting.plan(round(budget * 1e9), 5.0)
+        rivals = [row for row in fitting.rows if row.fits(round(budget * 1e9))]
+        best = min(rivals, key=lambda row: row.price.seconds, default=None)
+        if planned is None:
+            yield {"budget_gb": budget, "refused": str(fitting.too_small(round(budget * 1e9)))}
+            continue
+        points.append(planned)
+        yield {
+            "budget_gb": budget,
+            "plan_ms": round(planned.row.price.seconds * 1e3, 1),
+            "plan_peak_gb": round(planned.row.price.peak_bytes / 1e9, 2),
+            "gap": planned.gap,
+            "save": sorted(planned.row.policy.save),
+            "offload": sorted(planned.row.policy.offload),
+            "best_standard": None if best is None else best.name,
+            "best_standard_ms": None if best is None else round(best.price.seconds * 1e3, 1),
+        }
+    if picture is not None:
+        draw(picture, fitting, points[len(points) // 2], points)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from mallocgame.checkpointing import CheckpointProblem, CheckpointRegion, Node
 from mallocgame.workloads.checkpointing.chips import Chip
 from mallocgame.workloads.checkpointing.flat import Equation, FlatFunction, flatten
-from mallocgame.workloads.checkpointing.fusion import Fused, fuse
+from mallocgame.workloads.checkpointing.fusion import fuse
 from mallocgame.workloads.checkpointing.graph import Graph, Operation, graph_of, live_part
 from mallocgame.workloads.checkpointing.price import Price, body_seconds
-from mallocgame.workloads.checkpointing.regions import Region, has_effects
+from mallocgame.workloads.checkpointing.regions import Region, entering, has_effects
 from mallocgame.workloads.checkpointing.rewrite import body_function, inputs_of, stretch_function
 from mallocgame.workloads.checkpointing.work import Kind
 
@@ -77,7 +77,19 @@ def analyse(flat: FlatFunction, region: Region, active: set[int], later: Sequenc
     num_cotangents = sum(wanted)
     graph = live_part(graph_of(jaxpr, keep_names=True))
     cotangents = set(graph.inputs[len(graph.inputs) - num_cotangents :])
-    return _nodes(graph, cotangents, region, chip)
+    return _nodes(graph, cotangents, _only_named(flat, region, graph), region, chip)
+
+
+def _only_named(flat: FlatFunction, region: Region, graph: Graph) -> set[int]:
+    """Return the values of a backward graph that enter the region and are read by one ``checkpoint_name`` alone."""
+    numbers = region.body.inputs if region.body is not None else inputs_of(flat, region)
+    enters = set(entering(flat, region))
+    values = {graph.inputs[position] for position, v in enumerate(numbers) if v in enters}
+    readers: dict[int, list[Operation]] = {v: [] for v in values}
+    for operation in graph.operations:
+        for v in values.intersection(operation.inputs):
+            readers[v].append(operation)
+    return {v for v, found in readers.items() if len(found) == 1 and found[0].name}
 
 
 def _region_function(
@@ -123,7 +135,7 @@ def _backward_jaxpr(
     return jax.make_jaxpr(backward)(shapes, [struct(o.shape, o.dtype) for o in outputs])
 
 
-def _nodes(graph: Graph, cotangents: set[int], region: Region, chip: Chip) -> Recomputation:
+def _nodes(graph: Graph, cotangents: set[int], only_named: set[int], region: Region, chip: Chip) -> Recomputation:
     """Read the recomputation from a region's backward graph."""
     fused = fuse(graph, chip, body_seconds(graph, chip))
     is_linear = [v in cotangents for v in range(len(graph.values))]
@@ -131,8 +143,6 @@ def _nodes(graph: Graph, cotangents: set[int], region: Region, chip: Chip) -> Re
         if any(is_linear[v] for v in operation.inputs):
             for v in operation.outputs:
                 is_linear[v] = True
-    names = set(region.names.values()) | set(region.entries.values())
-    entries = set(region.entries.values())
     numbers: dict[int, int] = {}  # operation -> node
     found: list[dict[str, Any]] = []
     demanded: set[int] = set()
@@ -145,7 +155,8 @@ def _nodes(graph: Graph, cotangents: set[int], region: Region, chip: Chip) -> Re
             demanded.update(nodes)
             continue
         numbers[n] = len(found)
-        found.append(_node(graph, operation, fused, n, nodes, region, chip, names, entries))
+        is_entry = bool(only_named.intersection(operation.inputs))
+        found.append(_node(graph, operation, fused.seconds[n], nodes, region, chip, is_entry))
     for v in graph.outputs:
         if v >= 0 and graph.values[v].producer in numbers:
             demanded.add(numbers[graph.values[v].producer])
@@ -157,29 +168,26 @@ def _nodes(graph: Graph, cotangents: set[int], region: Region, chip: Chip) -> Re
     )
 
 
-def _node(  # noqa: PLR0913
+def _node(
     graph: Graph,
     operation: Operation,
-    fused: Fused,
-    number: int,
+    seconds: float,
     inputs: list[int],
     region: Region,
     chip: Chip,
-    names: set[str],
-    entries: set[str],
+    is_entry: bool,
 ) -> dict[str, Any]:
-    name = operation.name if operation.name else ""
+    name = operation.name
     size = graph.values[operation.outputs[0]].size_bytes * region.length if name else 0
     source = operation.inputs[0] if operation.inputs else -1
     producer = graph.values[source].producer if source >= 0 else -1
     is_heavy = producer >= 0 and graph.operations[producer].work.kind == Kind.HEAVY
-    is_entry = name in entries
     touches = 0.0 if is_entry else _touches(is_heavy, region.body is not None)
     return {
         "region": 0,
-        "seconds": fused.seconds[number] * region.length,
+        "seconds": seconds * region.length,
         "inputs": tuple(inputs),
-        "name": name if name else "",
+        "name": name,
         "size_bytes": size,
         "keep_seconds": touches * size / chip.hbm_bytes_per_second,
         "offload_seconds": 2 * chip.copy_seconds * region.length if name else 0.0,
@@ -216,11 +224,12 @@ def build_problem(
                 backward_seconds=part.backward_seconds,
             )
         )
+    entries = sum(node.size_bytes for node in nodes if node.is_entry)  # they may be what fills memory there
     return CheckpointProblem(
         nodes=tuple(nodes),
         regions=tuple(rows),
         base_seconds=max(judged.seconds - sum(node.seconds for node in nodes), 0.0),
-        floor_bytes=judged.other_peak_bytes,
+        floor_bytes=max(judged.other_peak_bytes - entries, 0),
         out_bytes_per_second=chip.out_bytes_per_second,
         in_bytes_per_second=chip.in_bytes_per_second,
         out_overlap=chip.out_overlap,

@@ -29,6 +29,11 @@ class Equation:
         return str(self.eqn.primitive.name)
 
     @property
+    def inner_fingerprint(self) -> str:
+        """Of a loop its body's, else empty."""
+        return flatten(self.eqn.params["jaxpr"]).fingerprint if self.primitive == "scan" else ""
+
+    @property
     def values_read(self) -> tuple[int, ...]:
         """The numbers among the inputs."""
         return tuple(v for v in self.inputs if isinstance(v, int))
@@ -60,7 +65,7 @@ class FlatFunction:
     def fingerprint(self) -> str:
         """A digest of primitives and who reads what, not of shapes: a plan for one batch size serves another."""
         text = ";".join(
-            f"{e.primitive}{[v if isinstance(v, int) else '' for v in e.inputs]}{list(e.outputs)}"
+            f"{e.primitive}{[v if isinstance(v, int) else '' for v in e.inputs]}{list(e.outputs)}{e.inner_fingerprint}"
             for e in self.equations
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -178,18 +178,18 @@ def _name(flat: FlatFunction, region: Region, label: str, own_names: bool) -> No
         for v in e.outputs
         if v not in named_already
     }
-    entering = {v: size_bytes(function.avals[v]) for v in _entering(flat, region) if v not in named_already}
-    least = max([*sizes.values(), *entering.values()], default=0) * SMALLEST
+    inputs = {v: size_bytes(function.avals[v]) for v in entering(flat, region) if v not in named_already}
+    least = max([*sizes.values(), *inputs.values()], default=0) * SMALLEST
     for e in equations:
         for v in e.outputs:
             if sizes.get(v, 0) > least:
                 region.names[v] = f"{label}.{e.primitive}.{len(region.names)}"
-    for v, size in entering.items():
+    for v, size in inputs.items():
         if size > least:
             region.entries[v] = f"{label}.input.{len(region.entries)}"
 
 
-def _entering(flat: FlatFunction, region: Region) -> list[int]:
+def entering(flat: FlatFunction, region: Region) -> list[int]:
     """Return the inputs of a region that exist for it alone: a loop's carries, what only this stretch reads."""
     if region.body is not None:
         params = flat.equations[region.start].eqn.params

@@ -59,17 +59,22 @@ class TrainingStep:
             InputError: it takes no gradient, or has names that clash with ours.
         """
         sites: list[Site] = []
+        met = False
 
         def change(function: Callable[..., Any], primals: tuple[Any, ...]) -> Callable[..., Any]:
+            nonlocal met
+            met = True
+            if untouched:  # some functions bear being called only once
+                return function
             flat, tree = trace(function, *primals)
             check_own_names(flat)
             regions = cut(flat, str(len(sites)), own_names=self.own_names)
             sites.append(Site(flat=flat, regions=regions))
-            return function if untouched else changed_function(flat, regions, policy, tree)
+            return changed_function(flat, regions, policy, tree)
 
         with differentiated_as(change):
             stage = self._stage()
-        if not sites:
+        if not met:
             name = getattr(self.call.function, "__name__", "the function")
             raise InputError(f"{name} takes no gradient: expected a training step that calls jax.grad or the like")
         donated = frozenset(i for i, info in enumerate(jax.tree.leaves(stage.args_info)) if info.donated)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 from mallocgame.checkpointing import Choice
 from mallocgame.workloads.checkpointing import regions
@@ -15,6 +16,7 @@ from mallocgame.workloads.checkpointing.flat import trace
 from mallocgame.workloads.checkpointing.price import price_step
 from mallocgame.workloads.checkpointing.step import TrainingStep, policy_from_names, problem_of
 from mallocgame.workloads.checkpointing.work import work_of
+from mallocgame.workloads.program_reference import Call
 from tests.benchmarks.fit_models import build
 from tests.workloads.checkpointing.steps import STEPS
 
@@ -70,6 +72,28 @@ def test_keeping_all_layers_stacks_their_bytes() -> None:
     assert size / 2 <= kept.peak_bytes - base.peak_bytes <= size  # what one layer would recompute is there anyway
     assert gone.peak_bytes <= base.peak_bytes
     assert (gone.out_bytes, gone.in_bytes, kept.out_bytes) == (size, size, 0)
+
+
+def test_a_name_on_what_enters_a_layer_can_only_be_offloaded() -> None:
+    """The input is saved anyway, so keeping its name is nothing, and offloading it frees it."""
+
+    def layer(x: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
+        naming: Any = checkpoint_name
+        return jnp.tanh(jnp.sin(naming(x, "x")) @ w), None
+
+    def step(w: jax.Array, x: jax.Array) -> Any:
+        return jax.grad(lambda v: jnp.sum(jax.lax.scan(layer, x, v)[0] ** 2))(w)
+
+    call = Call(function=step, arguments=(jnp.ones((16, 8, 8)), jnp.ones((512, 8))))
+    training = TrainingStep(call=call)
+    problem, everything, base = problem_of(training, CHIP)
+    (entry,) = (i for i, node in enumerate(problem.nodes) if node.name == "x")
+    assert problem.nodes[entry].is_entry
+    choices = [Choice.OFFLOAD if i == entry else Choice.RECOMPUTE for i in range(len(problem.nodes))]
+    gone = training.traced(policy_from_names(everything.sites, [], ["x"])).price(CHIP)
+    size = 16 * 512 * 8 * 4
+    assert problem.peak_bytes(choices) <= base.peak_bytes - 0.9 * size
+    assert base.peak_bytes - 1.1 * size <= gone.peak_bytes <= base.peak_bytes - 0.8 * size
 
 
 def test_cuts_are_the_best_of_all() -> None:

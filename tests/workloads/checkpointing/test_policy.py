@@ -86,6 +86,20 @@ def test_a_policy_applies_to_a_loss_that_is_differentiated_later(tmp_path: Path)
     assert policy.apply(loss)(w, x) == loss(w, x)
 
 
+def test_two_gradients_of_one_step_are_planned_apart() -> None:
+    def step(w: jax.Array, x: jax.Array) -> Any:
+        first = jax.grad(lambda v: jnp.sum(jnp.tanh(x @ v) ** 2))(w)
+        second = jax.value_and_grad(lambda v: jnp.sum(jnp.sin(x @ v @ first)))(w)
+        return first, second
+
+    call = Call(function=step, arguments=(jnp.eye(4) * 0.3, jnp.ones((2, 4))))
+    policy = random_policy(call, seed=5)
+    assert len(policy.functions) == 2
+    plain, planned = step(*call.arguments), policy.apply(step)(*call.arguments)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(planned), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_another_program_is_refused() -> None:
     policy = random_policy(STEPS["recurrent"](), seed=0)
     call = STEPS["own_remat"]()
