@@ -45,8 +45,9 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
         workers: lanes beside the one that proves the bound (threads; 1: one after the other).
     """
     race = search.part(RACE)
+    proof = Lane(partial(_prove, search))  # to the end: refining goes on beside it
     lanes = [Lane(work) for work in _lanes(race, workers)]
-    for lane in lanes:
+    for lane in (proof, *lanes):
         lane.start()
     try:
         for solve in _other_lane(race, workers):
@@ -59,7 +60,7 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
             lanes[0].join(0.02)
     finally:
         race.stop()
-    for lane in lanes:
+    for lane in (proof, *lanes):
         lane.raise_what_went_wrong()
     if not search.out_of_time():
         busy = sum(lane.is_alive() for lane in lanes)
@@ -90,8 +91,6 @@ class Lane(threading.Thread):
 def _lanes(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
     """Yield what runs beside the main lane."""
     few = race.program.num_decisions <= FEW_DECISIONS
-    if not few:  # else cpsat proves
-        yield partial(_prove, race)
     if workers > 1:
         part = race.part()
         if few:
@@ -100,8 +99,9 @@ def _lanes(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
             yield partial(plan_and_anneal, part, bound_share=0.0)
 
 
-def _prove(race: Incumbent) -> None:
-    capacity_bound(*race.problem, seconds=min(race.left_seconds, race.limits.seconds), search=race)
+def _prove(search: Incumbent) -> None:
+    if search.program.num_decisions > FEW_DECISIONS:  # else cpsat proves
+        capacity_bound(*search.problem, seconds=min(search.left_seconds, search.limits.seconds), search=search)
 
 
 def _other_lane(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:

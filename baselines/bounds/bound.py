@@ -18,6 +18,7 @@ from mallocgame.solver import Incumbent, Problem
 
 MANY, FEW = 800, 400  # with more decisions than MANY, the FEW with most traffic are looked at first
 ROUNDS = 8  # of cover rows
+ENOUGH = 1.5  # times what a linear program took: what must be left for another one
 LITTLE = 2e-4  # a round that raises the bound by less is the last
 
 
@@ -134,7 +135,7 @@ class _Proof:
         begun = time.perf_counter()
         solution = self.solve(relaxation)
         took = time.perf_counter() - begun
-        if solution is None or self.left < 3.0 * took:
+        if solution is None or self.left < ENOUGH * took:
             return solution
         found = knapsacks(relaxation, self.is_over)
         for _ in range(ROUNDS):
@@ -146,6 +147,6 @@ class _Proof:
                 solution = None  # its duals have no word about the new rows
                 break
             solution = sharper
-            if self.linear_seconds < before * (1.0 + LITTLE) or self.left < 3.0 * took:
+            if self.linear_seconds < before * (1.0 + LITTLE) or self.left < ENOUGH * took:
                 break
         return solution
