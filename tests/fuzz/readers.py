@@ -453,6 +453,45 @@ def _read_tuning(path: Path) -> Any:
         return TuningFolder(Path(folder), {"program": "m:f"}).load()
 
 
+# Sweeps
+
+
+def _rows(suffix: str) -> Callable[[], list[bytes]]:
+    from mallocgame.cli.compare_jobs import COLUMNS
+    from mallocgame.sweep import RowFile
+
+    def write(path: Path) -> None:
+        with RowFile.open(path, COLUMNS) as table:
+            for key, error in (("a1", None), ("b2", "why, then")):
+                table.append(
+                    {"job": key, "trace": "t", "status": "feasible", "valid": True, "gap": 0.5, "error": error}
+                )
+
+    return lambda: [_written(write, f"rows{suffix}")]
+
+
+def _read_rows(path: Path) -> Any:
+    from mallocgame.cli.compare_jobs import COLUMNS
+    from mallocgame.errors import InputError
+    from mallocgame.sweep import RowFile
+
+    before = path.read_bytes()
+    try:
+        with RowFile.open(path, COLUMNS) as table:
+            return table.rows
+    except InputError:
+        assert path.read_bytes() == before, "a file that is refused was changed"
+        raise
+
+
+def _read_programs(path: Path) -> Any:
+    from mallocgame.cli.programs import read_programs
+
+    return read_programs(path, "v5e")
+
+
+PROGRAMS = b'function,args,chip,mesh,name\nm:f,"bf16[8,128],f32[]",v4,,a\nm:f,,,data=2,b\n'
+
 READERS = {
     reader.name: reader
     for reader in (
@@ -465,6 +504,9 @@ READERS = {
         Reader(name="xla-log", suffix=".log", seeds=_file("lstm-v5e.log"), read=_read_log),
         Reader(name="xla-dump", suffix=".txt", seeds=_file("lstm-v5e.hlo"), read=_read_dump),
         Reader(name="tuning", suffix=".json", seeds=_states, read=_read_tuning),
+        Reader(name="rows-csv", suffix=".csv", seeds=_rows(".csv"), read=_read_rows),
+        Reader(name="rows-jsonl", suffix=".jsonl", seeds=_rows(".jsonl"), read=_read_rows),
+        Reader(name="programs", suffix=".csv", seeds=lambda: [PROGRAMS], read=_read_programs),
         Reader(name="packing", suffix=".csv", seeds=lambda: list(PACKING), read=_read_packing),
         Reader(name="pages-text", suffix=".txt", seeds=lambda: [PAGES_TEXT], read=_read_pages("text")),
         Reader(name="pages-gz", suffix=".txt.gz", seeds=lambda: [gzip.compress(PAGES_TEXT)], read=_read_pages("auto")),
