@@ -17,6 +17,7 @@ class Config:
     """
 
     # network
+    foresight: bool = True  # read what actions would do and what memory will be worth; False: the position alone
     latent_size: int = 128
     hidden_size: int = 128
     num_blocks: int = 2  # residual blocks in dynamics and prediction
@@ -32,7 +33,9 @@ class Config:
     value_unit: float = 0.01  # "gumbel": gain in return that makes an action e times as likely; 0: relative
     # games
     stray_moves: float = 8.0  # uniformly random ones, expected in the game with the most noise
+    own_games: float = 0.0  # share of the games whose moves are the network's own; the search on the rules only teaches
     num_games: int = 64  # played side by side, fewer where games are long (``selfplay.games_for``)
+    moves_in_flight: int = 0  # games played side by side x their moves, at most; 0: as fits the device
     variations: int = 512  # of the best game for each game played (``game/variations.py``): about as long as its search
     variation_temperature: float = 3e-4  # how much slower a changed game may be; falls to 0 over the training budget
     focus_fraction: float = 3e-3  # tensors that together move at most this fraction of the bytes stay in layer 0
@@ -65,9 +68,11 @@ class Config:
         for name in positive:
             if getattr(self, name) < 1:
                 raise InputError(f"agent configuration: {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("num_simulations", "variations"):
+        for name in ("num_simulations", "variations", "moves_in_flight"):
             if getattr(self, name) < 0:
                 raise InputError(f"agent configuration: {name} must be at least 0, got {getattr(self, name)}")
+        if not 0.0 <= self.own_games <= 1.0:
+            raise InputError(f"agent configuration: own_games must be between 0 and 1, got {self.own_games}")
         if not self.rules_value_unit > 0:
             raise InputError(f"agent configuration: rules_value_unit must be above 0, got {self.rules_value_unit}")
         for name, known in (

@@ -1,7 +1,8 @@
 """The learned model: representation h, dynamics g, prediction f (MuZero's letters).
 
 The representation reads any dictionary observation by the rank of its entries: grids [C, H, W] through a small residual
-ConvNet, rows [K, F] (the coming uses) through attention pooled by the current use, vectors [F] through a dense layer.
+ConvNet, many rows [K, F] (the coming uses, the program's segments) through attention pooled by the current position, a
+few rows (what each action would do) and vectors [F] through a dense layer.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,24 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mallocgame.agents.muzero.categorical import decode
 from mallocgame.agents.muzero.config import Config
+from mallocgame.game.observation import FORESIGHT, plain_columns
 
 Observation = Mapping[str, jax.Array]
 Parameters = Any
+FEW = 8  # rows that are read one by one
+
+
+def plain(observation: Observation) -> Observation:
+    """Return a batch of the game's observations without foresight."""
+    if FORESIGHT[0] not in observation:
+        return observation
+    num_layers = observation["globals"].shape[-1] - 3
+    shown = {name: array for name, array in observation.items() if name not in FORESIGHT}
+    return {**shown, "uses": observation["uses"][..., np.array(plain_columns(num_layers))]}
 
 
 class _Residual(nn.Module):
@@ -29,6 +42,32 @@ class _Residual(nn.Module):
         return x + nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(y)
 
 
+class _Convolution(nn.Module):
+    """``flax.linen.Conv``, padded to the same size, as one matrix product: quicker on a CPU."""
+
+    features: int
+    window: tuple[int, int]
+    strides: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        (height, width), (down, right) = self.window, self.strides
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (height, width, x.shape[-1], self.features), jnp.float32
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        rows, columns = -(-x.shape[1] // down), -(-x.shape[2] // right)
+        missing = [max((rows - 1) * down + height - x.shape[1], 0), max((columns - 1) * right + width - x.shape[2], 0)]
+        x = jnp.pad(x, ((0, 0), *((size // 2, size - size // 2) for size in missing), (0, 0)))
+        cells = [
+            x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+            for i in range(height)
+            for j in range(width)
+        ]
+        patches = jnp.concatenate(cells, axis=-1)
+        return jnp.asarray(patches @ kernel.reshape(-1, self.features) + bias)
+
+
 class Representation(nn.Module):
     """Observation batch -> float32[B, latent_size]."""
 
@@ -38,17 +77,23 @@ class Representation(nn.Module):
     def __call__(self, observation: Observation) -> jax.Array:
         size = self.config.latent_size
         parts = []
+        if not self.config.foresight:
+            observation = plain(observation)
         entries = [observation[name].astype(jnp.float32) for name in sorted(observation)]
-        vectors = [entry for entry in entries if entry.ndim == 2] + [
-            entry[:, 0] for entry in entries if entry.ndim == 3
+        fewest = FEW if self.config.foresight else 0
+        many = [entry.ndim == 3 and entry.shape[1] > fewest for entry in entries]
+        vectors = [
+            entry[:, 0] if long else entry.reshape(len(entry), -1)
+            for entry, long in zip(entries, many, strict=True)
+            if entry.ndim < 4
         ]
         flat = jnp.concatenate(vectors, axis=-1)
         focus = nn.Dense(size)(flat)
         parts.append(focus)
-        for entry in entries:
+        for entry, long in zip(entries, many, strict=True):
             if entry.ndim == 4:
                 parts.append(self._grid(entry))
-            elif entry.ndim == 3:
+            elif long:
                 parts.append(self._rows(entry, focus))
         x = nn.Dense(size)(nn.relu(jnp.concatenate(parts, axis=-1)))
         x = _Residual(self.config.hidden_size)(x)
@@ -57,8 +102,8 @@ class Representation(nn.Module):
     def _grid(self, x: jax.Array) -> jax.Array:
         """Patches of 2 x 4 cells, then one residual convolution over them."""
         channels = self.config.conv_channels
-        x = nn.Conv(channels, (2, 4), strides=(2, 4))(jnp.moveaxis(x, 1, -1))  # to [B, H / 2, W / 4, channels]
-        x = nn.relu(x + nn.Conv(channels, (3, 3))(nn.relu(x)))
+        x = _Convolution(channels, (2, 4), (2, 4), name="Conv_0")(jnp.moveaxis(x, 1, -1))  # [B, H / 2, W / 4, channels]
+        x = nn.relu(x + _Convolution(channels, (3, 3), (1, 1), name="Conv_1")(nn.relu(x)))
         return nn.Dense(self.config.latent_size)(x.reshape(x.shape[0], -1))
 
     def _rows(self, rows: jax.Array, focus: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from mallocgame.agents.muzero.search import Search, SearchResult, make_search, n
 from mallocgame.agents.muzero.tree import Tree, considered_visits, make_tree, search_rows
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.rules import BatchState
+from mallocgame.game.threads import in_groups
 
 I64 = npt.NDArray[np.int64]
 
@@ -32,7 +33,7 @@ class RulesSearch:
         self.explore, self._unit = explore, model.config.rules_value_unit
         counts = [considered_visits(legal, num_simulations) for legal in range(model.num_actions + 1)]
         self._sequences = np.array(counts, dtype=np.int64)
-        self._scratch: tuple[tuple[int, ...], Tree] | None = None
+        self._scratch: dict[int, tuple[tuple[int, ...], Tree]] = {}  # of each group of rows
         self._decisions: tuple[object, I64] | None = None
 
     def __call__(self, parameters: Parameters, batch: MallocGameBatch, leads: I64, key: jax.Array) -> SearchResult:
@@ -59,19 +60,26 @@ class RulesSearch:
         if self.explore:
             noise = np.asarray(noise_of(rows) * jax.random.gumbel(key, (rows, num_actions)), dtype=np.float64)
         policy, values, actions = np.zeros((rows, num_actions)), np.zeros(rows), np.zeros(rows, dtype=np.int64)
-        tree, decisions = self._tree(states, num_actions, leads.shape[1]), self._decisions_of(games)
-        tree.random[0] = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
-        search_rows(
-            *(states, decisions, tree, np.log(chances), noise, self._sequences, self._unit),
-            *(leads, policy, values, actions),
-        )
-        return SearchResult(actions.astype(np.int32), policy.astype(np.float32), values.astype(np.float32))
+        logits, decisions = np.log(chances), self._decisions_of(games)
+        first = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
+        seeds = np.random.default_rng(first).integers(2**64, size=rows, dtype=np.uint64)
 
-    def _tree(self, states: BatchState, num_actions: int, longest: int) -> Tree:
+        def run(group: int, part: slice) -> None:
+            some = states._replace(which=states.which[part], ints=states.ints[part], floats=states.floats[part])
+            tree = self._tree(group, states, num_actions, leads.shape[1])
+            search_rows(
+                *(some, decisions, tree, logits[part], noise[part], self._sequences, self._unit, seeds[part]),
+                *(leads[part], policy[part], values[part], actions[part]),
+            )
+
+        in_groups(rows, run)
+        return SearchResult(actions.astype(np.int32), policy.astype(np.float32), values.astype(np.float32), prior)
+
+    def _tree(self, group: int, states: BatchState, num_actions: int, longest: int) -> Tree:
         key = (states.ints.shape[1], states.floats.shape[1], longest)
-        if self._scratch is None or self._scratch[0] != key:
-            self._scratch = key, make_tree(states, self._sequences.shape[1] + 1, num_actions, longest)
-        return self._scratch[1]
+        if group not in self._scratch or self._scratch[group][0] != key:
+            self._scratch[group] = key, make_tree(states, self._sequences.shape[1] + 1, num_actions, longest)
+        return self._scratch[group][1]
 
     def _decisions_of(self, batch: MallocGameBatch) -> I64:
         """Return int64[games, groups], the decision about each group, -1 where there is none."""

@@ -33,14 +33,23 @@ from mallocgame.agents.muzero.learner import Learner, check_finite
 from mallocgame.agents.muzero.replay import Episode, Kept, Records, Replay
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, read_json, write_text
-from mallocgame.game.observation import global_names, use_names
+from mallocgame.game.features import OUTLOOK, OVERVIEW
+from mallocgame.game.observation import FORESIGHT, OUTCOMES, global_names, plain_columns, use_names
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
 from mallocgame.system import owner_of, sign, try_lock
 
 FORMAT = 3
 FINE_TUNING_RATE = 4e-4
-NETWORK_SETTINGS = ("latent_size", "hidden_size", "num_blocks", "conv_channels", "support_size", "value_scale")
+NETWORK_SETTINGS = (
+    "foresight",
+    "latent_size",
+    "hidden_size",
+    "num_blocks",
+    "conv_channels",
+    "support_size",
+    "value_scale",
+)
 FOLDERS = ("checkpoints", "arrays", "replay", "records")
 
 
@@ -72,8 +81,8 @@ class RunFolder:
         about = {
             "format": FORMAT,
             "config": config.to_dict(),
-            "observation_shapes": shapes,
-            "features": _features(num_actions),
+            "observation_shapes": _shown(shapes, config),
+            "features": _features(num_actions, config),
             "num_actions": num_actions,
             "programs": {program.name: fingerprint(program, hierarchy) for program, hierarchy in pairs},
             "versions": {"jax": jax.__version__},
@@ -125,16 +134,17 @@ class RunFolder:
         if about["num_actions"] != num_actions:
             message = f"the network has {about['num_actions']} actions, the game {num_actions} (memory layers differ)"
             raise TraceError(path, None, message)
-        mine, theirs = _features(num_actions), about["features"]
+        config = self.config()
+        mine, theirs = _features(num_actions, config), about["features"]
         if mine != theirs:
             new, old = [x for x in mine if x not in theirs], [x for x in theirs if x not in mine]
             message = f"the network was trained by another version: it lacks features {new}, and wants {old}"
             raise TraceError(path, None, message)
-        for name, shape in shapes.items():
+        for name, shape in _shown(shapes, config).items():
             trained = about["observation_shapes"].get(name)
             if trained != shape:
                 raise TraceError(path, None, f"{name} has shape {shape}, the network wants {trained}")
-        return self.config()
+        return config
 
     def check_programs(self, pairs: Sequence[tuple[Program, Hierarchy]]) -> list[str]:
         """See that this is the run of these programs; return their names in its order.
@@ -354,7 +364,19 @@ def _flat(arrays: Arrays, prefix: str) -> Arrays:
     return {f"{prefix}.{name}": array for name, array in arrays.items()}
 
 
-def _features(num_actions: int) -> list[str]:
+def _features(num_actions: int, config: Config) -> list[str]:
     """Return what the observation's columns mean: weights of another version fit the shapes, perhaps, but not these."""
     num_layers = (num_actions + 1) // 2
-    return [*use_names(num_layers), *global_names(num_layers)]
+    names = use_names(num_layers)
+    if not config.foresight:
+        return [*(names[i] for i in plain_columns(num_layers)), *global_names(num_layers)]
+    return [*names, *OUTCOMES, *OUTLOOK, *OVERVIEW, *global_names(num_layers)]
+
+
+def _shown(shapes: dict[str, list[int]], config: Config) -> dict[str, list[int]]:
+    """Return the shapes of what the network reads of an observation."""
+    if config.foresight:
+        return shapes
+    columns = plain_columns(shapes["globals"][0] - 3)
+    shown = {name: shape for name, shape in shapes.items() if name not in FORESIGHT}
+    return {**shown, "uses": [shapes["uses"][0], len(columns)]}

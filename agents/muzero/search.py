@@ -17,6 +17,7 @@ class SearchResult(NamedTuple):
     action: Any  # int32[B], to play; like the others of JAX or NumPy
     policy: Any  # float32[B, A], the improved policy
     value: Any  # float32[B], the searched value of the position
+    prior: Any = None  # float32[B, A], the network's own policy, from a search on the rules
 
 
 Search = Callable[[Parameters, Any, Any, jax.Array], SearchResult]  # observation and mask: NumPy or JAX arrays

@@ -1,5 +1,6 @@
 """Playing: many games side by side, one search a move for all of them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Arrays
 from typing import Any
@@ -23,7 +24,6 @@ from mallocgame.program import Program
 I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
-MOVES_IN_FLIGHT = 26_000  # in whole games
 FEWEST_GAMES = 16
 Pair = tuple[Program, Hierarchy]
 StateArrays = Arrays[str, npt.NDArray[Any]]
@@ -53,7 +53,7 @@ class SelfPlay:
         found = ask(self.search, parameters, batch, self.leads, key)
         actions, policy, value = (np.asarray(part) for part in (found.action, found.policy, found.value))
         before = batch.all_seconds()
-        actions = self._astray(actions)
+        actions = self._astray(self._own(actions, found.prior))
         batch.step(actions)
         self._history.move(actions, log_rewards(before, batch.all_seconds()), policy, value)
         finished = []
@@ -112,6 +112,18 @@ class SelfPlay:
         batch.reset(fresh)
         history.forget(fresh)
 
+    def _own(self, actions: I32, prior: Any) -> I32:
+        """Let the network's own policy choose in some games, from none to full randomness: what it must put right."""
+        count = 0 if prior is None else int(self.config.own_games * self.num_games)
+        if not count:
+            return actions
+        sharpness = 1.0 / np.linspace(0.05, 1.0, count)[:, None]  # inverse temperatures
+        chances = np.cumsum(np.maximum(np.asarray(prior)[-count:], 1e-12) ** sharpness, axis=1)
+        drawn = (self.random.random((count, 1)) * chances[:, -1:] > chances).sum(axis=1)
+        own = actions.copy()
+        own[-count:] = np.where(self.batch.action_masks[-count:][np.arange(count), drawn], drawn, actions[-count:])
+        return own
+
     def _astray(self, actions: I32) -> I32:
         """Replace a few actions by random legal ones, more in the noisier games; a plan of one mind finds no other."""
         batch = self.batch
@@ -123,11 +135,11 @@ class SelfPlay:
 def games_for(config: Config, lengths: Sequence[int]) -> int:
     """Return how many games to play side by side: ``config.num_games``, halved (but 16) where they are long.
 
-    64 games of 2,000 moves each end together after 128,000 moves, most of a minute in which nothing is learned. Halves,
-    so that programs of all lengths share a few compiled searches.
+    64 games of 2,000 moves each end together after 128,000 moves, most of a minute of a core in which nothing is
+    learned (``config.moves_in_flight``). Halves, so that programs of all lengths share a few compiled searches.
     """
     games = config.num_games
-    while games >= 2 * FEWEST_GAMES and games * np.mean(lengths) > MOVES_IN_FLIGHT:
+    while games >= 2 * FEWEST_GAMES and games * np.mean(lengths) > (config.moves_in_flight or math.inf):
         games //= 2
     return games
 

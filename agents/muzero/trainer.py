@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mallocgame.agents.muzero.history import expand
 from mallocgame.agents.muzero.learner import Learner, Losses, batch_arrays, learning_rate, make_learner, shard
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.replay import Episode, Records, Replay, Store, join
+from mallocgame.agents.muzero.reporter import Reporter, TrainingReport
 from mallocgame.agents.muzero.rules_search import RulesSearch, make_any_search
 from mallocgame.agents.muzero.run import RunFolder, part_of
 from mallocgame.agents.muzero.search import make_search
@@ -33,28 +34,11 @@ from mallocgame.game.variations import Variations
 from mallocgame.mapping import Mapping
 
 I64 = npt.NDArray[np.int64]
+MOVES_IN_FLIGHT, MOST_IN_FLIGHT = {"cpu": 26_000}, 600_000  # by what JAX runs on: a few hundred games keep a GPU busy
 VARIATIONS_AT_ONCE = 256
 NOTHING = 1e-5  # what float32 rewards leave uncertain, as a share of the time
 FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
 FINISH_MOVES = 600_000  # about as many; a budget in moves knows no clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingReport:
-    """What ``train`` tells its caller now and then."""
-
-    elapsed_seconds: float
-    progress: float  # share of the budget that is spent
-    steps: int  # moves made
-    episodes: int
-    updates: int
-    losses: dict[str, float]
-    mean_return: float  # of the last 64 episodes
-    best: dict[str, float]  # judged seconds by program
-    moves_per_second: float
-    simulations_per_second: float
-    replay_steps: int
-    improved: tuple[str, ...]  # programs whose best mapping changed since the last report
 
 
 class Trainer:
@@ -98,6 +82,8 @@ class Trainer:
         focused = [(program.focused(config.focus_fraction), hierarchy) for program, hierarchy in self.pairs]
         probe = MallocGameBatch(focused[:1], 1)
         shapes = shapes_of(probe)
+        if not config.moves_in_flight:
+            config = replace(config, moves_in_flight=MOVES_IN_FLIGHT.get(jax.default_backend(), MOST_IN_FLIGHT))
         self.config, self.seed = config, seed
         self.model = Model(config, probe.num_actions)
         self.learner, self._update = make_learner(self.model, probe.observations, seed)
@@ -124,8 +110,9 @@ class Trainer:
         self.key = jax.random.key(seed)
         self.steps = self.episodes = 0
         self.spent_seconds = 0.0
-        self._returns: list[float] = []
+        self.returns: list[float] = []
         self._debt = 0.0  # updates that the moves made so far still ask for
+        self._pending: tuple[list[tuple[Store, I64]], Losses] | None = None  # an update whose errors are not read yet
         self._variations_due = 0.0
         self._varied: Variations | None = None  # the program that was varied last
         self._typical_length = float(np.mean(list(lengths.values())))
@@ -180,11 +167,9 @@ class Trainer:
         with self.hold(), postponed() as check:
             if not self._number:
                 self.save()  # the weights and demonstrations that it begins with
-            self._train(seconds, steps, _Reporter(self, report, report_seconds), check)
+            self._train(seconds, steps, Reporter(self, report, report_seconds), check)
 
-    def _train(
-        self, seconds: float | None, steps: int | None, reporter: "_Reporter", check: Callable[[], None]
-    ) -> None:
+    def _train(self, seconds: float | None, steps: int | None, reporter: Reporter, check: Callable[[], None]) -> None:
         begun, before, whole = time.monotonic(), self.spent_seconds, True
         last_save = begun
         try:
@@ -219,6 +204,7 @@ class Trainer:
         Raises:
             InputError: another writer in the folder, or weights that are not finite.
         """
+        self._settle()
         varied = self._varied
         state = {
             "steps": self.steps,
@@ -228,7 +214,7 @@ class Trainer:
             "numpy": _written(self.random),
             "games": _written(self.play.random),
             "debt": self._debt,
-            "returns": self._returns,
+            "returns": self.returns,
             "variations_due": self._variations_due,
             "varied": None if varied is None else [game is varied.game for game in self.play.batch.games].index(True),
         }
@@ -270,7 +256,7 @@ class Trainer:
         self.spent_seconds, self._debt = float(state["spent_seconds"]), float(state["debt"])
         self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
         self._variations_due = float(state["variations_due"])
-        self._returns = [float(x) for x in state["returns"]]
+        self.returns = [float(x) for x in state["returns"]]
         self.random.bit_generator.state = _read(state["numpy"])
         self.play.random.bit_generator.state = _read(state["games"])
 
@@ -314,9 +300,11 @@ class Trainer:
     def _keep(self, finished: list[Finished], moves: int) -> set[str]:
         """Store finished episodes and account for ``moves``; return the programs whose best mapping changed."""
         improved = set()
+        if finished:
+            self._settle()
         for episode, mapping, seconds in finished:
             self._store(episode)
-            self._returns = [*self._returns[-63:], float(episode.rewards.sum())]
+            self.returns = [*self.returns[-63:], float(episode.rewards.sum())]
             if self.best.offer(episode.program, mapping, seconds):
                 improved.add(episode.program)
         self.steps += moves
@@ -364,7 +352,8 @@ class Trainer:
                     improved.add(program.name)
         return improved
 
-    def _learn(self, progress: float) -> dict[str, float] | None:
+    def _learn(self, progress: float) -> Losses | None:
+        """Make the updates that are due; the last one's losses are not waited for."""
         config = self.config
         if self.replay.num_steps < 2 * config.batch_size:
             self._debt = min(self._debt, 1.0)
@@ -376,31 +365,39 @@ class Trainer:
             self._debt -= 1.0
             shares = [(self.replay, config.batch_size - from_records), (self.records, from_records)]
             losses = self._update_from([(store, count) for store, count in shares if count], rate)
-        if losses is None:
-            return None
-        names = ("total", "policy", "value", "reward", "consistency")
-        found = {name: float(getattr(losses, name)) for name in names}
-        if not math.isfinite(found["total"]):
-            what = f"after {int(self.learner.updates)} updates the loss is {found['total']}"
-            raise InputError(f"{self.folder.path}: {what}; its last checkpoint is kept (a smaller learning_rate?)")
-        return found | {"learning_rate": rate}
+        return losses
 
     def _update_from(self, shares: Sequence[tuple[Store, int]], rate: float) -> Losses:
-        """Make one update from so many positions of each store, and renew their priorities."""
+        """Make one update from so many positions of each store; ``_settle`` renews their priorities."""
+        self._settle()
         drawn, batches = [], []
         for store, count in shares:
             positions, chances = store.draw(self.random, count)
             weights = (1.0 / chances).astype(np.float32)
             if store is self.replay:
                 self._renew(positions[: int(self.config.reanalyse_fraction * len(positions))])
-            drawn.append(positions)
+            drawn.append((store, positions))
             batches.append(store.gather(positions, self.config.unroll_steps, weights / weights.max(), self.random))
         self.learner, losses = self._update(self.learner, shard(batch_arrays(join(batches))), rate)
-        errors, begin = np.asarray(losses.errors), 0
-        for (store, count), positions in zip(shares, drawn, strict=True):
-            store.prioritise(positions, errors[begin : begin + count])
-            begin += count
+        self._pending = drawn, losses
         return losses
+
+    def _settle(self) -> None:
+        """Wait for the last update and renew the priorities of its positions, before anything else touches them.
+
+        Raises:
+            InputError: its loss is not finite.
+        """
+        if self._pending is None:
+            return
+        (drawn, losses), self._pending = self._pending, None
+        if not math.isfinite(total := float(losses.total)):
+            what = f"after {int(self.learner.updates)} updates the loss is {total}"
+            raise InputError(f"{self.folder.path}: {what}; its last checkpoint is kept (a smaller learning_rate?)")
+        errors, begin = np.asarray(losses.errors), 0
+        for store, positions in drawn:
+            store.prioritise(positions, errors[begin : begin + len(positions)])
+            begin += len(positions)
 
     def _renew(self, positions: I64) -> None:
         """Search whole windows of the replay again, with the newest target network and without noise."""
@@ -432,55 +429,6 @@ class Trainer:
         states = rules.make_batch(self.play.batch.games, which)
         seek(states, turns, leads)
         return states, leads
-
-    def row(self, progress: float, losses: dict[str, float], rate: float, improved: tuple[str, ...]) -> TrainingReport:
-        """Return the run as it stands, and log it."""
-        row = TrainingReport(
-            elapsed_seconds=self.spent_seconds,
-            progress=progress,
-            steps=self.steps,
-            episodes=self.episodes,
-            updates=int(self.learner.updates),
-            losses=losses,
-            mean_return=float(np.mean(self._returns)) if self._returns else float("nan"),
-            best={name: best.seconds for name, best in self.best.items()},
-            moves_per_second=rate,
-            simulations_per_second=rate * self.config.num_simulations,
-            replay_steps=self.replay.num_steps,
-            improved=improved,
-        )
-        mean_return = row.mean_return if np.isfinite(row.mean_return) else None
-        self.folder.log(
-            {name: getattr(row, name) for name in TrainingReport.__dataclass_fields__} | {"mean_return": mean_return}
-        )
-        return row
-
-
-class _Reporter:
-    """Tells the caller of ``train`` now and then, and what has come together since."""
-
-    def __init__(self, trainer: Trainer, report: Callable[[TrainingReport], None] | None, every_seconds: float) -> None:
-        self._trainer, self._report, self._every = trainer, report, every_seconds
-        self._begun = self._last = time.monotonic()
-        self._steps, self._losses = trainer.steps, dict[str, float]()
-        self._improved: set[str] = set()
-
-    def tell(self, progress: float, losses: dict[str, float] | None, improved: set[str]) -> None:
-        """Note what is new; report if it is time."""
-        self._losses = losses or self._losses
-        self._improved |= improved
-        now = time.monotonic()
-        if now - self._last >= self._every:
-            self._last = now
-            self.close(progress)
-
-    def close(self, progress: float, improved: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        """Report now."""
-        if self._report is None:
-            return
-        improved, self._improved = self._improved | improved, set()
-        rate = (self._trainer.steps - self._steps) / max(time.monotonic() - self._begun, 1e-9)
-        self._report(self._trainer.row(progress, self._losses, rate, tuple(sorted(improved))))
 
 
 def _written(random: np.random.Generator) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules.batch import BatchState
+from mallocgame.game.rules.copying import copy_live
 from mallocgame.game.rules.state import Groups, Movables, Rules, State
 from mallocgame.game.rules.step import do_step, write_mask
 from mallocgame.game.variation_kernel import below, copy_to
@@ -109,6 +110,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
     noise: F64,
     sequences: I64,
     unit: float,
+    seeds: U64,
     leads: I64,
     policy: F64,
     values: F64,
@@ -124,6 +126,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         noise: float64[B, A], Gumbel noise at the root.
         sequences: int64[A + 1, simulations], ``considered_visits`` for each number of legal actions.
         unit: gain in return that makes an action e times as likely.
+        seeds: uint64[B], of each row's random numbers.
         leads: int64[B, D], wanted actions; the lead that the search leaves behind is written.
         policy: float64[B, A], written: the improved policy.
         values: float64[B], written: the logarithm of the time now over the time at the lead's end.
@@ -133,6 +136,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         game = batch.which[b]
         r = Rules(batch.rule_ints[game], batch.rule_ints[game], batch.rule_floats[game])
         s = State(r.layout, batch.ints[b], batch.floats[b])
+        tree.random[0] = seeds[b]
         values[b], actions[b] = 0.0, 0
         for a in range(policy.shape[1]):
             policy[b, a] = 0.0
@@ -170,10 +174,9 @@ def seek(batch: BatchState, turns: I64, actions: I64) -> None:
 @part
 def _begin(r: Rules, s: State, tree: Tree, lead: I64) -> float:
     """Make the root, and make the lead legal from here on; return its seconds at the end."""
-    copy_to(tree.ints, s.ints)
-    copy_to(tree.floats, s.floats)
     copy_to(tree.wanted, lead)
     state = State(r.layout, tree.ints, tree.floats)
+    copy_live(r, state, s)
     write_mask(r, state, tree.legal[0])
     begin = s.turn[0]
     final: float = _follow(r, state, tree.wanted, tree.taken, tree.base, tree.base, np.inf)
@@ -218,9 +221,8 @@ def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
     r: Rules, root: State, tree: Tree, decision_of: I64, action: int, nodes: int, lead: I64, final: float, unit: float
 ) -> tuple[int, float]:
     """Walk to a new node, roll out from there, and note what was found; return how many nodes and the lead's end."""
-    copy_to(tree.ints, root.ints)
-    copy_to(tree.floats, root.floats)
     s = State(r.layout, tree.ints, tree.floats)
+    copy_live(r, s, root)
     begin, node, depth = root.turn[0], 0, 0
     strays = False
     copy_to(tree.wanted, lead)
@@ -244,8 +246,8 @@ def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
     if is_new:
         write_mask(r, s, tree.legal[nodes])
     if strays:
-        copy_to(tree.leaf_ints, tree.ints)
-        copy_to(tree.leaf_floats, tree.floats)
+        leaf = State(r.layout, tree.leaf_ints, tree.leaf_floats)
+        copy_live(r, leaf, s)
         found = _follow(r, s, tree.wanted, tree.taken, tree.totals, tree.base, final)
         if found < final * (1.0 - AHEAD):
             final = _adopt(r, tree, lead, begin, found)
@@ -254,8 +256,7 @@ def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
                 continue
             if kind == 1 and not _exchange(r, tree, decision_of, end):
                 continue
-            copy_to(tree.ints, tree.leaf_ints)
-            copy_to(tree.floats, tree.leaf_floats)
+            copy_live(r, s, leaf)
             other = _follow(r, s, tree.wanted, tree.taken, tree.totals, tree.base, final)
             if other < final * (1.0 - AHEAD):
                 final = _adopt(r, tree, lead, begin, other)

@@ -261,6 +261,7 @@ class _Watch:
                 {
                     "trace": self.traces[name].name,
                     "chip": chip_of(self.traces[name]),
+                    "device": _device(),
                     "judged_seconds": best.seconds,
                     "xla_judged_seconds": xla,
                     "speedup_over_xla": None,
@@ -319,4 +320,4 @@ def _print(rows: list[dict[str, Any]], out: Path) -> None:
         return row["trace"], row["chip"], f"{row['judged_seconds'] * 1e3:.4f}", shown, row["mapping"]
 
     columns = ("trace", "chip", "best, ms", "speed-up over XLA", "mapping")
-    print_table(f"run {out}", columns, [line(row) for row in rows])
+    print_table(f"run {out}, trained on {_device()}", columns, [line(row) for row in rows])

@@ -13,6 +13,7 @@ True
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +21,11 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.game import rules
-from mallocgame.game.features import static_features
+from mallocgame.game.features import Foresight, foresee
 from mallocgame.game.observation import ObservationConfig, Observations, observation_arrays
-from mallocgame.game.observation_kernel import observe_batch
+from mallocgame.game.observation_kernel import Tables, observe_batch
 from mallocgame.game.rules.state import State
+from mallocgame.game.threads import in_groups
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
@@ -92,7 +94,7 @@ class MallocGameBatch:
         if reward not in REWARDS:
             raise InputError(f"unknown reward {reward!r}, expected one of {', '.join(REWARDS)}")
         self.config = observation or ObservationConfig()
-        self.reward, self._observe = reward, observe
+        self.reward = reward
         self.games = tuple(rules.make_game(program, hierarchy) for program, hierarchy in programs)
         for game in self.games:
             if not game.num_decisions:
@@ -103,11 +105,8 @@ class MallocGameBatch:
         rows = np.arange(batch_size, dtype=np.int64) % len(self.games) if which is None else np.array(which, np.int64)
         self._state = rules.make_batch(self.games, self._checked(rows, batch_size))
         self.which = self._state.which
-        tables = [static_features(game) for game in self.games]
-        longest = max(len(table) for table in tables)
-        self._features = np.zeros((len(tables), longest, tables[0].shape[1]), dtype=np.float32)
-        for padded, table in zip(self._features, tables, strict=True):
-            padded[: len(table)] = table
+        self._tables = _stacked([foresee(game) for game in self.games]) if observe else None
+        self._trial = rules.make_trial(self._state, self.num_actions if observe else 0)
         self._edges = self.config.time_edges
         self.observations = observation_arrays(self.config, self.num_layers, self.num_links, (batch_size,))
         self.action_masks = np.zeros((batch_size, self.num_actions), dtype=np.bool_)
@@ -151,7 +150,7 @@ class MallocGameBatch:
         if chosen.shape != self.which.shape:
             raise InputError(f"need {self.batch_size} actions, got an array of shape {chosen.shape}")
         before = self._totals.copy() if self.reward == "log" else self._totals
-        rules.batch_step(self._state, chosen, self.rewards, self.done, self._wrong, self.action_masks)
+        in_groups(self.batch_size, partial(self._step_part, chosen))
         if self.reward == "log":
             np.log(before / self._totals, out=self.rewards)
         if self._wrong.any():
@@ -200,9 +199,21 @@ class MallocGameBatch:
         self._put(position.arrays, self._all if rows is None else np.asarray(rows, dtype=np.bool_))
         return self.observations
 
+    def _step_part(self, actions: I64, _group: int, part: slice) -> None:
+        state, trial = self._state, self._trial
+        rules.batch_step(
+            state._replace(which=state.which[part], ints=state.ints[part], floats=state.floats[part]),
+            *(actions[part], self.rewards[part], self.done[part], self._wrong[part], self.action_masks[part]),
+            rules.Trial(trial.ints[part], trial.floats[part], trial.behind[part], trial.outcomes[part]),
+        )
+
     def _put(self, arrays: tuple[npt.NDArray[Any], ...], rows: Bool) -> None:
         for mine, theirs in zip(self._arrays(), arrays, strict=True):
             mine[rows] = theirs
+        if self._tables is not None:  # what actions would do is no part of a position
+            self._trial.behind[rows] = True
+            rules.batch_mask(self._state, self.action_masks, self._trial)
+            self.action_masks[:, 0] = True
         self._write_observations()
 
     def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
@@ -219,7 +230,9 @@ class MallocGameBatch:
 
     def _restart(self, rows: Bool) -> None:
         rules.batch_reset(self._state, rows)
-        rules.batch_mask(self._state, self.action_masks)
+        if self._tables is not None:
+            self._trial.behind[rows] = True
+        rules.batch_mask(self._state, self.action_masks, self._trial)
         self.action_masks[:, 0] = True
         self.rewards[rows] = self.returns[rows] = 0.0
         self.illegal[rows] = False
@@ -233,16 +246,33 @@ class MallocGameBatch:
         self.action_masks[rows, 1:] = False
 
     def _write_observations(self) -> None:
-        if self._observe:
-            o = self.observations
-            observe_batch(
-                self._state,
-                self.done,
-                self._features,
-                self._edges,
-                o["memory"],
-                o["supply"],
-                o["uses"],
-                o["same_as"],
-                o["globals"],
-            )
+        if self._tables is not None:
+            in_groups(self.batch_size, partial(self._observe_part, self._tables))
+
+    def _observe_part(self, tables: Tables, _group: int, part: slice) -> None:
+        o, state = self.observations, self._state
+        observe_batch(
+            state._replace(which=state.which[part], ints=state.ints[part], floats=state.floats[part]),
+            *(self.done[part], tables, self._trial.outcomes[part], self._edges),
+            *(o["memory"][part], o["supply"][part], o["uses"][part], o["same_as"][part]),
+            *(o["outcomes"][part], o["outlook"][part], o["overview"][part], o["globals"][part]),
+        )
+
+
+def _stacked(games: Sequence[Foresight]) -> Tables:
+    """Return the tables of all games, padded to the longest."""
+    return Tables(
+        decisions=_padded([game.decisions for game in games]),
+        outlook=_padded([game.outlook for game in games]),
+        overview=_padded([game.overview for game in games]),
+        cumulative=_padded([game.cumulative for game in games]),
+        unit_seconds=np.array([game.unit_seconds for game in games]),
+    )
+
+
+def _padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    shape = np.max([array.shape for array in arrays], axis=0)
+    table = np.zeros((len(arrays), *shape), dtype=arrays[0].dtype)
+    for row, array in zip(table, arrays, strict=True):
+        row[tuple(map(slice, array.shape))] = array
+    return table

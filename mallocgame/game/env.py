@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.game.batch import GamePosition, MallocGameBatch
-from mallocgame.game.observation import ObservationConfig, Observations, observation_space
+from mallocgame.game.observation import ObservationConfig, Observations, copied, observation_space
 from mallocgame.game.render import render_ansi, render_rgb
 from mallocgame.game.rules.state import Groups, Movables
 from mallocgame.hierarchy import Hierarchy
@@ -120,14 +120,7 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
         return render_ansi(program, game.hierarchy, mapping, tensor, step, status)
 
     def _observation(self) -> Observations:
-        o = self.batch.observations
-        return {
-            "memory": o["memory"][0].copy(),
-            "supply": o["supply"][0].copy(),
-            "uses": o["uses"][0].copy(),
-            "same_as": o["same_as"][0].copy(),
-            "globals": o["globals"][0].copy(),
-        }
+        return copied(self.batch.observations, 0)
 
     def _info(self) -> dict[str, Any]:
         return {

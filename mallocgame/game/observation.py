@@ -1,4 +1,5 @@
-"""What a player sees: the memory around the current step, the next decisions, the links' free time, and the score.
+"""What a player sees: the memory around the current step, the next decisions, what each action would do, what is
+wanted later, the links' free time, the program as a whole, and the score.
 
 Every array is float32 (``same_as``: int32), bounded and free of NaN, and its shape depends on the number of layers and
 links alone, never on the program: games of different programs stack. A finished game shows zeros.
@@ -14,6 +15,10 @@ supply      [K, time]                    free link seconds / seconds of the prog
 uses        [1 + next_uses, F]           the current decision, then the next ones in order of play; the columns are
                                          ``use_names``; rows past the last decision are 0
 same_as     [1 + next_uses] int32        the first row that concerns the same tensor; -1 past the last decision
+outcomes    [A, len(OUTCOMES)]           what each legal action would do, exactly; 0 for the others
+outlook     [2 (L - 1), 14]              what fast memory will be worth, and how much of it is wanted, in spans of steps
+                                         ahead that double (``features.OUTLOOK``)
+overview    [16, len(OVERVIEW)]          the program in segments of as many decisions each (``features.OVERVIEW``)
 globals     [3 + L]                      see ``global_names``
 ==========  ===========================  ==============================================================================
 """
@@ -27,7 +32,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mallocgame.errors import InputError
-from mallocgame.game.features import feature_names
+from mallocgame.game.features import FORESEEN, OUTLOOK, OVERVIEW, SEGMENTS, SPANS_AHEAD, feature_names
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -41,7 +46,20 @@ class Observations(TypedDict):
     supply: F32
     uses: F32
     same_as: I32
+    outcomes: F32
+    outlook: F32
+    overview: F32
     globals: F32
+
+
+OUTCOMES = (  # s(x) = x / (1 + |x|); times are in mean steps of the program with everything in layer 0
+    "legal",
+    "gain",  # s(what the action saves at once)
+    "wait",  # s(what is waited in addition for copies, the new one and those that it delays)
+    "ahead",  # log(1 + steps from the copy's issue to now) / log(1 + T), 0: there is none
+    "lasts",  # log(1 + steps from now to where the tensor may go) / log(1 + T), 0: it is not in fast memory
+    "net",  # s(gain less what the space that it takes is worth, see ``prices.py``)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +99,14 @@ def use_names(num_layers: int) -> tuple[str, ...]:
     return (*feature_names(num_layers), *(f"resident.{layer}" for layer in range(1, num_layers)), "ahead")
 
 
+FORESIGHT = ("outcomes", "outlook", "overview")  # what is known by trying and by looking at the whole program
+
+
+def plain_columns(num_layers: int) -> list[int]:
+    """Return the columns of ``uses`` that need no foresight."""
+    return [i for i, name in enumerate(use_names(num_layers)) if name.split(".")[0] not in FORESEEN]
+
+
 def global_names(num_layers: int) -> tuple[str, ...]:
     """Return the names of the entries of ``globals``.
 
@@ -99,6 +125,9 @@ def observation_shapes(config: ObservationConfig, num_layers: int, num_links: in
         "supply": (num_links, time),
         "uses": (rows, len(use_names(num_layers))),
         "same_as": (rows,),
+        "outcomes": (2 * num_layers - 1, len(OUTCOMES)),
+        "outlook": ((num_layers - 1) * len(OUTLOOK), SPANS_AHEAD),
+        "overview": (SEGMENTS, len(OVERVIEW)),
         "globals": (len(global_names(num_layers)),),
     }
 
@@ -111,7 +140,7 @@ def observation_space(config: ObservationConfig, num_layers: int, num_links: int
         if key == "same_as":
             boxes[key] = spaces.Box(-1, config.next_uses, shape, dtype=np.int32)
         else:
-            low = -1.0 if key == "globals" else 0.0
+            low = -1.0 if key in ("globals", "outcomes") else 0.0
             boxes[key] = spaces.Box(low, 1.0, shape, dtype=np.float32)
     return spaces.Dict(boxes)
 
@@ -127,5 +156,23 @@ def observation_arrays(
         "supply": np.zeros(lead + shapes["supply"], dtype=np.float32),
         "uses": np.zeros(lead + shapes["uses"], dtype=np.float32),
         "same_as": np.full(lead + shapes["same_as"], -1, dtype=np.int32),
+        "outcomes": np.zeros(lead + shapes["outcomes"], dtype=np.float32),
+        "outlook": np.zeros(lead + shapes["outlook"], dtype=np.float32),
+        "overview": np.zeros(lead + shapes["overview"], dtype=np.float32),
         "globals": np.zeros(lead + shapes["globals"], dtype=np.float32),
+    }
+
+
+def copied(observations: Observations, row: int | None = None) -> Observations:
+    """Return a copy, of one row if given."""
+    o, part = observations, slice(None) if row is None else row
+    return {
+        "memory": o["memory"][part].copy(),
+        "supply": o["supply"][part].copy(),
+        "uses": o["uses"][part].copy(),
+        "same_as": o["same_as"][part].copy(),
+        "outcomes": o["outcomes"][part].copy(),
+        "outlook": o["outlook"][part].copy(),
+        "overview": o["overview"][part].copy(),
+        "globals": o["globals"][part].copy(),
     }

@@ -1,30 +1,47 @@
 """The kernel that writes observations of B games into preallocated arrays (shapes: ``game/observation.py``)."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.game.rules.batch import BatchState
+from mallocgame.game.rules.outcomes import Outcomes
 from mallocgame.game.rules.state import Groups, Layers, Movables, Moves, Places, Rules, State
 from mallocgame.jit import jit, part
 
 Bool = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+
+
+class Tables(NamedTuple):
+    """``features.Foresight`` of each distinct game, padded to the longest."""
+
+    decisions: F32  # float32[games, D, F]
+    outlook: F32  # float32[games, D, 2 (L - 1), spans]
+    overview: F32  # float32[games, segments, columns]
+    cumulative: F64  # float64[games, L, T + 1]
+    unit_seconds: F64  # float64[games]
 
 
 @jit
 def observe_batch(  # noqa: PLR0913 (a kernel takes arrays one by one)
     batch: BatchState,
     ended: Bool,
-    features: F32,
+    tables: Tables,
+    tried: F64,
     edges: I64,
     memory: F32,
     supply: F32,
     uses: F32,
     same_as: I32,
+    outcomes: F32,
+    outlook: F32,
+    overview: F32,
     summary: F32,
 ) -> None:
     """Write the observations of all games; zeros (``same_as``: -1) for those that have ended.
@@ -32,12 +49,16 @@ def observe_batch(  # noqa: PLR0913 (a kernel takes arrays one by one)
     Args:
         batch: the games.
         ended: bool[B].
-        features: float32[games, D, F], the static features of each distinct game, padded to the most decisions.
+        tables: what is known of each distinct game.
+        tried: float64[B, A, columns of ``Outcomes``], what each action would do.
         edges: int64[time + 1], ``ObservationConfig.time_edges``.
         memory: float32[B, 2 (L - 1), time, address], written, as are the rest.
         supply: float32[B, K, time].
         uses: float32[B, 1 + next, F + L].
         same_as: int32[B, 1 + next].
+        outcomes: float32[B, A, len(OUTCOMES)].
+        outlook: float32[B, 2 (L - 1), spans].
+        overview: float32[B, segments, columns].
         summary: float32[B, 3 + L], the observation's ``globals``.
     """
     for b in range(batch.which.shape[0]):
@@ -45,6 +66,9 @@ def observe_batch(  # noqa: PLR0913 (a kernel takes arrays one by one)
         supply[b] = 0.0
         uses[b] = 0.0
         same_as[b] = -1
+        outcomes[b] = 0.0
+        outlook[b] = 0.0
+        overview[b] = 0.0
         summary[b] = 0.0
         if ended[b]:
             continue
@@ -56,7 +80,14 @@ def observe_batch(  # noqa: PLR0913 (a kernel takes arrays one by one)
         step = rules.groups[group, Groups.STEP]
         _write_memory(rules, state, step, rules.groups[group, Groups.TENSOR], edges, memory[b])
         _write_supply(rules, state, step, edges, supply[b])
-        _write_uses(rules, state, turn, features[game], uses[b], same_as[b])
+        _write_uses(rules, state, turn, tables.decisions[game], uses[b], same_as[b])
+        _write_outcomes(rules, group, tried[b], tables.cumulative[game], tables.unit_seconds[game], outcomes[b])
+        for i in range(outlook.shape[1]):
+            for j in range(outlook.shape[2]):
+                outlook[b, i, j] = tables.outlook[game, turn, i, j]
+        for i in range(overview.shape[1]):
+            for j in range(overview.shape[2]):
+                overview[b, i, j] = tables.overview[game, i, j]
         _write_summary(rules, state, turn, step, summary[b])
 
 
@@ -145,3 +176,33 @@ def _write_summary(rules: Rules, state: State, turn: int, step: int, summary: F3
     summary[3] = relative / (1.0 + relative)
     for layer in range(1, rules.layers.shape[0]):
         summary[3 + layer] = state.occupied[step, layer] / rules.layers[layer, Layers.CAPACITY]
+
+
+@part
+def _signed(x: float) -> float:
+    return x / (1.0 + abs(x))
+
+
+@part
+def _write_outcomes(rules: Rules, group: int, tried: F64, cumulative: F64, unit: float, outcomes: F32) -> None:
+    step, log_steps = rules.groups[group, Groups.STEP], math.log1p(rules.num_steps)
+    size = rules.tensors[rules.groups[group, Groups.TENSOR], Movables.SIZE]
+    for action in range(outcomes.shape[0]):
+        outcome = tried[action]
+        if outcome[Outcomes.LEGAL] == 0.0:
+            continue
+        outcomes[action, 0] = 1.0
+        outcomes[action, 1] = _signed(outcome[Outcomes.GAIN] / unit)
+        outcomes[action, 2] = _signed(outcome[Outcomes.WAIT] / unit)
+        outcomes[action, 3] = math.log1p(outcome[Outcomes.AHEAD]) / log_steps
+        layer = int(outcome[Outcomes.LAYER])
+        rent = 0.0
+        if layer > 0:
+            begin, finish = int(outcome[Outcomes.BEGIN]), int(outcome[Outcomes.FINISH])
+            part_of_layer = size / rules.layers[layer, Layers.CAPACITY]
+            rent = max(cumulative[layer, finish] - cumulative[layer, begin], 0.0) * part_of_layer
+            if action == 0:
+                rent = -rent
+            else:
+                outcomes[action, 4] = math.log1p(max(finish - step, 0)) / log_steps
+        outcomes[action, 5] = _signed(outcome[Outcomes.GAIN] / unit - rent)

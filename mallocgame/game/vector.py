@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 
 from mallocgame.errors import InputError
 from mallocgame.game.batch import GamePosition, MallocGameBatch
-from mallocgame.game.observation import ObservationConfig, Observations, observation_space
+from mallocgame.game.observation import ObservationConfig, Observations, copied, observation_space
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
 
@@ -175,14 +175,7 @@ class MallocVectorEnv(VectorEnv[Observations, Any, Any]):
         self.batch.reset(rows, which=chosen)
 
     def _observations(self) -> Observations:
-        o = self.batch.observations
-        return {
-            "memory": o["memory"].copy(),
-            "supply": o["supply"].copy(),
-            "uses": o["uses"].copy(),
-            "same_as": o["same_as"].copy(),
-            "globals": o["globals"].copy(),
-        }
+        return copied(self.batch.observations)
 
     def _info(self, rows: Bool) -> dict[str, Any]:
         """Return what is known of ``rows``; the other rows are empty."""

@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 
 from mallocgame.game.rules import Game, initial_state, make_batch, make_game, to_mapping
-from mallocgame.game.rules.batch import BatchState, batch_mask, batch_reset, batch_step
+from mallocgame.game.rules.batch import BatchState, Trial, batch_mask, batch_reset, batch_step, make_trial
 from mallocgame.game.rules.state import Bool, Rules, State
 from mallocgame.game.rules.step import do_step, write_mask
 from mallocgame.game.rules.views import F64, I64
@@ -109,14 +109,16 @@ def single(game: Game, masks: bool) -> float:
 
 
 @jit
-def batch_episode(batch: BatchState, actions: I64, rewards: F64, flags: Bool, masks: Bool, steps: int) -> None:
+def batch_episode(
+    batch: BatchState, actions: I64, rewards: F64, flags: Bool, masks: Bool, steps: int, trial: Trial
+) -> None:
     """Play ``steps`` random legal moves in every game."""
     for _ in range(steps):
         for b in range(actions.shape[0]):
             actions[b] = np.random.randint(masks.shape[1])
             while not masks[b, actions[b]]:
                 actions[b] = np.random.randint(masks.shape[1])
-        batch_step(batch, actions, rewards, flags[0], flags[1], masks)
+        batch_step(batch, actions, rewards, flags[0], flags[1], masks, trial)
 
 
 def batched(game: Game, size: int) -> float:
@@ -124,12 +126,12 @@ def batched(game: Game, size: int) -> float:
     batch = make_batch([game], np.zeros(size, dtype=np.int64))
     actions, rewards = np.zeros(size, dtype=np.int64), np.zeros(size)
     flags = np.zeros((2, size), dtype=np.bool_)
-    masks = np.zeros((size, game.num_actions), dtype=np.bool_)
+    masks, nothing = np.zeros((size, game.num_actions), dtype=np.bool_), make_trial(batch, 0)
 
     def work(seed: int) -> int:
         batch_reset(batch, np.ones(size, dtype=np.bool_))
         batch_mask(batch, masks)
-        batch_episode(batch, actions, rewards, flags, masks, game.num_decisions - 1)
+        batch_episode(batch, actions, rewards, flags, masks, game.num_decisions - 1, nothing)
         return size * (game.num_decisions - 1)
 
     return rate(work, repeats=3)

@@ -4,6 +4,7 @@
 multiples of XLA's speed (no hoisting, as the network was trained): the network's greedy game, the greedy mapping as the
 rules play it, and each of the two improved by a search of so many simulations a move (median of the seeds, which draw
 the tensors of exchanges); and ``play`` in as many decisions as ``--steps``. No training. CPU seconds of the process.
+``--leads network`` leaves out the searches from greedy's mapping. The last line has geometric means.
 """
 
 import argparse
@@ -41,19 +42,22 @@ def main() -> None:
     parser.add_argument("--simulations", default="16,64")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400_000)
+    parser.add_argument("--leads", default="network,greedy")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     counts, rows = [int(text) for text in chosen.simulations.split(",")], []
     for name in chosen.traces:
-        rows.append(_row(chosen.run, name, counts, chosen.seeds, chosen.steps))
+        rows.append(_row(name, counts, chosen))
         if chosen.out is not None:
             with chosen.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
     table(rows)
+    numbers = [name for name in rows[0] if name not in ("trace", "decisions") and not name.startswith("s, ")]
+    table([{name: statistics.geometric_mean(row[name] for row in rows) for name in numbers}])
 
 
-def _row(run: Path, name: str, counts: list[int], seeds: int, steps: int) -> Row:
-    trace, folder = suite.load(name), RunFolder(run)
+def _row(name: str, counts: list[int], chosen: argparse.Namespace) -> Row:
+    trace, folder, seeds = suite.load(name), RunFolder(chosen.run), chosen.seeds
     assert trace.mapping is not None
     xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
     program = trace.program.without_hoisting()
@@ -70,7 +74,8 @@ def _row(run: Path, name: str, counts: list[int], seeds: int, steps: int) -> Row
     row |= {lead: xla / time_seconds for lead, (time_seconds, _) in leads.items()}
     for count in counts:
         search = make_any_search(model, num_simulations=count, explore=False)
-        for lead, (_, actions) in leads.items():
+        for lead in chosen.leads.split(","):
+            actions = leads[lead][1]
             begun, times = time.process_time(), []
             for seed in range(seeds):
                 key = jax.random.key(seed)
@@ -78,7 +83,7 @@ def _row(run: Path, name: str, counts: list[int], seeds: int, steps: int) -> Row
             row[f"{lead} + {count}"] = xla / statistics.median(times)
             row[f"s, {lead} + {count}"] = (time.process_time() - begun) / seeds
     begun = time.process_time()
-    row["play"] = xla / play(program, trace.hierarchy, steps=steps).seconds
+    row["play"] = xla / play(program, trace.hierarchy, steps=chosen.steps).seconds
     row["s, play"] = time.process_time() - begun
     return row
 

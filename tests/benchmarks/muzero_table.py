@@ -1,37 +1,51 @@
-"""The agent beside what it has to beat, at equal time: ``anneal``, ``play``, ``best`` and ``muzero`` (shipped weights).
+"""The agent beside what it has to beat, at equal time: ``anneal``, ``play``, ``best``, ``muzero`` and ``trained``.
+
+``muzero`` is the shipped agent as a solver; ``trained`` trains it on the trace for as long, from greedy's mapping.
 
 ``python -m tests.benchmarks.muzero_table --seconds 10 --out FILE [TRACE...]`` (none named: all 84), ``--no-hoist``,
-``--solvers anneal,play``, ``--seeds 3``. Kernels and compiled searches are warm. With ``--cpu`` a solver's clock is the
-CPU time of the process, all threads together: what to use on a loaded machine. Rows that are in the file are not run
-again; ``--summary`` only prints the file.
+``--solvers anneal,play``, ``--seeds 3``. ``--sample``: every seventh trace by number of decisions, from the fourth on
+(12 traces; fixed before anything was run), every other one of these first. Kernels and compiled searches are warm; what
+``trained`` compiles is in the cache on disk, reading it counts. With ``--cpu`` a solver's clock is the CPU time of the
+process, all threads together: what to use on a loaded machine. Rows that are in the file are not run again, ``--limit``
+seconds after the beginning none is begun; ``--summary`` only prints the file.
 """
 
 import argparse
 import json
 import math
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from mallocgame import solver as frame
-from mallocgame.agents.muzero.solver import muzero
+from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.solver import PRETRAINED, muzero
+from mallocgame.agents.muzero.trainer import Trainer
 from mallocgame.baselines.anneal import anneal
+from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.baselines.play.play import play
 from mallocgame.baselines.portfolio import best
+from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
+from mallocgame.program import Program
 from mallocgame.workloads import suite
 from tests.benchmarks.muzero_report import read, table
 
 Row = dict[str, Any]
 SOLVERS = {"anneal": anneal, "play": play, "best": best, "muzero": muzero}
+NAMES = (*SOLVERS, "trained")
+SAMPLE = slice(3, None, 7)  # of all traces by number of decisions
 
 
 def main() -> None:
     """Run what is missing, then print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("traces", nargs="*")
-    parser.add_argument("--solvers", default=",".join(SOLVERS))
+    parser.add_argument("--solvers", default=",".join(NAMES))
+    parser.add_argument("--sample", action="store_true")
+    parser.add_argument("--limit", type=float, default=math.inf)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--hoist", action=argparse.BooleanOptionalAction, default=True)
@@ -41,9 +55,12 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.cpu:
         frame.time.perf_counter = time.process_time
-    names = [] if chosen.summary else chosen.traces or suite.names(base=True)
-    for name in names:
+    names = chosen.traces or (sample() if chosen.sample else suite.names(base=True))
+    begun = time.monotonic()
+    for name in () if chosen.summary else names:
         for solver in chosen.solvers.split(","):
+            if time.monotonic() - begun > chosen.limit:
+                break
             key = {"trace": name, "solver": solver, "seconds": chosen.seconds, "hoist": chosen.hoist, "cpu": chosen.cpu}
             key |= {"seeds": chosen.seeds}
             if not any(key.items() <= row.items() for row in read(chosen.out)):
@@ -53,17 +70,43 @@ def main() -> None:
     _print(read(chosen.out))
 
 
+def sample() -> list[str]:
+    """Return the twelve traces that stand for all, in the order in which they are run."""
+    decisions = {name: suite.load(name).program.num_decisions for name in suite.names(base=True)}
+    chosen = sorted(decisions, key=lambda name: (decisions[name], name))[SAMPLE]
+    return chosen[::2] + chosen[1::2]
+
+
 def _run(name: str, solver: str, chosen: argparse.Namespace) -> Row:
     trace = suite.load(name)
     assert trace.mapping is not None
     program = trace.program if chosen.hoist else trace.program.without_hoisting()
+    xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
+    if solver == "trained":
+        _trained(program, trace.hierarchy, 1.0, 0)
+        runs = [_trained(program, trace.hierarchy, chosen.seconds, seed) for seed in range(chosen.seeds)]
+        speeds = [xla / seconds for seconds, _ in runs]
+        spent = statistics.median(spent for _, spent in runs)
+        return {"x XLA": statistics.median(speeds), "worst": min(speeds), "solve_seconds": spent}
     solve = SOLVERS[solver]
     solve(program, trace.hierarchy, seconds=0.2)  # what JAX compiles depends on the program
-    xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
     results = [solve(program, trace.hierarchy, seconds=chosen.seconds, seed=seed) for seed in range(chosen.seeds)]
     speeds = [xla / result.seconds for result in results]
     spent = statistics.median(result.solve_seconds for result in results)
     return {"x XLA": statistics.median(speeds), "worst": min(speeds), "solve_seconds": spent}
+
+
+def _trained(program: Program, hierarchy: Hierarchy, seconds: float, seed: int) -> tuple[float, float]:
+    """Train the shipped agent on a program; return the best mapping's seconds and the time that it took."""
+    clock = frame.time.perf_counter
+    begun = clock()
+    start = greedy(program, hierarchy).mapping
+    with tempfile.TemporaryDirectory() as folder:
+        config = RunFolder(PRETRAINED).fine_tuning()
+        where = Path(folder) / "run"
+        trainer = Trainer([(program, hierarchy)], config, where, seed=seed, starts=[start], weights=PRETRAINED)
+        trainer.train(seconds=seconds - (clock() - begun))
+        return trainer.best[program.name].seconds, clock() - begun
 
 
 def _print(rows: list[Row]) -> None:

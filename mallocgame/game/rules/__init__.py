@@ -5,7 +5,7 @@ Drop (serve it from layer 0); 1 + 2(l - 1) copies the tensor into layer l first;
 definition, writes it there; at the first use of a holdable parameter, finds it held from the run before).
 """
 
-from mallocgame.game.rules.batch import BatchState, batch_mask, batch_reset, batch_step, make_batch
+from mallocgame.game.rules.batch import BatchState, Trial, batch_mask, batch_reset, batch_step, make_batch, make_trial
 from mallocgame.game.rules.game import (
     Game,
     actions_of,
@@ -21,13 +21,16 @@ from mallocgame.game.rules.game import (
     to_mapping,
     total_seconds,
 )
+from mallocgame.game.rules.outcomes import Outcomes
 from mallocgame.game.rules.state import Rules, State
 
 __all__ = [
     "BatchState",
     "Game",
+    "Outcomes",
     "Rules",
     "State",
+    "Trial",
     "actions_of",
     "apply",
     "batch_mask",
@@ -40,6 +43,7 @@ __all__ = [
     "legal_actions",
     "make_batch",
     "make_game",
+    "make_trial",
     "mapping_of",
     "step",
     "to_mapping",

@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.errors import InputError
+from mallocgame.game.rules.copying import copy_live
 from mallocgame.game.rules.game import Game
+from mallocgame.game.rules.outcomes import Outcomes, write_outcomes
 from mallocgame.game.rules.state import Rules, State
 from mallocgame.game.rules.step import do_step, write_mask
 from mallocgame.jit import kernel
@@ -73,14 +75,36 @@ def batch_reset(batch: BatchState, rows: Bool) -> None:
     batch.floats[rows] = batch.start_floats[batch.which[rows]]
 
 
-def batch_mask(batch: BatchState, masks: Bool) -> None:
-    """Write legal actions into ``masks`` bool[B, A]; all False for terminal games."""
+class Trial(NamedTuple):
+    """States in which actions are tried, and what comes of them."""
+
+    ints: I64  # int64[B, ...], as ``BatchState.ints``
+    floats: F64  # float64[B, ...]
+    behind: Bool  # bool[B], the row is to be copied first: its game was started or moved elsewhere
+    outcomes: F64  # float64[B, A, columns of ``Outcomes``]; B = 0: nothing is tried
+
+
+def make_trial(batch: BatchState, num_actions: int) -> Trial:
+    """Return what ``batch_step`` needs to try every action of every row; with ``num_actions`` 0 it tries none."""
+    rows = len(batch.which) if num_actions else 0
+    return Trial(
+        ints=np.zeros((rows, batch.ints.shape[1]), dtype=np.int64),
+        floats=np.zeros((rows, batch.floats.shape[1])),
+        behind=np.ones(rows, dtype=np.bool_),
+        outcomes=np.zeros((rows, num_actions, len(Outcomes))),
+    )
+
+
+def batch_mask(batch: BatchState, masks: Bool, trial: Trial | None = None) -> None:
+    """Write legal actions into ``masks`` bool[B, A], and what comes of them; all False for terminal games."""
     rewards, flags = np.empty(len(masks)), np.empty((2, len(masks)), dtype=np.bool_)
-    batch_step(batch, NO_ACTIONS, rewards, flags[0], flags[1], masks)
+    batch_step(batch, NO_ACTIONS, rewards, flags[0], flags[1], masks, trial or make_trial(batch, 0))
 
 
 @kernel
-def batch_step(batch: BatchState, actions: I64, rewards: F64, done: Bool, illegal: Bool, masks: Bool) -> None:
+def batch_step(
+    batch: BatchState, actions: I64, rewards: F64, done: Bool, illegal: Bool, masks: Bool, trial: Trial
+) -> None:
     """Step every game, in place, in one Numba call.
 
     Args:
@@ -91,6 +115,7 @@ def batch_step(batch: BatchState, actions: I64, rewards: F64, done: Bool, illega
         done: bool[B], written: terminal now (every group is decided).
         illegal: bool[B], written: the game was not terminal and the action illegal.
         masks: bool[B, A], written: legal actions of the next decision, all False for terminal games.
+        trial: its outcomes are written for the next decision, if there is room for any.
     """
     for b in range(masks.shape[0]):
         game = batch.which[b]
@@ -103,5 +128,13 @@ def batch_step(batch: BatchState, actions: I64, rewards: F64, done: Bool, illega
             illegal[b] = np.isnan(reward)
             if not illegal[b]:
                 rewards[b] = reward
+                if trial.outcomes.shape[0] > 0 and not trial.behind[b]:
+                    do_step(r, State(r.layout, trial.ints[b], trial.floats[b]), actions[b])
         done[b] = s.turn[0] >= r.num_decisions
         write_mask(r, s, masks[b])
+        if trial.outcomes.shape[0] > 0:
+            copy = State(r.layout, trial.ints[b], trial.floats[b])
+            if trial.behind[b]:
+                copy_live(r, copy, s)
+                trial.behind[b] = False
+            write_outcomes(r, s, copy, masks[b], trial.outcomes[b])

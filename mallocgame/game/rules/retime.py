@@ -33,7 +33,10 @@ def serve(r: Rules, s: State, group: int, place: int) -> None:
 
 @part
 def retime(r: Rules, s: State) -> None:  # noqa: C901 (a kernel: one loop)
-    """Walk the timeline from the first boundary that changed until the queues agree with what they were."""
+    """Walk the timeline from the first boundary that changed until the queues agree with what they were.
+
+    ``last_touched`` then says where that is.
+    """
     num_steps, num_links = r.num_steps, r.num_links
     begin, stop = s.first_touched[0], s.last_touched[0]
     if stop < 0:
@@ -60,7 +63,8 @@ def retime(r: Rules, s: State) -> None:  # noqa: C901 (a kernel: one loop)
                     s.heads[b, q] = x
                     s.left[b, q] = left
             if same:
-                break
+                s.last_touched[0] = b
+                return
         waited = 0.0
         for phase in range(2):  # as in timeline.run: wait for what was issued before, issue, wait for what is due
             x = s.due_first[b]
@@ -86,3 +90,4 @@ def retime(r: Rules, s: State) -> None:  # noqa: C901 (a kernel: one loop)
                     s.busy[b, k] = drain(k, s.idle[b, k], s.order, head, tail, s.remaining)
                 else:
                     s.busy[b, k] = 0.0
+    s.last_touched[0] = num_steps

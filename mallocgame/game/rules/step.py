@@ -107,8 +107,8 @@ def take_back(r: Rules, s: State, place: int) -> None:
 
 
 @part
-def do_step(r: Rules, s: State, action: int) -> float:
-    """Take ``action`` in place; return the reward, or NaN (and change nothing) if it is illegal."""
+def act(r: Rules, s: State, action: int) -> float:
+    """Do what ``do_step`` does but for giving back space, which changes no time."""
     turn = s.turn[0]
     if turn >= r.num_decisions or action < 0 or action > 2 * (r.num_layers - 1):
         return np.nan
@@ -128,9 +128,17 @@ def do_step(r: Rules, s: State, action: int) -> float:
             carry_out(r, s, group, p)
     retime(r, s)
     s.turn[0] = turn + 1
-    if turn + 1 < r.num_decisions:
-        release(r, s, r.groups[group, Groups.STEP], r.groups[r.decisions[turn + 1], Groups.STEP])
     return float((before - s.total[0]) / r.home_seconds[0])
+
+
+@part
+def do_step(r: Rules, s: State, action: int) -> float:
+    """Take ``action`` in place; return the reward, or NaN (and change nothing) if it is illegal."""
+    turn = s.turn[0]
+    reward = act(r, s, action)
+    if not np.isnan(reward) and turn + 1 < r.num_decisions:
+        release(r, s, r.groups[r.decisions[turn], Groups.STEP], r.groups[r.decisions[turn + 1], Groups.STEP])
+    return float(reward)
 
 
 @part

@@ -3,6 +3,8 @@
 from itertools import pairwise
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from mallocgame.agents.muzero.categorical import decode, encode
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.history import History
 from mallocgame.agents.muzero.learner import learning_rate, make_optimizer
+from mallocgame.agents.muzero.networks import _Convolution
 from mallocgame.agents.muzero.replay import Batch, Episode, Records, Replay, join
 from mallocgame.agents.muzero.targets import n_step_returns
 from mallocgame.errors import InputError, TraceError
@@ -181,3 +184,13 @@ def test_schedules_start_at_the_peak_and_never_rise(schedule: str) -> None:
     rates = [learning_rate(Config(schedule=schedule), x / 10) for x in range(12)]
     assert rates[0] == pytest.approx(1e-3)
     assert all(a >= b for a, b in pairwise(rates))
+
+
+@pytest.mark.parametrize(("window", "strides"), [((2, 4), (2, 4)), ((3, 3), (1, 1)), ((3, 2), (2, 3))])
+def test_a_convolution_as_a_product_is_that_of_flax(window: tuple[int, int], strides: tuple[int, int]) -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 10, 3)), dtype=jnp.float32)
+    theirs = nn.Conv(5, window, strides=strides)
+    weights = theirs.init(jax.random.key(0), x)
+    expected = theirs.apply(weights, x)
+    found = _Convolution(5, window, strides).apply(weights, x)
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=1e-5)

@@ -1,6 +1,7 @@
 """Search on the true rules: legal, exact, never worse than its lead, and near the end as good as trying everything."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import jax
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.rules_search import RulesSearch
-from mallocgame.agents.muzero.selfplay import play
+from mallocgame.agents.muzero.selfplay import SelfPlay, play
 from mallocgame.agents.muzero.tree import considered_visits, seek
-from mallocgame.game import rules
+from mallocgame.game import rules, threads
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.workloads.make import find_programs
 from mallocgame.workloads.synthetic.generate import Recipe, generate
@@ -128,3 +129,45 @@ def test_a_search_from_a_position_is_that_of_the_game_that_led_there() -> None:
         weights, live, states, live.observations, live.action_masks, leads.copy(), jax.random.key(1)
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_groups_of_rows_on_several_cores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = find_programs(family=["training", "chain"], decisions=16)
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(threads, "num_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(threads, "FEWEST_ROWS", 2)
+        batch = MallocGameBatch(pairs, 7)
+        search, weights = _searches(batch, 8, explore=True)
+        leads = np.zeros((7, max(game.num_decisions for game in batch.games)), dtype=np.int64)
+        seen = []
+        while not batch.done.all():
+            moves = search(weights, batch, leads, jax.random.key(len(seen)))
+            batch.step(moves.action)
+            parts = [*moves, leads, batch.rewards, *batch.observations.values()]
+            seen.append([np.array(part) for part in parts])
+        found.append(seen)
+    assert len(found[0]) == len(found[1])
+    for one, other in zip(*found, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_own_games_play_the_network_and_learn_from_the_search() -> None:
+    """With own games alone, and a network that knows nothing, the moves are random and legal, the targets are not."""
+    pairs = find_programs(family="training", decisions=16)
+    probe = MallocGameBatch(pairs, 1)
+    model = Model(TINY, probe.num_actions)
+    weights = make_learner(model, probe.observations, 0)[0].target
+    search = RulesSearch(model, num_simulations=8, explore=True)
+    games = {}
+    for share in (0.0, 1.0):
+        selfplay = SelfPlay(pairs, replace(TINY, own_games=share, stray_moves=0.0), search, 0)
+        finished = [row for move in range(16) for row in selfplay.advance(weights, jax.random.key(move))]
+        assert not selfplay.batch.illegal.any()
+        games[share] = [episode for episode, _, _ in finished]
+    best = {share: max(float(game.rewards.sum()) for game in found) for share, found in games.items()}
+    mean = {share: np.mean([float(game.rewards.sum()) for game in found]) for share, found in games.items()}
+    assert mean[1.0] < mean[0.0]
+    assert best[0.0] >= best[1.0]
+    agreed = [np.mean(game.policies.argmax(axis=1) == game.actions) for game in games[1.0]]
+    assert np.mean(agreed) < 0.9

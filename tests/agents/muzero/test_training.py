@@ -139,7 +139,7 @@ def test_a_return_is_the_log_of_the_speed_up(tmp_path: Path) -> None:
     [([20], 64), ([400], 64), ([440], 32), ([800], 32), ([2000], 16), ([9999], 16), ([100, 300], 64)],
 )
 def test_fewer_games_are_in_flight_where_they_are_long(lengths: list[int], games: int) -> None:
-    assert games_for(Config(), lengths) == games
+    assert games_for(Config(moves_in_flight=26_000), lengths) == games
     assert games_for(TINY, lengths) == TINY.num_games
 
 
