@@ -159,6 +159,10 @@ def environment(folder: Path) -> Path:
     return python
 
 
+def _is_wanted(program: str, only: str) -> bool:
+    return any(part in program for part in only.split(","))
+
+
 def _rows() -> dict[tuple[str, str], Row]:
     kept = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.exists() else []
     return {(row["program"], row["chip"]): Row(**row) for row in kept}
@@ -181,7 +185,7 @@ def run(options: argparse.Namespace) -> None:
         for chip in options.chips.split(","):
             for module, name in programs():
                 key = (f"{module}:{name}", chip)
-                if options.only not in key[0] or (key in rows and not options.again):
+                if not _is_wanted(key[0], options.only) or (key in rows and not options.again):
                     continue
                 found = measure(module, name, chip, compiler, options.traces)
                 sys.stderr.write(f"{found}\n")
@@ -194,7 +198,7 @@ def solve(options: argparse.Namespace) -> None:
     """Plan each program whose trace was kept; rows with a gain already are left alone."""
     rows = _rows()
     for key in sorted(rows):
-        row, wanted = rows[key], options.only in key[0] and key[1] in options.chips.split(",")
+        row, wanted = rows[key], _is_wanted(key[0], options.only) and key[1] in options.chips.split(",")
         path = _file(options.traces, *key)
         if row.refused or not wanted or not path.exists() or (row.gain is not None and not options.again):
             continue
@@ -207,7 +211,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.zoo", description=__doc__)
     parser.add_argument("--chips", default="v5e,v4,v6e", help="comma-separated")
-    parser.add_argument("--only", default="", help="programs whose name holds this")
+    parser.add_argument("--only", default="", help="programs whose name holds one of these, comma-separated")
     parser.add_argument("--again", action="store_true", help="measure what is in the results already")
     parser.add_argument("--traces", type=Path, help="keep the traces in this folder")
     parser.add_argument("--solve", action="store_true", help="plan the traces in --traces")

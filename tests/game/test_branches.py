@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
-from mallocgame.baselines.play import play as play_solver
 from mallocgame.game.env import MallocEnv
 from mallocgame.game.rules import (
     actions_of,
@@ -19,13 +18,14 @@ from mallocgame.game.rules import (
     is_terminal,
     legal_actions,
     make_game,
+    mapping_of,
     step,
     to_mapping,
 )
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
-from mallocgame.program import Program
+from mallocgame.program import Conditional, Instruction, Program, Tensor, Use
 from mallocgame.workloads import suite
 from tests.strategies import branching_programs, small_hierarchy
 
@@ -58,24 +58,34 @@ def test_every_state_is_a_valid_mapping_of_the_program_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["early_exit-v5e", "adaptive_ode-v5e"])
-def test_a_mapping_is_played_as_it_is(name: str) -> None:
+def test_solvers_and_games_take_branches(name: str) -> None:
     trace = suite.load(name)
     program, hierarchy = trace.program, trace.hierarchy
     assert program.conditionals
     home = home_seconds(program, hierarchy)
-    found = greedy(program, hierarchy).mapping
+    for found in (greedy(program, hierarchy), anneal(program, hierarchy, steps=500)):
+        assert validate(program, hierarchy, found.mapping) == []
+        assert found.seconds == simulate(program, hierarchy, found.mapping).total_seconds <= home
     game = make_game(program, hierarchy)
-    _, taken = decode(game, actions_of(game, found))
-    state = initial_state(game)
-    for action in taken.tolist():
-        step(game, state, action)
-    played = to_mapping(game, state)
-    assert validate(program, hierarchy, played) == []
-    assert simulate(program, hierarchy, played).total_seconds < home
-    better = anneal(program, hierarchy, steps=20_000)
-    assert validate(program, hierarchy, better.mapping) == []
-    assert better.seconds == simulate(program, hierarchy, better.mapping).total_seconds < home
-    assert play_solver(program, hierarchy, steps=3000).seconds < home
+    _, taken = decode(game, actions_of(game, found.mapping))
+    assert validate(program, hierarchy, mapping_of(game, taken)) == []
+
+
+def test_a_game_saves_what_a_branch_reads() -> None:
+    """A weight that both branches read, and a step beside which it can be copied."""
+    steps = tuple(
+        Instruction(name=f"i{t}", compute_seconds=8.0 * (t == 0), trip_count=1 - 0.5 * (t > 0)) for t in range(3)
+    )
+    reads = (Use(step=1, bytes=16), Use(step=2, bytes=16))
+    weight = Tensor(name="w", size_bytes=4, is_parameter=True, uses=reads)
+    conditional = Conditional(edges=(1, 2, 3), weights=(0.5, 0.5))
+    program = Program(name="p", instructions=steps, tensors=(weight,), conditionals=(conditional,))
+    game = make_game(program, MEMORY)
+    assert game.num_decisions == 1
+    mapping = mapping_of(game, np.array([1]))
+    assert validate(program, MEMORY, mapping) == []
+    assert simulate(program, MEMORY, Mapping()).total_seconds == 8.0 + 16.0
+    assert simulate(program, MEMORY, mapping).total_seconds == 8.0 + 4.0
 
 
 def test_the_environment_takes_branches() -> None:
