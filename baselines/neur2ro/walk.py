@@ -10,10 +10,10 @@ from mallocgame.baselines.neur2ro.plan_search import PlanSearch
 
 F64 = npt.NDArray[np.float64]
 STEPS = 60  # at most
-SWAPS = 400  # exchanges looked at in a step
+SWAPS = 200  # exchanges looked at in a step
 
 
-def around(x: F64, stage: LinearSet, rng: np.random.Generator, swaps: int = SWAPS) -> F64:
+def around(x: F64, stage: LinearSet, rng: np.random.Generator, swaps: int) -> F64:
     """Return the flips and some exchanges of a plan, float64[A, nx]."""
     exchanged = neighbours(x, stage, "swap")
     return np.vstack([neighbours(x, stage, "flip"), exchanged[rng.permutation(len(exchanged))[:swaps]]])
@@ -35,18 +35,23 @@ def guessed(search: PlanSearch, plans: F64) -> F64:
 
 
 def walk(search: PlanSearch, x: F64, rng: np.random.Generator) -> F64:
-    """Return all plans seen on a walk from ``x``, float64[A, nx]: each step to the neighbour guessed to cost least."""
-    stage, best = search.problem.first_stage(), np.inf
-    seen = [x[None]]
+    """Return all plans seen on a walk from ``x``, float64[A, nx]: each step to the neighbour guessed to cost least.
+
+    Flips first; exchanges where no flip is better.
+    """
+    stage, best = search.problem.first_stage(), float(guessed(search, x[None])[0])
+    seen, kinds = [x[None]], ["flip", "swap"]
     for _ in range(STEPS):
         search.clock.check()
-        near = around(x, stage, rng)
-        if not len(near):
-            break
+        near = neighbours(x, stage, kinds[0])
+        near = near[rng.permutation(len(near))[:SWAPS]]
+        guess = guessed(search, near) if len(near) else np.array([np.inf])
         seen.append(near)
-        guess = guessed(search, near)
         k = int(np.argmin(guess))
-        if not guess[k] < best:
+        if guess[k] < best:
+            best, x, kinds = float(guess[k]), near[k], ["flip", "swap"]
+        elif len(kinds) == 1:
             break
-        best, x = float(guess[k]), near[k]
+        else:
+            kinds = kinds[1:]
     return np.unique(np.vstack(seen), axis=0)

@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks.neur2ro knapsack --modes average,learned,learned-without-network,search,paper --limit 252
 python -m tests.benchmarks.neur2ro held-out --modes average,learned,learned-without-network,search --limit 28
+python -m tests.benchmarks.neur2ro main-program
 python -m tests.benchmarks.neur2ro device --device cuda
 python -m tests.benchmarks.neur2ro loans --modes average,search --seconds 30 --limit 72
 python -m tests.benchmarks.neur2ro capital-budgeting --seconds 60 --count 3
@@ -20,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mallocgame.baselines.neur2ro.arg_max import CcgConfig
-from mallocgame.baselines.neur2ro.ccg import solve_paper
+from mallocgame.baselines.neur2ro.arg_max import ArgMaxProgram, CcgConfig
+from mallocgame.baselines.neur2ro.ccg import adversary, solve_paper
 from mallocgame.baselines.neur2ro.formats import read_branch_and_price
 from mallocgame.baselines.neur2ro.kadaptability import solve_k_adaptability
 from mallocgame.baselines.neur2ro.learned import LearnedConfig, solve_learned
@@ -47,6 +48,8 @@ PUBLISHED_SECONDS = {20: 4.75, 30: 7.5, 40: 12.5, 50: 11.0, 60: 29.0, 70: 13.5, 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append a row, with a header if the file is new."""
     new = not path.exists()
+    if not new and rows_of(path)[:1] and list(rows_of(path)[0]) != list(row):
+        raise SystemExit(f"{path} has other columns, of an older version: move it away")
     with path.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(row))
         if new:
@@ -172,6 +175,27 @@ def held_out_summary(path: Path) -> None:
 
 def _names(rows: list[dict[str, str]]) -> list[str]:
     return list(dict.fromkeys(row["instance"] for row in rows))
+
+
+def main_program(seconds: float = 4.0, rounds: int = 4) -> None:
+    """Print how far the main program of ``paper`` closes in ``seconds`` as the loop adds scenarios (WC)."""
+    network, config = load_network(pretrained("knapsack")), CcgConfig()
+    print("| n | scenarios | objective | bound | gap % | s |\n|---|---|---|---|---|---|")
+    for n in SIZES:
+        problem = read_knapsack(SHARED_DATA / "robust_knapsack" / f"RKP_WC_n{n}_R1000_H100_h40_dev0.15_d0.5")
+        bound = network.bind(problem)
+        program = ArgMaxProgram(bound, problem, config)
+        x = problem.deterministic(problem.mean_scenario()).x
+        for _ in range(rounds):
+            _, xi = adversary(bound, problem, x, seconds=2.0, config=config)
+            began = time.perf_counter()
+            value, x = program.solve(xi, x, seconds=seconds)
+            spent = time.perf_counter() - began
+            gap = 100 * (value - program.bound) / abs(value)
+            print(
+                f"| {n} | {len(program.branches)} | {value:.1f} | {program.bound:.1f} | {gap:.2f} | {spent:.1f} |",
+                flush=True,
+            )
 
 
 def device_speed(device: str, plans: int = 4096, scenarios: int = 64, repeats: int = 5) -> None:
@@ -317,7 +341,8 @@ def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=("knapsack", "held-out", "device", "capital-budgeting", "loans", "memory", "summary")
+        "what",
+        choices=("knapsack", "held-out", "main-program", "device", "capital-budgeting", "loans", "memory", "summary"),
     )
     parser.add_argument("--modes", default="average,learned,learned-without-network,search")
     parser.add_argument("--limit", type=int, default=252, help="instances")
@@ -338,6 +363,8 @@ def main() -> None:
         knapsack(arguments.modes.split(","), arguments.limit, arguments.rows, arguments.device)
     elif arguments.what == "held-out":
         held_out(arguments.modes.split(","), arguments.limit, DOCS / "neur2ro_held_out.csv")
+    elif arguments.what == "main-program":
+        main_program()
     elif arguments.what == "device":
         device_speed(arguments.device or "cpu")
     elif arguments.what == "capital-budgeting":
