@@ -62,7 +62,7 @@ class RulesSearch:
         policy, values, actions = np.zeros((rows, num_actions)), np.zeros(rows), np.zeros(rows, dtype=np.int64)
         logits, decisions = np.log(chances), self._decisions_of(games)
         first = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
-        seeds = np.random.default_rng(first).integers(2**64, size=rows, dtype=np.uint64)
+        seeds = np.random.default_rng(first).integers(2**64, size=(rows,), dtype=np.uint64)
 
         def run(group: int, part: slice) -> None:
             some = states._replace(which=states.which[part], ints=states.ints[part], floats=states.floats[part])
