@@ -19,7 +19,7 @@ from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.baselines.placement.xla_heuristic import xla_heuristic
 from mallocgame.baselines.play.evolution import evolution
 from mallocgame.baselines.play.play import play
-from mallocgame.solver import Incumbent, Problem, solver
+from mallocgame.solver import Incumbent, Problem, Solver, solver
 
 RACE = 0.75  # of the time; the rest refines the winner
 PATIENCE = 0.05  # of the time: how long refining waits for the other lanes
@@ -99,6 +99,10 @@ def _lanes(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
             yield partial(plan_and_anneal, part, bound_share=0.0)
 
 
+def _construct(construct: Solver, race: Incumbent) -> None:
+    construct.improve(race.part(START_SHARE))
+
+
 def _prove(search: Incumbent) -> None:
     if search.program.num_decisions > FEW_DECISIONS:  # else cpsat proves
         capacity_bound(*search.problem, seconds=min(search.left_seconds, search.limits.seconds), search=search)
@@ -110,7 +114,7 @@ def _other_lane(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
     if workers == 1 and few:
         yield lambda: cpsat.improve(race.part(0.3))
     for construct in (xla_heuristic, greedy):
-        yield lambda construct=construct: construct.improve(race.part(START_SHARE, start=start))  # type: ignore[misc]
+        yield partial(_construct, construct, race)
     if few:
         yield lambda: anneal.improve(race.part(0.3, start=start), workers=others)
         yield lambda: evolution.improve(race.part(0.2, start=start), workers=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mallocgame.errors import InputError
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.program import Instruction, Program, Tensor, UseKind
+from mallocgame.program import Program, Tensor, UseKind
 from mallocgame.solver import Problem
 
 
@@ -29,6 +29,7 @@ def rehome(program: Program, old: Hierarchy, new: Hierarchy) -> Problem:
     fixed = np.zeros((program.num_steps, new.num_layers), dtype=np.int64)
     np.add.at(fixed.T, np.array(target), program.fixed_bytes(old.num_layers).T)
     home, tensors = target[0], list(program.tensors)
+    pinned = {use.step for tensor in program.tensors if home > 0 and not tensor.movable for use in tensor.uses}
     if home > 0:
         for index, tensor in enumerate(program.tensors):
             for use in tensor.uses:
@@ -36,12 +37,11 @@ def rehome(program: Program, old: Hierarchy, new: Hierarchy) -> Problem:
                     fixed[use.step, home] += use.bytes
             tensors[index] = _moved_down(tensor)
         new = _without_pinned(program, new, home)
-    instructions = tuple(_with_fixed(i, row) for i, row in zip(program.instructions, fixed.tolist(), strict=True))
+    instructions = tuple(
+        replace(i, fixed_bytes=tuple(row), is_replaceable=i.is_replaceable and step not in pinned)
+        for step, (i, row) in enumerate(zip(program.instructions, fixed.tolist(), strict=True))
+    )
     return Problem(replace(program, instructions=instructions, tensors=tuple(tensors)), new)
-
-
-def _with_fixed(instruction: Instruction, fixed_bytes: list[int]) -> Instruction:
-    return replace(instruction, fixed_bytes=tuple(fixed_bytes))
 
 
 def _moved_down(tensor: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def _prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple
         for (program, hierarchy), is_for_compiler, pieces, tables in _latest:
             if program is search.program and hierarchy is search.hierarchy and is_for_compiler == for_compiler:
                 return pieces, tables
-        cut = []
+        cut: list[bool] = []
 
         def stop() -> bool:
             if search.spent_share > MAX_PREPARATION:

@@ -45,6 +45,7 @@ class ContentsFlow:
     above: dict[int, Expression] = field(default_factory=dict)  # leg: 1 where one of them has it all the while
     above_at: dict[int, Expression] = field(default_factory=dict)  # stop (a use): 1 where one of them has it
     brought: dict[int, Expression] = field(default_factory=dict)  # leg: copies into them from layer 0
+    ending: dict[int, Expression] = field(default_factory=dict)  # position in layers: 1 where it is there at the end
     held: int | None = None  # column: 1 where one of them has it at the start
     above_now: Expression = field(default_factory=Expression)  # 1 where one of them has it, at this point of the route
 
@@ -97,6 +98,7 @@ def add_flow(
                 program.not_above(small, large)
     if tensor.is_output:
         program.not_above(ONE, arrivals[last][0])
+    _end(program, flow)
     if not any(stop.writes for stop in path.stops):
         _hold_above(program, flow, before_last)
         for at, column in flow.lasting.items():  # nothing makes it stale: it is there all the while
@@ -104,6 +106,19 @@ def add_flow(
                 if places[at] is not ONE:
                     program.not_above(Expression.of(column), places[at])
     return flow
+
+
+def _end(program: LinearProgram, flow: ContentsFlow) -> None:
+    """Before the end, what is fetched again is in the layer that it comes from, and has its place where it goes."""
+    reloads = [move for move in flow.moves if move.is_reload]
+    for at, layer in enumerate(flow.layers):
+        columns = [move.column for move in reloads if layer in (move.source, move.target)]
+        columns += [flow.lasting[at]] if at in flow.lasting else []
+        if at > 0 and columns:
+            there = columns[0] if len(columns) == 1 else program.column(0.0, 1.0)
+            for column in columns if len(columns) > 1 else []:
+                program.not_above(Expression.of(column), Expression.of(there))
+            flow.ending[at] = Expression.of(there)
 
 
 def _hold_above(program: LinearProgram, flow: ContentsFlow, before: Expression) -> None:

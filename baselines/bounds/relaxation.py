@@ -245,6 +245,7 @@ def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
     steps = _used_steps(relaxation)
     if hierarchy.num_layers > 2:
         _add_joint_capacity(relaxation, stop)
+        _add_ending_capacity(relaxation)
     for layer in range(1, hierarchy.num_layers):
         grain, capacity = hierarchy.layers[layer].alignment_bytes, hierarchy.layers[layer].capacity_bytes
         sizes = program.sizes_bytes
@@ -278,6 +279,19 @@ def _add_joint_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> Non
             for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
                 row += terms
     for row in rows:
+        if -sum(coefficient for _, coefficient in row) > 1.0:
+            relaxation.linear.at_least(row, -1.0)
+
+
+def _add_ending_capacity(relaxation: Relaxation) -> None:
+    """What is in a layer before the end, for the next run, fits."""
+    for layer in range(1, relaxation.hierarchy.num_layers):
+        capacity = relaxation.hierarchy.layers[layer].capacity_bytes
+        row: Terms = []
+        for flow in relaxation.flows:
+            if layer in flow.layers and flow.layers.index(layer) in flow.ending:
+                size = relaxation.program.tensors[flow.route.tensor].size_bytes / capacity
+                row += [(column, -size * f) for column, f in flow.ending[flow.layers.index(layer)].terms]
         if -sum(coefficient for _, coefficient in row) > 1.0:
             relaxation.linear.at_least(row, -1.0)
 

@@ -52,7 +52,8 @@ def measure(what: str, path: Path, seconds: float) -> Row:
     """Return a row: seconds, peak memory, and what the solver's mapping takes."""
     begun = time.perf_counter()
     trace = load_trace(path)
-    spent, row = time.perf_counter() - begun, {"decisions": trace.program.num_decisions, "what": what}
+    spent = time.perf_counter() - begun
+    row: Row = {"decisions": trace.program.num_decisions, "what": what}
     problem, greedy = Problem(trace.program, trace.hierarchy), trace.mapping or Mapping()
     work: dict[str, Callable[[], object]] = {
         "validate": lambda: validate(*problem, greedy),
@@ -113,7 +114,7 @@ def draw(path: Path, rows: list[Row]) -> None:
     for i, what in enumerate(WHAT):
         own = sorted((row for row in rows if row["what"] == what), key=lambda row: row["decisions"])
         sizes = [row["decisions"] for row in own]
-        style = {"color": PALETTE[i % len(PALETTE)], "label": what, "marker": "o", "markersize": 4}
+        style: Row = {"color": PALETTE[i % len(PALETTE)], "label": what, "marker": "o", "markersize": 4}
         left.loglog(sizes, [max(row["seconds"], 1e-4) for row in own], **style)
         right.loglog(sizes, [row["memory_bytes"] / 2**20 for row in own], **style)
     for axis, label in ((left, "seconds"), (right, "most memory of the process, MiB")):

@@ -10,6 +10,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds import capacity_bound
@@ -55,7 +56,8 @@ def main() -> None:
     for name in arguments.traces:
         trace = suite.load(name)
         problem = small_hbm(trace.program, trace.hierarchy, arguments.share)
-        row = {"trace": name, "share": arguments.share, "seconds": arguments.seconds, "home": home_seconds(*problem)}
+        row: dict[str, Any] = {"trace": name, "share": arguments.share, "seconds": arguments.seconds}
+        row["home"] = home_seconds(*problem)
         row |= {rule: solve(*problem, seconds=arguments.seconds).seconds for rule, solve in RULES.items()}
         row["anneal"] = anneal(*problem, seconds=arguments.seconds).seconds
         row["bound"] = capacity_bound(*problem, seconds=arguments.bound_seconds, integer=False).seconds
