@@ -15,7 +15,6 @@ from mallocgame.game.rules import BatchState
 from mallocgame.game.threads import in_groups
 
 I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 
 CURIOSITY = 0.1  # of the prior at the root, shared by all actions: a network that is sure is not always right
 
