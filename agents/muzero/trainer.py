@@ -281,12 +281,14 @@ class Trainer:
             check()
 
     def _store(self, episode: Episode) -> None:
+        self._settle()
         self.replay.add(episode, self.episodes)
         self._record(episode)
         self.episodes += 1
 
     def _record(self, episode: Episode) -> None:
         """Keep the best game of a program: to imitate, and as the lead of the next games."""
+        self._settle()
         if self.records.offer(episode, self.config.imitation_share):
             self.play.lead(episode.program, episode.actions)
 
@@ -300,8 +302,6 @@ class Trainer:
     def _keep(self, finished: list[Finished], moves: int) -> set[str]:
         """Store finished episodes and account for ``moves``; return the programs whose best mapping changed."""
         improved = set()
-        if finished:
-            self._settle()
         for episode, mapping, seconds in finished:
             self._store(episode)
             self.returns = [*self.returns[-63:], float(episode.rewards.sum())]

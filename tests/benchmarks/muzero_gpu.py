@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import jax
@@ -47,7 +48,8 @@ def main() -> None:
     batches = (16, 32) if chosen.tiny else (128, 512, 2048)
     about = {"device": device_kind(), "cores": num_cores(), "trace": trace.name, "seconds": seconds}
     begun = time.monotonic()
-    for row in (*_rules(problem, sizes, seconds), *_plays(problem, sizes, seconds), *_updates(batches, seconds)):
+    rows = chain(_rules(problem, sizes, seconds), _plays(problem, sizes, seconds), _updates(batches, seconds))
+    for row in rows:
         print(json.dumps(about | row), flush=True)
     sys.stderr.write(f"{time.monotonic() - begun:.0f} s in all\n")
 
