@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from mallocgame.cli.common import print_json, print_table
 from mallocgame.errors import InputError, MissingExtraError
 
@@ -56,6 +58,9 @@ def show(function: str, args: str, chip: str, planned: "Planned", json: bool) ->
     ours, theirs = planned.row.price.peak_bytes, row["peak_bytes"]
     predicted = f"predicted {gigabytes(ours)}, {ours / max(theirs, 1) - 1:+.1%}"
     title = f"compiled for {chip}: peak {gigabytes(theirs)} ({predicted}), on the host {gigabytes(row['host_bytes'])}"
+    if not row["copies"]:
+        typer.echo(f"{title}; nothing is copied to or from the host")
+        return
     columns = ("copy", "direction", "size", "starts at", "done at", "of steps", "hidden behind, of the cycles")
     table = [
         (

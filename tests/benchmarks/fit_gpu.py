@@ -8,6 +8,7 @@ script is tested: its figures say nothing about a GPU. What the time does not su
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from mallocgame.workloads.checkpointing.step import TrainingStep
 from mallocgame.workloads.program_reference import Call
 from tests.benchmarks.fit_models import NAMES, build
 
+CALIBRATE = "calibrate"
 REPEATS = 5
 BUDGETS = 4
 USABLE = 0.92  # of the device's memory: the rest is the runtime's
@@ -237,18 +239,20 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--calibration", type=Path, default=Path("chip.json"), help="written; read with --model")
     parser.add_argument("--out", type=Path, default=Path("fit_gpu.jsonl"))
     parser.add_argument("--models", default=",".join(NAMES))
-    parser.add_argument("--model", default="", help="measure this one here (what the script starts for each)")
+    parser.add_argument("--model", default="", help="measure this one here, or calibrate: what the script starts")
     asked = parser.parse_args(words)
+    if asked.model == CALIBRATE:
+        save_calibration(asked.calibration, calibrate(find_chip(asked.chip), asked.size))
+        return
     if asked.model:
         chip = load_calibration(asked.calibration, find_chip(asked.chip))
         for row in measure_model(asked.model, asked.size, chip, asked.seconds):
             print(json.dumps(row), flush=True)
         return
     start = time.monotonic()
-    save_calibration(asked.calibration, calibrate(find_chip(asked.chip), asked.size))
+    _in_child(asked, CALIBRATE, asked.seconds)  # this process must not take the device's memory
     names = asked.models.split(",")
     lines: list[str] = []
-    jax.clear_caches()
     for number, name in enumerate(names):
         share = (asked.seconds - (time.monotonic() - start)) / (len(names) - number)
         lines += _in_child(asked, name, share)
@@ -260,7 +264,8 @@ def main(words: list[str] | None = None) -> None:
 def _in_child(asked: argparse.Namespace, name: str, seconds: float) -> list[str]:
     command = [sys.executable, "-m", "tests.benchmarks.fit_gpu", "--model", name, "--size", asked.size]
     command += ["--chip", asked.chip, "--calibration", str(asked.calibration), "--seconds", f"{max(seconds, 1.0):.1f}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": str(USABLE), **os.environ}
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if found.returncode:
         print(f"{name}: {found.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
     return [line for line in found.stdout.splitlines() if line.startswith("{")]
