@@ -1,7 +1,5 @@
 """What is left of a mapping when XLA:TPU is told it."""
 
-from dataclasses import replace
-
 import pytest
 
 from mallocgame.baselines.anneal import anneal
@@ -10,11 +8,13 @@ from mallocgame.errors import InputError
 from mallocgame.evaluation import make_case, run
 from mallocgame.explanation.placement import take_apart
 from mallocgame.explanation.reachable import copy_back_due, elapsed_before, reachable
+from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.solver import Limits
 from mallocgame.workloads import suite
+from tests.cli.run import run as run_command
 
 CASES = ("lstm_training-v5e", "mlp-v4", "decode_loop-v5e")
 
@@ -79,6 +79,17 @@ def test_a_case_for_the_compiler_judges_what_it_reaches() -> None:
 
 def test_three_layers_are_refused() -> None:
     trace = suite.load("mlp-v4")
-    layers = (*trace.hierarchy.layers, replace(trace.hierarchy.layers[1], name="third"))
     with pytest.raises(InputError, match="two layers of memory, not 3"):
-        reachable(trace.program, replace(trace.hierarchy, layers=layers), Mapping())
+        reachable(trace.program, preset("host-v5e"), Mapping())
+
+
+def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("evaluate", "mlp-v4", "--solver", "greedy", "--bound-seconds", "0", "--json")
+    free, told = (run_command(monkeypatch, capsys, *given, "--for", what) for what in ("hardware", "compiler"))
+    assert free.code == told.code == 0
+    assert told.rows[0]["judged_seconds"] >= free.rows[0]["judged_seconds"] * (1 - 1e-9)
+    wrong = run_command(monkeypatch, capsys, *given, "--for", "both")
+    assert (wrong.code, wrong.err) == (2, "mallocgame: --for both: expected hardware or compiler\n")
+    three = run_command(monkeypatch, capsys, *given, "--hierarchy", "host-v5e", "--for", "compiler")
+    assert three.code == 2
+    assert "XLA:TPU compiles for two" in three.err

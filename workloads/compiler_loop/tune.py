@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_STALE = 3  # rounds without improvement
 LARGE = 600  # instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds
-LEAST_PLANNING_SECONDS = 3.0
+LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
 Say = Callable[[str], None]
