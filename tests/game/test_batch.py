@@ -18,7 +18,7 @@ from mallocgame.judge.validation import validate
 from mallocgame.workloads.make import find_programs
 
 SEEDS = st.integers(0, 10_000)
-KEYS = ("memory", "supply", "uses", "same_as", "globals")
+KEYS = ("memory", "supply", "uses", "same_as", "outcomes", "outlook", "overview", "globals")
 
 
 def random_actions(batch: MallocGameBatch, random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
