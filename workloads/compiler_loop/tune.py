@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MAX_STALE = 3  # rounds without improvement
 LARGE = 600  # instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds
 LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
+LEAST_SOLVER_SECONDS = 4.0  # of a short run: with less a busy machine finds nothing, and the search would end
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
 Say = Callable[[str], None]
@@ -309,7 +310,9 @@ class _Tuning:
         near = {"refine": True} if "refine" in options and self.program.num_steps >= LARGE else {}
         kinds: list[dict[str, Any]] = [{"for_compiler": True, **near}] if "for_compiler" in options else []
         kinds.append(near)
-        for given in kinds if self.rounds % 2 == 0 else kinds[-1:]:
+        if "refine" in options and not near:
+            kinds.append({"refine": True})  # where hot chains find nothing in the time
+        for given in kinds if self.rounds % 2 == 0 else kinds[1:]:
             goal = self._solve_with(given)
             if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
                 return goal
@@ -328,7 +331,7 @@ class _Tuning:
         result = self.settings.solve(
             self.program,
             self.target.trace.hierarchy,
-            seconds=min(self.settings.solver_seconds, seconds, left / 8),
+            seconds=min(self.settings.solver_seconds, seconds, max(left / 8, min(LEAST_SOLVER_SECONDS, left / 3))),
             seed=self.settings.seed + self.rounds + 1000 * self.plans,
             start=start,
             **options,
