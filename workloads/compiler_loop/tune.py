@@ -316,7 +316,7 @@ class _Tuning:
             goal = self._solve_with(given)
             if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
                 return goal
-        self.settings.say(f"less than {100 * LEAST_HEADROOM:g} % left to win on paper: the search ends")
+        self.settings.say(f"nothing found on paper is {100 * LEAST_HEADROOM:g} % better: the search ends")
         return None
 
     def _solve_with(self, options: dict[str, Any]) -> Mapping | None:
