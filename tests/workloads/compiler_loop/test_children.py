@@ -7,8 +7,11 @@ import sys
 import pytest
 
 from mallocgame.workloads.compiler_loop.verify import last_words
+from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla import compiler
-from mallocgame.workloads.xla.compiler import Compilation, _Follow
+from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, _Follow
+
+PROGRAM = ProgramReference(module="any", name="program")
 
 
 def follow(code: str, seconds: float) -> Compilation:
@@ -16,7 +19,7 @@ def follow(code: str, seconds: float) -> Compilation:
     child = subprocess.Popen([sys.executable, "-c", code], stdout=writer, stderr=subprocess.DEVNULL)
     os.close(writer)
     try:
-        found = _Follow(reader, False, seconds)
+        found = _Follow(reader, CompileRequest(reference=PROGRAM, chip="v5e", timeout_seconds=seconds))
         found.read()
     finally:
         os.close(reader)
