@@ -312,7 +312,7 @@ class _Tuning:
         kinds.append(near)
         if "refine" in options and not near:
             kinds.append({"refine": True})  # where hot chains find nothing in the time
-        for given in kinds if self.rounds % 2 == 0 else kinds[1:]:
+        for given in kinds if self.rounds % 2 == 0 else kinds[1:] or kinds:
             goal = self._solve_with(given)
             if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
                 return goal
