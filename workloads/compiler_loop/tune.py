@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
@@ -155,7 +156,6 @@ class _Tuning:
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
-        self.program = self._program_for(self.default)
         self.flags: Options = {}
         self.incumbents: list[_Incumbent] = []
         self.search = self._new_search({})  # the best
@@ -181,7 +181,6 @@ class _Tuning:
     def _rounds(self) -> None:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
         self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
-        self.program = self._program_for(self.search.best)  # the flag hoists parameters, which overrides cannot
         goal = self._solve()
         if goal is not None:
             self._try_flags([NOTHING_HELD])
@@ -211,15 +210,18 @@ class _Tuning:
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
-            self.program = self._program_for(search.best)
-            reaction = Reaction(problem=Problem(self.program, self.target.trace.hierarchy))
+            program, hierarchy = (
+                self._program_for(search.best.mapping, search.best.options),
+                self.target.trace.hierarchy,
+            )
+            reaction = Reaction(problem=Problem(program, hierarchy))
             if not self.rounds:
                 search = self._in_one_slice(search, goal, reaction)
-            replan(search, reaction, self._plan, [goal] if self.rounds else [])
-            improve(search, self.program, self.target.trace.hierarchy, goal)
+            replan(search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [])
+            improve(search, program, hierarchy, goal)
             if not search.is_over():
-                realise(search, self.program, goal)
-            improve(search, self.program, self.target.trace.hierarchy, goal)
+                realise(search, program, goal)
+            improve(search, program, hierarchy, goal)
         if search.best.judged_seconds < self.search.best.judged_seconds:
             self._take(search)
 
@@ -235,13 +237,14 @@ class _Tuning:
             reaction.learn(goal, found.mapping)
         return best
 
-    def _plan(self, start: Mapping, reach: "Reach") -> Mapping:
+    def _plan(self, flags: "Options", start: Mapping, reach: "Reach") -> Mapping:
         """Return a mapping near ``start`` that the compiler may reach; each call has a seed of its own."""
         self.plans += 1
         options = getattr(self.settings.solve, "options", ())
         wanted = {"for_compiler": reach, "refine": True}
         seconds = max(2 * self.search.last_seconds, LEAST_PLANNING_SECONDS)
-        return self._solve_for(start, seconds, {k: v for k, v in wanted.items() if k in options}).mapping
+        program = self._program_for(start, flags)
+        return self._solve_for(program, start, seconds, {k: v for k, v in wanted.items() if k in options}).mapping
 
     def _new_search(self, flags: "Options") -> "OverrideSearch":
         from mallocgame.workloads.compiler_loop.realise import OverrideSearch
@@ -267,16 +270,15 @@ class _Tuning:
             workers=self.settings.workers,
         )
 
-    def _program_for(self, found: "Evaluation") -> Program:
-        """Return the program for solvers: overrides order no copies before loops, but those that are made stay."""
+    def _program_for(self, start: Mapping, options: "Options") -> Program:
+        """Return the program for solvers: without a flag for it no copies before loops but those that ``start`` has."""
         trace = self.target.trace
-        if HOIST_LIMIT in found.options:
+        if HOIST_LIMIT in options:
             return trace.program
-        return as_hoisted(trace.program, trace.hierarchy, trace.mapping, found.mapping)
+        return as_hoisted(trace.program, trace.hierarchy, trace.mapping, start)
 
     def _take(self, search: "OverrideSearch") -> None:
         self.search, self.flags = search, search.flags
-        self.program = self._program_for(search.best)
         self.incumbents.append(_Incumbent(evaluation=search.best, overrides=search.overrides, flags=dict(search.flags)))
         gain = self.default.judged_seconds / search.best.judged_seconds
         given = f"{len(search.overrides)} overrides" + "".join(f", {k}={v}" for k, v in self.flags.items())
@@ -307,7 +309,7 @@ class _Tuning:
         In turn it is one of what the compiler can be brought to do, and of all that the hardware can.
         """
         options = getattr(self.settings.solve, "options", ())
-        near = {"refine": True} if "refine" in options and self.program.num_steps >= LARGE else {}
+        near = {"refine": True} if "refine" in options and self.target.trace.program.num_steps >= LARGE else {}
         kinds: list[dict[str, Any]] = [{"for_compiler": True, **near}] if "for_compiler" in options else []
         kinds.append(near)
         if "refine" in options and not near:
@@ -320,16 +322,18 @@ class _Tuning:
         return None
 
     def _solve_with(self, options: dict[str, Any]) -> Mapping | None:
-        assert self.search.best.mapping is not None
-        result = self._solve_for(self.search.best.mapping, self.settings.solver_seconds, options)
+        best = self.search.best
+        assert best.mapping is not None
+        program = self._program_for(best.mapping, best.options)
+        result = self._solve_for(program, best.mapping, self.settings.solver_seconds, options)
         self.settings.say(f"on paper: {1e3 * result.seconds:.4f} ms")
-        return result.mapping if result.seconds < self.search.best.judged_seconds * (1 - 1e-4) else self.goal
+        return result.mapping if result.seconds < best.judged_seconds * (1 - 1e-4) else self.goal
 
-    def _solve_for(self, start: Mapping, seconds: float, options: dict[str, Any]) -> SolveResult:
+    def _solve_for(self, program: Program, start: Mapping, seconds: float, options: dict[str, Any]) -> SolveResult:
         self.settings.phase("solving on paper")
         left = max(self.final.search_deadline() - time.monotonic(), 0.0)
         result = self.settings.solve(
-            self.program,
+            program,
             self.target.trace.hierarchy,
             seconds=min(self.settings.solver_seconds, seconds, max(left / 8, min(LEAST_SOLVER_SECONDS, left / 3))),
             seed=self.settings.seed + self.rounds + 1000 * self.plans,
@@ -395,8 +399,9 @@ class _Tuning:
 
         if self.goal is None:
             return 1.0
-        wanted = overrides_of(self.program, self.goal)
-        outcomes = [outcome_of(d, self.program, self.search.best.mapping) for d in wanted]
+        program = self.target.trace.program
+        wanted = overrides_of(program, self.goal)
+        outcomes = [outcome_of(d, program, self.search.best.mapping) for d in wanted]
         return sum(outcome is OverrideOutcome.REALISED for outcome in outcomes) / max(len(outcomes), 1)
 
     def _save(self, compiled_to_its_end: str = "not yet") -> None:
