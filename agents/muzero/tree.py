@@ -21,7 +21,7 @@ import numpy.typing as npt
 from mallocgame.game.rules.batch import BatchState
 from mallocgame.game.rules.copying import copy_live
 from mallocgame.game.rules.state import Groups, Movables, Rules, State
-from mallocgame.game.rules.step import do_step, write_mask
+from mallocgame.game.rules.step import do_step, take, write_mask
 from mallocgame.game.variation_kernel import below, copy_to
 from mallocgame.jit import kernel, part
 
@@ -203,13 +203,7 @@ def _follow(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, base: F64,
     """
     last = s.turn[0] + SETTLED
     for i in range(s.turn[0], r.num_decisions):
-        action = wanted[i]
-        if np.isnan(do_step(r, s, action)):
-            action = action + 1 if action % 2 == 1 else action - 1
-            if action <= 0 or np.isnan(do_step(r, s, action)):
-                action = 0
-                do_step(r, s, 0)
-        taken[i] = action
+        taken[i] = take(r, s, wanted[i])
         totals[i] = s.total[0]
         if i >= last and final < np.inf and totals[i] - base[i] > -AHEAD * final:
             return float(final + totals[i] - base[i])

@@ -151,19 +151,24 @@ def is_legal(r: Rules, s: State, action: int) -> bool:
 
 
 @part
+def take(r: Rules, s: State, action: int) -> int:
+    """Take an action, else the other one of its layer, else Drop; return which."""
+    if np.isnan(do_step(r, s, action)):
+        action = action + 1 if action % 2 == 1 else action - 1
+        if action <= 0 or np.isnan(do_step(r, s, action)):
+            action = 0
+            do_step(r, s, 0)
+    return action
+
+
+@part
 def play(r: Rules, s: State, wanted: I64, taken: I64, totals: F64, limits: F64) -> float:
     """Take each wanted action, else the other one of its layer, else Drop; return the seconds at the end.
 
     ``totals`` float64[D] gets the seconds after each decision; infinity is returned as soon as they exceed ``limits``.
     """
     for i in range(s.turn[0], r.num_decisions):
-        action = wanted[i]
-        if np.isnan(do_step(r, s, action)):
-            action = action + 1 if action % 2 == 1 else action - 1
-            if action <= 0 or np.isnan(do_step(r, s, action)):
-                action = 0
-                do_step(r, s, 0)
-        taken[i] = action
+        taken[i] = take(r, s, wanted[i])
         totals[i] = s.total[0]
         if totals[i] > limits[i]:
             return np.inf
