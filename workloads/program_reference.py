@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from mallocgame.errors import InputError
@@ -66,12 +67,14 @@ class Call:
 
 
 def parse_reference(text: str, arguments: str = "", folder: str | None = None, mesh: str = "") -> ProgramReference:
-    """Parse ``package.module:function`` or ``package.module:function,args_function``.
+    """Parse ``package.module:function``, ``folder/module.py:function``, or either with ``,args_function``.
 
     Raises:
         InputError: not of that form, or ``arguments`` that do not parse.
     """
     module, colon, names = text.partition(":")
+    if module.endswith(".py"):
+        folder, module = _module_of(Path(module), text)
     name, comma, arguments_from = names.partition(",")
     words = (*module.split("."), *name.split("."), *((arguments_from,) if comma else ()))
     if not colon or not all(word.isidentifier() for word in words):
@@ -83,6 +86,18 @@ def parse_reference(text: str, arguments: str = "", folder: str | None = None, m
     return ProgramReference(
         module=module, name=name, arguments=arguments, arguments_from=arguments_from, mesh=mesh, folder=where
     )
+
+
+def _module_of(path: Path, text: str) -> tuple[str, str]:
+    """Return the folder to import a file from, above the package that it is in, and its module's name."""
+    if not path.is_file():
+        raise InputError(f"{text}: there is no file {path}")
+    path = path.resolve()
+    names, folder = [path.stem], path.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return str(folder), ".".join(names)
 
 
 def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:

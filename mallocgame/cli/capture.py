@@ -30,7 +30,8 @@ BOUND_SECONDS = 2.0  # about as long as a compilation
 
 def capture(
     function: Annotated[
-        str | None, typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile.")
+        str | None,
+        typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile; or FILE.py:FUNCTION."),
     ] = None,
     chip: ChipOption = "v5e",
     mesh: MeshOption = "",

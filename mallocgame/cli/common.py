@@ -55,10 +55,19 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         return
     console.print(Text(printable(title)), style="italic")
     for row in cells:
-        console.print(Text(row[0], style="bold"))
+        first = f"{columns[0]} {row[0]}" if _is_figure(row[0]) else row[0]
+        console.print(Text(first, style="bold"))
         pairs = [f"{column} {cell}".strip() for column, cell in zip(columns[1:], row[1:], strict=True) if cell]
         for line in _packed(pairs, console.width):
             console.print(Text(line), soft_wrap=True)
+
+
+def _is_figure(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _packed(parts: Sequence[str], width: int) -> Iterator[str]:

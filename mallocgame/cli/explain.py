@@ -181,7 +181,7 @@ def _rows(explanation: "Explanation", compiled: _Compiled) -> Iterator[dict[str,
 def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: int) -> None:
     total, stalled = explanation.total_seconds, explanation.stalled_seconds
     share = 100 * stalled / total if total else 0.0
-    title = f"{name}: {1e6 * total:.1f} µs judged, {1e6 * stalled:.1f} µs ({share:.1f} %) waiting for copies"
+    title = f"{name}: {_micros(total)} µs judged, {_micros(stalled)} µs ({share:.1f} %) waiting for copies"
     columns = ("tensor", "waits µs", "times", "MiB", "way", "before", "source", "idle MiB", "best remedy", "saves µs")
     if explanation.stalls:
         print_table(title, columns, [_cells(stall) for stall in explanation.stalls[:limit]])
@@ -194,12 +194,16 @@ def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: in
     _print_combination(explanation, compiled.tried, limit)
     _print_source_changes(explanation, limit)
     for p in explanation.invariants[:limit]:
-        cost = f"{1e6 * p.repeated_seconds:.1f} µs of bandwidth"
+        cost = f"{_micros(p.repeated_seconds)} µs of bandwidth"
         say(f"loop-invariant: {p.tensor} moves {p.iterations} times ({cost}), though it never changes: {p.source}")
     if explanation.invariants:
         say("`mallocgame tune` tries the compiler flag that copies them once; mallocgame.hoist rewrites the program.")
     for peak in explanation.peaks:
         _print_peak(peak)
+
+
+def _micros(seconds: float) -> str:
+    return f"{round(1e6 * seconds, 1) + 0.0:.1f}"  # + 0.0: never -0.0
 
 
 def _print_slow(explanation: "Explanation", limit: int) -> None:
@@ -211,12 +215,12 @@ def _print_slow(explanation: "Explanation", limit: int) -> None:
         rows.append(
             (
                 tensor.tensor,
-                f"{1e6 * tensor.worth_seconds:.1f}",
+                _micros(tensor.worth_seconds),
                 f"{tensor.size_bytes / MIB:.2f}",
                 f"{tensor.slow_bytes / MIB:.2f}",
                 tensor.source,
                 remedy.action if remedy else "no room as it is",
-                f"{1e6 * remedy.saved_seconds:.1f}" if remedy else "",
+                _micros(remedy.saved_seconds) if remedy else "",
                 _told(remedy.ordered_by) if remedy else "",
             )
         )
@@ -226,10 +230,10 @@ def _print_slow(explanation: "Explanation", limit: int) -> None:
 
 def _print_source_changes(explanation: "Explanation", limit: int) -> None:
     rows = [
-        (f"{1e6 * m.saved_seconds:.1f}", m.kind, f"{m.opcode} {m.instruction}", m.source, m.hint)
+        (_micros(m.saved_seconds), m.kind, f"{m.opcode} {m.instruction}", m.source, m.hint)
         for m in explanation.movements
     ] + [
-        (f"{1e6 * r.saved_seconds:.1f}", "remat", f"{r.tensor} of {r.instruction}", r.source, r.hint)
+        (_micros(r.saved_seconds), "remat", f"{r.tensor} of {r.instruction}", r.source, r.hint)
         for r in explanation.rematerialisations
     ]
     rows.sort(key=lambda row: -float(row[0]))
@@ -250,16 +254,16 @@ def _print_combination(explanation: "Explanation", tried: "Tried | None", limit:
         compiled = tried.judged_seconds.get(number) if tried else None
         rows.append(
             (
-                f"{1e6 * remedy.saved_seconds:.1f}",
-                f"{1e6 * saved:.1f}",
+                _micros(remedy.saved_seconds),
+                _micros(saved),
                 _told(remedy.ordered_by),
-                *((f"{1e6 * (explanation.total_seconds - compiled):.1f}" if compiled else "–",) if tried else ()),
+                *((_micros((explanation.total_seconds - compiled)) if compiled else "–",) if tried else ()),
                 remedy.action,
             )
         )
     gain = explanation.total_seconds - together.seconds
     told = min(together.ordered_seconds, gain)
-    title = f"together: {1e6 * gain:.1f} µs less, of which {1e6 * told:.1f} µs can be told to the compiler"
+    title = f"together: {_micros(gain)} µs less, of which {_micros(told)} µs can be told to the compiler"
     columns = ("saves µs", "in all µs", "told by", *(("compiled, in all µs",) if tried else ()), "remedy")
     print_table(title, columns, rows)
     if tried and tried.error:
@@ -297,7 +301,7 @@ def _cells(stall: "Stall") -> tuple[str, ...]:
     remedy = stall.remedies[0] if stall.remedies else None
     return (
         stall.tensor + ("*" if stall.is_loop_invariant else ""),
-        f"{1e6 * stall.waited_seconds:.1f}",
+        _micros(stall.waited_seconds),
         str(stall.executions),
         f"{stall.copied_bytes / MIB:.2f}",
         "in" if stall.toward_fast else "out",
@@ -305,5 +309,5 @@ def _cells(stall: "Stall") -> tuple[str, ...]:
         stall.source,
         f"{stall.idle_bytes / MIB:.1f}",
         remedy.action if remedy else "–",
-        f"{1e6 * remedy.saved_seconds:.1f}" if remedy else "",
+        _micros(remedy.saved_seconds) if remedy else "",
     )

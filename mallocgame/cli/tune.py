@@ -31,7 +31,8 @@ MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 
 def tune(
     function: Annotated[
-        str | None, typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile.")
+        str | None,
+        typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile; or FILE.py:FUNCTION."),
     ] = None,
     chip: ChipOption = "v5e",
     mesh: MeshOption = "",

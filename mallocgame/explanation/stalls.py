@@ -51,7 +51,7 @@ def stalls(
         waited = _waited(mapping, timeline, group)
         if waited <= 0:
             break
-        tried = _remedies(program, hierarchy, mapping, timeline, group) if rank < limit else ()
+        tried = _remedies(program, hierarchy, mapping, timeline, group, waited) if rank < limit else ()
         found.append(_stall(program, mapping, group, waited, idle, tried))
     return tuple(found)
 
@@ -121,13 +121,14 @@ def _invariant_loop(program: Program, transfer: Transfer, issue: int) -> Loop | 
 
 
 def _remedies(
-    program: Program, hierarchy: Hierarchy, mapping: Mapping, timeline: Timeline, group: list[int]
+    program: Program, hierarchy: Hierarchy, mapping: Mapping, timeline: Timeline, group: list[int], waited: float
 ) -> tuple[Remedy, ...]:
+    """Return what saves at least a hundredth of the wait, the best of each kind, the best first."""
     found = []
     for action, by, changed in _changes(program, hierarchy, mapping, group):
         if not validate(program, hierarchy, changed):
             saved = timeline.total_seconds - simulate(program, hierarchy, changed).total_seconds
-            if saved > 1e-3 * timeline.total_seconds / max(program.num_steps, 1):
+            if saved > 1e-2 * waited:
                 found.append(Remedy(action=action, saved_seconds=saved, ordered_by=by))
     best: dict[str, Remedy] = {}
     for remedy in sorted(found, key=lambda r: -r.saved_seconds):

@@ -53,3 +53,11 @@ def test_commands_fit(cli: Run, trace_file: Path, width: int, command: tuple[str
     result = cli(command[0], trace_file, *command[1:], columns=width)
     assert result.code == 0, result.err
     assert max(len(line.rstrip()) for line in result.out.splitlines()) <= width
+
+
+def test_a_block_that_begins_with_a_figure_says_of_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table("remedies", ("saves µs", "told by", "remedy"), [("1.5", "flag", "copy it before the loop, please")])
+    assert "saves µs 1.5\n" in capsys.readouterr().out

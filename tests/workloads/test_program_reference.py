@@ -51,3 +51,19 @@ def test_a_mesh_goes_to_whoever_takes_one(folder: Path, name: str, mesh: Any, ma
 def test_who_needs_a_mesh_is_told_how_to_give_one(folder: Path) -> None:
     with pytest.raises(InputError, match=r"takes a mesh: give --topology .* and --mesh"):
         resolve(parse_reference("meshed_model:step,needs", folder=str(folder)))
+
+
+def test_a_file_stands_for_its_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "own_package" / "inner"
+    package.mkdir(parents=True)
+    for place in (package, package.parent):
+        (place / "__init__.py").touch()
+    (package / "in_package.py").write_text("from . import __name__ as above\n\ndef step(x):\n    return above\n")
+    monkeypatch.chdir(folder.parent)
+    alone = parse_reference(f"{folder.name}/meshed_model.py:step,never")
+    assert (alone.module, alone.folder) == ("meshed_model", str(folder))
+    within = parse_reference(f"{package}/in_package.py:step", "f32[8]")
+    assert (within.module, within.folder) == ("own_package.inner.in_package", str(folder))
+    assert resolve(within).function(None) == "own_package.inner"
+    with pytest.raises(InputError, match=r"there is no file nothing\.py"):
+        parse_reference("nothing.py:step")

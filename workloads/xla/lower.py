@@ -64,7 +64,7 @@ def lower(reference: ProgramReference, target: str) -> Any:
 
 def _speaks_of_several(error: Exception) -> bool:
     """Whether one chip may be what is wrong: JAX names meshes, axes and shardings, NumPy an array of devices."""
-    words = ("mesh", "sharding", "axis name", "number of devices", "array of size 1 into shape")
+    words = ("mesh", "sharding", "axis name", "number of devices", "array of size 1 into shape", "to squeeze out")
     return any(word in str(error).lower() for word in words)
 
 
@@ -160,6 +160,7 @@ def _let_programs_find(devices: list[Any]) -> _Meshes:
     meshes = _Meshes()
     build_mesh: Any = jax.make_mesh
     build_devices: Any = mesh_utils.create_device_mesh
+    build_map: Any = jax.pmap
 
     def make(shape: Any, names: Any, axis_types: Any = None, *, devices: Any = None) -> Any:
         meshes.is_asked_for |= math.prod(shape) > 1
@@ -172,6 +173,9 @@ def _let_programs_find(devices: list[Any]) -> _Meshes:
         except AssertionError:  # v4's two cores a chip, which JAX's own order does not know apart
             kinds = axis_types or (AxisType.Explicit,) * len(names)
             return Mesh(numpy.array(places[: math.prod(shape)]).reshape(shape), names, axis_types=kinds)
+
+    def mapped(*arguments: Any, devices: Any = None, **options: Any) -> Any:
+        return build_map(*arguments, devices=found() if devices is None else devices, **options)
 
     def arranged(shape: Any, devices: Any = None, **options: Any) -> Any:
         return build_devices(shape, found() if devices is None else devices, **options)
@@ -192,7 +196,7 @@ def _let_programs_find(devices: list[Any]) -> _Meshes:
         return "tpu"
 
     changed: Any = jax
-    changed.devices, changed.device_count, changed.make_mesh = found, count, make
+    changed.devices, changed.device_count, changed.make_mesh, changed.pmap = found, count, make, mapped
     changed.local_devices, changed.local_device_count, changed.default_backend = found_here, count, backend
     utilities: Any = mesh_utils
     utilities.create_device_mesh = arranged
