@@ -69,7 +69,7 @@ def inject(
     result, about = _verified(made_for, wanted, parse_reference(program, args, mesh=mesh), chip, seconds, begin)
     if result.options:
         write_options(result.options, out, about)
-    _show(result, made_for.name, json)
+    _show(result, made_for.name, json, is_saved=out is not None)
     if result.interrupted:
         raise interrupted("the best so far was kept")
 
@@ -84,7 +84,7 @@ def _unverified(made_for: "Trace", wanted: Any, out: Path | None, json: bool) ->
     write_options(options, out, about | versions(made_for))
     if json:
         print_json([{"trace": made_for.name, "overrides": len(overrides), "compiler_options": options}])
-    else:
+    elif out is None:
         print_options(options)
 
 
@@ -117,7 +117,7 @@ def _verified(
     return result, about | versions(target.trace)
 
 
-def _show(result: "InjectionResult", name: str, json: bool) -> None:
+def _show(result: "InjectionResult", name: str, json: bool, *, is_saved: bool) -> None:
     row: dict[str, Any] = {
         "trace": name,
         **result.counts,
@@ -141,9 +141,9 @@ def _show(result: "InjectionResult", name: str, json: bool) -> None:
     if left:
         shown = left[:20]
         print_table(f"not realised: {len(left)}, the largest first", ("override", "outcome"), shown)
-    if result.options:
+    if result.options and not is_saved:
         print_options(result.options)
-    else:
+    if not result.options:
         say("nothing that the compiler takes is faster than its default: no options written")
     if result.options and result.why_not_full and not result.interrupted:
         say(f"not compiled to its end ({result.why_not_full}): what is illegal only there is not known")
@@ -158,7 +158,12 @@ def write_options(options: dict[str, str | bool], out: Path | None, about: dict[
             say(f"kept {out}: the options in it are judged faster than these")
             return
         save_compiler_options(out, options, about)
-        say(f"saved {out}: compile(compiler_options=mallocgame.load_compiler_options({str(out)!r}))")
+        say_saved(out)
+
+
+def say_saved(out: Path) -> None:
+    """Say how the options in a file are used."""
+    say(f"saved {out}: compile(compiler_options=mallocgame.load_compiler_options({str(out)!r}))")
 
 
 def print_options(options: dict[str, str | bool]) -> None:

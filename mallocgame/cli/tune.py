@@ -103,7 +103,7 @@ def tune(
             phase=shown.phase,
         )
         found = run(reference, chip=chip, settings=settings, assumptions=known)
-    _show(found, function, chip, json)
+    _show(found, function, chip, where, json)
     if plot is not None:
         _draw(found, plot)
     if found.interrupted:
@@ -137,8 +137,10 @@ def _draw(found: "Tuned", plot: Path) -> None:
     say(f"memory map: {plot}")
 
 
-def _show(found: "Tuned", function: str, chip: str, json: bool) -> None:
-    from mallocgame.cli.inject import print_options
+def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bool) -> None:
+    """Print the figures, and the options themselves where no file holds them: they may be long."""
+    from mallocgame.cli.inject import print_options, say_saved
+    from mallocgame.workloads.compiler_loop.tuning_folder import OPTIONS
 
     row: dict[str, Any] = {"program": function, "chip": chip, **found.figures()}
     if json:
@@ -148,8 +150,13 @@ def _show(found: "Tuned", function: str, chip: str, json: bool) -> None:
     cells = [(key.replace("_", " "), f"{v:.6g}" if isinstance(v, float) else str(v)) for key, v in shown.items()]
     print_table(function, ("", "value"), cells)
     if found.options:
-        print_options(found.options)
+        if where is None:
+            print_options(found.options)
+        else:
+            say_saved(where / OPTIONS)
         if found.unchecked and not found.interrupted:
             say(f"not compiled to its end ({found.unchecked}): what is illegal only there is not known")
+    elif where is not None and (where / OPTIONS).exists():
+        say(f"{where / OPTIONS} stands as it was: nothing faster was found in this time")
     elif not found.interrupted:
         say("nothing that was tried is faster than the compiler's default: no options")

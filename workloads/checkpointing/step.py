@@ -83,7 +83,8 @@ class TrainingStep:
     def _stage(self) -> Any:
         function: Any = self.call.function
         jitted = function if hasattr(function, "trace") else jax.jit(function, donate_argnums=self.call.donated)
-        return jitted.trace(*self.call.arguments, **self.call.keywords)
+        stage = jitted.trace(*self.call.arguments, **self.call.keywords)
+        return getattr(stage, "traced", stage)  # flax.nnx puts its own around JAX's
 
 
 def problem_of(step: TrainingStep, chip: Chip) -> tuple[CheckpointProblem, Traced, Price]:

@@ -274,7 +274,8 @@ class _Follow:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                return f"the compiler did not finish within {self._asked.timeout_seconds:.4g} s"
+                given = self._asked.timeout_seconds
+                return f"the compiler did not finish within {given:.4g} s" if given > 0 else "no time was left"
             if self._asked.stop is not None and self._asked.stop.is_set():
                 return "the compilation was not needed any more"
             if not select.select([self._reader], [], [], min(left, LOOK_SECONDS))[0]:
