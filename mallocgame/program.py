@@ -69,8 +69,13 @@ class Tensor:
 
     @property
     def title(self) -> str:
-        """What a reader is shown: the user's word for it where there is one, else the compiler's name."""
-        return self.label or self.name
+        """What a reader is shown: the user's word for it where there is one, else the compiler's name.
+
+        One of several results has its number, as in ``fusion.50{1}``.
+        """
+        if self.label or self.is_parameter or not self.uses[0].index:
+            return self.label or self.name
+        return f"{self.name}{{{','.join(map(str, self.uses[0].index))}}}"
 
     @property
     def definition_step(self) -> int:

@@ -125,9 +125,10 @@ class _Compiled:
 def _compile(
     found: "Trace", explanation: "Explanation", better: "Mapping | None", what: tuple[str, str, float]
 ) -> _Compiled:
-    from mallocgame.workloads.compiler_loop.source_stacks import source_stacks
     from mallocgame.workloads.compiler_loop.try_remedies import try_remedies
     from mallocgame.workloads.compiler_loop.verify import Target, renamed
+    from mallocgame.workloads.hlo.module import parse_hlo
+    from mallocgame.workloads.hlo.stacks import in_short
     from mallocgame.workloads.program_reference import parse_reference
     from mallocgame.workloads.xla.compiler import Compiler, CompileRequest
 
@@ -138,11 +139,12 @@ def _compile(
     with Compiler() as compiler:
         target = Target.of(reference, chip, compiler, assumptions=assumptions_in(found))
         renamed(found.program, target.trace.program)
-        by_name = source_stacks(compiler.compile(CompileRequest(reference=reference, chip=chip)).hlo)
+        module = parse_hlo(compiler.compile(CompileRequest(reference=reference, chip=chip)).hlo)
         if better is not None and explanation.combination is not None:
             tried = try_remedies(target, found.program, better, explanation.combination.remedies, seconds)
     pairs = zip(found.program.instructions, target.trace.program.instructions, strict=True)
-    stacks = {then.name: by_name[now.name] for then, now in pairs if now.name in by_name}
+    by_name = {i.name: module.stack(i) for body in module.computations.values() for i in body.instructions.values()}
+    stacks = {then.name: tuple(map(str, in_short(stack))) for then, now in pairs if (stack := by_name.get(now.name))}
     return _Compiled(tried=tried, stacks=stacks)
 
 

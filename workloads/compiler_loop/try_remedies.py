@@ -10,7 +10,7 @@ from mallocgame.mapping import Mapping, hoisted
 from mallocgame.program import Program
 from mallocgame.workloads.compiler_loop.flags import hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Override, overrides_of
-from mallocgame.workloads.compiler_loop.verify import Target, carry_over
+from mallocgame.workloads.compiler_loop.verify import Target, carry_over, tensors_now
 from mallocgame.workloads.xla.compiler import Options
 
 
@@ -32,7 +32,6 @@ def try_remedies(
     until = time.monotonic() + seconds
     program = target.trace.program
     wanted = overrides_of(program, carry_over(better, made_for, program))
-    name_to_tensor = {(t.name, t.size_bytes): i for i, t in enumerate(program.tensors)}
     given: tuple[Override, ...] = ()
     flags: Options = {}
     best, judged, error = target.default_seconds, dict[int, float](), ""
@@ -41,9 +40,7 @@ def try_remedies(
     for number, remedy in enumerate(remedies):
         if not remedy.ordered_by or time.monotonic() >= until:
             continue
-        changed = {
-            name_to_tensor.get((made_for.tensors[t].name, made_for.tensors[t].size_bytes)) for t in remedy.tensors
-        }
+        changed = set(tensors_now(remedy.tensors, made_for, program).values())
         more = tuple(o for o in wanted if o.tensor in changed)
         with_flag: Options = {HOIST_LIMIT: str(limits[0])} if changed & invariant and limits else {}
         if with_flag.items() <= flags.items() and not more:

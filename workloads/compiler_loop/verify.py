@@ -252,18 +252,28 @@ def carry_over(mapping: Mapping, made_for: Program, now: Program) -> Mapping:
     Raises:
         InputError: a tensor that is another one now.
     """
+    to = tensors_now({r.tensor for r in mapping.residencies} | {x.tensor for x in mapping.transfers}, made_for, now)
+    return Mapping(
+        residencies=tuple(replace(r, tensor=to[r.tensor]) for r in mapping.residencies),
+        transfers=tuple(replace(x, tensor=to[x.tensor]) for x in mapping.transfers),
+    )
+
+
+def tensors_now(tensors: Iterable[int], made_for: Program, now: Program) -> dict[int, int]:
+    """Return the numbers that tensors have in the program as it is compiled now; their uses tell which they are.
+
+    Raises:
+        InputError: a tensor that is another one now.
+    """
     place = {(u.step, u.operand, u.index): i for i, t in enumerate(now.tensors) for u in t.uses}
     to = {}
-    for index in {r.tensor for r in mapping.residencies} | {x.tensor for x in mapping.transfers}:
+    for index in tensors:
         tensor = made_for.tensors[index]
         found = {place.get((u.step, u.operand, u.index)) for u in tensor.uses} - {None}
         if len(found) != 1 or now.tensors[next(iter(found)) or 0].size_bytes != tensor.size_bytes:
             raise InputError(f"{made_for.name}: tensor {tensor.name} of the mapping is not in the program of now")
         to[index] = next(iter(found)) or 0
-    return Mapping(
-        residencies=tuple(replace(r, tensor=to[r.tensor]) for r in mapping.residencies),
-        transfers=tuple(replace(x, tensor=to[x.tensor]) for x in mapping.transfers),
-    )
+    return to
 
 
 class OverrideOutcome(StrEnum):

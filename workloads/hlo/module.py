@@ -5,13 +5,13 @@ long or short: names may lack ``%``, a computation its signature, and everything
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from mallocgame.errors import TraceError, printable
 from mallocgame.workloads.hlo import scan
 from mallocgame.workloads.hlo.shapes import Index, Shape, array_bytes, dimensions, leaves, to_index
+from mallocgame.workloads.hlo.stacks import ROW, TABLES, Stack, stacks, users_frame
 
 __all__ = [
     "HloComputation",
@@ -32,7 +32,6 @@ _INSTRUCTION = re.compile(r"(ROOT\s+)?%?([^\s=,(){}\[\]\"%]+)\s*=\s*")
 _OPCODE = re.compile(r"\s*([a-z][a-z0-9\-]*)\s*\(")
 _ARROW = re.compile(r"\s*->\s*")
 _OPERAND = re.compile(r"%?([^\s=,(){}\[\]\"%]+)")
-_TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 _LITERAL = ("constant", "parameter", "iota", "partition-id", "replica-id")
 _SAME_SHAPE = frozenset(  # the result's shape is the first operand's
     {"abs", "add", "and", "atan2", "cbrt", "ceil", "copy", "cosine", "cosh", "divide", "dynamic-update-slice"}
@@ -47,10 +46,8 @@ _CALLED = re.compile(
 )
 _ELEMENT = re.compile(r"\bindex=(\d{1,9})\b")
 _OPERATION = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
-_FRAME = re.compile(r"stack_frame_id=(\d+)")
+_FRAME = re.compile(r"stack_frame_id=(\d{1,9})\b")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
-_ROW = re.compile(r"(\d{1,9}) (.*)")
-_NUMBERED = re.compile(r"(\w+)=(\d{1,9})\b")
 _OUTPUT_ALIAS = re.compile(r"\{([\d, ]*)\}: \((\d+), \{([\d, ]*)\}")
 
 
@@ -105,11 +102,11 @@ class HloModule:
     entry: str
     computations: dict[str, HloComputation]
     donations: tuple[tuple[Index, int, Index], ...] = ()  # output index, parameter number, index in the parameter
-    sources: dict[int, str] = field(default_factory=dict)  # stack frame: file:line
+    stacks: dict[int, Stack] = field(default_factory=dict)  # by the number of the innermost frame
     is_scheduled: bool = False
 
     def source(self, instruction: HloInstruction) -> str:
-        """Return ``file:line`` of the user's code, or an empty string.
+        """Return ``file:line`` of the user's code, of a library's where there is none, or an empty string.
 
         A fusion without a place of its own takes that of its root, or of the first instruction inside that has one.
         """
@@ -124,8 +121,13 @@ class HloModule:
         direct = _SOURCE.search(instruction.attributes)
         if direct:
             return f"{direct[1]}:{direct[2]}" if direct[2] else direct[1]
+        frame = users_frame(self.stack(instruction))
+        return f"{frame.file}:{frame.line}" if frame else ""
+
+    def stack(self, instruction: HloInstruction) -> Stack:
+        """Return the frames that an instruction comes from, the innermost first; empty: the text does not say."""
         frame = _FRAME.search(instruction.attributes)
-        return self.sources.get(int(frame[1]), "") if frame else ""
+        return self.stacks.get(int(frame[1]), ()) if frame else ()
 
 
 def argument_label(parameter: HloInstruction) -> str:
@@ -181,7 +183,7 @@ class _Parser:
             entry=entry or next(reversed(computations)),
             computations=computations,
             donations=_donations(attributes),
-            sources=_sources(self.tables),
+            stacks=stacks(self.tables),
             is_scheduled="is_scheduled=true" in attributes,
         )
 
@@ -202,7 +204,7 @@ class _Parser:
 
     def _table(self) -> bool:
         """Read one of the tables of source places that newer XLA versions write, if one stands here."""
-        name = next((name for name in _TABLES if self.text.startswith(name, self.at)), "")
+        name = next((name for name in TABLES if self.text.startswith(name, self.at)), "")
         if not name:
             return False
         rows = self.tables.setdefault(name, [])
@@ -212,7 +214,7 @@ class _Parser:
             end = self.text.find("\n", self.at)
             end = len(self.text) if end < 0 else end
             rows.append(self.text[self.at : end])
-            if not _ROW.match(rows[-1]):
+            if not ROW.match(rows[-1]):
                 self._fail(f"not a row of {name}: {self._excerpt()}")
             self.at = end
             self._skip()
@@ -317,26 +319,3 @@ def _donations(header: str) -> tuple[tuple[Index, int, Index], ...]:
     start += len("input_output_alias=")
     inside = header[start : scan.closing(header, start)]
     return tuple((to_index(a), int(number), to_index(b)) for a, number, b in _OUTPUT_ALIAS.findall(inside))
-
-
-def _sources(tables: dict[str, list[str]]) -> dict[int, str]:
-    """Return file:line per stack frame; what a row does not say is left out."""
-    files = {number: rest.strip().strip('"') for number, rest in _rows(tables, "FileNames")}
-    places: dict[int, tuple[int, str]] = {}
-    for number, rest in _rows(tables, "FileLocations"):
-        values = dict(_NUMBERED.findall(rest))
-        if "file_name_id" in values:
-            places[number] = (int(values["file_name_id"]), values.get("line", "0"))
-    frames: dict[int, str] = {}
-    for number, rest in _rows(tables, "StackFrames"):
-        file, at = places.get(int(dict(_NUMBERED.findall(rest)).get("file_location_id", 0)), (0, ""))
-        if at:
-            frames[number] = f"{files.get(file, '')}:{at}"
-    return frames
-
-
-def _rows(tables: dict[str, list[str]], name: str) -> Iterator[tuple[int, str]]:
-    for row in tables.get(name, ()):
-        match = _ROW.match(row)
-        if match:
-            yield int(match[1]), match[2]
