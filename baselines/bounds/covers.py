@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.relaxation import Relaxation, presence_columns
+from mallocgame.baselines.bounds.relaxation import Relaxation
+from mallocgame.baselines.bounds.templates import expand
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -34,11 +35,16 @@ def knapsacks(relaxation: Relaxation, stop: Callable[[], bool]) -> list[Knapsack
         grain = relaxation.hierarchy.layers[layer].alignment_bytes
         capacity = -(-relaxation.hierarchy.layers[layer].capacity_bytes // grain)
         units = -(-relaxation.program.sizes_bytes // grain)
-        for row in presence_columns(relaxation, layer, stop):
-            columns = np.array([column for column, _ in row], dtype=np.int64)
-            sizes = units[np.array([tensor for _, tensor in row], dtype=np.int64)]
-            if sizes.sum() > capacity:
-                found.append(Knapsack(columns, sizes, capacity))
+        present = relaxation.present(layer)
+        owner, row = expand(present.low, present.high)
+        owner = owner[np.argsort(row, kind="stable")]
+        columns, sizes = present.column[owner], units[present.tensor[owner]]
+        first = np.cumsum(np.bincount(row, minlength=len(relaxation.steps)))
+        for end, count in zip(first.tolist(), np.diff(first, prepend=0).tolist(), strict=True):
+            if stop():
+                return []
+            if sizes[end - count : end].sum() > capacity:
+                found.append(Knapsack(columns[end - count : end], sizes[end - count : end], capacity))
     return found
 
 

@@ -5,7 +5,7 @@ Per leg and layer above 0: ``kept`` (the contents stay and occupy the layer). Pe
 columns in {0, 1} every valid mapping is a point of this flow, so its linear relaxation bounds all of them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mallocgame.baselines.bounds.linear import Expression, LinearProgram
 from mallocgame.baselines.bounds.route import Leg, Route, Stop, StopKind
@@ -53,6 +53,24 @@ class ContentsFlow:
     def is_deep(self) -> bool:
         """Whether more than one layer above 0 can have it."""
         return len(self.layers) > 2
+
+    def shifted(self, by: int, path: Route) -> "ContentsFlow":
+        """Return the same flow along another route of the same kind, its columns ``by`` further on."""
+
+        def each(table: dict[int, PerLayer]) -> dict[int, PerLayer]:
+            return {key: [place.shifted(by) for place in places] for key, places in table.items()}
+
+        return ContentsFlow(
+            route=path,
+            layers=self.layers,
+            served=each(self.served),
+            present=each(self.present),
+            kept=each(self.kept),
+            moves=[
+                replace(move, column=move.column + by, tensor=path.tensor, leg=path.legs[move.leg_index])
+                for move in self.moves
+            ],
+        )
 
 
 def add_flow(

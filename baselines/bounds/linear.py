@@ -1,5 +1,6 @@
 """A linear program built row by row, and a lower bound on its optimum that no solver tolerance can overstate."""
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from scipy.sparse import csr_array
 from mallocgame.baselines.native import call
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 Terms = list[tuple[int, float]]  # (column, coefficient)
 
@@ -26,6 +28,10 @@ class Expression:
     def of(cls, *columns: int, constant: float = 0.0) -> "Expression":
         """Return the sum of ``columns``."""
         return cls([(column, 1.0) for column in columns], constant)
+
+    def shifted(self, by: int) -> "Expression":
+        """Return the same of the columns that are ``by`` further on."""
+        return Expression([(column + by, a) for column, a in self.terms], self.constant)
 
     def plus(self, other: "Expression", factor: float = 1.0) -> "Expression":
         """Return this + factor x other."""
@@ -43,14 +49,15 @@ class Expression:
 class LinearProgram:
     """Minimise cost x subject to rows >= bounds and box bounds. Every column is boxed, so every dual gives a bound."""
 
-    cost: list[float] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
+    cost: "array[float]" = field(default_factory=lambda: array("d"))
+    low: "array[float]" = field(default_factory=lambda: array("d"))
+    high: "array[float]" = field(default_factory=lambda: array("d"))
     constant: float = 0.0
-    row_index: list[int] = field(default_factory=list)
-    column_index: list[int] = field(default_factory=list)
-    coefficient: list[float] = field(default_factory=list)
-    row_bound: list[float] = field(default_factory=list)
+    row_index: "array[int]" = field(default_factory=lambda: array("q"))
+    column_index: "array[int]" = field(default_factory=lambda: array("q"))
+    coefficient: "array[float]" = field(default_factory=lambda: array("d"))
+    row_bound: "array[float]" = field(default_factory=lambda: array("d"))
+    _built: csr_array | None = field(default=None, repr=False, compare=False)
 
     def column(self, low: float, high: float, cost: float = 0.0) -> int:
         """Add a column and return its number."""
@@ -59,14 +66,31 @@ class LinearProgram:
         self.cost.append(cost)
         return len(self.cost) - 1
 
+    def add_columns(self, high: F64, cost: float = 0.0) -> I64:
+        """Add columns between 0 and ``high`` and return their numbers."""
+        first = len(self.cost)
+        self.low.frombytes(np.zeros(len(high)).tobytes())
+        self.high.frombytes(np.asarray(high, dtype=np.float64).tobytes())
+        self.cost.frombytes(np.full(len(high), cost).tobytes())
+        return np.arange(first, first + len(high))
+
     def at_least(self, terms: Iterable[tuple[int, float]], bound: float) -> None:
         """Add the row: sum of terms >= bound."""
         before = len(self.column_index)
         for column, coefficient in terms:
             self.column_index.append(column)
             self.coefficient.append(coefficient)
-        self.row_index += [len(self.row_bound)] * (len(self.column_index) - before)
+        self.row_index.extend([len(self.row_bound)] * (len(self.column_index) - before))
         self.row_bound.append(bound)
+
+    def add_rows(self, rows: I64, columns: I64, coefficients: F64, bounds: F64) -> int:
+        """Add rows ``>= bounds`` from terms in any order; ``rows`` count from 0. Return the first one's number."""
+        first = len(self.row_bound)
+        self.row_index.frombytes((np.asarray(rows, dtype=np.int64) + first).tobytes())
+        self.column_index.frombytes(np.asarray(columns, dtype=np.int64).tobytes())
+        self.coefficient.frombytes(np.asarray(coefficients, dtype=np.float64).tobytes())
+        self.row_bound.frombytes(np.asarray(bounds, dtype=np.float64).tobytes())
+        return first
 
     def not_above(self, small: Expression, large: Expression) -> None:
         """Add the row: small <= large (unless it always holds)."""
@@ -76,9 +100,12 @@ class LinearProgram:
 
     @property
     def matrix(self) -> csr_array:
-        """The rows, duplicates summed: float64[rows, columns]."""
+        """The rows, duplicates summed: float64[rows, columns]. Built once, until a row or a column is added."""
         shape = (len(self.row_bound), len(self.cost))
-        return csr_array((self.coefficient, (self.row_index, self.column_index)), shape=shape)
+        if self._built is None or self._built.shape != shape:
+            terms = (np.array(self.coefficient), (np.array(self.row_index), np.array(self.column_index)))
+            self._built = csr_array(terms, shape=shape)
+        return self._built
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

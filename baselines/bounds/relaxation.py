@@ -1,24 +1,27 @@
 """The relaxation of the whole problem: flows of all tensors, capacity at each step, instruction times, link work.
 
 Seconds are in units of the all-in-layer-0 time and bytes in units of a layer's capacity, so that the solver's
-tolerances mean the same on every program.
+tolerances mean the same on every program. Rows are built as arrays, all tensors at once.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.flow import ContentsFlow, CopyArc, add_flow
-from mallocgame.baselines.bounds.linear import Expression, LinearProgram, Terms
-from mallocgame.baselines.bounds.route import route
-from mallocgame.baselines.bounds.windows import Progress, pick_edges, spread
+from mallocgame.baselines.bounds.flow import ContentsFlow, CopyArc
+from mallocgame.baselines.bounds.linear import LinearProgram
+from mallocgame.baselines.bounds.route import LegColumn, StopColumn, routes
+from mallocgame.baselines.bounds.templates import Flows, Places, add_flows, expand
+from mallocgame.baselines.bounds.windows import Idle, LargeMoves, Progress, pick_edges, spread
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import bytes_by_layer, home_seconds
 from mallocgame.program import Program
 
+Bool = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
@@ -28,45 +31,56 @@ MOST_ENTRIES = 10_000_000  # of the rows of capacity, some gigabytes: larger pro
 SMALL_WORK = 1e-5  # copies that take less of the all-in-layer-0 time are only counted in the total
 
 
-@dataclass(slots=True, kw_only=True)
-class StepTime:
-    """The seconds of one step (all executions) over its compute time: ``excess`` >= ``gap`` - sum of saving x share."""
+class Present(NamedTuple):
+    """What may be in a layer in full during the steps ``steps[low] .. steps[high - 1]``: 0-1 columns and tensors."""
 
-    step: int
-    excess: int  # column, in units
-    gap: float  # what all-in-layer-0 traffic takes beyond the compute time, in units; may be negative
-    savings: Terms  # (column of a served share, seconds saved in units)
+    low: I64
+    high: I64
+    column: I64
+    tensor: I64
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Relaxation:
     """The linear program and where things are in it."""
 
     program: Program
     hierarchy: Hierarchy
     linear: LinearProgram
-    flows: list[ContentsFlow]
-    steps: dict[int, StepTime]
-    idle: list[list[Expression]]  # link, step: link seconds free in units (stalls apart)
+    columns: Flows
     unit_seconds: float
-    edges: I64
-    wait: list[int] = field(default_factory=list)  # slot: column, units of waiting in it
-    progress: list[Progress] = field(default_factory=list)
-    num_shares: int = 0  # the first columns: all that are 0 or 1 in a mapping
+    is_tiny: Bool  # [N], of the tensors of ``columns``: their shares may be fractions
+    steps: I64  # those that use a tensor of ``columns``
+    edges: I64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     capacity_rows: list[int] = field(default_factory=list)
-    shares: set[int] = field(default_factory=set)  # columns that are 0 or 1 in a mapping, those of tiny tensors apart
+
+    @cached_property
+    def flows(self) -> list[ContentsFlow]:
+        """Each tensor's flow as an object."""
+        return [self.columns.flow(index) for index in range(len(self.columns.template))]
 
     @property
-    def is_whole(self) -> npt.NDArray[np.bool_]:
+    def num_shares(self) -> int:
+        """Of the first columns: those that are 0 or 1 in a mapping."""
+        return int(self.columns.first_column[-1])
+
+    @property
+    def is_whole(self) -> Bool:
         """bool[columns]: which the integer program keeps whole."""
         flags = np.zeros(len(self.linear.cost), dtype=np.bool_)
-        flags[sorted(self.shares)] = True
+        flags[: self.num_shares] = np.repeat(~self.is_tiny, np.diff(self.columns.first_column))
         return flags
 
     @property
-    def is_share(self) -> npt.NDArray[np.bool_]:
+    def is_share(self) -> Bool:
         """bool[columns]: which are 0 or 1 in a mapping."""
         return np.arange(len(self.linear.cost)) < self.num_shares
+
+    def present(self, layer: int) -> Present:
+        """Return what may be in a layer in full, at uses and between them."""
+        at_use = _at_uses(self, self.columns.present, self.columns.present.layer == layer)
+        kept = _on_legs(self, self.columns.kept, self.columns.kept.layer == layer)
+        return Present(*(np.concatenate(pair) for pair in zip(at_use, kept, strict=True)))
 
 
 class OutOfTime(Exception):  # noqa: N818 (not an error: the limit is reached)
@@ -94,43 +108,28 @@ def relax(
     Raises:
         OutOfTime: ``stop`` said so, or it is too large.
     """
-    linear = LinearProgram()
-    flows: list[ContentsFlow] = []
-    shares: set[int] = set()
-    unit = home_seconds(program, hierarchy) or 1.0
-    ideal = _least(program, most_decisions)
-    if _entries(program, ideal) > MOST_ENTRIES:
+    is_ideal = least_traffic(program, most_decisions)
+    linear, unit = LinearProgram(), home_seconds(program, hierarchy) or 1.0
+    tensors = placed_tensors(program, hierarchy) & ~is_ideal
+    if _entries(program, tensors) > MOST_ENTRIES:
         raise OutOfTime
-    for index, tensor in enumerate(program.tensors):
-        _check(stop)
-        fits = [k for k, layer in enumerate(hierarchy.layers) if k > 0 and tensor.size_bytes <= layer.capacity_bytes]
-        if index not in ideal and tensor.movable and fits and any(not use.home_only for use in tensor.uses):
-            first = len(linear.cost)
-            flows.append(
-                add_flow(linear, tensor, route(program, index), (0, *fits), range(1, hierarchy.num_layers - 1))
-            )
-            if _matters(program, hierarchy, index, unit):
-                shares.update(range(first, len(linear.cost)))
+    _check(stop)
+    columns = add_flows(linear, program, hierarchy, routes(program, np.flatnonzero(tensors)))
     relaxation = Relaxation(
         program=program,
         hierarchy=hierarchy,
         linear=linear,
-        flows=flows,
-        steps={},
-        idle=[],
+        columns=columns,
         unit_seconds=unit,
-        edges=np.array([0, program.num_steps]),
-        shares=shares,
-        num_shares=len(linear.cost),
+        is_tiny=_tiny(program, hierarchy, unit)[columns.routes.tensors],
+        steps=np.unique(columns.routes.stops[columns.present_stops, StopColumn.BOUNDARY]),
     )
-    steps: tuple[Callable[[Relaxation], None], ...] = (
-        lambda r: _add_times(r, ideal),
-        lambda r: _add_links(r, num_slots),
-        lambda r: _add_capacity(r, stop),
-    )
-    for add in steps:
-        _check(stop)
-        add(relaxation)
+    _check(stop)
+    idle = _add_times(relaxation, is_ideal)
+    _check(stop)
+    moves, progress = _add_links(relaxation, idle, num_slots)
+    _check(stop)
+    _add_capacity(relaxation, moves, progress, stop)
     return relaxation
 
 
@@ -139,35 +138,46 @@ def _check(stop: Callable[[], bool]) -> None:
         raise OutOfTime
 
 
-def _least(program: Program, most_decisions: int | None) -> set[int]:
-    """Return the movable tensors that are left over when those with most traffic have ``most_decisions`` uses."""
+def least_traffic(program: Program, most_decisions: int | None) -> Bool:
+    """Return bool[N]: movable tensors that are left over when those with most traffic have ``most_decisions`` uses."""
+    movable = np.array([tensor.movable for tensor in program.tensors], dtype=np.bool_)
     if most_decisions is None:
-        return set()
+        return np.zeros_like(movable)
     uses = program.uses
     traffic = np.bincount(
         uses.tensor, weights=uses.bytes * program.trip_counts[uses.step], minlength=len(program.tensors)
     )
     order = np.argsort(-traffic, kind="stable")
-    counts = np.cumsum(np.diff(uses.first)[order])
-    return {i for i in order[counts > most_decisions].tolist() if program.tensors[i].movable}
+    is_least = np.zeros_like(movable)
+    is_least[order[np.cumsum(np.diff(uses.first)[order]) > most_decisions]] = True
+    return is_least & movable
 
 
-def _entries(program: Program, ideal: set[int]) -> int:
+def placed_tensors(program: Program, hierarchy: Hierarchy) -> Bool:
+    """Return bool[N]: movable tensors that fit into a layer above 0 and have a use that may be served there."""
+    movable = np.array([tensor.movable for tensor in program.tensors], dtype=np.bool_)
+    fits = program.sizes_bytes <= max(layer.capacity_bytes for layer in hierarchy.layers[1:])
+    free = np.bincount(program.uses.tensor, weights=~program.uses.home_only, minlength=len(program.tensors)) > 0
+    return movable & fits & free
+
+
+def _entries(program: Program, tensors: Bool) -> int:
     """Return about how many entries the rows of capacity have: steps between a tensor's first and last use."""
-    spans = (
-        tensor.uses[-1].step - (0 if tensor.is_parameter and tensor.holdable else tensor.uses[0].step)
-        for index, tensor in enumerate(program.tensors)
-        if tensor.movable and tensor.uses and index not in ideal
-    )
-    return sum(spans)
+    held = np.array([t.is_parameter and t.holdable for t in program.tensors], dtype=np.bool_)[tensors]
+    first, last = program.uses.first[:-1][tensors], program.uses.first[1:][tensors] - 1
+    steps = program.uses.step
+    return int((steps[last] - np.where(held, 0, steps[first])).sum()) if len(first) else 0
 
 
-def _matters(program: Program, hierarchy: Hierarchy, index: int, unit: float) -> bool:
-    """Whether a tensor is large, or its traffic long, enough to be worth a whole decision."""
-    tensor, slowest = program.tensors[index], min(layer.bytes_per_second for layer in hierarchy.layers)
-    traffic = sum(use.bytes * int(program.trip_counts[use.step]) for use in tensor.uses)
+def _tiny(program: Program, hierarchy: Hierarchy, unit: float) -> Bool:
+    """Return bool[N]: too small, and with too little traffic, to be worth whole decisions."""
+    slowest = min(layer.bytes_per_second for layer in hierarchy.layers)
     room = min(layer.capacity_bytes for layer in hierarchy.layers[1:])
-    return traffic / slowest >= TINY_TRAFFIC * unit or tensor.size_bytes >= TINY_SIZE * room
+    uses = program.uses
+    weights = uses.bytes * np.floor(program.trip_counts[uses.step])
+    traffic = np.bincount(uses.tensor, weights=weights, minlength=len(program.tensors))
+    tiny: Bool = (traffic / slowest < TINY_TRAFFIC * unit) & (program.sizes_bytes < TINY_SIZE * room)
+    return tiny
 
 
 def work_seconds(relaxation: Relaxation, move: CopyArc) -> tuple[int, float]:
@@ -179,62 +189,115 @@ def work_seconds(relaxation: Relaxation, move: CopyArc) -> tuple[int, float]:
     return index, (size / link.bytes_per_second + link.latency_seconds) * move.leg.trip_count / relaxation.unit_seconds
 
 
-def _add_times(relaxation: Relaxation, ideal: set[int]) -> None:
-    program, hierarchy, linear, unit = (
-        relaxation.program,
-        relaxation.hierarchy,
-        relaxation.linear,
-        relaxation.unit_seconds,
-    )
+def fixed_traffic(program: Program, hierarchy: Hierarchy, is_ideal: Bool) -> I64:
+    """Return int64[T, L], bytes of one execution with everything in layer 0, but ``is_ideal`` in the fastest layer."""
+    fastest = int(np.argmax([layer.bytes_per_second for layer in hierarchy.layers]))
+    serving = np.where(is_ideal[program.uses.tensor] & ~program.uses.home_only, fastest, 0)
+    return bytes_by_layer(program, hierarchy, serving)
+
+
+def _add_times(relaxation: Relaxation, is_ideal: Bool) -> list[Idle]:
+    """A step takes its compute time and an excess >= gap - sum of saving x share; return what each link has free."""
+    program, hierarchy, linear = relaxation.program, relaxation.hierarchy, relaxation.linear
     speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
-    is_ideal = np.isin(program.uses.tensor, np.array(sorted(ideal), dtype=np.int64)) & ~program.uses.home_only
-    table = bytes_by_layer(program, hierarchy, np.where(is_ideal, int(np.argmax(speeds)), 0))
-    scale = program.trip_counts / unit
-    memory = (table / speeds).sum(axis=1) * scale
+    table, scale = fixed_traffic(program, hierarchy, is_ideal), program.trip_counts / relaxation.unit_seconds
     compute = program.compute_seconds * scale
     linear.constant += float(compute.sum())
-    savings: dict[int, Terms] = {}
-    # layer, step: seconds by which served shares change the layer's traffic
-    layer_traffic: list[dict[int, Expression]] = [{} for _ in hierarchy.layers]
-    for flow in relaxation.flows:
-        for index, served in flow.served.items():
-            stop = flow.route.stops[index]
-            if stop.free_bytes == 0:
-                continue
-            step, volume = stop.boundary, stop.free_bytes * scale[stop.boundary]
-            for layer, share in zip(flow.layers[1:], served[1:], strict=True):
-                for column, factor in share.terms:
-                    saved = volume * (1.0 / speeds[0] - 1.0 / speeds[layer]) * factor
-                    savings.setdefault(step, []).append((column, float(saved)))
-                    for at, sign in ((0, -1.0), (layer, 1.0)):
-                        expression = layer_traffic[at].setdefault(step, Expression())
-                        expression.terms.append((column, float(sign * factor * volume / speeds[at])))
-    for step in range(program.num_steps):
-        gap, terms = float(memory[step] - compute[step]), savings.get(step, [])
-        most = max(gap, 0.0) + sum(max(-saved, 0.0) for _, saved in terms)
-        if most <= 0.0:
-            continue
-        excess = linear.column(0.0, max(most, 1e-12), 1.0)
-        reach = gap + sum(max(-saved, 0.0) for _, saved in terms)
-        tightened = [(column, min(saved, reach)) for column, saved in terms]
-        relaxation.steps[step] = StepTime(step=step, excess=excess, gap=gap, savings=tightened)
-        linear.at_least([(excess, 1.0), *tightened], gap)
+    gap = (table / speeds).sum(axis=1) * scale - compute  # what traffic takes beyond the compute time
+    served, stops = relaxation.columns.served, relaxation.columns.routes.stops
+    rows = np.flatnonzero(stops[served.at, StopColumn.FREE_BYTES] > 0)
+    step, layer, column = stops[served.at[rows], StopColumn.BOUNDARY], served.layer[rows], served.column[rows]
+    volume, factor = stops[served.at[rows], StopColumn.FREE_BYTES] * scale[step], served.factor[rows]
+    saved = volume * (1.0 / speeds[0] - 1.0 / speeds[layer]) * factor
+    worse = np.bincount(step, weights=np.maximum(-saved, 0.0), minlength=program.num_steps)
+    chosen = np.flatnonzero(np.maximum(gap, 0.0) + worse > 0.0)
+    excess = linear.add_columns(np.maximum((np.maximum(gap, 0.0) + worse)[chosen], 1e-12), cost=1.0)
+    row_of = np.full(program.num_steps, -1, dtype=np.int64)
+    row_of[chosen] = np.arange(len(chosen))
+    there = row_of[step] >= 0
+    linear.add_rows(
+        np.concatenate([np.arange(len(chosen)), row_of[step[there]]]),
+        np.concatenate([excess, column[there]]),
+        np.concatenate([np.ones(len(chosen)), np.minimum(saved, (gap + worse)[step])[there]]),
+        gap[chosen],
+    )
+    idle = []
     for link in hierarchy.links:
-        row: list[Expression] = []
-        for step in range(program.num_steps):
-            free = Expression(constant=float(compute[step]))
-            if step in relaxation.steps:
-                free.terms.append((relaxation.steps[step].excess, 1.0))
-            if link.shared_layer is not None:
-                free.constant -= float(table[step, link.shared_layer] * scale[step] / speeds[link.shared_layer])
-                busy = layer_traffic[link.shared_layer].get(step)
-                if busy is not None:
-                    free.add(busy, -1.0)
-            row.append(free)
-        relaxation.idle.append(row)
+        shared, free = link.shared_layer, compute
+        leaves, joins = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        if shared is not None:
+            free = free - table[:, shared] * scale / speeds[shared]
+            leaves, joins = np.flatnonzero(layer > 0) if shared == 0 else leaves, np.flatnonzero(layer == shared)
+        busy = volume * factor / speeds[shared or 0]
+        idle.append(
+            Idle(
+                free,
+                np.concatenate([chosen, step[leaves], step[joins]]),
+                np.concatenate([excess, column[leaves], column[joins]]),
+                np.concatenate([np.ones(len(chosen)), busy[leaves], -busy[joins]]),
+            )
+        )
+    return idle
 
 
-def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
+def _add_links(relaxation: Relaxation, idle: list[Idle], num_slots: int) -> tuple[I64, Progress]:
+    """A link's work fits into the time it is free, waits included: in all, and within each move's window.
+
+    Return which moves are large enough for windows, and how they go on.
+    """
+    linear, program = relaxation.linear, relaxation.program
+    moves, legs = relaxation.columns.moves, relaxation.columns.routes.legs
+    link, seconds = move_seconds(relaxation.columns, program, relaxation.hierarchy)
+    work = seconds / relaxation.unit_seconds
+    chosen = np.flatnonzero(work >= SMALL_WORK)
+    large = LargeMoves(
+        first_issue=legs[moves.leg[chosen], LegColumn.FIRST_ISSUE],
+        last_due=legs[moves.leg[chosen], LegColumn.LAST_DUE],
+        column=moves.column[chosen],
+        link=link[chosen],
+        work=work[chosen],
+    )
+    relaxation.edges = pick_edges(program.num_steps, large, num_slots)
+    wait = linear.add_columns(np.ones(2 * len(relaxation.edges) - 1), cost=1.0)
+    for number, free in enumerate(idle):
+        own = np.flatnonzero(link == number)
+        columns = np.concatenate([wait, free.column, moves.column[own]])
+        factors = np.concatenate([np.ones(len(wait)), free.coefficient, -work[own]])
+        linear.add_rows(np.zeros(len(columns), dtype=np.int64), columns, factors, -free.constant.sum(keepdims=True))
+    return chosen, spread(linear, large, idle, wait, relaxation.edges)
+
+
+def move_seconds(columns: Flows, program: Program, hierarchy: Hierarchy) -> tuple[I64, F64]:
+    """Return each move's link, and the seconds of link time it takes over the run."""
+    count = hierarchy.num_layers
+    table = np.array([[hierarchy.link_index(a, b) if a != b else -1 for b in range(count)] for a in range(count)])
+    speed = np.array([link.bytes_per_second for link in hierarchy.links])
+    latency = np.array([link.latency_seconds for link in hierarchy.links])
+    moves, routes_ = columns.moves, columns.routes
+    link = table[moves.source, moves.target]
+    sizes = program.sizes_bytes[routes_.tensors[moves.owner]]
+    return link, (sizes / speed[link] + latency[link]) * routes_.trip_counts[moves.leg]
+
+
+def _at_uses(relaxation: Relaxation, places: Places, mask: Bool | None = None) -> tuple[I64, I64, I64, I64]:
+    """Return (low, high, column, tensor): the step of a use, as a half-open range of ``steps``."""
+    rows = np.arange(len(places.at)) if mask is None else np.flatnonzero(mask)
+    table = relaxation.columns.routes
+    low = np.searchsorted(relaxation.steps, table.stops[places.at[rows], StopColumn.BOUNDARY])
+    return low, low + 1, places.column[rows], table.tensors[places.owner[rows]]
+
+
+def _on_legs(relaxation: Relaxation, places: Places, mask: Bool | None = None) -> tuple[I64, I64, I64, I64]:
+    """Return (low, high, column, tensor): the steps of a leg, as a half-open range of ``steps``."""
+    rows = np.arange(len(places.at)) if mask is None else np.flatnonzero(mask)
+    table = relaxation.columns.routes
+    legs = table.legs[places.at[rows]]
+    low = np.searchsorted(relaxation.steps, legs[:, LegColumn.FROM_STEP])
+    high = np.searchsorted(relaxation.steps, legs[:, LegColumn.TO_STEP])
+    return low, np.maximum(low, high), places.column[rows], table.tensors[places.owner[rows]]
+
+
+def _add_capacity(relaxation: Relaxation, moves: I64, progress: Progress, stop: Callable[[], bool]) -> None:
     """What is present, kept or on its way fits into each layer at each step.
 
     Two rows a step: one with sizes rounded up to the alignment, for what is there in full (whole residencies begin at
@@ -242,120 +305,81 @@ def _add_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
     next to others at any offset.
     """
     program, hierarchy = relaxation.program, relaxation.hierarchy
-    steps = _used_steps(relaxation)
     if hierarchy.num_layers > 2:
-        _add_joint_capacity(relaxation, stop)
+        _add_joint_capacity(relaxation)
         _add_ending_capacity(relaxation)
     for layer in range(1, hierarchy.num_layers):
+        _check(stop)
         grain, capacity = hierarchy.layers[layer].alignment_bytes, hierarchy.layers[layer].capacity_bytes
         sizes = program.sizes_bytes
         rounded = -(-sizes // grain) * grain
-        exact = _presence(relaxation, layer, sizes / capacity, stop)
-        if hierarchy.num_layers == 2:  # else a copy on its way through may leave at once
-            _add_flying(relaxation, layer, steps, exact, stop)
-        rooms = [exact]
-        if (rounded > sizes).any():
-            rooms.append(_presence(relaxation, layer, rounded / (-(-capacity // grain) * grain), stop))
-        for rows in rooms:
-            for row in rows:
-                _check(stop)
-                if -sum(coefficient for _, coefficient in row) > 1.0:
-                    relaxation.capacity_rows.append(len(relaxation.linear.row_bound))
-                    relaxation.linear.at_least(row, -1.0)
-
-
-def _add_joint_capacity(relaxation: Relaxation, stop: Callable[[], bool]) -> None:
-    """What is above layer 0, wherever, fits into all layers above it together."""
-    steps, hierarchy = _used_steps(relaxation), relaxation.hierarchy
-    room = sum(layer.capacity_bytes for layer in hierarchy.layers[1:])
-    rows: list[Terms] = [[] for _ in steps]
-    for flow in relaxation.flows:
+        present = relaxation.present(layer)
+        owner, row = expand(present.low, present.high)
         _check(stop)
-        size = relaxation.program.tensors[flow.route.tensor].size_bytes / room
-        for number, there in flow.above_at.items():
-            rows[bisect_left(steps, flow.route.stops[number].boundary)] += [(c, -size * f) for c, f in there.terms]
-        for index, there in flow.above.items():
-            leg, terms = flow.route.legs[index], [(c, -size * f) for c, f in there.terms]
-            for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
-                row += terms
-    for row in rows:
-        if -sum(coefficient for _, coefficient in row) > 1.0:
-            relaxation.linear.at_least(row, -1.0)
+        column, tensor = present.column[owner], present.tensor[owner]
+        rows, columns, factors = row, column, (-(sizes / capacity))[tensor]
+        if hierarchy.num_layers == 2:  # else a copy on its way through may leave at once
+            flying = _flying(relaxation, moves, progress)
+            rows, columns = np.concatenate([rows, flying[0]]), np.concatenate([columns, flying[1]])
+            factors = np.concatenate([factors, -flying[2] / capacity])
+        _check(stop)
+        relaxation.capacity_rows += _add_room(relaxation, rows, columns, factors)
+        if (rounded > sizes).any():
+            units = -(rounded / (-(-capacity // grain) * grain))
+            relaxation.capacity_rows += _add_room(relaxation, row, column, units[tensor])
+
+
+def _add_room(relaxation: Relaxation, rows: I64, columns: I64, factors: F64) -> list[int]:
+    """Add the rows that can be broken: terms >= -1; return their numbers."""
+    count = len(relaxation.steps)
+    is_tight = -np.bincount(rows, weights=factors, minlength=count) > 1.0
+    number = np.cumsum(is_tight) - 1
+    there = is_tight[rows]
+    bounds = -np.ones(int(is_tight.sum()))
+    first = relaxation.linear.add_rows(number[rows[there]], columns[there], factors[there], bounds)
+    return list(range(first, first + len(bounds)))
+
+
+def _add_joint_capacity(relaxation: Relaxation) -> None:
+    """What is above layer 0, wherever, fits into all layers above it together."""
+    room = sum(layer.capacity_bytes for layer in relaxation.hierarchy.layers[1:])
+    columns = relaxation.columns
+    at_use, on_leg = _at_uses(relaxation, columns.above_at), _on_legs(relaxation, columns.above)
+    low, high, column, tensor = (np.concatenate(pair) for pair in zip(at_use, on_leg, strict=True))
+    factor = np.concatenate([columns.above_at.factor, columns.above.factor])
+    owner, row = expand(low, high)
+    sizes = -(relaxation.program.sizes_bytes[tensor] / room) * factor
+    _add_room(relaxation, row, column[owner], sizes[owner])
 
 
 def _add_ending_capacity(relaxation: Relaxation) -> None:
     """What is in a layer before the end, for the next run, fits."""
+    ending = relaxation.columns.ending
     for layer in range(1, relaxation.hierarchy.num_layers):
-        capacity = relaxation.hierarchy.layers[layer].capacity_bytes
-        row: Terms = []
-        for flow in relaxation.flows:
-            if layer in flow.layers and flow.layers.index(layer) in flow.ending:
-                size = relaxation.program.tensors[flow.route.tensor].size_bytes / capacity
-                row += [(column, -size * f) for column, f in flow.ending[flow.layers.index(layer)].terms]
-        if -sum(coefficient for _, coefficient in row) > 1.0:
-            relaxation.linear.at_least(row, -1.0)
+        rows = np.flatnonzero(ending.layer == layer)
+        tensors = relaxation.columns.routes.tensors[ending.owner[rows]]
+        sizes = relaxation.program.sizes_bytes[tensors] / relaxation.hierarchy.layers[layer].capacity_bytes
+        factors = -sizes * ending.factor[rows]
+        if -factors.sum() > 1.0:
+            zeros = np.zeros(len(rows), dtype=np.int64)
+            relaxation.linear.add_rows(zeros, ending.column[rows], factors, -np.ones(1))
 
 
-def _used_steps(relaxation: Relaxation) -> list[int]:
-    return sorted({flow.route.stops[i].boundary for flow in relaxation.flows for i in flow.present})
-
-
-def presence_columns(relaxation: Relaxation, layer: int, stop: Callable[[], bool]) -> list[list[tuple[int, int]]]:
-    """Return, per step that uses a tensor, what may be in the layer in full: (0-1 column, tensor)."""
-    steps = _used_steps(relaxation)
-    rows: list[list[tuple[int, int]]] = [[] for _ in steps]
-    for flow in relaxation.flows:
-        _check(stop)
-        if layer not in flow.layers:
-            continue
-        at, tensor = flow.layers.index(layer), flow.route.tensor
-        for number, present in flow.present.items():
-            row = rows[bisect_left(steps, flow.route.stops[number].boundary)]
-            row.extend((column, tensor) for column, _ in present[at].terms)
-        for index, kept in flow.kept.items():
-            leg = flow.route.legs[index]
-            items = [(column, tensor) for column, _ in kept[at].terms]
-            if items:
-                for row in rows[bisect_left(steps, leg.from_step) : bisect_left(steps, leg.to_step)]:
-                    row += items
-    return rows
-
-
-def _presence(relaxation: Relaxation, layer: int, sizes: F64, stop: Callable[[], bool]) -> list[Terms]:
-    """Return, per step, minus the size of all that is in the layer, as terms."""
-    negative = (-sizes).tolist()
-    rows = presence_columns(relaxation, layer, stop)
-    return [[(column, negative[tensor]) for column, tensor in row] for row in rows]
-
-
-def _add_flying(
-    relaxation: Relaxation, layer: int, steps: list[int], rows: list[Terms], stop: Callable[[], bool]
-) -> None:
-    """What has been copied of a tensor before a step takes space during it."""
-    capacity, edges = relaxation.hierarchy.layers[layer].capacity_bytes, relaxation.edges.tolist()
-    for progress in relaxation.progress:
-        _check(stop)
-        move = progress.move
-        if move.target != layer:
-            continue
-        size = relaxation.program.tensors[move.tensor].size_bytes / capacity
-        low = bisect_left(steps, move.leg.first_issue)
-        for at in range(low, bisect_left(steps, max(move.leg.to_step, move.leg.first_issue))):
-            column = progress.before_step(steps[at], edges)
-            if column is not None:
-                rows[at].append((column, -size))
-
-
-def _add_links(relaxation: Relaxation, num_slots: int) -> None:
-    """A link's work fits into the time it is free, waits included: in all, and within each move's window."""
-    linear = relaxation.linear
-    moves = [(move, *work_seconds(relaxation, move)) for flow in relaxation.flows for move in flow.moves]
-    large = [entry for entry in moves if entry[2] >= SMALL_WORK]
-    relaxation.edges = pick_edges(relaxation.program.num_steps, large, num_slots)
-    relaxation.wait = [linear.column(0.0, 1.0, 1.0) for _ in range(2 * len(relaxation.edges) - 1)]
-    for link, idle in enumerate(relaxation.idle):
-        free = Expression.of(*relaxation.wait)
-        for expression in idle:
-            free.add(expression)
-        linear.not_above(Expression([(move.column, work) for move, at, work in moves if at == link]), free)
-    relaxation.progress = spread(linear, large, relaxation.idle, relaxation.wait, relaxation.edges)
+def _flying(relaxation: Relaxation, chosen: I64, progress: Progress) -> tuple[I64, I64, F64]:
+    """What has been copied of a tensor before a step takes space during it: (row, column, bytes)."""
+    moves, table, steps = relaxation.columns.moves, relaxation.columns.routes, relaxation.steps
+    legs = table.legs[moves.leg[chosen]]
+    issue = legs[:, LegColumn.FIRST_ISSUE]
+    low = np.searchsorted(steps, issue)
+    high = np.searchsorted(steps, np.maximum(legs[:, LegColumn.TO_STEP], issue))
+    # From the first step that begins at an edge whose slot ends after a node's, until the next node's: that node.
+    edge = progress.last_slot // 2 + progress.last_slot % 2  # the first edge e with 2 e >= the slot
+    begins = np.append(relaxation.edges, relaxation.program.num_steps)[edge]
+    since = np.maximum(np.searchsorted(steps, begins), low[progress.move])
+    until = high[progress.move].copy()
+    same = progress.move[1:] == progress.move[:-1]
+    until[:-1][same] = np.minimum(until[:-1][same], since[1:][same])
+    mask = moves.target[chosen][progress.move] > 0
+    owner, row = expand(since[mask], until[mask])
+    tensors = table.tensors[moves.owner[chosen]][progress.move[mask]]
+    return row, progress.column[mask][owner], relaxation.program.sizes_bytes[tensors][owner].astype(np.float64)

@@ -1,25 +1,58 @@
 """A tensor's route: its uses, and the loop edges that matter to it, in schedule order, and what may happen between.
 
-Both the relaxation (``relaxation.py``) and the exact model (``baselines/residency/``) are flows of *current contents*
-along routes: between two stops a place keeps the contents, or a copy brings them there.
+The relaxation (``relaxation.py``) and the prices (``prices.py``) are flows of *current contents* along routes: between
+two stops a place keeps the contents, or a copy brings them there. ``Routes`` holds those of many tensors as tables;
+``Routes.route`` shows one as objects.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from itertools import pairwise
+from enum import Enum, IntEnum
+from typing import NamedTuple
 
-from mallocgame.program import Loop, Program, UseKind
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.jit import jit
+from mallocgame.program import Loop, Program
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 class StopKind(Enum):
     """What a stop on the route is."""
 
-    START = "start"
-    USE = "use"
-    ENTRY = "entry"  # a loop's first step: contents come from before the loop and from the end of its body
-    EXIT = "exit"  # a loop's end
-    END = "end"
+    START = 0
+    USE = 1
+    ENTRY = 2  # a loop's first step: contents come from before the loop and from the end of its body
+    EXIT = 3  # a loop's end
+    END = 4
+
+
+class StopColumn(IntEnum):
+    """Columns of ``Routes.stops``; see ``Stop``."""
+
+    KIND = 0
+    BOUNDARY = 1
+    LOOP = 2  # index into ``Routes.loops``, -1: none
+    NEEDS_CONTENTS = 3
+    NEEDS_HOME = 4
+    WRITES = 5
+    WRITES_HOME = 6
+    IS_FREE = 7
+    FREE_BYTES = 8
+    HOME_BYTES = 9
+    PARTNER = 10  # of a loop's entry the stop at which it ends, of its exit the one at which it begins
+
+
+class LegColumn(IntEnum):
+    """Columns of ``Routes.legs``; see ``Leg``."""
+
+    FIRST_DUE = 0
+    LAST_DUE = 1
+    FIRST_ISSUE = 2
+    FROM_STEP = 3
+    TO_STEP = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,60 +110,182 @@ class Route:
         return next(i for i, s in enumerate(self.stops) if s.kind is StopKind.EXIT and s.loop == loop)
 
 
-def route(program: Program, tensor: int) -> Route:
-    """Return the route of a tensor: loops in which it has no use, and loops that run once, leave no trace on it."""
-    stops = (
-        Stop(kind=StopKind.START, boundary=0),
-        *_stops(program, tensor),
-        Stop(kind=StopKind.END, boundary=program.num_steps),
+class Routes(NamedTuple):
+    """The routes of some tensors, one after the other; leg s leads from stop s to stop s + 1."""
+
+    tensors: I64  # [N]
+    first: I64  # [N + 1]: tensor i has the stops first[i] .. first[i + 1] - 1
+    stops: I64  # [S, len(StopColumn)]
+    legs: I64  # [S, len(LegColumn)]; a route's last row stands for no leg
+    trip_counts: F64  # [S], of the legs
+    loops: tuple[Loop, ...]  # those that repeat
+
+    @property
+    def can_arrive(self) -> npt.NDArray[np.bool_]:
+        """bool[S]: whether some copy can be complete on a leg."""
+        found: npt.NDArray[np.bool_] = self.legs[:, LegColumn.FIRST_DUE] <= self.legs[:, LegColumn.LAST_DUE]
+        return found
+
+    def route(self, index: int) -> Route:
+        """Return the route of ``tensors[index]``."""
+        rows = range(int(self.first[index]), int(self.first[index + 1]))
+        stops, legs = self.stops[rows.start : rows.stop].tolist(), self.legs[rows.start : rows.stop].tolist()
+        trips = self.trip_counts[rows.start : rows.stop].tolist()
+        return Route(
+            tensor=int(self.tensors[index]),
+            stops=tuple(self._stop(row) for row in stops),
+            legs=tuple(
+                Leg(first_due=a, last_due=b, first_issue=c, from_step=d, to_step=e, trip_count=trip)
+                for (a, b, c, d, e), trip in zip(legs[:-1], trips[:-1], strict=True)
+            ),
+        )
+
+    def _stop(self, row: list[int]) -> Stop:
+        kind, boundary, loop, contents, home, writes, writes_home, is_free, free_bytes, home_bytes, _ = row
+        return Stop(
+            kind=StopKind(kind),
+            boundary=boundary,
+            loop=self.loops[loop] if loop >= 0 else None,
+            needs_contents=bool(contents),
+            needs_home=bool(home),
+            writes=bool(writes),
+            writes_home=bool(writes_home),
+            is_free=bool(is_free),
+            free_bytes=free_bytes,
+            home_bytes=home_bytes,
+        )
+
+
+def routes(program: Program, tensors: I64) -> Routes:
+    """Return the routes of ``tensors``: loops without a use of it, and loops that run once, leave no trace on one."""
+    repeating = {loop for loop in program.loops if loop.trip_count > 1}
+    loops = sorted(repeating, key=lambda loop: (loop.start_step, -loop.end_step, loop.trip_count))
+    spans = np.array([(loop.start_step, loop.end_step) for loop in loops], dtype=np.int64).reshape(-1, 2)
+    uses = program.uses
+    first, stops, legs = _walk(
+        tensors, uses.first, uses.step, uses.bytes, uses.kind, uses.home_only, spans, program.num_steps
     )
-    return Route(tensor=tensor, stops=stops, legs=tuple(_legs(program, stops)))
+    trips = boundary_trip_counts(program)
+    low = legs[:, LegColumn.FIRST_DUE]
+    counts = np.minimum(trips[low], trips[np.maximum(low, legs[:, LegColumn.LAST_DUE])])
+    return Routes(tensors, first, stops, legs, counts, tuple(loops))
 
 
-def _stops(program: Program, tensor: int) -> Iterator[Stop]:
-    steps: dict[int, list[int]] = {}
-    uses = program.tensors[tensor].uses
-    for index, use in enumerate(uses):
-        steps.setdefault(use.step, []).append(index)
-    repeating = (loop for loop in program.loops if loop.trip_count > 1)
-    loops = {loop for loop in repeating if any(loop.start_step <= s < loop.end_step for s in steps)}
-    # At one boundary: inner loops end first, then outer loops begin first, then the step itself.
-    keyed: list[tuple[tuple[int, int, int], Stop]] = []
-    for loop in loops:
-        length = loop.end_step - loop.start_step
-        keyed.append(((loop.end_step, 0, length), Stop(kind=StopKind.EXIT, boundary=loop.end_step, loop=loop)))
-        keyed.append(((loop.start_step, 1, -length), Stop(kind=StopKind.ENTRY, boundary=loop.start_step, loop=loop)))
-    for step, indices in steps.items():
-        here = [uses[i] for i in indices]
-        free, home = [u for u in here if not u.home_only], [u for u in here if u.home_only]
-        stop = Stop(
-            kind=StopKind.USE,
-            boundary=step,
-            needs_contents=any(u.kind != UseKind.DEFINE for u in free),
-            needs_home=any(u.kind != UseKind.DEFINE for u in home),
-            writes=any(u.kind != UseKind.READ for u in here),
-            writes_home=any(u.kind != UseKind.READ for u in home),
-            is_free=bool(free),
-            free_bytes=sum(u.bytes for u in free),
-            home_bytes=sum(u.bytes for u in home),
-        )
-        keyed.append(((step, 2, 0), stop))
-    return (stop for _, stop in sorted(keyed, key=lambda pair: pair[0]))
+def boundary_trip_counts(program: Program) -> F64:
+    """Return float64[T + 1]: how often the moment before each step happens in a run."""
+    counts = np.ones(program.num_steps + 1)
+    for loop in program.loops:
+        counts[loop.start_step + 1 : loop.end_step] *= loop.trip_count
+    for conditional in program.conditionals:
+        for start, end, weight in conditional.branches():
+            counts[start + 1 : end] *= weight
+    return counts
 
 
-def _legs(program: Program, stops: tuple[Stop, ...]) -> Iterator[Leg]:
-    own = {stop.loop for stop in stops if stop.loop is not None}
-    for here, there in pairwise(stops):
-        after_use = here.kind is StopKind.USE
-        first_due = here.boundary + (1 if after_use or here.kind is StopKind.ENTRY else 0)
-        last_due = there.boundary - (1 if there.kind is StopKind.EXIT else 0)
-        around = [loop for loop in own if loop.contains_boundary(first_due)]
-        written = [s.boundary + 1 for s in stops if s.writes and s.boundary <= here.boundary and s.boundary < first_due]
-        yield Leg(
-            first_due=first_due,
-            last_due=last_due,
-            first_issue=max([0, *written, *(loop.start_step + 1 for loop in around)]),
-            trip_count=min(program.boundary_trip_count(b, b) for b in (first_due, max(first_due, last_due))),
-            from_step=here.boundary + (1 if after_use else 0),
-            to_step=there.boundary,
-        )
+@jit
+def _walk(
+    tensors: I64,
+    use_first: I64,
+    use_step: I64,
+    use_bytes: I64,
+    use_kind: I64,
+    use_home: npt.NDArray[np.bool_],
+    loops: I64,
+    num_steps: int,
+) -> tuple[I64, I64, I64]:
+    """Return ``Routes.first``, ``stops`` and ``legs``."""
+    inside = np.zeros((len(tensors), 2), np.int64)
+    own = np.empty(len(loops), np.int64)
+    for i in range(len(tensors)):
+        steps = use_step[use_first[tensors[i]] : use_first[tensors[i] + 1]]
+        inside[i, 0] = len(steps)
+        inside[i, 1] = _own_loops(steps, loops, own)
+    most = 2 * len(tensors) + inside[:, 0].sum() + 2 * inside[:, 1].sum()
+    first = np.zeros(len(tensors) + 1, np.int64)
+    stops, legs = np.zeros((most, 11), np.int64), np.zeros((most, 5), np.int64)
+    stack = np.empty((len(loops) + 1, 2), np.int64)
+    at = 0
+    for i in range(len(tensors)):
+        tensor = tensors[i]
+        begin, use, until = at, use_first[tensor], use_first[tensor + 1]
+        count, entered, depth = _own_loops(use_step[use:until], loops, own), 0, 0
+        stops[at, 0], stops[at, 2] = 0, -1
+        at += 1
+        while use < until or entered < count or depth > 0:
+            here = num_steps + 1
+            if use < until:
+                here = use_step[use]
+            enters = entered < count and loops[own[entered], 0] <= here
+            if enters:
+                here = loops[own[entered], 0]
+            if depth > 0 and loops[stack[depth - 1, 0], 1] <= here:  # inner loops end first
+                depth -= 1
+                loop, entry = stack[depth, 0], stack[depth, 1]
+                stops[at, 0], stops[at, 1], stops[at, 2], stops[at, 10] = 3, loops[loop, 1], loop, entry
+                stops[entry, 10] = at
+            elif enters:  # then outer loops begin first
+                loop = own[entered]
+                entered += 1
+                stops[at, 0], stops[at, 1], stops[at, 2] = 2, here, loop
+                stack[depth, 0], stack[depth, 1] = loop, at
+                depth += 1
+            else:
+                stops[at, 0], stops[at, 1], stops[at, 2] = 1, here, -1
+                while use < until and use_step[use] == here:
+                    _add_use(stops[at], use_bytes[use], use_kind[use], use_home[use])
+                    use += 1
+            at += 1
+        stops[at, 0], stops[at, 1], stops[at, 2] = 4, num_steps, -1
+        at += 1
+        first[i + 1] = at
+        _legs(stops[begin:at], legs[begin:at], loops)
+    return first, stops[:at].copy(), legs[:at].copy()
+
+
+@jit
+def _own_loops(steps: I64, loops: I64, own: I64) -> int:
+    """Write which loops hold one of ``steps`` into ``own``; return how many."""
+    count = 0
+    for loop in range(len(loops)):
+        low = np.searchsorted(steps, loops[loop, 0])
+        if low < len(steps) and steps[low] < loops[loop, 1]:
+            own[count] = loop
+            count += 1
+    return count
+
+
+@jit
+def _add_use(stop: I64, size: int, kind: int, is_home: bool) -> None:
+    reads, writes = kind != 1, kind != 0
+    if is_home:
+        stop[4] |= reads
+        stop[6] |= writes
+        stop[9] += size
+    else:
+        stop[3] |= reads
+        stop[7] = 1
+        stop[8] += size
+    stop[5] |= writes
+
+
+@jit
+def _legs(stops: I64, legs: I64, loops: I64) -> None:
+    """Fill the legs of one route."""
+    around, depth, written = np.empty(len(loops) + 1, np.int64), 0, 0
+    for k in range(len(stops) - 1):
+        kind, here, there = stops[k, 0], stops[k, 1], stops[k + 1, 1]
+        if stops[k, 5]:
+            written = here + 1
+        if kind == 2:
+            around[depth] = stops[k, 2]
+            depth += 1
+        elif kind == 3:
+            depth -= 1
+        first_due = here + (1 if kind in (1, 2) else 0)
+        issue = written
+        for i in range(depth):
+            start, end = loops[around[i]]
+            if start < first_due < end:
+                issue = max(issue, start + 1)
+        legs[k, 0], legs[k, 1] = first_due, there - (1 if stops[k + 1, 0] == 3 else 0)
+        legs[k, 2], legs[k, 3], legs[k, 4] = issue, here + (1 if kind == 1 else 0), there
