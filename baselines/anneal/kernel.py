@@ -9,14 +9,14 @@ from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, kin
 from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
 from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables
 from mallocgame.baselines.anneal.timing import judge, put, take
-from mallocgame.jit import jit
+from mallocgame.jit import jit, kernel
 
 MAX_EJECTED = 24
 SLICED = 0.3  # share of the insertions without room that try two slices first
 RESLICED = 0.06  # share of new times that try two slices
 
 
-@jit
+@kernel
 def draw_times(p: Tables, s: Choice, c: int, earliest: int) -> None:
     """Choose when c's copies are issued and due: early enough for a random multiple of the work to be hidden.
 
@@ -49,7 +49,7 @@ def draw_times(p: Tables, s: Choice, c: int, earliest: int) -> None:
     set_span(p, s, c)
 
 
-@jit
+@kernel
 def draw_inside(p: Tables, s: Choice, c: int) -> bool:
     """Draw c's times; False if c leans on a candidate that is not chosen."""
     if p.base[c] == 0:
@@ -65,7 +65,7 @@ def draw_inside(p: Tables, s: Choice, c: int) -> bool:
     return True
 
 
-@jit
+@kernel
 def take_out(p: Tables, s: Choice, c: int, instead: int, ejected: I64, moved_from: I64, n: int) -> int:
     """Take c out, and what leans on it unless it may lean on ``instead`` (-1: nothing).
 
@@ -91,7 +91,7 @@ def take_out(p: Tables, s: Choice, c: int, instead: int, ejected: I64, moved_fro
     return n + 1
 
 
-@jit
+@kernel
 def put_back(p: Tables, s: Choice, ejected: I64, moved_from: I64, first: int, n: int) -> None:
     """Undo what was done to ``ejected[first:n]``."""
     for i in range(n - 1, first - 1, -1):
@@ -101,7 +101,7 @@ def put_back(p: Tables, s: Choice, ejected: I64, moved_from: I64, first: int, n:
             put(p, s, ejected[i])
 
 
-@jit
+@kernel
 def eject_rivals(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64) -> int:
     """Take out what cannot be chosen beside c for the same tensor; return how many, -1 (nothing changed): too many."""
     n = 0
@@ -123,7 +123,7 @@ def eject_rivals(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64) ->
     return n
 
 
-@jit
+@kernel
 def least_in_the_way(p: Tables, s: Choice, c: int, near: I64, m: int) -> int:
     """Return an offset for c, of four random ones beside its m neighbours, that overlaps the fewest bytes of them."""
     fewest, offset = 1 << 62, 0
@@ -145,7 +145,7 @@ def least_in_the_way(p: Tables, s: Choice, c: int, near: I64, m: int) -> int:
     return offset
 
 
-@jit
+@kernel
 def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, near: I64) -> int:
     """Choose c with fresh times, ejecting what is in its way; what finds other space stays. Return how many moved.
 
@@ -181,7 +181,7 @@ def insert(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, near: I6
     return find_room(p, s, c, ejected, moved_from, own, n, found)
 
 
-@jit
+@kernel
 def find_room(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, first: int, n: int, found: I64) -> int:
     """Put what finds other space back: of ``ejected[first:n]``; what leans on the others goes, too."""
     for i in range(first, n):
@@ -210,14 +210,14 @@ def find_room(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, first
     return last
 
 
-@jit
+@kernel
 def restore(p: Tables, s: Choice, c: int, ejected: I64, moved_from: I64, n: int) -> None:
     """Undo ``insert``."""
     take(p, s, c)
     put_back(p, s, ejected, moved_from, 0, n)
 
 
-@jit
+@kernel
 def retime(p: Tables, s: Choice, c: int, near: I64) -> bool:
     """Give c fresh times and, if it must or by chance, another offset or two slices; False if it then fits nowhere."""
     if not draw_inside(p, s, c) or not is_right(p, s, c):
@@ -324,7 +324,7 @@ def construct(p: Tables, s: Choice, order: I64, near: I64, seed: int) -> None:
             take(p, s, c)
 
 
-@jit
+@kernel
 def save(s: Choice, best: I64) -> None:
     """Copy what is chosen into ``best`` (see ``anneal``)."""
     for i in range(s.number[0]):

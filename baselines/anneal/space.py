@@ -3,12 +3,12 @@
 import numpy as np
 
 from mallocgame.baselines.anneal.state import COPIED, FOREVER, HELD_OVER, I64, Choice, Tables
-from mallocgame.jit import jit
+from mallocgame.jit import kernel
 
 MAX_GAPS = 6  # gaps in which a sliced copy's first part is tried
 
 
-@jit
+@kernel
 def set_span(p: Tables, s: Choice, c: int) -> None:
     """Work out the steps that candidate c occupies from its issue and write-back."""
     num_steps = p.compute.shape[0]
@@ -27,7 +27,7 @@ def set_span(p: Tables, s: Choice, c: int) -> None:
     s.begin[c, 0], s.until[c, 0] = start, end
 
 
-@jit
+@kernel
 def meet(begin: I64, until: I64, a: int, b: int) -> bool:
     """Whether two candidates are in memory at the same time."""
     if begin[a, 0] < until[b, 0] and begin[b, 0] < until[a, 0]:
@@ -41,7 +41,7 @@ def meet(begin: I64, until: I64, a: int, b: int) -> bool:
     return False
 
 
-@jit
+@kernel
 def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
     """List what chosen candidates of c's layer occupy while c is there; return how many.
 
@@ -78,7 +78,7 @@ def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
     return n
 
 
-@jit
+@kernel
 def fit(room: int, wanted: int, near: I64, n: int, best: bool) -> int:
     """Return the lowest (or tightest) free offset for ``wanted`` bytes among n neighbours, -1 if there is none."""
     free_from = 0
@@ -96,7 +96,7 @@ def fit(room: int, wanted: int, near: I64, n: int, best: bool) -> int:
     return answer
 
 
-@jit
+@kernel
 def is_free(near: I64, n: int, low: int, high: int) -> bool:
     """Whether none of n neighbours has a byte in [low, high)."""
     for i in range(n):  # noqa: SIM110 (a kernel)
@@ -105,7 +105,7 @@ def is_free(near: I64, n: int, low: int, high: int) -> bool:
     return True
 
 
-@jit
+@kernel
 def occupies(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> bool:
     """Whether c, sliced or not, is where one of its n neighbours is; ``later`` int64[C, 3] is scratch."""
     low, high = s.offset[c], s.offset[c] + p.size[c]
@@ -118,7 +118,7 @@ def occupies(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> boo
     return not (is_free(near, n, low, middle) and is_free(later, m, middle, high))
 
 
-@jit
+@kernel
 def late_neighbours(s: Choice, late: int, near: I64, n: int, later: I64) -> int:
     """List those of n neighbours that are still there at boundary ``late`` or after; return how many."""
     m = 0
@@ -130,7 +130,7 @@ def late_neighbours(s: Choice, late: int, near: I64, n: int, later: I64) -> int:
     return m
 
 
-@jit
+@kernel
 def place_sliced(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> bool:
     """Find an offset for c in two slices, the second issued when one of its n neighbours leaves; False: none found.
 

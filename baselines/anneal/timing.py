@@ -4,11 +4,11 @@ import numpy as np
 
 from mallocgame.baselines.anneal.nest import back_issue
 from mallocgame.baselines.anneal.state import COPIED, F64, HELD_OVER, I64, Choice, Tables
-from mallocgame.jit import jit
+from mallocgame.jit import jit, kernel
 from mallocgame.judge import timeline
 
 
-@jit
+@kernel
 def step_time(p: Tables, s: Choice, t: int) -> None:
     """Recompute one step's seconds and the link seconds it leaves free."""
     memory = 0.0
@@ -22,7 +22,7 @@ def step_time(p: Tables, s: Choice, t: int) -> None:
         s.idle[t, k] = max(seconds - busy, 0.0) * p.trips[t]
 
 
-@jit
+@kernel
 def put(p: Tables, s: Choice, c: int) -> None:
     """Choose candidate c; its issue, back, offset and slices are set already."""
     n = s.number[0]
@@ -38,7 +38,7 @@ def put(p: Tables, s: Choice, c: int) -> None:
         step_time(p, s, p.use_step[u])
 
 
-@jit
+@kernel
 def take(p: Tables, s: Choice, c: int) -> None:
     """Undo ``put``."""
     n = np.searchsorted(s.chosen[: s.number[0]], c)
@@ -52,7 +52,7 @@ def take(p: Tables, s: Choice, c: int) -> None:
         step_time(p, s, p.use_step[u])
 
 
-@jit
+@kernel
 def list_copies(p: Tables, s: Choice, issue: I64, due: I64, queue: I64, work: F64) -> int:
     """Write the copies of what is chosen, in the order of the mapping's transfers; return how many."""
     is_nested = p.layer_speed.shape[0] > 2
