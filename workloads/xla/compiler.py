@@ -25,6 +25,7 @@ from typing import Any, Self
 from mallocgame.errors import InputError, MissingExtraError, TraceError
 from mallocgame.files import read_lines
 from mallocgame.workloads.program_reference import ProgramReference
+from mallocgame.workloads.xla.arguments import with_users_names
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED
 from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.out_of_memory import shortened
@@ -166,7 +167,7 @@ class Compiler:
             failed = bool(follow.error) and not asked.full
             return Compilation(
                 log=follow.text,
-                hlo=newest_module(dump) if asked.hlo and not failed else "",
+                hlo=with_users_names(newest_module(dump), follow.text) if asked.hlo and not failed else "",
                 final_hlo=_after_codegen(dump) if asked.final_hlo and not follow.error else "",
                 seconds=time.perf_counter() - start,
                 finished=follow.finished,

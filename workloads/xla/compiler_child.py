@@ -199,6 +199,7 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
     lowered, failure = None, ""
     try:
         from mallocgame.workloads.program_reference import ProgramReference
+        from mallocgame.workloads.xla.arguments import NAMED
         from mallocgame.workloads.xla.lower import describe_failure, lower
 
         reference = ProgramReference(**request["reference"])
@@ -217,7 +218,9 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
     os.dup2(log, 2)
     if lowered is not None:
         try:
-            lowered.compile(compiler_options=asked["options"])
+            if lowered.argument_names:
+                _write_all(2, f"{NAMED} {json.dumps(lowered.argument_names)}\n".encode())
+            lowered.stage.compile(compiler_options=asked["options"])
         except BaseException as error:
             failure = describe_failure(error, request["reference"]["folder"])
     text = f"{FAILED} {failure}".replace("\n", " ") if failure else FINISHED

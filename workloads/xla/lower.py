@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mallocgame.errors import InputError
 from mallocgame.workloads.program_reference import Call, ProgramReference, resolve
+from mallocgame.workloads.xla.arguments import argument_names
 from mallocgame.workloads.xla.topology import make_mesh, parse_mesh, topology_name
 
 Leaf = Callable[[Any], Any]
@@ -18,8 +19,15 @@ Leaf = Callable[[Any], Any]
 SEVERAL = "a program for several chips needs --topology, such as v5e:2x2, and --mesh AXIS=N,… for a mesh from outside"
 
 
-def lower(reference: ProgramReference, target: str) -> Any:
-    """Return the function lowered for ``target``; its ``compile`` makes libtpu log to standard error.
+class Lowered(NamedTuple):
+    """A function, ready to be compiled: ``stage.compile`` makes libtpu log to standard error."""
+
+    stage: Any  # jax.stages.Lowered, or a library's own
+    argument_names: dict[str, str]  # what the user calls arguments that a library numbers
+
+
+def lower(reference: ProgramReference, target: str) -> Lowered:
+    """Return the function lowered for ``target``.
 
     On one chip everything is placed there. On several, arguments keep the shardings that they have, those without one
     are left to the program. ``jax.devices()``, the default backend and meshes are the topology's, so that programs and
@@ -68,7 +76,7 @@ def _speaks_of_several(error: Exception) -> bool:
     return any(word in str(error).lower() for word in words)
 
 
-def _lower_for_one(call: Call, device: Any) -> Any:
+def _lower_for_one(call: Call, device: Any) -> Lowered:
     import jax
     import numpy
     from jax.sharding import SingleDeviceSharding
@@ -79,10 +87,10 @@ def _lower_for_one(call: Call, device: Any) -> Any:
         array = leaf if hasattr(leaf, "dtype") else numpy.asarray(leaf)
         return struct(array.shape, array.dtype, sharding=SingleDeviceSharding(device))
 
-    return _lower(call, placed, device)
+    return Lowered(_lower(call, placed, device), argument_names(call))
 
 
-def _lower_for_several(call: Call, devices: list[Any]) -> Any:
+def _lower_for_several(call: Call, devices: list[Any]) -> Lowered:
     import jax
 
     struct: Any = jax.ShapeDtypeStruct
@@ -92,7 +100,7 @@ def _lower_for_several(call: Call, devices: list[Any]) -> Any:
         known = sharding is not None and sharding.device_set <= set(devices)
         return struct(leaf.shape, leaf.dtype, sharding=sharding if known else None) if hasattr(leaf, "dtype") else leaf
 
-    return _lower(call, described, devices[0])
+    return Lowered(_lower(call, described, devices[0]), argument_names(call))
 
 
 def _lower(call: Call, described: Leaf, device: Any) -> Any:

@@ -32,3 +32,40 @@ def test_pmap_takes_the_chips_of_the_topology(tmp_path: Path) -> None:
         trace = capture(reference, chip="v5e:2x2", compiler=compiler)
     assert int(str(trace.provenance["collectives"])) == 1
     assert max(t.size_bytes for t in trace.program.tensors if t.is_parameter) == 512 * 512 * 4  # a chip's share
+
+
+NNX = """
+import jax.numpy as jnp
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.up, self.down = nnx.Linear(256, 1024, rngs=rngs), nnx.Linear(1024, 256, rngs=rngs)
+
+    def __call__(self, x):
+        return self.down(nnx.relu(self.up(x)))
+
+@nnx.jit
+def step(net, x):
+    loss, gradient = nnx.value_and_grad(lambda net: net(x).sum())(net)
+    nnx.update(net, gradient)
+    return loss
+
+def example_args():
+    return Net(), jnp.zeros((512, 256))
+"""
+
+
+@pytest.mark.tpu
+@tpu
+@pytest.mark.skipif(importlib.util.find_spec("flax") is None, reason="needs flax")
+def test_arguments_of_flax_have_their_words_and_sources_are_the_users(tmp_path: Path) -> None:
+    (tmp_path / "nnx_net.py").write_text(NNX, encoding="utf-8")
+    with Compiler() as compiler:
+        trace = capture(parse_reference(f"{tmp_path}/nnx_net.py:step"), chip="v5e", compiler=compiler)
+    sizes = {t.title: t.size_bytes for t in trace.program.tensors if t.is_parameter}
+    assert sizes["net.up.kernel"] == sizes["net.down.kernel"] == 1024 * 256 * 4
+    assert "net.up.bias" in sizes
+    places = {i.source.partition(":")[0] for i in trace.program.instructions if i.source}
+    assert places == {"nnx_net.py"}
