@@ -1,0 +1,252 @@
+"""Run the tests that reach a changed line, in a fork of a process that has imported them already.
+
+A change inside a plain function is made by giving the living function the changed code. Any other (constants, defaults,
+decorators), and any that this did not catch (something may have been kept from before the change), is tried again in a
+copy of the checkout by a process that imports everything anew.
+"""
+
+import inspect
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.mutation.changes import Mutant
+from tests.paths import ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A module and the tests that answer for it; ``environment`` is set for them (a kernel runs as Python, say)."""
+
+    module: str
+    tests: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def import_name(self) -> str:
+        """The name by which the module is imported."""
+        parts = Path(self.module).with_suffix("").parts
+        return ".".join(parts if parts[0] == "mallocgame" else ("mallocgame", *parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a mutant ended: "caught", "slow" (an endless loop, say), "survived" or "unreached"."""
+
+    result: str
+    by: str = ""  # the test that failed
+
+
+@dataclass
+class Coverage:
+    """Which tests run which lines of the module, and how long they take."""
+
+    lines: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Return the tests that reach a mutant, the quickest first."""
+        found: Collection[str] = self.seconds if mutant.function is None else self.lines.get(mutant.line, set())
+        return sorted(found, key=lambda test: self.seconds[test])
+
+
+class _Plugin:
+    """Chooses and orders tests, and remembers which one failed."""
+
+    def __init__(self, wanted: Sequence[str] | None) -> None:
+        self.wanted = None if wanted is None else {test: rank for rank, test in enumerate(wanted)}
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.wanted is not None:
+            items[:] = sorted(
+                (item for item in items if item.nodeid in self.wanted), key=lambda item: self.wanted[item.nodeid]
+            )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed = self.failed or report.nodeid
+
+
+class _Tracer(_Plugin):
+    """Notes the lines of one file that each test runs."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(None)
+        self.file, self.coverage, self.test = file, Coverage(), ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.test, begun = item.nodeid, time.perf_counter()
+        sys.settrace(self._enter)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            self.coverage.seconds[item.nodeid] = time.perf_counter() - begun
+
+    def _enter(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
+        return self._line if frame.f_code.co_filename == self.file else None
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        self.coverage.lines[frame.f_lineno].add(self.test)
+        return self._line
+
+
+class Bench:
+    """A target's tests, imported and run once in this process; ``attempt`` runs them with a mutant in a fork."""
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        """Run the tests as they are.
+
+        Raises:
+            RuntimeError: they fail.
+        """
+        self.target, self.checkout = target, folder / "checkout"
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.nbc", "*.nbi", "results", ".hypothesis")
+        shutil.copytree(ROOT, self.checkout, symlinks=True, ignore=ignored)
+        os.environ.update(target.environment)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        os.chdir(ROOT)
+        _quick_hypothesis()
+        tracer = _Tracer(str(self._file(ROOT)))
+        if _silently(lambda: _pytest(target.tests, tracer)) != 0:
+            raise RuntimeError(f"{target.module}: its tests fail as they are: {tracer.failed}")
+        self.coverage = tracer.coverage
+        everything = list(self.coverage.seconds)
+        self.can_swap = self._fork(None, everything, swap=True).result == "survived"
+
+    def attempt(self, mutant: Mutant) -> Outcome:
+        """Return what becomes of a mutant."""
+        tests = self.coverage.tests(mutant)
+        if not tests:
+            return Outcome(result="unreached")
+        if self.can_swap and mutant.function is not None:
+            found = self._fork(mutant, tests, swap=True)
+            if found.result == "caught":
+                return found
+        return self._fork(mutant, tests, swap=False)
+
+    def _file(self, root: Path) -> Path:
+        """Return the module's file as its code objects name it."""
+        module = Path(self.target.module)
+        return root / module if module.parts[0] == "mallocgame" else root / "mallocgame" / module
+
+    def _fork(self, mutant: Mutant | None, tests: list[str], *, swap: bool) -> Outcome:
+        limit = 30.0 + 10.0 * sum(self.coverage.seconds[test] for test in tests)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.close(read)
+                os.setsid()
+                code = self._in_child(mutant, tests, swap, write)
+            finally:
+                os._exit(code)
+        os.close(write)
+        code = _wait(child, limit)
+        with os.fdopen(read, encoding="utf-8") as told:
+            by = told.read() if code is not None else ""
+        if code is None:
+            return Outcome(result="slow")
+        return Outcome(result="survived") if code == 0 else Outcome(result="caught", by=by)
+
+    def _in_child(self, mutant: Mutant | None, tests: list[str], swap: bool, write: int) -> int:
+        plugin = _Plugin(tests)
+        if swap and mutant is not None:
+            _swap(self.target, mutant, str(self._file(ROOT)))
+        elif not swap:
+            assert mutant is not None
+            (self.checkout / self.target.module).write_text(mutant.source, encoding="utf-8")
+            _forget_modules(self.checkout)
+        files = sorted({test.partition("::")[0] for test in tests})
+        code = _silently(lambda: _pytest(files, plugin))
+        os.write(write, plugin.failed.encode()[:1000])
+        return code
+
+
+def _swap(target: Target, mutant: Mutant, file: str) -> None:
+    """Give a living function the changed code."""
+    assert mutant.function is not None
+    found: Any = sys.modules[target.import_name]
+    holder = None
+    for name in mutant.function.split("."):
+        holder, found = found, inspect.getattr_static(found, name)
+    found = getattr(found, "fget", None) or getattr(found, "__func__", found)
+    function = inspect.unwrap(found)
+    if not inspect.isfunction(function):
+        raise TypeError(f"{holder}.{mutant.function} is no plain function")
+    codes = {code.co_qualname: code for code in _codes(compile(mutant.source, file, "exec"))}
+    function.__code__ = codes[mutant.function]
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            if constant.co_name != "<lambda>":
+                yield from _codes(constant)
+
+
+def _forget_modules(checkout: Path) -> None:
+    """Have everything of ours imported again, from the checkout."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mallocgame", "tests", "conftest")]:
+        del sys.modules[name]
+    sys.path[:] = [str(checkout), *(place for place in sys.path if place not in ("", str(ROOT)))]
+    sys.path_importer_cache.clear()
+    os.environ["PYTHONPATH"] = str(checkout)
+    os.chdir(checkout)
+
+
+def _quick_hypothesis() -> None:
+    """The same examples each time, and none sought that is smaller once one has failed."""
+    from hypothesis import Phase, settings
+
+    settings.register_profile(
+        "mutants", derandomize=True, database=None, deadline=None, phases=[Phase.explicit, Phase.generate]
+    )
+    settings.load_profile("mutants")
+
+
+def _pytest(tests: Sequence[str], plugin: _Plugin) -> int:
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain"]
+    return int(pytest.main([*options, *tests], plugins=[plugin]))
+
+
+def _silently(run: Callable[[], int]) -> int:
+    """Return what ``run`` returns, its output thrown away."""
+    kept = [os.dup(stream) for stream in (1, 2)]
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        for stream in range(3):
+            os.dup2(null, stream)
+        return run()
+    finally:
+        for stream, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, stream)
+            os.close(old)
+        os.close(null)
+
+
+def _wait(child: int, limit: float) -> int | None:
+    """Return the exit code of a child, None where it had to be killed."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
