@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.mutation.changes import Mutant, mutants
+from tests.benchmarks.mutation.changes import Mutant, mutant, places
 from tests.benchmarks.mutation.equivalent import EQUIVALENT
 from tests.benchmarks.mutation.trying import Bench, Target
 from tests.paths import ROOT
@@ -57,8 +57,9 @@ def source_of(target: Target) -> str:
 
 def sampled(name: str, sample: int, seed: int) -> list[Mutant]:
     """Return some of a target's mutants, the same for the same source."""
-    every = list(mutants(source_of(TARGETS[name])))
-    return random.Random(f"{seed} {name}").sample(every, min(sample, len(every)))
+    source = source_of(TARGETS[name])
+    every = places(source)
+    return [mutant(source, place) for place in random.Random(f"{seed} {name}").sample(every, min(sample, len(every)))]
 
 
 def digest(name: str) -> str:
@@ -84,17 +85,17 @@ def run(name: str, wanted: list[Mutant], rows: Path, deadline: float) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="mallocgame-mutants-") as folder:
             bench = Bench(TARGETS[name], Path(folder))
-            for mutant in wanted:
+            for each in wanted:
                 if time.monotonic() > deadline:
                     break
                 begun = time.monotonic()
-                found = bench.attempt(mutant)
-                row = {"target": name, "digest": digest(name), "line": mutant.line, "change": mutant.change}
+                found = bench.attempt(each)
+                row = {"target": name, "digest": digest(name), "line": each.line, "change": each.change}
                 row |= {"result": found.result, "by": found.by, "seconds": round(time.monotonic() - begun, 2)}
                 with rows.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 if found.result in ("survived", "unreached"):
-                    print(f"  {TARGETS[name].module}:{mutant.line}: {mutant.change} ({found.result})", flush=True)
+                    print(f"  {TARGETS[name].module}:{each.line}: {each.change} ({found.result})", flush=True)
         code = 0
     except Exception:
         traceback.print_exc()
@@ -117,7 +118,7 @@ def report(path: Path) -> Iterator[str]:
         same = len(left) - len(real)
         survivors += [f"{target.module}:{row['line']}: {row['change']} ({row['result']})" for row in real]
         share = f"{caught / (len(mine) - same):.0%}" if len(mine) > same else "-"
-        every = sum(1 for _ in mutants(source_of(target)))
+        every = len(places(source_of(target)))
         yield f"| `{target.module}` | {every} | {len(mine)} | {caught} | {same} | {len(real)} | {share} |"
         total, total_caught, total_same = total + len(mine), total_caught + caught, total_same + same
     share = f"{total_caught / max(1, total - total_same):.1%}"

@@ -1,9 +1,8 @@
 """The small changes that are made to a module, one at a time."""
 
 import ast
-import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 _COMPARE = {
     ast.Lt: ast.LtE,
@@ -44,23 +43,27 @@ class Mutant:
     function: str | None
 
 
-def mutants(source: str) -> Iterator[Mutant]:
-    """Yield every single change of the kinds above."""
-    tree = ast.parse(source)
-    owners = _owners(tree)
-    for number, node in enumerate(ast.walk(tree)):
-        for choice in range(_choices(node)):
-            other = copy.deepcopy(tree)
-            twin = list(ast.walk(other))[number]
-            before = ast.unparse(node)[:60]
-            _change(twin, choice)
-            ast.fix_missing_locations(other)
-            yield Mutant(
-                source=ast.unparse(other),
-                line=getattr(node, "lineno", 0),
-                change=f"{before} -> {ast.unparse(twin)[:60]}",
-                function=owners.get(id(node)),
-            )
+Place = tuple[int, int]  # the node's number in the walk through the tree, and which of its changes
+
+
+def places(source: str) -> list[Place]:
+    """Return where a module can be changed."""
+    nodes = enumerate(ast.walk(ast.parse(source)))
+    return [(number, choice) for number, node in nodes for choice in range(_choices(node))]
+
+
+def mutant(source: str, place: Place) -> Mutant:
+    """Make one change."""
+    tree, other = ast.parse(source), ast.parse(source)
+    node, twin = (next(islice(ast.walk(root), place[0], None)) for root in (tree, other))
+    _change(twin, place[1])
+    ast.fix_missing_locations(other)
+    return Mutant(
+        source=ast.unparse(other),
+        line=getattr(node, "lineno", 0),
+        change=f"{ast.unparse(node)[:60]} -> {ast.unparse(twin)[:60]}",
+        function=_owners(tree).get(id(node)),
+    )
 
 
 def _owners(tree: ast.Module) -> dict[int, str]:

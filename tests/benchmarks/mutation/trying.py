@@ -5,11 +5,14 @@ decorators), and any that this did not catch (something may have been kept from 
 copy of the checkout by a process that imports everything anew.
 """
 
+import hashlib
 import inspect
+import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,6 +25,8 @@ import pytest
 
 from tests.benchmarks.mutation.changes import Mutant
 from tests.paths import ROOT
+
+QUICK_SECONDS = 2.0  # tests that are run before the forks, to have imported and compiled what they need
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +124,18 @@ class Bench:
         os.environ["PYTHONPATH"] = str(ROOT)
         os.chdir(ROOT)
         _quick_hypothesis()
+        known = _known_file(target)
+        if known.exists():  # an earlier process ran them: here only the quick ones, for what they import and compile
+            self.coverage, self.can_swap = _load(known)
+            quick = [test for test, seconds in self.coverage.seconds.items() if seconds < QUICK_SECONDS]
+            _silently(lambda: _pytest(target.tests, _Plugin(quick)))
+            return
         tracer = _Tracer(str(self._file(ROOT)))
         if _silently(lambda: _pytest(target.tests, tracer)) != 0:
             raise RuntimeError(f"{target.module}: its tests fail as they are: {tracer.failed}")
         self.coverage = tracer.coverage
-        everything = list(self.coverage.seconds)
-        self.can_swap = self._fork(None, everything, swap=True).result == "survived"
+        self.can_swap = self._fork(None, list(self.coverage.seconds), swap=True).result == "survived"
+        _save(known, self.coverage, self.can_swap)
 
     def attempt(self, mutant: Mutant) -> Outcome:
         """Return what becomes of a mutant."""
@@ -174,6 +185,29 @@ class Bench:
         code = _silently(lambda: _pytest(files, plugin))
         os.write(write, plugin.failed.encode()[:1000])
         return code
+
+
+def _known_file(target: Target) -> Path:
+    """Return where the coverage of a target's tests, as they are, is kept between processes."""
+    files = [ROOT / target.module, *(file for test in target.tests for file in _python_files(ROOT / test))]
+    stamp = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"mallocgame-coverage-{os.getuid()}" / f"{target.import_name}-{stamp}.json"
+
+
+def _python_files(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def _save(path: Path, coverage: Coverage, can_swap: bool) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    lines = {line: sorted(tests) for line, tests in coverage.lines.items()}
+    path.write_text(json.dumps({"lines": lines, "seconds": coverage.seconds, "can_swap": can_swap}), encoding="utf-8")
+
+
+def _load(path: Path) -> tuple[Coverage, bool]:
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    lines = defaultdict(set, {int(line): set(tests) for line, tests in kept["lines"].items()})
+    return Coverage(lines=lines, seconds=kept["seconds"]), kept["can_swap"]
 
 
 def _swap(target: Target, mutant: Mutant, file: str) -> None:
