@@ -75,9 +75,8 @@ def solve(
 
     from mallocgame.files import check_writable, write_text
 
-    for path in (out, plot):
-        if path is not None:
-            check_writable(path)
+    _check_plot(plot)
+    check_writable(out, plot)
     [name] = _names(method)
     built = open_instance(Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
     trained = open_network(problem, network, [name])
@@ -97,6 +96,15 @@ def solve(
     else:
         print_table("Robust plan", COLUMNS, [_cells(result)])
         say(f"stopped: {result.stopped}; {_in_words(result, names)}")
+
+
+def _check_plot(plot: Path | None) -> None:
+    from mallocgame.cli.paging_output import PLOTS
+    from mallocgame.files import check_name, check_writable
+
+    if plot is not None:
+        check_name(plot, PLOTS, "--plot")
+    check_writable(plot)
 
 
 COLUMNS = ("method", "network", "worst case", "exact", "lower bound", "gap %", "seconds", "scenarios")
@@ -238,10 +246,7 @@ def compare(
 
     Example: mallocgame robust compare gpt2_training-v5e --problem memory --methods exact,nominal --budgets 0,1,2,4
     """
-    if plot is not None:
-        from mallocgame.files import check_writable
-
-        check_writable(plot)
+    _check_plot(plot)
     names = _names(methods)
     if device is not None and "learned" not in names:
         raise InputError("--device is for method learned; it is not among --methods")

@@ -170,7 +170,9 @@ COMMANDS = {
         ),
         Command(
             name="fit",
-            arguments=_line("fit mallocgame.workloads.models:bert_training --seconds 20 --read-back --out", "out.json"),
+            arguments=_line(
+                "fit mallocgame.workloads.models:bert_training --chip v5e --seconds 20 --read-back --out", "out.json"
+            ),
             longest_seconds=20.0,
             check=_policy,
         ),

@@ -184,6 +184,14 @@ def test_arguments_as_text_on_other_chips(folder: Path, compiler: Compiler, chip
 
 @pytest.mark.tpu
 @tpu
+def test_a_full_temporary_folder_is_told(folder: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mallocgame.workloads.xla.compiler.newest_module", lambda dump: "HloModule m\n\nENTRY %ma")
+    with pytest.raises(TraceError, match="cut off: is there room in"):
+        capture(reference(folder, "two", "bf16[8,16],bf16[16,8]"), chip="v5e", compiler=compiler)
+
+
+@pytest.mark.tpu
+@tpu
 def test_donated_cache_is_updated_in_place(folder: Path, compiler: Compiler) -> None:
     trace = capture(reference(folder, "update", "f32[4096,1024],f32[1,1024]"), chip="v5e", compiler=compiler)
     cache = max(trace.program.tensors, key=lambda t: t.size_bytes)

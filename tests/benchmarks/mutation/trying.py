@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from tests.benchmarks.mutation.changes import Mutant
 from tests.paths import ROOT
 
+MOST_CALLS = 30  # of a function in a test, whose lines are noted: that is slow
+MOST_EXAMPLES = 30  # of a property, until a change has survived them
 QUICK_SECONDS = 2.0  # tests that are run before the forks, to have imported and compiled what they need
 
 
@@ -56,23 +59,31 @@ class Outcome:
 class Coverage:
     """Which tests run which lines of the module, and how long they take."""
 
-    lines: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    lines: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))  # seen in the first calls of a test
+    functions: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     seconds: dict[str, float] = field(default_factory=dict)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Return the tests that reach a mutant, the quickest first."""
-        found: Collection[str] = self.seconds if mutant.function is None else self.lines.get(mutant.line, set())
-        return sorted(found, key=lambda test: self.seconds[test])
+        """Return the tests that reach a mutant's function: those that reach its line first, the quickest first."""
+        line: Collection[str] = self.lines.get(mutant.line, set())
+        found: Collection[str] = self.seconds if mutant.function is None else self.functions.get(mutant.function, set())
+        return sorted(found, key=lambda test: (test not in line, self.seconds[test]))
 
 
 class _Plugin:
     """Chooses and orders tests, and remembers which one failed."""
 
-    def __init__(self, wanted: Sequence[str] | None) -> None:
+    def __init__(self, wanted: Sequence[str] | None, *, most_examples: int = MOST_EXAMPLES) -> None:
         self.wanted = None if wanted is None else {test: rank for rank, test in enumerate(wanted)}
+        self.most_examples = most_examples
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            test = getattr(item, "obj", None)
+            if (chosen := getattr(test, "_hypothesis_internal_use_settings", None)) is not None:
+                fewer = settings(chosen, max_examples=min(chosen.max_examples, self.most_examples))
+                test._hypothesis_internal_use_settings = fewer
         if self.wanted is not None:
             items[:] = sorted(
                 (item for item in items if item.nodeid in self.wanted), key=lambda item: self.wanted[item.nodeid]
@@ -89,10 +100,12 @@ class _Tracer(_Plugin):
     def __init__(self, file: str) -> None:
         super().__init__(None)
         self.file, self.coverage, self.test = file, Coverage(), ""
+        self.calls: Counter[CodeType] = Counter()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self.test, begun = item.nodeid, time.perf_counter()
+        self.calls.clear()
         sys.settrace(self._enter)
         try:
             return (yield)
@@ -101,7 +114,14 @@ class _Tracer(_Plugin):
             self.coverage.seconds[item.nodeid] = time.perf_counter() - begun
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
-        return self._line if frame.f_code.co_filename == self.file else None
+        code = frame.f_code
+        if code.co_filename != self.file:
+            return None
+        self.calls[code] += 1
+        if self.calls[code] > MOST_CALLS:
+            return None
+        self.coverage.functions[code.co_qualname.partition(".<locals>")[0]].add(self.test)
+        return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
         self.coverage.lines[frame.f_lineno].add(self.test)
@@ -174,7 +194,7 @@ class Bench:
         return Outcome(result="survived") if code == 0 else Outcome(result="caught", by=by)
 
     def _in_child(self, mutant: Mutant | None, tests: list[str], swap: bool, write: int) -> int:
-        plugin = _Plugin(tests)
+        plugin = _Plugin(tests, most_examples=MOST_EXAMPLES if swap else 10**6)
         if swap and mutant is not None:
             _swap(self.target, mutant, str(self._file(ROOT)))
         elif not swap:
@@ -190,7 +210,7 @@ class Bench:
 def _known_file(target: Target) -> Path:
     """Return where the coverage of a target's tests, as they are, is kept between processes."""
     files = [ROOT / target.module, *(file for test in target.tests for file in _python_files(ROOT / test))]
-    stamp = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    stamp = hashlib.sha256(b"2".join(file.read_bytes() for file in files)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"mallocgame-coverage-{os.getuid()}" / f"{target.import_name}-{stamp}.json"
 
 
@@ -201,13 +221,16 @@ def _python_files(place: Path) -> list[Path]:
 def _save(path: Path, coverage: Coverage, can_swap: bool) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     lines = {line: sorted(tests) for line, tests in coverage.lines.items()}
-    path.write_text(json.dumps({"lines": lines, "seconds": coverage.seconds, "can_swap": can_swap}), encoding="utf-8")
+    functions = {name: sorted(tests) for name, tests in coverage.functions.items()}
+    kept = {"lines": lines, "functions": functions, "seconds": coverage.seconds, "can_swap": can_swap}
+    path.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _load(path: Path) -> tuple[Coverage, bool]:
     kept = json.loads(path.read_text(encoding="utf-8"))
     lines = defaultdict(set, {int(line): set(tests) for line, tests in kept["lines"].items()})
-    return Coverage(lines=lines, seconds=kept["seconds"]), kept["can_swap"]
+    functions = defaultdict(set, {name: set(tests) for name, tests in kept["functions"].items()})
+    return Coverage(lines=lines, functions=functions, seconds=kept["seconds"]), kept["can_swap"]
 
 
 def _swap(target: Target, mutant: Mutant, file: str) -> None:
@@ -245,8 +268,6 @@ def _forget_modules(checkout: Path) -> None:
 
 def _quick_hypothesis() -> None:
     """The same examples each time, and none sought that is smaller once one has failed."""
-    from hypothesis import Phase, settings
-
     settings.register_profile(
         "mutants", derandomize=True, database=None, deadline=None, phases=[Phase.explicit, Phase.generate]
     )
