@@ -133,6 +133,8 @@ class _Cache(FunctionCache):
         except OSError as problem:
             self._forget()  # Numba writes the index before the code, so it may name older code
             _warn("written", f"the kernel cache in {self.cache_path} cannot be written ({problem}): {AGAIN}")
+        except RuntimeError:
+            return  # Numba has no object code: Ctrl-C came in LLVM's call that hands it over, and is raised again soon
 
     def _forget(self) -> None:
         with suppress(OSError):

@@ -42,9 +42,8 @@ def load(group: str, text: str, kind: str) -> tuple[Any, str]:
             raise InputError(f"{kind} {text!r}: expected something after the colon")
         return _imported(text, known[name].module, known[name].attr, kind), argument
     if _REFERENCE.fullmatch(text) is None:
-        raise InputError(
-            f"unknown {kind} {text!r}, expected one of {', '.join(sorted(known))}, or package.module:name of your own"
-        )
+        names = f"one of {', '.join(sorted(known))}, or " if known else ""
+        raise InputError(f"unknown {kind} {text!r}, expected {names}package.module:name of your own")
     return _imported(text, name, argument, kind), ""
 
 
@@ -60,6 +59,7 @@ def _imported(text: str, module: str, attribute: str, kind: str) -> Any:
         raise InputError(f"{kind} {text!r}: cannot import {module}: {reason}") from None
     except AttributeError:
         raise InputError(f"{kind} {text!r}: module {module} has no {attribute}") from None
-    except (SyntaxError, ImportError) as error:
-        raise InputError(f"{kind} {text!r}: module {module} cannot be imported ({error})") from None
+    except (Exception, SystemExit) as error:  # whatever its first lines do
+        told = f"{type(error).__name__}: {error}"
+        raise InputError(f"{kind} {text!r}: module {module} cannot be imported ({told})") from error
     return found

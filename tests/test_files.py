@@ -267,6 +267,10 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
     ):
         with pytest.raises(TraceError, match=reason):
             check_writable(path)
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(TraceError, match="would be written twice"):
+        check_writable(tmp_path / "file", None, tmp_path / "link")
+    check_writable(tmp_path / "file", tmp_path / "other", None, "/dev/null", "/dev/null")
     check_writable(tmp_path / ("n" * 255))
     write_text(tmp_path / ("n" * 255), "x")
     assert (tmp_path / "file").read_bytes() == b""

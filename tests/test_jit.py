@@ -131,6 +131,19 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     assert capsys.readouterr().err.count("cannot be written") == 1
 
 
+def test_ctrl_c_while_llvm_hands_its_code_over_costs_the_cache_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_code(*_: object) -> None:
+        raise RuntimeError("no compiled object yet for <Library>")
+
+    monkeypatch.setattr("numba.core.codegen.CodeLibrary._get_compiled_object", no_code)
+    (tmp_path / "interrupted.py").write_text(INNER.format(4))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.import_module("interrupted").inner(1) == 5
+    assert not list(tmp_path.rglob("interrupted*.nb*"))
+
+
 def test_a_damaged_cache_is_compiled_anew(tmp_path: Path) -> None:
     warm(tmp_path)
     for file in (tmp_path / "__pycache__").glob("inner_kernel*.nb*"):
@@ -165,6 +178,6 @@ def test_parts_are_translated_once_and_compiled_into_the_kernels_above() -> None
     table = np.array([5, 7])
     assert first_scaled(table) == 5 * (3 - 1 + 0) + 2 * 5
     assert second_scaled(table) == 7 * (3 - 1 + 1)
-    assert len(scaled.overloads) == 1  # constants are ints like any other
+    assert len(scaled.overloads) <= 1  # constants are ints like any other; none where the kernels above were cached
     assert scaled(table, 4, 1) == 28  # from Python, too
     assert len(scaled.overloads) == 1

@@ -62,6 +62,15 @@ def test_its_errors_are_its_own(module: str) -> None:
         solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:broken")
 
 
+@pytest.mark.parametrize("line", ["raise ValueError(7)", "raise SystemExit(7)", "import no_such_thing.at_all", "1 +"])
+def test_a_module_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    (tmp_path / "damaged_solvers.py").write_text(line, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"damaged_solvers.*(7|no_such_thing|invalid syntax)"):
+        find_solver("damaged_solvers:f")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -14,6 +14,7 @@ from typing import Any
 from mallocgame.errors import InputError
 
 _ARGUMENT = re.compile(r"\s*([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d, ]*)\]\s*(?:,|$)")
+MAX_DIGITS = 18  # of a size
 _DTYPES = {
     "bf16": "bfloat16",
     "f16": "float16",
@@ -115,7 +116,10 @@ def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
         if not match or match[1] not in _DTYPES:
             known = ", ".join(sorted(_DTYPES))
             raise InputError(f"arguments: expected TYPE[SIZE,…] with a type of {known}, got {text[at : at + 40]!r}")
-        sizes = tuple(int(size) for size in match[2].replace(" ", "").split(",") if size)
+        digits = [size for size in match[2].replace(" ", "").split(",") if size]
+        if any(len(size) > MAX_DIGITS for size in digits):
+            raise InputError(f"arguments: a size of {max(map(len, digits))} digits, expected at most {MAX_DIGITS}")
+        sizes = tuple(map(int, digits))
         found.append((_DTYPES[match[1]], sizes))
         at = match.end()
     return found

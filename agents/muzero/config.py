@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mallocgame.errors import InputError, TraceError
+from mallocgame.files import read_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +92,10 @@ class Config:
             TraceError: not TOML, an unknown name, a value of the wrong type or range.
         """
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            table = tomllib.loads(read_text(path))
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise TraceError(path, None, f"not a readable TOML file: {error}") from None
         return cls.from_dict(table, path)
 

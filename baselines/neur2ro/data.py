@@ -19,7 +19,7 @@ from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
-from mallocgame.files import atomic_path
+from mallocgame.files import atomic_path, read_text, write_text
 
 LABEL_GAP = 1e-3  # relative, of mixed-integer second stages: far below what a network learns
 AVERAGE_GAP = 1e-2  # relative, of the plan that others are flipped from ...
@@ -156,11 +156,9 @@ def generate(
     target.mkdir(parents=True, exist_ok=True)
     stamp = target / "plan.txt"
     text = f"{_name_of(sampler)} {plan.stamp}\n"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
-        raise InputError(
-            f"{target} holds data of another plan ({stamp.read_text(encoding='utf-8').strip()}); use a new folder"
-        )
-    stamp.write_text(text, encoding="utf-8")
+    if stamp.exists() and (other := read_text(stamp)) != text:
+        raise InputError(f"{target} holds data of another plan ({other.strip()}); use a new folder")
+    write_text(stamp, text)
     shards = range(-(-plan.instances // plan.per_shard))
     jobs = [(sampler, plan, s, p) for s in shards if not (p := _shard_path(target, s)).exists()]
     done = plan.instances - sum(min(plan.per_shard, plan.instances - job[2] * plan.per_shard) for job in jobs)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.errors import TraceError
+from mallocgame.files import read_text
 
 F64 = npt.NDArray[np.float64]
 
@@ -34,12 +35,7 @@ def read_number_table(path: str | Path, header_names: Sequence[str], item_names:
         TraceError: not UTF-8 text, a word that is not a finite number, a line with too few or too many numbers, a
             number of items that is not a positive integer, missing items, or anything after the last item.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise TraceError(path, None, "not a text file; expected numbers separated by spaces") from None
-    except OSError as error:
-        raise TraceError(path, None, f"cannot be read ({error.strerror})") from None
+    lines = read_text(path).splitlines()
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise TraceError(path, None, f"empty; expected a first line with {' '.join(header_names)}")
@@ -89,12 +85,7 @@ def read_branch_and_price(path: str | Path) -> dict[str, BranchAndPriceResult]:
     Raises:
         TraceError: no header, a row with too few columns, or a figure that is not a number.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TraceError(path, None, f"cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise TraceError(path, None, "not a text file; expected comma-separated values") from None
+    text = read_text(path)
     try:
         rows = list(csv.reader(text.splitlines()))
     except csv.Error as error:

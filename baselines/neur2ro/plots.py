@@ -1,16 +1,20 @@
 """Pictures of robust solves: objective by iteration, regret by method, robust against nominal as the budget grows."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mallocgame.baselines.neur2ro.result import RobustResult
+from mallocgame.files import StrPath, atomic_path
 
-
-def _save(draw: object, path: str | Path) -> None:
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    assert isinstance(draw, Figure)
-    draw.savefig(path, dpi=110, bbox_inches="tight")
+
+def _save(draw: "Figure", path: StrPath) -> None:
+    with atomic_path(path) as temporary:
+        draw.savefig(temporary, format=os.path.splitext(path)[1].lstrip(".").lower(), dpi=110, bbox_inches="tight")
 
 
 def plot_iterations(results: Sequence[RobustResult], path: str | Path) -> None:

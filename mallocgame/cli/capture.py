@@ -19,7 +19,7 @@ from mallocgame.cli.compiling import (
 from mallocgame.cli.programs import ProgramsOption
 from mallocgame.cli.sweeping import RayOption, WorkersOption
 from mallocgame.errors import InputError
-from mallocgame.files import check_writable
+from mallocgame.files import check_name, check_writable
 
 if TYPE_CHECKING:
     from mallocgame.workloads.capture import Assumptions
@@ -95,8 +95,8 @@ def capture(
         raise InputError("give one of: a function (package.module:function), --log FILE with --hlo-dir DIR, --hlo FILE")
     if (log is not None and hlo_dir is None) or (hlo_dir is not None and log is None and hlo is None):
         raise InputError("--log and --hlo-dir go together: the log says what moved, the HLO what it is part of")
-    if out is not None and not out.name.endswith((".json", ".json.gz")):
-        raise InputError(f"--out {out}: expected a name that ends in .json or .json.gz")
+    if out is not None:
+        check_name(out, (".json", ".json.gz"), "--out")
     check_writable(out or Path("trace.json.gz"))
     if function is None and (args or option or full or mesh):
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
@@ -119,11 +119,12 @@ def capture(
     from mallocgame.workloads.trace import save_trace
 
     place = out or Path(re.sub(r"[^\w.-]+", "_", trace.name) + ".json.gz")
+    replaced = " (in place of an older file)" if out is None and place.exists() else ""
     save_trace(place, trace)
     _show(trace, json)
     for remark in remarks_of(trace):
         say(remark)
-    say(f"saved {place}")
+    say(f"saved {place}{replaced}")
 
 
 def _compiled(

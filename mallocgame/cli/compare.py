@@ -64,6 +64,7 @@ def compare(
     Example: mallocgame compare lstm-v5e lstm-v4 --solvers xla,greedy --seconds 5 --out rows.csv --plot rows.png
     """
     from mallocgame.cli.traces import trace_names
+    from mallocgame.files import is_stream
     from mallocgame.solver import Limits
     from mallocgame.sweep import RowFile, sweep
     from mallocgame.sweep.rows import write_rows
@@ -82,7 +83,7 @@ def compare(
     )
     outputs = [path for path in (out, csv_file) if path is not None]
     _check_outputs(outputs, plot)
-    journal = next((path for path in outputs if path.is_file() or not path.exists()), None)
+    journal = next((path for path in outputs if not is_stream(path)), None)
     jobs = jobs_of(trace_names(traces), wanted, settings, ships=ray is not None)
     stopped = False
     with RowFile.open(journal, COLUMNS) as table, progress("comparing", total=len(jobs)) as advance:
@@ -93,8 +94,6 @@ def compare(
             stopped = True
         rows = shown.finish()
         table.settle(job.key for job in jobs)
-    if not json and rows:
-        print_table("speed-up over XLA's own mapping, all judged alike", *_table(rows, wanted))
     for path in outputs:
         if path != journal:
             write_rows(path, COLUMNS, rows)
@@ -105,6 +104,8 @@ def compare(
 
         save_comparison(plot, rows, wanted)
         say(f"figure: {plot}")
+    if not json and rows:
+        print_table("speed-up over XLA's own mapping, all judged alike", *_table(rows, wanted))
     if stopped:
         raise interrupted(f"{len(rows)} rows were made")
     report_errors(rows, "trace")
@@ -174,15 +175,13 @@ def _report_invalid(rows: Sequence[Row]) -> None:
 
 
 def _check_outputs(tables: Sequence[Path], plot: Path | None) -> None:
-    from mallocgame.files import check_writable
+    from mallocgame.files import check_name, check_writable
 
     if plot is not None and plot.suffix not in PLOTS:
         raise InputError(f"--plot {plot}: expected a name that ends in {', '.join(PLOTS)}")
     for path in tables:
-        if path.suffix not in TABLES:
-            raise InputError(f"--out {path}: expected a name that ends in {' or '.join(TABLES)}")
-    for path in (*tables, *([plot] if plot is not None else [])):
-        check_writable(path)
+        check_name(path, TABLES, "--out")
+    check_writable(*tables, plot)
 
 
 def _solver_names(text: str) -> list[str]:

@@ -75,7 +75,7 @@ def jobs_of(traces: Sequence[str], solvers: Sequence[str], settings: Settings, *
     """
     from mallocgame import __version__
     from mallocgame.cli.cases import find_hierarchy
-    from mallocgame.files import read_bytes
+    from mallocgame.files import open_input, read_bytes
     from mallocgame.sweep import Job, digest_of
     from mallocgame.workloads.find import trace_file
 
@@ -88,7 +88,8 @@ def jobs_of(traces: Sequence[str], solvers: Sequence[str], settings: Settings, *
     jobs = []
     for name in traces:
         path, is_shipped = trace_file(name)
-        content = digest_of(path.read_bytes())
+        with open_input(path) as file:
+            content = digest_of(file.read())
         for solver in solvers:
             about = {"trace": name, "solver": solver, "settings": str(settings)}
             task = partial(_task, name, solver, settings, path if ships and not is_shipped else None)

@@ -8,7 +8,7 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, say
 from mallocgame.cli.traces import TraceArgument
 from mallocgame.errors import InputError
-from mallocgame.files import check_writable
+from mallocgame.files import check_writable, is_stream
 
 if TYPE_CHECKING:
     from mallocgame.mapping import Mapping
@@ -42,7 +42,7 @@ def convert(
     used = given or opened.mapping
     if target.name.endswith((".mapping.json", ".mapping.json.gz")):
         save_mapping(target, _needed(opened, used), opened.program, opened.hierarchy)
-    elif target.name.endswith((".json", ".json.gz")):
+    elif target.name.endswith((".json", ".json.gz")) or is_stream(target):
         if given is not None:
             raise InputError(f"{target}: a trace file holds the compiler's own mapping; end the name in .mapping.json")
         save_trace(target, opened)

@@ -84,6 +84,8 @@ def evaluate(
                 workers=workers,
                 simulations=simulations,
             )
+    if judged.timeline is not None:
+        _write(judged, out, plot, perfetto)  # before anything is printed: standard output may be broken
     if json:
         print_json([judged.row()])
     elif judged.timeline is not None:
@@ -93,21 +95,18 @@ def evaluate(
             say(f"{violation.rule}: {violation.message}")
         say(f"{case.name}: the mapping of {judged.solver} is invalid, {len(judged.violations)} violations")
         raise typer.Exit(1)
-    _write(judged, out, plot, perfetto)
     if judged.status == "interrupted":
         raise interrupted("the best mapping so far was kept")
 
 
 def _check_outputs(out: Path | None, plot: Path | None, perfetto: Path | None) -> None:
-    from mallocgame.files import check_writable
+    from mallocgame.files import check_name, check_writable
 
     if plot is not None and plot.suffix not in (".html", ".png"):
         raise InputError(f"--plot {plot}: expected a name that ends in .html or .png")
-    if perfetto is not None and not perfetto.name.endswith((".json", ".json.gz")):
-        raise InputError(f"--perfetto {perfetto}: expected a name that ends in .json or .json.gz")
-    for path in (out, plot, perfetto):
-        if path is not None:
-            check_writable(path)
+    if perfetto is not None:
+        check_name(perfetto, (".json", ".json.gz"), "--perfetto")
+    check_writable(out, plot, perfetto)
 
 
 def _figures(judged: "Judged") -> list[tuple[str, str]]:

@@ -58,6 +58,8 @@ def explain(
         raise InputError(f"--limit must be at least 1, got {limit}")
     if not 0 <= solver_seconds < float("inf"):
         raise InputError(f"--solver-seconds must be a number >= 0, got {solver_seconds}")
+    if not 0 <= seconds < float("inf"):
+        raise InputError(f"--seconds must be a number >= 0, got {seconds}")
     if html is not None:
         check_writable(html)
     found = open_trace(trace)

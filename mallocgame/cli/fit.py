@@ -1,14 +1,17 @@
 """``mallocgame fit``: what a training step keeps, offloads and recomputes, so that it fits and is fast."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
-from mallocgame.errors import InputError
-from mallocgame.files import check_writable
+from mallocgame.errors import InputError, MissingExtraError
+from mallocgame.files import MAX_INTEGER, check_name, check_writable
 
 if TYPE_CHECKING:
     from mallocgame.cli.fitting import Fitting, Planned, Row
@@ -62,6 +65,10 @@ def fit(
     Example: mallocgame fit my_package.train:step --budget 40GB --chip h100 --out policy.json
     """
     _check_outputs(out, plot, trace)
+    if solver:
+        from mallocgame.evaluation import find_solver
+
+        find_solver(solver)
     if read_back:
         from mallocgame.cli.fit_read_back import check_chip
 
@@ -71,8 +78,9 @@ def fit(
 
     target = find_chip(chip, calibration)
     size = parse_bytes(budget) if budget else target.memory_bytes
-    fitting = Fitting(step=_step(function, args, own_names), chip=target, seconds=seconds, seed=seed)
-    _prepare(fitting, function)
+    with _telling(function):
+        fitting = Fitting(step=_step(function, args, own_names), chip=target, seconds=seconds, seed=seed)
+        fitting.prepare()
     count = curve or (8 if plot is not None else 0)
     planned = fitting.plan(size, seconds / 2 if count or solver else seconds)
     if planned is None:
@@ -81,37 +89,43 @@ def fit(
     if count:
         with progress("budgets", 1.0) as done:
             points = fitting.curve(count, done)
-    rows = [*fitting.rows, *_by_solver(fitting, planned, solver, seconds / 2, trace, function)]
-    _print(fitting, planned, rows, points, values, json)
+    more, unplaced = _by_solver(fitting, planned, solver, seconds / 2, trace, function)
+    saved = []
     if out is not None:
         from mallocgame.workloads.checkpointing.policy import save_checkpoint_policy
 
         save_checkpoint_policy(out, planned.row.policy)
-        say(f"saved {out}: step = jax.jit(mallocgame.load_checkpoint_policy({str(out)!r}).apply(step), ...)")
-    if read_back:
-        from mallocgame.cli.fit_read_back import show
-
-        show(function, args, chip, planned, json)
+        saved.append(f"{out}: step = jax.jit(mallocgame.load_checkpoint_policy({str(out)!r}).apply(step), ...)")
     if plot is not None:
         from mallocgame.cli.fit_plot import draw
 
         draw(plot, fitting, planned, points)
-        say(f"saved {plot}")
+        saved.append(str(plot))
+    _print(fitting, planned, [*fitting.rows, *more], points, values, json)
+    for what in saved:
+        say(f"saved {what}")
+    if read_back:
+        from mallocgame.cli.fit_read_back import show
+
+        show(function, args, chip, planned, json)
+    if unplaced:
+        raise InputError(f"{'--trace' if trace is not None else '--solver'}: {unplaced}")
 
 
 def parse_bytes(text: str) -> int:
     """Parse a size with a unit.
 
     Raises:
-        InputError: not of that form, or 0.
+        InputError: not of that form, 0, or more than any memory.
 
     >>> parse_bytes("40GB"), parse_bytes("1.5GiB"), parse_bytes("2e9")
     (40000000000, 1610612736, 2000000000)
     """
     match = _SIZE.fullmatch(text.strip())
-    if not match or float(match[1]) <= 0:
-        raise InputError(f"--budget {text}: expected bytes such as 40GB, 512MiB or 4e10")
-    return int(float(match[1]) * _UNITS[match[2]])
+    size = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 1 <= size <= MAX_INTEGER:
+        raise InputError(f"--budget {text[:40]}: expected bytes such as 40GB, 512MiB or 4e10")
+    return int(size)
 
 
 def _check_outputs(out: Path | None, plot: Path | None, trace: Path | None) -> None:
@@ -120,19 +134,15 @@ def _check_outputs(out: Path | None, plot: Path | None, trace: Path | None) -> N
         (plot, "--plot", (".png",)),
         (trace, "--trace", (".json", ".json.gz")),
     ):
-        if path is None:
-            continue
-        if not path.name.endswith(suffixes):
-            raise InputError(f"{option} {path}: expected a name that ends in {' or '.join(suffixes)}")
-        check_writable(path)
+        if path is not None:
+            check_name(path, suffixes, option)
+    check_writable(out, plot, trace)
 
 
 def _step(function: str, args: str, own_names: bool) -> Any:
     try:
         import jax  # noqa: F401
     except ImportError:
-        from mallocgame.errors import MissingExtraError
-
         raise MissingExtraError("jax", "tpu") from None
     from mallocgame.workloads.checkpointing.step import TrainingStep
     from mallocgame.workloads.program_reference import parse_reference, resolve
@@ -140,31 +150,38 @@ def _step(function: str, args: str, own_names: bool) -> Any:
     return TrainingStep(call=resolve(parse_reference(function, args)), own_names=own_names)
 
 
-def _prepare(fitting: "Fitting", function: str) -> None:
-    """Trace and price; what the user's code raises under a trace is told in a line."""
+@contextmanager
+def _telling(function: str) -> Iterator[None]:
+    """Tell in a line what the user's code raises while it is imported or traced."""
     try:
-        fitting.prepare()
+        yield
+    except MissingExtraError:
+        raise
     except InputError as error:
-        raise InputError(f"{function}: {error}") from error
-    except (TypeError, ValueError, NotImplementedError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise InputError(f"{function}: cannot be traced: {type(error).__name__}: {first}") from error
+        text = str(error)
+        raise InputError(text if text.startswith(function) else f"{function}: {text}") from error
+    except (Exception, SystemExit) as error:
+        from mallocgame.workloads.xla.lower import describe_failure
+
+        raise InputError(f"{function}: cannot be traced: {describe_failure(error, os.getcwd())}") from error
 
 
 def _by_solver(
     fitting: "Fitting", planned: "Planned", solver: str, seconds: float, trace: Path | None, function: str
-) -> "list[Row]":
-    """Save keep-or-offload as a trace, and let a solver decide it, where asked for."""
+) -> "tuple[list[Row], str]":
+    """Save keep-or-offload as a trace, and let a solver decide it, where asked for; say why that cannot be done."""
     if not solver and trace is None:
-        return []
+        return [], ""
     from mallocgame.baselines.checkpointing.as_program import as_program, choices_of
     from mallocgame.checkpointing import Choice
 
     problem = fitting.problem
     choices = planned.plan.choices if planned.plan is not None else (Choice.RECOMPUTE,) * len(problem.nodes)
-    program, hierarchy = as_program(
-        problem, choices, planned.budget_bytes, hbm_bytes_per_second=fitting.chip.hbm_bytes_per_second
-    )
+    rate = fitting.chip.hbm_bytes_per_second
+    try:
+        program, hierarchy = as_program(problem, choices, planned.budget_bytes, hbm_bytes_per_second=rate)
+    except InputError as error:  # what was planned stands
+        return [], str(error)
     if trace is not None:
         from mallocgame.workloads.trace import Trace, Value, save_trace
 
@@ -176,12 +193,13 @@ def _by_solver(
         save_trace(trace, Trace(name=program.name, program=program, hierarchy=hierarchy, provenance=provenance))
         say(f"saved {trace}")
     if not solver:
-        return []
+        return [], ""
     from mallocgame.evaluation import find_solver
 
     call, options = find_solver(solver)
     result = call(program, hierarchy, seconds=seconds, seed=fitting.seed, **options)
-    return [fitting.judge(choices_of(problem, choices, program, result.mapping), f"plan, {solver} for the copies")]
+    row = fitting.judge(choices_of(problem, choices, program, result.mapping), f"plan, {solver} for the copies")
+    return [row], ""
 
 
 def _print(

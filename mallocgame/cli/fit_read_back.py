@@ -59,7 +59,8 @@ def show(function: str, args: str, chip: str, planned: "Planned", json: bool) ->
     predicted = f"predicted {gigabytes(ours)}, {ours / max(theirs, 1) - 1:+.1%}"
     title = f"compiled for {chip}: peak {gigabytes(theirs)} ({predicted}), on the host {gigabytes(row['host_bytes'])}"
     if not row["copies"]:
-        typer.echo(f"{title}; nothing is copied to or from the host")
+        typer.echo(title)
+        typer.echo("nothing is copied to or from the host")
         return
     columns = ("copy", "direction", "size", "starts at", "done at", "of steps", "hidden behind, of the cycles")
     table = [

@@ -44,9 +44,7 @@ def pack(
     buffers = read_buffers(file)
     if picture is not None:
         check_picture_path(picture)
-    for path in (output, picture):
-        if path is not None:
-            check_writable(path)
+    check_writable(output, picture)
     if check:
         loose = [b.name for b in buffers if b.fixed_offset is None]
         if loose:

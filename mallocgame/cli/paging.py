@@ -216,11 +216,9 @@ def train(
 
     Example: mallocgame paging train monday.jsonl --k 1827 --out bits.npz
     """
-    check_outputs(out)
+    check_outputs(out, ends=(".npz",))
     from mallocgame.baselines.paging import Predictor, discard_bits, parse_sizes
 
-    if not out.endswith(".npz"):
-        raise InputError(f"--out {out}: expected a name that ends in .npz")
     pages = source.open(trace)
     sizes = parse_sizes(k, pages)
     if len(sizes) != 1:

@@ -165,15 +165,13 @@ def write_rows(out: str | None, rows: Iterable[Mapping[str, Any]]) -> None:
 
     found = [dict(row) for row in rows]
     text = io.StringIO()
-    if out.endswith(".jsonl"):
+    if not out.endswith(".csv"):
         for row in found:
             text.write(json.dumps({key: _plain(value) for key, value in row.items()}) + "\n")
-    elif out.endswith(".csv"):
+    else:
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in found for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in found)
-    else:
-        raise InputError(f"--out {out}: expected a name that ends in .jsonl or .csv")
     try:
         write_text(out, text.getvalue())
     except OSError as error:

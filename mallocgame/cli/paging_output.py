@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mallocgame.cli.common import print_json, print_table, say
-from mallocgame.files import check_writable
+from mallocgame.files import check_name, check_writable
 
 if TYPE_CHECKING:
     from mallocgame.baselines.paging import Row
@@ -21,10 +21,20 @@ BitsOption = Annotated[
 OutOption = Annotated[str | None, typer.Option("--out", help="Write the rows to this .jsonl or .csv file too.")]
 
 
-def check_outputs(*paths: str | None) -> None:
-    for path in paths:
-        if path:
-            check_writable(path)
+PLOTS = (".png", ".svg", ".pdf")
+
+
+def check_outputs(out: str | None, plot: str | None = None, ends: tuple[str, ...] = (".jsonl", ".csv")) -> None:
+    """See before the work that its rows and its plot can be written after it.
+
+    Raises:
+        InputError: a name that ends otherwise, or that cannot be written.
+    """
+    if out is not None:
+        check_name(out, ends, "--out")
+    if plot is not None:
+        check_name(plot, PLOTS, "--plot")
+    check_writable(out, plot)
 
 
 def row_fields(row: "Row") -> dict[str, Any]:

@@ -30,6 +30,8 @@ ProgramsOption = Annotated[
 ]
 COLUMNS = ("function", "args", "chip", "mesh", "name")
 ROWS = "rows.jsonl"
+LOCK = "tune.lock"  # of a tuning folder
+MAX_NAME_BYTES = 200  # a file system takes 255, with what is put behind it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,8 @@ def _entry(path: Path, number: int, line: Mapping[str, Any], chip: str) -> Entry
         mesh=line.get("mesh", "").strip(),
         name=re.sub(r"[^\w.-]+", "_", name).lstrip("."),
     )
+    if not entry.name or len(entry.name.encode()) > MAX_NAME_BYTES or entry.name in (ROWS, LOCK):
+        raise TraceError(path, number, f"the name {entry.name[:40]!r} cannot be that of a file; name it otherwise")
     try:
         entry.reference  # noqa: B018 (raises where it is none)
     except InputError as error:

@@ -29,6 +29,9 @@ from mallocgame.cli.robust_train import train
 from mallocgame.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mallocgame.baselines.neur2ro.network import Network
     from mallocgame.baselines.neur2ro.problem import TwoStageProblem
     from mallocgame.baselines.neur2ro.result import RobustResult
@@ -75,9 +78,8 @@ def solve(
 
     from mallocgame.files import check_writable, write_text
 
-    for path in (out, plot):
-        if path is not None:
-            check_writable(path)
+    _check_plot(plot)
+    check_writable(out, plot)
     [name] = _names(method)
     built = open_instance(Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
     trained = open_network(problem, network, [name])
@@ -97,6 +99,39 @@ def solve(
     else:
         print_table("Robust plan", COLUMNS, [_cells(result)])
         say(f"stopped: {result.stopped}; {_in_words(result, names)}")
+
+
+def _plan(path: Path) -> "NDArray[np.float64]":
+    """Return the first stage of a plan that ``robust solve --out`` wrote.
+
+    Raises:
+        TraceError: not such a file.
+    """
+    import numpy as np
+
+    from mallocgame.baselines.neur2ro.linear import as_numbers
+    from mallocgame.errors import TraceError
+    from mallocgame.files import read_json
+
+    document = read_json(path)
+    try:
+        x = as_numbers(document["x"], "x")
+    except InputError as error:
+        raise TraceError(path, None, str(error)) from None
+    except (KeyError, TypeError, ValueError):
+        raise TraceError(path, None, "expected the JSON that 'mallocgame robust solve --out' writes") from None
+    if x.ndim != 1 or not np.isfinite(x).all():
+        raise TraceError(path, None, "x must be a list of finite numbers")
+    return x
+
+
+def _check_plot(plot: Path | None) -> None:
+    from mallocgame.cli.paging_output import PLOTS
+    from mallocgame.files import check_name, check_writable
+
+    if plot is not None:
+        check_name(plot, PLOTS, "--plot")
+    check_writable(plot)
 
 
 COLUMNS = ("method", "network", "worst case", "exact", "lower bound", "gap %", "seconds", "scenarios")
@@ -183,25 +218,12 @@ def evaluate(
     Example: mallocgame robust evaluate plan.json RKP_SC_n40_R1000_H100_h40_dev0.1_d0.5
     """
     from dataclasses import asdict
-    from json import JSONDecodeError, loads
 
     import numpy as np
 
-    from mallocgame.baselines.neur2ro.linear import as_numbers
     from mallocgame.baselines.neur2ro.methods import judge
-    from mallocgame.errors import TraceError
 
-    try:
-        document = loads(plan.read_text(encoding="utf-8"))
-        x = as_numbers(document["x"], "x")
-    except OSError as error:
-        raise TraceError(plan, None, f"cannot be read ({error.strerror})") from None
-    except InputError as error:
-        raise TraceError(plan, None, str(error)) from None
-    except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-        raise TraceError(plan, None, "expected the JSON that 'mallocgame robust solve --out' writes") from None
-    if x.ndim != 1 or not np.isfinite(x).all():
-        raise TraceError(plan, None, "x must be a list of finite numbers")
+    x = _plan(plan)
     with progress("judging", total=None):
         choice = Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget)
         found = judge(open_instance(choice, instance), x, samples=samples, seconds=seconds)
@@ -238,10 +260,7 @@ def compare(
 
     Example: mallocgame robust compare gpt2_training-v5e --problem memory --methods exact,nominal --budgets 0,1,2,4
     """
-    if plot is not None:
-        from mallocgame.files import check_writable
-
-        check_writable(plot)
+    _check_plot(plot)
     names = _names(methods)
     if device is not None and "learned" not in names:
         raise InputError("--device is for method learned; it is not among --methods")

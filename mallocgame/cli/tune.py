@@ -103,9 +103,9 @@ def tune(
             phase=shown.phase,
         )
         found = run(reference, chip=chip, settings=settings, assumptions=known)
-    _show(found, function, chip, where, json)
     if plot is not None:
         _draw(found, plot)
+    _show(found, function, chip, where, json)
     if found.interrupted:
         gain = found.default_seconds / found.judged_seconds
         kept = f", kept in {where}" if where else ""

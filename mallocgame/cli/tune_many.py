@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mallocgame.cli.programs import Entry, read_programs, run_table
+from mallocgame.cli.programs import LOCK, Entry, read_programs, run_table
 
 if TYPE_CHECKING:
     from mallocgame.sweep import Job, Made
@@ -38,7 +38,6 @@ COLUMNS: dict[str, type] = {
     "error": str,
 }
 SHOWN = ("program", "chip", "status", "default_seconds", "judged_seconds", "speedup", "folder")
-PROGRESS = "tune.lock"  # in a tuning folder, and of no use elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ def _tune(task: Task) -> "Made":
         folder = Path(text)
 
         def files() -> dict[str, bytes]:
-            found = [path for path in folder.iterdir() if path.is_file() and path.name != PROGRESS]
+            found = [path for path in folder.iterdir() if path.is_file() and path.name != LOCK]
             return {f"{task.entry.name}/{path.name}": path.read_bytes() for path in found}
 
         return _made(task, folder, files)

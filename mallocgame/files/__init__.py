@@ -13,7 +13,15 @@ from mallocgame.files.reading import (
     reader,
     refusing_damage,
 )
-from mallocgame.files.writing import atomic_path, check_folder, check_writable, write_bytes, write_text
+from mallocgame.files.writing import (
+    atomic_path,
+    check_folder,
+    check_name,
+    check_writable,
+    is_stream,
+    write_bytes,
+    write_text,
+)
 
 __all__ = [
     "MAX_BYTES",
@@ -21,7 +29,9 @@ __all__ = [
     "StrPath",
     "atomic_path",
     "check_folder",
+    "check_name",
     "check_writable",
+    "is_stream",
     "open_input",
     "parse_json",
     "read_bytes",

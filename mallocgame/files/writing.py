@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mallocgame.errors import TraceError
+from mallocgame.errors import InputError, TraceError
 from mallocgame.files.kinds import StrPath, kind_of, refuse
 
 _STALE_SECONDS = 60.0
@@ -26,14 +26,38 @@ class _Target:
     in_place: bool  # a device, a pipe, or a file in a folder that cannot be written: opened as it is
 
 
-def check_writable(path: StrPath) -> None:
-    """See before the work that ``path`` can be written after it; nothing is created or opened.
+def check_writable(*paths: StrPath | None) -> None:
+    """See before the work that each of ``paths`` can be written after it; nothing is created or opened.
 
     Raises:
         TraceError: a folder or socket, a folder that does not exist, no permission, a name that is too long, a loop of
-            links.
+            links; two paths of one file, by whatever names (a device or a pipe takes several).
     """
-    _target(path)
+    targets = [_target(path) for path in paths if path is not None]
+    files = [target.path for target in targets if not target.in_place]
+    for number, path in enumerate(files):
+        if path in files[:number]:
+            raise TraceError(path, None, "would be written twice; name the outputs apart")
+
+
+def check_name(path: StrPath, suffixes: tuple[str, ...], option: str = "") -> None:
+    """See that the name of an output says what it will hold; a device or a pipe has another, and takes the first kind.
+
+    Raises:
+        InputError: it ends in none of ``suffixes``.
+    """
+    if not os.fspath(path).endswith(suffixes) and not is_stream(path):
+        raise InputError(f"{option} {path}: expected a name that ends in {' or '.join(suffixes)}".lstrip())
+
+
+def is_stream(path: StrPath) -> bool:
+    """Tell whether a path is a device or a pipe, or, as /dev/stdout, stands for one."""
+    try:
+        status = _status(path)
+    except (OSError, ValueError):
+        return False  # told by who opens it
+    special = status is not None and (stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode))
+    return special or (status is not None and _is_system(Path(os.path.abspath(path))))
 
 
 def check_folder(path: StrPath) -> None:

@@ -4,6 +4,7 @@ An *agent* is a factory, ``factory(seed)``, that returns a policy, ``policy(obse
 game of each program, masks in ``info["action_mask"]``. Whatever plays or solves, the judge times the mapping.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log
@@ -59,13 +60,22 @@ def find_agent(entry: str) -> Callable[[int], Policy]:
     """Return the factory that ``agent:NAME`` or ``agent:package.module:name`` names.
 
     Raises:
-        InputError: no such agent, or it is not callable.
+        InputError: no such agent, or it is no function of a seed.
     """
     if entry == RANDOM:
         return random_policy
+    if entry == AGENT:
+        raise InputError(f"{AGENT} needs a name behind it: {RANDOM}, or {AGENT}package.module:name of your own")
     found, _ = load(AGENTS, entry.removeprefix(AGENT), "agent")
+    wanted = "expected a function of a seed that returns a policy"
     if not callable(found):
-        raise InputError(f"agent {entry!r} is not callable: expected a function of a seed that returns a policy")
+        raise InputError(f"agent {entry!r} is not callable: {wanted}")
+    try:
+        inspect.signature(found).bind(0)
+    except TypeError as error:
+        raise InputError(f"agent {entry!r}: {error}; {wanted}") from None
+    except ValueError:  # no signature to be seen: a builtin
+        pass
     made: Callable[[int], Policy] = found
     return made
 
@@ -135,6 +145,8 @@ def _judged(cases: Sequence[Case], entry: str, seconds: float, seed: int) -> Ite
     """Yield what an entry makes of each program; solvers begin with nothing but what they find themselves."""
     if entry.startswith(AGENT):
         policy = find_agent(entry)(seed)
+        if not callable(policy):
+            raise InputError(f"agent {entry!r} returned {policy!r:.60}, expected a policy: policy(observation, info)")
         yield from (play(case, entry, policy) for case in cases)
     else:
         yield from (run(case, entry, limits=Limits(seconds=seconds), seed=seed, start="none") for case in cases)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -62,6 +63,15 @@ def test_compare_refuses(cli: Run, bare_file: Path, arguments: tuple[str, ...], 
     result = cli("compare", bare_file, *arguments)
     assert result.code == 2
     assert reason in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["show", "compare", "evaluate --solver none"])
+def test_what_is_no_file_is_told_apart(cli: Run, tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place, kind in ((tmp_path / "pipe", "a named pipe"), (tmp_path, "a folder")):
+        result = cli(*command.split(), place)
+        assert result.code == 2
+        assert f"is {kind}, expected a regular file" in result.err.splitlines()[-1]
 
 
 def test_a_figure_needs_something_to_compare_with(cli: Run, bare_file: Path, tmp_path: Path) -> None:

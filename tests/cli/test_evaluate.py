@@ -1,6 +1,8 @@
 """``evaluate`` and ``validate``: figures, files and exit codes."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +64,22 @@ def test_the_table_and_every_file(cli: Run, trace_file: Path, tmp_path: Path) ->
     for text in ("judged time", "speed-up over XLA", "1.000×", "gap to the bound", "stalls", "HBM-VMEM", "MiB in"):
         assert text in result.out
     assert all(path.stat().st_size > 500 for path in files)
+
+
+@pytest.mark.parametrize("words", ["evaluate {} --solver xla --out m.json", "compare {} --steps 2 --plot m.png"])
+def test_a_broken_standard_output_costs_no_file(
+    cli: Run, trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    for command in ("evaluate", "compare"):
+        monkeypatch.setattr(f"mallocgame.cli.{command}.print_table", full)
+    result = cli(*words.format(trace_file).split())
+    assert result.code == 2
+    assert result.err.splitlines()[-1].endswith("No space left on device")
+    assert (tmp_path / words.split()[-1]).stat().st_size > 500
 
 
 def test_without_a_compiler_mapping_its_columns_are_null(cli: Run, bare_file: Path) -> None:

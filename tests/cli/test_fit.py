@@ -25,6 +25,9 @@ def flat_args(): return _flat.arguments
 def flat(*a): return _flat.function(*a)
 def forward(x): return x * 2
 def integers(x): return jax.grad(lambda v: jnp.sum(v))(x)
+def broken(x): raise RuntimeError("mine\\nand \\x1b[31mred")
+def small(w, x): return jax.grad(lambda w: jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w) ** 2))(w)
+def leaves(x): raise SystemExit(3)
 """
 
 
@@ -74,6 +77,11 @@ def test_the_table_shows_plan_and_standard_policies(cli: Run, module: Path) -> N
         (("fit_me:integers", "--args", "s32[4]"), "grad requires real- or complex-valued inputs"),
         (("fit_me:named",), "give --args or"),
         (("fit_me:named,named_args", "--budget", "lots"), "expected bytes such as 40GB"),
+        (("fit_me:named,named_args", "--budget", "1e999GB"), "expected bytes such as 40GB"),
+        (("fit_me:broken", "--args", "f32[4]"), "RuntimeError: mine and \\x1b[31mred (fit_me.py:12, in broken)"),
+        (("fit_me:leaves", "--args", "f32[4]"), "cannot be traced: SystemExit: 3 (fit_me.py:14, in leaves)"),
+        (("fit_me:named,named_args", "--out", "p.json", "--trace", "./p.json"), "p.json: would be written twice"),
+        (("fit_me:named,named_args", "--solver", "nobody"), "unknown solver 'nobody'"),
         (("fit_me:named,named_args", "--chip", "z80"), "unknown chip 'z80'"),
         (("fit_me:named,named_args", "--out", "p.txt"), "expected a name that ends in .json"),
         (("fit_me:named,named_args", "--calibration", "missing.json"), "missing.json"),
@@ -85,3 +93,13 @@ def test_bad_input_is_one_line(cli: Run, module: Path, arguments: tuple[str, ...
     assert found.code == 2
     assert message in found.err
     assert len(found.err.splitlines()) == 1
+
+
+def test_what_was_planned_stands_where_nothing_can_be_placed(cli: Run, module: Path) -> None:
+    command = ("fit", "fit_me:small", "--args", "f32[64,64],f32[8,64]", "--seconds", "2")
+    found = cli(*command, "--out", "p.json", "--trace", "t.json")
+    assert found.code == 2
+    assert "nothing to place" in found.err.splitlines()[-1]
+    assert "plan" in found.out
+    mallocgame.load_checkpoint_policy(module / "p.json")
+    assert not (module / "t.json").exists()

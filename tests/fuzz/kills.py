@@ -1,12 +1,14 @@
-"""Random kills: ``python -m tests.fuzz.kills --kills 200``. What a signal must leave, at any moment of a command.
+"""Random kills: ``python -m tests.fuzz.kills --kills 100``. What a signal must leave, at any moment of a command.
 
 A run is started in a session and with a temporary folder of its own, and gets SIGINT or SIGTERM (to the process, or to
 its whole group, as a terminal does) after a random time, from its first import on. It must end soon, with exit code
 130 or 143 (or as it ends when nobody kills it), one line on standard error, no child, no temporary file, and no output
-that is not whole.
+that is not whole. ``--rows FILE`` takes a row for each kill and goes on where it stopped, ``--minutes`` limits one go;
+``--report`` counts the rows.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -14,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mallocgame.baselines.packing.buffers import read_buffers, validate_packing, write_packing
 from tests.baselines.packing.instances import planted
@@ -78,8 +81,38 @@ def _resumable(folder: Path) -> None:
             assert all(table.is_made(key) for key in table.rows)
 
 
-def _evaluate(*solver: str) -> Callable[[Path], list[str]]:
-    return lambda folder: ["evaluate", "lstm-v5e", *solver, "--seconds", "60", "--out", str(folder / "out.json")]
+def _evaluate(solver: str) -> Callable[[Path], list[str]]:
+    return _line(f"evaluate lstm-v5e --solver {solver} --seconds 60 --out", "out.json")
+
+
+def _line(text: str, out: str) -> Callable[[Path], list[str]]:
+    """Return the arguments in ``text``, and ``out`` in the folder of the run."""
+    return lambda folder: [*text.split(), str(folder / out)]
+
+
+def _policy(folder: Path) -> None:
+    from mallocgame.workloads.checkpointing.policy import load_checkpoint_policy
+
+    if (out := folder / "out.json").exists():
+        load_checkpoint_policy(out)
+
+
+def _page(folder: Path) -> None:
+    if (out := folder / "out.html").exists():
+        assert out.read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+def _programs(folder: Path) -> None:
+    """Write a table of two programs that compile quickly."""
+    lines = [f"mallocgame.workloads.models:{name},{name}" for name in ("mlp", "lstm")]
+    (folder / "in.csv").write_text("\n".join(["function,name", *lines]) + "\n", encoding="utf-8")
+
+
+def _traces(folder: Path) -> None:
+    from mallocgame.workloads.trace import load_trace
+
+    for path in (folder / "out").glob("*.json.gz"):
+        load_trace(path)
 
 
 COMMANDS = {
@@ -92,58 +125,67 @@ COMMANDS = {
             prepare=_packing,
             check=_packed,
         ),
-        Command(name="anneal", arguments=_evaluate("--solver", "anneal"), longest_seconds=8.0, check=_mapped),
-        Command(name="best", arguments=_evaluate("--solver", "best"), longest_seconds=12.0, check=_mapped),
-        Command(name="evolution", arguments=_evaluate("--solver", "evolution"), longest_seconds=12.0, check=_mapped),
-        Command(name="cpsat", arguments=_evaluate("--solver", "cpsat"), longest_seconds=8.0, check=_mapped),
+        Command(name="anneal", arguments=_evaluate("anneal"), longest_seconds=8.0, check=_mapped),
+        Command(name="best", arguments=_evaluate("best"), longest_seconds=10.0, check=_mapped),
+        Command(name="evolution", arguments=_evaluate("evolution"), longest_seconds=10.0, check=_mapped),
+        Command(name="cpsat", arguments=_evaluate("cpsat"), longest_seconds=8.0, check=_mapped),
         Command(
-            name="compare",
-            arguments=lambda f: ["compare", "lstm-v5e", "--seconds", "20", "--csv", str(f / "out.csv")],
-            longest_seconds=12.0,
+            name="compare", arguments=_line("compare lstm-v5e --seconds 20 --csv", "out.csv"), longest_seconds=12.0
         ),
         Command(
             name="sweep",
-            arguments=lambda f: [
-                *("compare", "lstm-v5e", "lstm-v4", "moe_decode-v5e", "--solvers", "none,greedy,anneal", "--workers"),
-                *("2", "--seconds", "5", "--bound-seconds", "1", "--out", str(f / "out.csv")),
-            ],
-            longest_seconds=20.0,
+            arguments=_line(
+                "compare lstm-v5e lstm-v4 moe_decode-v5e --solvers none,greedy,anneal --workers 2 --seconds 5 "
+                "--bound-seconds 1 --out",
+                "out.csv",
+            ),
+            longest_seconds=15.0,
             check=_resumable,
         ),
         Command(
-            name="train",
-            arguments=lambda f: ["train", "--workload", "lstm-v5e", "--out", str(f / "run"), "--seconds", "60"],
-            longest_seconds=40.0,
+            name="train", arguments=_line("train --workload lstm-v5e --seconds 60 --out", "run"), longest_seconds=20.0
         ),
         Command(
             name="capture",
-            arguments=lambda f: ["capture", "mallocgame.workloads.models:lstm", "--out", str(f / "out.json")],
-            longest_seconds=15.0,
+            arguments=_line("capture mallocgame.workloads.models:lstm --out", "out.json"),
+            longest_seconds=10.0,
+        ),
+        Command(
+            name="captures",
+            arguments=lambda f: ["capture", "--programs", str(f / "in.csv"), "--out", str(f / "out"), "--workers", "2"],
+            longest_seconds=12.0,
+            prepare=_programs,
+            check=_traces,
         ),
         Command(
             name="tune",
-            arguments=lambda f: [
-                "tune",
-                "mallocgame.workloads.models:lstm",
-                "--out",
-                str(f / "run"),
-                "--seconds",
-                "60",
-            ],
-            longest_seconds=30.0,
+            arguments=_line("tune mallocgame.workloads.models:lstm --seconds 60 --out", "run"),
+            longest_seconds=20.0,
         ),
         Command(
+            name="tunes",
+            arguments=lambda f: ["tune", "--programs", str(f / "in.csv"), "--out", str(f / "out"), "--seconds", "20"],
+            longest_seconds=20.0,
+            prepare=_programs,
+        ),
+        Command(
+            name="fit",
+            arguments=_line(
+                "fit mallocgame.workloads.models:bert_training --chip v5e --seconds 20 --read-back --out", "out.json"
+            ),
+            longest_seconds=20.0,
+            check=_policy,
+        ),
+        Command(
+            name="explain",
+            arguments=_line("explain lstm-v5e --solver-seconds 10 --html", "out.html"),
+            longest_seconds=10.0,
+            check=_page,
+        ),
+        Command(name="warm-up", arguments=lambda f: ["warm-up", "--workers", "2"], longest_seconds=6.0),
+        Command(
             name="robust",
-            arguments=lambda f: [
-                "robust",
-                "solve",
-                "--method",
-                "exact",
-                "--seconds",
-                "60",
-                "--out",
-                str(f / "out.json"),
-            ],
+            arguments=_line("robust solve --method exact --seconds 60 --out", "out.json"),
             longest_seconds=8.0,
         ),
         Command(
@@ -155,28 +197,41 @@ COMMANDS = {
 }
 
 
-def kill_once(command: Command, rng: random.Random) -> list[str]:
-    """Start ``command``, kill it, and return what is wrong, one line each."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """One kill: which signal, after how long, how the command ended, and what was wrong, one line each."""
+
+    signal: str
+    delay_seconds: float
+    exit_code: int
+    wrong: list[str]
+
+
+def kill_once(command: Command, rng: random.Random) -> Kill:
+    """Start ``command``, kill it, and look at what is left."""
     number = rng.choice((signal.SIGINT, signal.SIGTERM))
     to_group = rng.random() < 0.3
+    delay = rng.uniform(0, command.longest_seconds)
     with tempfile.TemporaryDirectory(prefix="mallocgame-kills-") as base:
         folder, temporary = Path(base) / "work", Path(base) / "tmp"
         folder.mkdir()
         temporary.mkdir()
         command.prepare(folder)
         process = _start(command, folder, temporary)
-        delay = rng.uniform(0, command.longest_seconds)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
             (os.killpg if to_group else os.kill)(process.pid, number)
-        wrong = [f"{command.name}, {number.name} after {delay:.2f} s: {line}" for line in _look(process, number)]
+        wrong = _look(process, number)
         left = [str(path.relative_to(base)) for path in temporary.rglob("*") if not _is_shared(path)]
         left += [str(path.relative_to(base)) for path in folder.rglob(".mallocgame-*")]
         if left:
-            wrong.append(f"{command.name}, {number.name} after {delay:.2f} s: left {', '.join(left[:5])}")
-        command.check(folder)
-        return wrong
+            wrong.append(f"left {', '.join(left[:5])}")
+        try:
+            command.check(folder)
+        except Exception as error:
+            wrong.append(f"a broken output: {error!r}")
+        return Kill(signal=number.name, delay_seconds=round(delay, 2), exit_code=process.returncode, wrong=wrong)
 
 
 def _start(command: Command, folder: Path, temporary: Path) -> "subprocess.Popen[str]":
@@ -242,20 +297,61 @@ def _is_shared(path: Path) -> bool:
     )
 
 
+def _read_rows(path: Path | None) -> list[dict[str, Any]]:
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path and path.exists() else []
+    )
+
+
+def _kill_in_turn(
+    names: list[str], kills: int, seed: int, rows: Path | None, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each kill that is still to be made, the commands in turn."""
+    known = {(row["command"], row["seed"], row["number"]) for row in _read_rows(rows)}
+    for number in range(kills):
+        for name in names:
+            if (name, seed, number) in known:
+                continue
+            if time.monotonic() > deadline:
+                return
+            found = kill_once(COMMANDS[name], random.Random(f"{seed} {name} {number}"))
+            row = {"command": name, "seed": seed, "number": number, **asdict(found)}
+            if rows:
+                with rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            yield row
+
+
+def report(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table: for each command its kills, how many found it running, and what was wrong."""
+    yield "| command | kills | of which met it running | faults |\n|---|---|---|---|"
+    for name in COMMANDS:
+        mine = [row for row in rows if row["command"] == name]
+        met = sum(row["exit_code"] in (130, 143) for row in mine)
+        yield f"| {name} | {len(mine)} | {met} | {sum(bool(row['wrong']) for row in mine)} |"
+    met = sum(row["exit_code"] in (130, 143) for row in rows)
+    yield f"| all | {len(rows)} | {met} | {sum(bool(row['wrong']) for row in rows)} |"
+
+
 def main() -> None:
     """Kill, tell, and exit with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--command", action="append", choices=list(COMMANDS), help="only this one; repeatable")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no kill after so long")
+    parser.add_argument("--rows", type=Path, help="a .jsonl file: rows are added, what is there is not done again")
+    parser.add_argument("--report", action="store_true", help="print the table of --rows, kill nothing")
     args = parser.parse_args()
-    faults = 0
-    for name in args.command or list(COMMANDS):
-        rng = random.Random(f"{args.seed} {name}")
-        wrong = [line for _ in range(args.kills) for line in kill_once(COMMANDS[name], rng)]
-        faults += len(wrong)
-        print(f"{name}: {args.kills} kills, {len(wrong)} faults", *wrong, sep="\n  ", flush=True)
-    sys.exit(1 if faults else 0)
+    made = []
+    if not args.report:
+        deadline = time.monotonic() + 60 * args.minutes
+        for row in _kill_in_turn(args.command or list(COMMANDS), args.kills, args.seed, args.rows, deadline):
+            made.append(row)
+            for line in row["wrong"]:
+                print(f"{row['command']}, {row['signal']} after {row['delay_seconds']} s: {line}", flush=True)
+    print("\n".join(report(_read_rows(args.rows) or made)))
+    sys.exit(1 if any(row["wrong"] for row in made) else 0)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import pytest
 
 from tests.fuzz.drive import fuzz, verdict
 from tests.fuzz.mutate import mutate
-from tests.fuzz.readers import HLO, READERS, WEIGHTS, _npz
+from tests.fuzz.readers import READERS
+from tests.fuzz.readers.agent import WEIGHTS
+from tests.fuzz.readers.compilers import HLO
+from tests.fuzz.readers.shared import npz
 
 INPUTS = 60
 
@@ -28,8 +31,8 @@ DAMAGED = [
     ("packing", b'id,lower,upper,size\n"a,0,4,8\n', "is not CSV"),
     ("hlo", b"HloModule m\n\nENTRY %main () -> f32[] {\n  ROOT %c = f32[] constant(0)\n}\n", "not scheduled"),
     ("hlo", HLO.replace(b'1 "/home', b'1a "/home'), ":4: not a row of FileNames"),
-    ("weights", _npz({"arr_0": WEIGHTS["a"] * float("nan"), "arr_1": WEIGHTS["b"]}), ""),
-    ("weights", _npz({"arr_0": WEIGHTS["a"].astype("U8"), "arr_1": WEIGHTS["b"]}), ""),
+    ("weights", npz({"arr_0": WEIGHTS["a"] * float("nan"), "arr_1": WEIGHTS["b"]}), ""),
+    ("weights", npz({"arr_0": WEIGHTS["a"].astype("U8"), "arr_1": WEIGHTS["b"]}), ""),
 ]
 
 

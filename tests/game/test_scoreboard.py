@@ -33,7 +33,10 @@ def test_a_row_is_what_the_judge_says(cases: list[Case]) -> None:
 
 
 def test_agents_play_one_game(cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_agent.py").write_text("def lazy(seed):\n    return lambda observation, info: 0\n\nnumber = 7\n")
+    (tmp_path / "my_agent.py").write_text(
+        "def lazy(seed):\n    return lambda observation, info: 0\n\nnumber = 7\n"
+        "def seedless(): ...\ndef none(seed): ...\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     seen: list[int] = []
@@ -44,13 +47,20 @@ def test_agents_play_one_game(cases: list[Case], tmp_path: Path, monkeypatch: py
     first, again = (play(cases[0], "agent:random", random_policy(3)) for _ in range(2))
     assert first.mapping == again.mapping
     assert first.violations == ()
-    with pytest.raises(InputError, match="not callable"):
-        find_agent("agent:my_agent:number")
+    for name, message in (("number", "not callable"), ("seedless", "expected a function of a seed")):
+        with pytest.raises(InputError, match=message):
+            find_agent(f"agent:my_agent:{name}")
+    with pytest.raises(InputError, match="expected a policy"):
+        score(cases, "agent:my_agent:none", seconds=0.0, seeds=1)
     sys.modules.pop("my_agent")
 
 
 def test_bad_entries_are_one_line(cases: list[Case]) -> None:
-    for entry, message in (("agent:nobody", "unknown agent 'nobody'"), ("nobody", "unknown solver 'nobody'")):
+    for entry, message in (
+        ("agent:", "needs a name"),
+        ("agent:nobody", "unknown agent 'nobody', expected package"),
+        ("nobody", "unknown solver 'nobody'"),
+    ):
         with pytest.raises(InputError, match=message):
             score(cases, entry, seconds=0.1, seeds=1)
     with pytest.raises(InputError, match="need programs and seeds"):

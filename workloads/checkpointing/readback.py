@@ -196,7 +196,7 @@ def main(arguments: list[str]) -> None:
         row = asdict(compile_for_tpu(*arguments))
     except InputError as error:
         row = asdict(Compiled(error=str(error)))
-    except Exception as error:  # the compiler's own: out of memory, something it does not know
+    except (Exception, SystemExit) as error:  # the user's; the compiler's own: out of memory, say
         row = asdict(Compiled(error=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"))
     sys.stdout.write(json.dumps(row) + "\n")
 

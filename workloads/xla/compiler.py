@@ -165,9 +165,14 @@ class Compiler:
                 if child is not None:
                     self._end(child)
             failed = bool(follow.error) and not asked.full
+            hlo = newest_module(dump) if asked.hlo and not failed else ""
+            if asked.hlo and not failed and not hlo.rstrip().endswith("}"):
+                place = tempfile.gettempdir()
+                follow.error = f"its text is cut off: is there room in {place}? (TMPDIR names another folder)"
+                follow.inconclusive = True
             return Compilation(
                 log=follow.text,
-                hlo=with_users_names(newest_module(dump), follow.text) if asked.hlo and not failed else "",
+                hlo=with_users_names(hlo, follow.text) if hlo else "",
                 final_hlo=_after_codegen(dump) if asked.final_hlo and not follow.error else "",
                 seconds=time.perf_counter() - start,
                 finished=follow.finished,

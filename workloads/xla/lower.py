@@ -236,7 +236,8 @@ def _users_place(error: BaseException, folder: str) -> str:
     import jax
 
     here = Path(__file__).resolve().parent
-    own = [str(Path(str(jax.__file__)).resolve().parent), str(here), str(here.parent / "program_reference.py")]
+    ours = (here, here.parent / "checkpointing", here.parent / "program_reference.py")
+    own = [str(path) for path in (Path(str(jax.__file__)).resolve().parent, *ours)]
     root = f"{Path(folder).resolve()}{os.sep}" if folder else ""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     places = [(str(Path(f.filename).resolve()), f.lineno, f.name) for f in frames]

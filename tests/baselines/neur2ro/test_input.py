@@ -60,9 +60,9 @@ def test_good_files_are_read(tmp_path: Path) -> None:
 
 def test_binary_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TraceError, match="not a text file"):
+    with pytest.raises(TraceError, match="not UTF-8 text"):
         read_number_table(tmp_path / "b", ("n",), None)
-    with pytest.raises(TraceError, match="cannot be read"):
+    with pytest.raises(TraceError, match="cannot read"):
         read_number_table(tmp_path / "absent", ("n",), None)
 
 
@@ -150,7 +150,7 @@ def test_command_line_solve_and_evaluate(tmp_path: Path) -> None:
         (["solve", "--problem", "loans", "--method", "paper"], "none comes with loans"),
         (["solve", "--problem", "memory", "--variant", "colour"], "expected bandwidth"),
         (["compare", "--problem", "loans", "--budgets", "1"], "is for --problem memory"),
-        (["evaluate", "absent.json"], "cannot be read"),
+        (["evaluate", "absent.json"], "cannot read"),
         (["solve", "--size", "6", "--device", "cpu"], "a device is for method learned"),
         (["compare", "--size", "6", "--device", "cpu"], "--device is for method learned"),
         (["train", "--out", "x", "--device", "abacus"], "cannot be used"),

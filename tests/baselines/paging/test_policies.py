@@ -1,7 +1,5 @@
 """The compiled policies against slow references, golden figures, and a judge that replays every event."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 from mallocgame.baselines.paging import (
     Job,
     PageTrace,
-    Prompts,
     check_events,
     discard_bits,
     from_ids,
@@ -39,6 +36,8 @@ COMBINED = (
     "prefix-lru0+prefix-lru",
     "prefix-lru0+lru0+arc",
 )
+
+
 PAGES = st.lists(st.integers(0, 9), max_size=60)
 
 
@@ -143,69 +142,6 @@ def lru_ones_expectation(pages: list[int], bits: list[int], k: int) -> ref.Fract
     return ref.expected_faults(pages, bits, step, k, history=Bits())
 
 
-def slow_clock(pages: list[int], k: int) -> int:
-    queue: list[int] = []
-    used: dict[int, int] = {}
-    faults = 0
-    for page in pages:
-        if page in queue:
-            used[page] = 1
-            continue
-        faults += 1
-        if len(queue) == k:
-            while used[queue[0]]:
-                used[queue[0]] = 0
-                queue.append(queue.pop(0))
-            queue.pop(0)
-        queue.append(page)
-        used[page] = 0
-    return faults
-
-
-def slow_sieve(pages: list[int], k: int) -> int:
-    queue: list[int] = []  # oldest first
-    used: dict[int, int] = {}
-    hand, faults = 0, 0
-    for page in pages:
-        if page in queue:
-            used[page] = 1
-            continue
-        faults += 1
-        if len(queue) == k:
-            hand = hand if hand < len(queue) else 0
-            while used[queue[hand]]:
-                used[queue[hand]] = 0
-                hand = (hand + 1) % len(queue)
-            queue.pop(hand)
-            if hand == len(queue):
-                hand = 0
-        queue.append(page)
-        used[page] = 0
-    return faults
-
-
-def slow_lfu(pages: list[int], k: int) -> int:
-    count: dict[int, tuple[int, int]] = {}
-    faults = 0
-    for now, page in enumerate(pages):
-        if page in count:
-            count[page] = (count[page][0] + 1, now)
-            continue
-        faults += 1
-        if len(count) == k:
-            del count[min(count, key=count.__getitem__)]
-        count[page] = (1, now)
-    return faults
-
-
-@settings(max_examples=150, deadline=None)
-@given(PAGES, st.integers(1, 6))
-def test_clock_sieve_and_lfu_equal_their_references(pages: list[int], k: int) -> None:
-    trace = from_ids(pages)
-    for name, slow in (("clock", slow_clock), ("sieve", slow_sieve), ("lfu", slow_lfu)):
-        assert record(trace, get_policy(name), k).faults == slow(pages, k)
-
-
 def test_chunks_and_threads_do_not_change_results(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = zipf(num_pages=300, num_requests=5000, seed=3)
     jobs = []
@@ -267,212 +203,3 @@ def test_unknown_policies_and_mixed_hints_are_refused() -> None:
         policy_from_name("best")
     with pytest.raises(InputError, match="one hint kind only"):
         policy_from_name("fwa0+mark-predict")
-
-
-def slow_two_queue(pages: list[int], k: int) -> int:
-    fresh: list[int] = []
-    ghosts: list[int] = []
-    main: list[int] = []
-    faults = 0
-    for page in pages:
-        if page in fresh:
-            continue
-        if page in main:
-            main.append(main.pop(main.index(page)))
-            continue
-        faults += 1
-        back = page in ghosts
-        if back:
-            ghosts.remove(page)
-        if len(fresh) + len(main) == k:
-            if len(fresh) > k // 4:
-                ghosts.append(fresh.pop(0))
-                ghosts = ghosts[-(k // 2) :] if k // 2 else []
-            else:
-                main.pop(0)
-        (main if back else fresh).append(page)
-    return faults
-
-
-def slow_lirs(pages: list[int], k: int) -> int:
-    room = k - max(1, k // 100)
-    stack: list[int] = []  # oldest first
-    high: list[int] = []
-    gone: list[int] = []
-    low: set[int] = set()
-    faults = 0
-
-    def prune() -> None:
-        while stack and stack[0] not in low:
-            page = stack.pop(0)
-            if page in gone:
-                gone.remove(page)
-
-    for page in pages:
-        if page not in low and page not in high:
-            faults += 1
-            if len(low) + len(high) == k:
-                victim = high.pop(0)
-                if victim in stack:
-                    gone.append(victim)
-        stacked = page in stack
-        for one in (stack, high, gone):
-            if page in one:
-                one.remove(page)
-        stack.append(page)
-        if page in low:
-            prune()
-        elif len(low) < room:
-            low.add(page)
-        elif stacked and room:
-            low.add(page)
-            lowest = stack.pop(0)
-            low.discard(lowest)
-            high.append(lowest)
-            prune()
-        else:
-            high.append(page)
-        if not room:
-            prune()
-        while len(stack) > 2 * k and gone:
-            stack.remove(gone.pop(0))
-    return faults
-
-
-@settings(max_examples=150, deadline=None)
-@given(PAGES, st.integers(1, 7))
-def test_2q_and_lirs_equal_their_references(pages: list[int], k: int) -> None:
-    trace = from_ids(pages)
-    for name, slow in (("2q", slow_two_queue), ("lirs", slow_lirs)):
-        assert record(trace, get_policy(name), k).faults == slow(pages, k)
-
-
-def slow_prefix_lru(trace: PageTrace, k: int) -> tuple[int, int]:
-    """Leaf-first LRU said outright: evict, of the blocks that no resident block continues, the least recently used."""
-    assert trace.prompts is not None
-    last: dict[int, tuple[int, int]] = {}  # of resident blocks: prompt, deeper blocks first
-    parent: dict[int, int] = {}
-    faults = usable = 0
-    starts = trace.prompts.starts.tolist()
-    pages = trace.pages.tolist()
-    for number, (start, stop) in enumerate(itertools.pairwise(starts)):
-        good = True
-        for i in range(start, stop):
-            page = pages[i]
-            parent[page] = pages[i - 1] if i > start else -1
-            good = good and page in last
-            usable += good
-            if page not in last:
-                faults += 1
-                if len(last) == k:
-                    leaves = [q for q in last if all(parent[x] != q for x in last)]
-                    before = [q for q in leaves if last[q][0] < number]
-                    del last[min(before, key=last.__getitem__) if before else pages[i - 1]]
-            last[page] = (number, -i)
-    return faults, usable
-
-
-def prompt_trace(rng: np.random.Generator, num_prompts: int) -> PageTrace:
-    """Prompts that walk a random tree of blocks."""
-    nodes: dict[tuple[int, int], int] = {}
-    pages, starts = [], [0]
-    for _ in range(num_prompts):
-        at = -1
-        for _ in range(int(rng.integers(1, 6))):
-            at = nodes.setdefault((at, int(rng.integers(0, 2))), len(nodes))
-            pages.append(at)
-        starts.append(len(pages))
-    prompts = Prompts(starts=np.array(starts), tokens=np.diff(starts) * 16 - 5, block_tokens=16)
-    return PageTrace(name="tree", pages=np.array(pages, np.int32), num_pages=len(nodes), prompts=prompts)
-
-
-def test_prefix_lru_evicts_the_oldest_leaf_and_usable_hits_are_counted() -> None:
-    rng = np.random.default_rng(3)
-    for k in range(1, 13):
-        for _ in range(12):
-            trace = prompt_trace(rng, 25)
-            job = Job(policy=get_policy("prefix-lru"), num_frames=k, hints=with_prompts(trace, None))
-            result = simulate(trace, [job])[0]
-            assert (result.faults, result.usable_hits) == slow_prefix_lru(trace, k)
-            assert result.usable_hits == trace.num_requests - result.faults  # what it keeps is always of use
-
-
-def test_usable_hits_and_tokens_of_any_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = prompt_trace(np.random.default_rng(4), 60)
-    assert trace.prompts is not None
-    job = Job(policy=get_policy("s3-fifo"), num_frames=7, judge_from=40)
-    events = record(trace, get_policy("s3-fifo"), 7).events
-    usable = tokens = 0
-    for number, (start, stop) in enumerate(itertools.pairwise(trace.prompts.starts.tolist())):
-        left = int(trace.prompts.tokens[number])
-        for i in range(start, stop):
-            if events[i] != -1:
-                break
-            usable += i >= 40
-            tokens += min(16, left) if i >= 40 else 0
-            left -= 16
-    for chunk in (7, 1 << 18):
-        monkeypatch.setattr("mallocgame.baselines.paging.engine.CHUNK_REQUESTS", chunk)
-        result = simulate(trace, [job])[0]
-        assert (result.usable_hits, result.saved_tokens) == (usable, tokens)
-    assert 0 < usable < trace.num_requests - result.faults  # some hits are of no use
-
-
-def best_usable(trace: PageTrace, k: int) -> int:
-    """The most usable hits that any demand-paging schedule has, by trying them all."""
-    assert trace.prompts is not None
-    starts = set(trace.prompts.starts.tolist())
-    states: dict[tuple[frozenset[int], bool], int] = {(frozenset(), False): 0}
-    for i, page in enumerate(trace.pages.tolist()):
-        after: dict[tuple[frozenset[int], bool], int] = {}
-        for (cached, lasting), score in states.items():
-            good = (lasting or i in starts) and page in cached
-            options = [cached | {page}]
-            if page not in cached and len(cached) == k:
-                options = [(cached - {q}) | {page} for q in cached]
-            for option in options:
-                after[option, good] = max(after.get((option, good), -1), score + good)
-        states = after
-    return max(states.values())
-
-
-def test_opt_bounds_the_usable_hits_of_every_schedule() -> None:
-    rng = np.random.default_rng(5)
-    reached = 0
-    for _ in range(60):
-        trace, k = prompt_trace(rng, 8), int(rng.integers(2, 6))
-        opt = simulate(trace, [Job(policy=get_policy("opt"), num_frames=k, hints=next_use(trace))])[0]
-        best = best_usable(trace, k)
-        assert (opt.usable_hits or 0) <= best <= trace.num_requests - opt.faults
-        reached += best == opt.usable_hits == trace.num_requests - opt.faults
-    assert reached > 40
-
-
-def test_without_prompts_the_prefix_policies_are_lru_and_lru0() -> None:
-    trace = zipf(num_pages=60, num_requests=3000, seed=7)
-    bits = np.random.default_rng(0).integers(0, 2, 3000).astype(np.uint8)
-    for name, plain, told in (("prefix-lru", "lru", None), ("prefix-lru0", "lru0", bits)):
-        one = record(trace, get_policy(name), 12, hints=with_prompts(trace, told)).events
-        assert np.array_equal(one, record(trace, get_policy(plain), 12, hints=told).events)
-
-
-def test_prefix_lru0_keeps_the_ancestors_of_what_it_keeps() -> None:
-    """Every hit is a usable one, whatever the bits: a block never outlives a block that it continues."""
-    rng = np.random.default_rng(6)
-    for k in range(6, 20, 3):  # no prompt is longer than the cache
-        trace = prompt_trace(rng, 80)
-        hints = with_prompts(trace, rng.integers(0, 2, trace.num_requests).astype(np.uint8))
-        result = simulate(trace, [Job(policy=get_policy("prefix-lru0"), num_frames=k, hints=hints)])[0]
-        assert result.usable_hits == trace.num_requests - result.faults
-
-
-@pytest.mark.parametrize("name", ["prefix-lru", "prefix-lru0", "prefix-lru0+prefix-lru", "prefix-lru0^arc"])
-def test_every_event_on_prompts_is_possible(name: str) -> None:
-    rng, policy = np.random.default_rng(8), policy_from_name(name)
-    for k in (1, 2, 4, 9, 15):
-        for _ in range(6):
-            trace = prompt_trace(rng, 60)
-            bits = rng.integers(0, 2, trace.num_requests).astype(np.uint8)
-            hints = with_prompts(trace, None if policy.hint is Hint.PROMPT else bits)
-            run = record(trace, policy, k, hints=hints)  # raises where an event is impossible
-            assert run.faults >= record(trace, get_policy("opt"), k, hints=next_use(trace)).faults
