@@ -67,7 +67,7 @@ def demonstrate(folder: Path, problems: list[Problem], steps: int, seconds: floa
     for number in np.random.default_rng(0).permutation(len(problems)).tolist():
         file = folder / f"{problems[number].program.name}.json"
         if not file.exists() and time.monotonic() - begun < seconds:
-            save_mapping(file, play(*problems[number], steps=steps).mapping, *problems[number])
+            save_mapping(file, play(*problems[number], steps=steps, annealing=False).mapping, *problems[number])
     files = [folder / f"{problem.program.name}.json" for problem in problems]
     _say(f"{sum(map(Path.exists, files))} of {len(files)} demonstrations, {time.monotonic() - begun:.0f} s")
     return [load_mapping(file, *x) if file.exists() else None for file, x in zip(files, problems, strict=True)]
