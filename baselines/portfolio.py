@@ -120,7 +120,7 @@ def _other_lane(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
         yield lambda: evolution.improve(race.part(0.2, start=start), workers=1)
         yield lambda: anneal.improve(race.part(seed=race.seed + 1, start=start), workers=others)
         return
-    yield lambda: play.improve(race.part(PLAY_SHARE))
+    yield lambda: play.improve(race.part(PLAY_SHARE), annealing=False)
     is_planned = workers > 1 and race.program.num_decisions <= PLANNED * race.limits.seconds
     if not is_planned:  # hot or not: what has a start that is far from good needs the whole of the time
         yield lambda: anneal.improve(race.part(), workers=workers)

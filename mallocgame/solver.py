@@ -10,7 +10,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
 from mallocgame.collapse import collapse, is_straight
@@ -208,6 +208,7 @@ class Incumbent:
             limits = Limits(steps=int(share * left) if steps is None else steps)
         else:
             limits = Limits(seconds=share * self.left_seconds, steps=steps)
+        limits = replace(limits, target_seconds=self.limits.target_seconds)
         seed = self.seed if seed is None else seed
         part = Incumbent(self.problem, limits, seed=seed, progress=lambda _: self._tell(), whole=self)
         part.bound_seconds = self.bound_seconds

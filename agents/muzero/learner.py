@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -76,17 +77,22 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_learner(model: Model, observation: Any, seed: int) -> tuple[Learner, Update]:
-    """Return the initial state and the compiled ``update(learner, batch, rate)``.
+    """Return the initial state and the compiled ``update(learner, batch, rate)``, the same for the same model.
 
     Args:
         observation: a batch of observations, for its shapes.
 
     With several local devices, ``shard`` splits the batch over them; the parameters are on all.
     """
-    config = model.config
-    optimizer = make_optimizer(config)
-    parameters = model.init(jax.random.key(seed), observation)
-    state = Learner(parameters, parameters, optimizer.init(parameters), jnp.zeros((), dtype=jnp.int32))
+    init, update = _compiled(model)
+    parameters = init(jax.random.key(seed), observation)
+    optimizer = make_optimizer(model.config)
+    return Learner(parameters, parameters, optimizer.init(parameters), jnp.zeros((), dtype=jnp.int32)), update
+
+
+@cache
+def _compiled(model: Model) -> tuple[Callable[..., Parameters], Update]:
+    config, optimizer = model.config, make_optimizer(model.config)
 
     def update(learner: Learner, batch: dict[str, Any], rate: Any) -> tuple[Learner, Losses]:
         (_, losses), gradient = jax.value_and_grad(loss, has_aux=True)(learner.parameters, model, config, batch)
@@ -97,7 +103,7 @@ def make_learner(model: Model, observation: Any, seed: int) -> tuple[Learner, Up
         slow = optax.incremental_update(fresh, learner.target, 1.0 - config.target_decay)
         return Learner(fresh, slow, optimizer_state, learner.updates + 1), losses
 
-    return state, jax.jit(update)
+    return jax.jit(model.init), jax.jit(update)
 
 
 def check_finite(weights: Any, where: str) -> None:

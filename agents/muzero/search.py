@@ -1,7 +1,7 @@
 """Monte Carlo tree search on the learned model, through mctx. The one place where legal masks are inverted."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +29,13 @@ def make_search(model: Model, *, num_simulations: int, explore: bool) -> Search:
     ``legal_mask`` is bool[B, A], True = legal. With ``explore`` actions are sampled (Gumbel noise, or visit counts at
     the configured temperature), without it the best is taken. The noise differs between rows: none in the first, full
     in the last (``noise_of``). ``num_simulations`` = 0: the network's own policy. One compilation per shape of the
-    observation.
+    observation and process: who asks for the same search again gets it compiled.
     """
+    return _compiled(model, num_simulations, explore)
+
+
+@cache
+def _compiled(model: Model, num_simulations: int, explore: bool) -> Search:
     return jax.jit(partial(_search, model, num_simulations, explore))
 
 

@@ -1,4 +1,4 @@
-"""A trained agent as a solver: it plays the program, changes its best game, and decides what focusing left out."""
+"""A trained agent as a solver: it plays the program, changes its best game, and anneals what the rules decide alone."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,8 @@ from mallocgame.errors import InputError
 from mallocgame.evaluation import find_solver
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.game.local_search import best_start, refine
+from mallocgame.game.local_search import best_start
+from mallocgame.game.relay import open_by_annealing, relay
 from mallocgame.game.variations import Variations
 from mallocgame.mapping import Mapping
 from mallocgame.solver import Incumbent, Problem, solver
@@ -29,8 +30,11 @@ PLAY_SHARE = 0.3  # of the limit, the opening included: whole games; the rest is
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-def _compile(_: Problem, *, run: Path | str = PRETRAINED, simulations: int | None = None, games: int = 16) -> None:
+def _compile(
+    problem: Problem, *, run: Path | str = PRETRAINED, simulations: int | None = None, games: int = 16
+) -> None:
     folder = Path(run)
+    find_solver("anneal")[0].prepare(problem)
     if (folder / "run.json").exists():
         agent = _Agent(RunFolder(folder), simulations, games, tiny_problem(), 0)
         start = best_start(agent.game, Mapping())
@@ -42,7 +46,7 @@ def _compile(_: Problem, *, run: Path | str = PRETRAINED, simulations: int | Non
 
 @solver(argument="run", warm_up=_compile)
 def muzero(search: Incumbent, *, run: Path | str = PRETRAINED, simulations: int | None = None, games: int = 16) -> None:
-    """Play with the network of a run (by default the one that ships with the package), then change the best game.
+    """Play with the network of a run (by default the shipped one), change the best game, anneal its mapping.
 
     Args:
         run: the folder of a run.
@@ -60,7 +64,7 @@ def muzero(search: Incumbent, *, run: Path | str = PRETRAINED, simulations: int 
     pair = (program.focused(found.config().focus_fraction), hierarchy)
     if pair[0].num_decisions:
         agent = _Agent(found, simulations, games, pair, search.seed)
-        refine(search, agent.game, _play(search, agent), seed=search.seed, guide=agent.guide)
+        relay(search, agent.game, lambda: _play(search, agent), find_solver("anneal")[0], guide=agent.guide)
 
 
 class _Agent:
@@ -98,7 +102,8 @@ class _Agent:
 
 def _play(search: Incumbent, agent: _Agent) -> I64:
     """Play whole games for ``PLAY_SHARE`` of the limit; return the best one's actions (or the start's)."""
-    games = [best_start(agent.game, search.mapping, _opening(search))]  # each better than the one before
+    openings = [search.mapping, _greedy(search), open_by_annealing(search, find_solver("anneal")[0])]
+    games = [best_start(agent.game, *openings)]  # each better than the one before
     best_seconds, _ = rules.decode(agent.game, games[-1])
 
     def is_over() -> bool:
@@ -117,7 +122,7 @@ def _play(search: Incumbent, agent: _Agent) -> I64:
     return games[-1]
 
 
-def _opening(search: Incumbent) -> Mapping | None:
+def _greedy(search: Incumbent) -> Mapping | None:
     """Return what the greedy solver makes of the program: on some, the network knows no better beginning."""
     greedy, _ = find_solver("greedy")
     part = search.part(OPENING_SHARE, steps=None if search.limits.steps is None else 2**31)  # then it knows no clock

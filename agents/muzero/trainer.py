@@ -20,7 +20,7 @@ from mallocgame.agents.muzero.learner import Learner, Losses, batch_arrays, lear
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.replay import Episode, Records, Replay, Store, join
 from mallocgame.agents.muzero.reporter import Reporter, TrainingReport
-from mallocgame.agents.muzero.rules_search import RulesSearch, make_any_search
+from mallocgame.agents.muzero.rules_search import RulesSearch, ask, make_any_search
 from mallocgame.agents.muzero.run import RunFolder, part_of
 from mallocgame.agents.muzero.search import make_search
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
@@ -167,6 +167,8 @@ class Trainer:
         with self.hold(), postponed() as check:
             if not self._number:
                 self.save()  # the weights and demonstrations that it begins with
+            if seconds is not None:
+                self._compile()
             self._train(seconds, steps, Reporter(self, report, report_seconds), check)
 
     def _train(self, seconds: float | None, steps: int | None, reporter: Reporter, check: Callable[[], None]) -> None:
@@ -259,6 +261,17 @@ class Trainer:
         self.returns = [float(x) for x in state["returns"]]
         self.random.bit_generator.state = _read(state["numpy"])
         self.play.random.bit_generator.state = _read(state["games"])
+
+    def _compile(self) -> None:
+        """Compile the searches and the update before the clock starts; nothing of the run changes."""
+        play, random = self.play, np.random.default_rng(0)
+        for search in (self._prior, self._searching):
+            ask(search, self.learner.target, play.batch, play.leads.copy(), self.key)
+        if self.records.num_steps:
+            count = self.config.batch_size
+            positions = np.zeros(count, dtype=np.int64)
+            batch = self.records.gather(positions, self.config.unroll_steps, np.ones(count, dtype=np.float32), random)
+            self._update(self.learner, shard(batch_arrays(join([batch]))), 0.0)
 
     def _progress(self, seconds: float | None, steps: int | None) -> float:
         shares = [self.spent_seconds / seconds] if seconds else []

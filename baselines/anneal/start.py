@@ -7,6 +7,7 @@ import numpy as np
 from mallocgame.baselines.anneal import kernel, nest, space, timing
 from mallocgame.baselines.anneal.assembly import Candidate
 from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, I64, Choice, Tables
+from mallocgame.jit import jit
 from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent
@@ -131,3 +132,9 @@ def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
         base = source.get(index, base if kind == BORN else 0)
         stays.append(_Stay(r.tensor, r.layer, base, kind, r.start_step, fills[index], end, r.offset_bytes, done))
     return stays
+
+
+@jit
+def seed_draws(seed: int) -> None:
+    """Seed what ``adopt`` draws where a mapping does not say: without, each call would begin elsewhere."""
+    np.random.seed(seed)

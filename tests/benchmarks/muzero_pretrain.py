@@ -8,6 +8,7 @@ Then ``python -m mallocgame.agents.muzero.export RUN agents/muzero/pretrained``.
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=SETTINGS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--demonstration-seconds", type=float, default=float("inf"), help="in this go; some may miss")
+    parser.add_argument("--without", choices=("features", "teachers"), help="train for the ablation, with a part away")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     problems = load_problems(chosen.programs)
@@ -43,7 +45,11 @@ def main() -> None:
         return
     resume = (chosen.run / "run.json").exists()
     config = RunFolder(chosen.run).config() if resume else Config.from_toml(chosen.config)
-    given = [] if resume else starts
+    if chosen.without == "features":
+        config = replace(config, foresight=False)
+    if chosen.without == "teachers":
+        config = replace(config, imitation_updates=0)
+    given = [] if resume or chosen.without == "teachers" else starts
     trainer = Trainer(problems, config, chosen.run, seed=chosen.seed, starts=given, resume=resume)
     _say(f"{len(problems)} programs, {trainer.records.num_steps} demonstrated decisions, {trainer.steps} moves so far")
     trainer.train(seconds=chosen.seconds, report=_tell, report_seconds=20.0)
@@ -67,7 +73,7 @@ def demonstrate(folder: Path, problems: list[Problem], steps: int, seconds: floa
     for number in np.random.default_rng(0).permutation(len(problems)).tolist():
         file = folder / f"{problems[number].program.name}.json"
         if not file.exists() and time.monotonic() - begun < seconds:
-            save_mapping(file, play(*problems[number], steps=steps).mapping, *problems[number])
+            save_mapping(file, play(*problems[number], steps=steps, annealing=False).mapping, *problems[number])
     files = [folder / f"{problem.program.name}.json" for problem in problems]
     _say(f"{sum(map(Path.exists, files))} of {len(files)} demonstrations, {time.monotonic() - begun:.0f} s")
     return [load_mapping(file, *x) if file.exists() else None for file, x in zip(files, problems, strict=True)]
