@@ -29,6 +29,8 @@ from numba.core.event import Event, Listener, install_listener
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NativeLowering
 
+from mallocgame import system
+
 F = TypeVar("F", bound=Callable[..., Any])
 Stamp = tuple[str, str]  # file, hash of its contents
 
@@ -84,7 +86,7 @@ def warm_up(name: str, run: Callable[[], object]) -> None:
     with _warming:
         if name in _warm:
             return
-        with install_listener("numba:compile", _Announcement(name)):
+        with system.stand_by(), install_listener("numba:compile", _Announcement(name)):
             run()
         _warm.add(name)
 

@@ -4,8 +4,13 @@ import ctypes
 import fcntl
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 _PR_SET_PDEATHSIG = 1
+
+# What stands by while a library computes and hears no signal, and nothing can be lost yet: the command line sets it.
+stand_by: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def try_lock(descriptor: int) -> bool:

@@ -20,10 +20,12 @@ from mallocgame.errors import InputError, MissingExtraError, TraceError, printab
 from mallocgame.files import (
     atomic_path,
     check_folder,
+    check_name,
     check_writable,
     read_bytes,
     read_json,
     read_text,
+    reader,
     refusing_damage,
     write_text,
     writing,
@@ -146,6 +148,18 @@ def test_whatever_a_library_raises_becomes_one_line(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
 
+def test_a_reader_names_its_file_and_the_line(tmp_path: Path) -> None:
+    @reader("a picture")
+    def read(path: Path, error: Exception) -> None:
+        raise error
+
+    for call in (lambda: read(tmp_path / "f", KeyError("x")), lambda: read(path=tmp_path / "f", error=KeyError("x"))):
+        with pytest.raises(TraceError, match=rf"^{tmp_path / 'f'}: damaged, or not a picture"):
+            call()
+    (tmp_path / "latin").write_bytes(b"one\ntwo\nf\xfcnf\n")
+    assert "latin:3: not UTF-8 text" in _refusal(tmp_path / "latin", read_text)
+
+
 def test_a_message_is_one_printable_line_of_bounded_length() -> None:
     error = TraceError("evil\x1b[2J\u202e.json", 3, "a\nb\rc" + "x" * 10_000)
     assert str(error).isprintable()
@@ -190,15 +204,64 @@ def test_a_pipe_and_a_device_are_written_to_as_they_are(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     check_writable(pipe)
     heard: list[str] = []
-    reader = threading.Thread(target=lambda: heard.append(pipe.read_text(encoding="utf-8")))
-    reader.start()
+    listener = threading.Thread(target=lambda: heard.append(pipe.read_text(encoding="utf-8")))
+    listener.start()
     write_text(pipe, "through the pipe")
-    reader.join(10)
+    listener.join(10)
     assert heard == ["through the pipe"]
     assert pipe.is_fifo()
     write_text("/dev/null", "x")
     with pytest.raises(TraceError, match="/dev/full: cannot write: No space left"):
         write_text("/dev/full", "x")
+
+
+def test_what_stands_for_a_stream_is_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "redirected.txt"
+    with path.open("w+", encoding="utf-8") as stream:
+        stream.write("first, ")
+        stream.flush()
+        name = f"/proc/self/fd/{stream.fileno()}"  # as /dev/stdout is
+        write_text(name, "second")
+        assert path.read_text(encoding="utf-8") == "first, second"
+        check_name(name, (".json",))
+    os.mkfifo(tmp_path / "pipe")
+    for stream_name in (tmp_path / "pipe", "/dev/null"):
+        check_name(stream_name, (".json",))
+    check_name(tmp_path / "new.json", (".csv", ".json"))
+    for wrong in (path, tmp_path / "new.txt", tmp_path, "/dev/shm/new.txt"):
+        with pytest.raises(InputError, match=rf"^--out {wrong}: expected a name that ends in .csv or .json"):
+            check_name(wrong, (".csv", ".json"), "--out")
+
+
+def test_who_writes_last_wins(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x.txt") as temporary:
+        assert list(tmp_path.iterdir()) == []  # nothing is there before it is whole
+        temporary.write_text("late", encoding="utf-8")
+        (tmp_path / "x.txt").write_text("early", encoding="utf-8")
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "late"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_mount_point_is_written_into_and_other_errors_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("a longer old text", encoding="utf-8")
+    inode = path.stat().st_ino
+    with mock.patch("os.replace", side_effect=OSError(errno.EBUSY, "busy")):
+        write_text(path, "new")
+    assert (path.read_text(encoding="utf-8"), path.stat().st_ino) == ("new", inode)
+    with mock.patch("os.replace", side_effect=OSError(errno.EPERM, "no")), pytest.raises(TraceError, match="no"):
+        write_text(path, "newer")
+    assert path.read_text(encoding="utf-8") == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_owner_is_kept(tmp_path: Path) -> None:
+    write_text(tmp_path / "x.txt", "old")
+    os.chown(tmp_path / "x.txt", 1234, 2345)
+    write_text(tmp_path / "x.txt", "new")
+    status = (tmp_path / "x.txt").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 2345)
 
 
 def _fail_half_way(path: Path, error: BaseException) -> None:

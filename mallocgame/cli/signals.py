@@ -6,17 +6,24 @@ before these handlers are set is not caught.
 
 import atexit
 import os
+import select
 import signal
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from types import FrameType
 from typing import Any
 
+from mallocgame import system
+
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminal closed"}
 _DEAF_SECONDS = 1.0  # a second signal so soon is the first once more: an impatient finger, or a parent passing it on
 _AGAIN_SECONDS = 0.05
+_STUCK_SECONDS = 3.0  # so long a library may keep a signal from Python, where nothing can be lost
 _END_SECONDS = 1.0  # a command that is done may take so long to end after a signal
 
 _first: int | None = None  # the signal that ended this command
@@ -39,6 +46,7 @@ def catch_signals() -> None:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _raise)
     sys.unraisablehook = _on_unraisable
+    system.stand_by = _stand_by
     _ignore_at_the_very_end()
 
 
@@ -79,6 +87,45 @@ def restore_signals() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if sys.unraisablehook is _on_unraisable:
         sys.unraisablehook = sys.__unraisablehook__
+    system.stand_by = nullcontext
+
+
+@contextmanager
+def _stand_by() -> Iterator[None]:
+    """End the process where a signal comes while LLVM compiles, which Python would hear only after it, in a minute."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(read,), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(write)  # which ends the thread
+        watch.join()
+        os.close(read)
+
+
+def _watch(read: int) -> None:
+    """Wait for a signal, then for the main thread to meet it; where it does not, remove temporary folders and end."""
+    number = next((n for n in iter(lambda: (os.read(read, 1) or b"\0")[0], 0) if n in _WORDS), 0)
+    deadline = time.monotonic() + _STUCK_SECONDS
+    while number and (left := deadline - time.monotonic()) > 0:
+        if select.select([read], [], [], left)[0] and not os.read(read, 16):
+            return
+    if not number or _first is not None:
+        return
+    end = threading.Timer(_END_SECONDS, os._exit, (128 + number,))
+    end.daemon = True
+    end.start()
+    os.write(2, f"mallocgame: {_WORDS[signal.Signals(number)]}\n".encode())
+    with suppress(Exception):
+        getattr(weakref.finalize, "_exitfunc", int)()  # temporary folders
+    os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.mutation.changes import Mutant, mutant, places
-from tests.benchmarks.mutation.equivalent import EQUIVALENT
+from tests.benchmarks.mutation.equivalent import why_equivalent
 from tests.benchmarks.mutation.trying import Bench, Target
 from tests.paths import ROOT
 
@@ -74,6 +74,11 @@ def read_rows(path: Path) -> dict[tuple[str, str, int, str], dict[str, Any]]:
     return {(row["target"], row["digest"], row["line"], row["change"]): row for row in rows}
 
 
+def _equivalent(name: str, line: int, change: str) -> str:
+    target = TARGETS[name]
+    return why_equivalent(target.module, source_of(target).splitlines()[line - 1], change)
+
+
 def run(name: str, wanted: list[Mutant], rows: Path, deadline: float) -> None:
     """Try mutants until the deadline, in a process of its own; one row each."""
     child = os.fork()
@@ -114,7 +119,7 @@ def report(path: Path) -> Iterator[str]:
         mine = [row for (of, stamp, *_), row in rows.items() if of == name and stamp == digest(name)]
         caught = sum(row["result"] in ("caught", "slow") for row in mine)
         left = [row for row in mine if row["result"] not in ("caught", "slow")]
-        real = [row for row in left if (target.module, row["change"]) not in EQUIVALENT]
+        real = [row for row in left if not _equivalent(name, row["line"], row["change"])]
         same = len(left) - len(real)
         survivors += [f"{target.module}:{row['line']}: {row['change']} ({row['result']})" for row in real]
         share = f"{caught / (len(mine) - same):.0%}" if len(mine) > same else "-"
@@ -149,7 +154,7 @@ def main() -> None:
         open_ones = [m for m in chosen if (name, digest(name), m.line, m.change) not in done]
         if args.again:
             open_ones = [m for m in open_ones if (name, digest(name), m.line, m.change) in known]
-        waiting[name] = [m for m in open_ones if (TARGETS[name].module, m.change) not in EQUIVALENT]
+        waiting[name] = [m for m in open_ones if not args.again or not _equivalent(name, m.line, m.change)]
     for name, wanted in sorted(waiting.items(), key=lambda pair: -len(pair[1])):
         if wanted and time.monotonic() < deadline:
             begun = time.monotonic()

@@ -77,9 +77,9 @@ def _mutate(mapping: Mapping, data: st.DataObject) -> Mapping:
 # One program and one valid mapping in which every rule matters, and for each rule a change that breaks it alone.
 
 
-def _program(**change: object) -> Program:
+def _program(trip_count: int = 3, **change: object) -> Program:
     instructions = tuple(
-        Instruction(name=f"i{t}", compute_seconds=1.0, trip_count=3 if 2 <= t < 5 else 1) for t in range(8)
+        Instruction(name=f"i{t}", compute_seconds=1.0, trip_count=trip_count if 2 <= t < 5 else 1) for t in range(8)
     )
     weight = Tensor(
         name="w", size_bytes=4, is_parameter=True, holdable=True, uses=(Use(step=1, bytes=4), Use(step=3, bytes=4))
@@ -96,7 +96,7 @@ def _program(**change: object) -> Program:
     )
     pinned = Tensor(name="p", size_bytes=4, uses=(Use(step=6, bytes=4, kind=UseKind.DEFINE),), movable=False)
     tensors = [replace(weight, **change), carry, pinned]  # type: ignore[arg-type]
-    loop = Loop(start_step=2, end_step=5, trip_count=3)
+    loop = Loop(start_step=2, end_step=5, trip_count=trip_count)
     return Program(name="every rule", instructions=instructions, tensors=tuple(tensors), loops=(loop,))
 
 
@@ -180,6 +180,14 @@ def test_slices_of_one_copy_share_their_loops() -> None:
     outside = replace(TRANSFERS[0], size_bytes=2, done_before=2)
     inside = replace(outside, start_after=2, done_before=3, slice_offset_bytes=2)
     assert "loop" in _rules(transfers=(outside, TRANSFERS[1], inside))
+    assert _rules(transfers=(outside, TRANSFERS[1], inside), program=_program(trip_count=1)) == set()
+
+
+def test_what_may_not_be_hoisted_may_be_copied_where_no_loop_repeats_its_use() -> None:
+    fixed, once = _program(hoistable=False), _program(trip_count=1, hoistable=False)
+    assert _rules(program=fixed) == {"hoist"}
+    assert _rules(_with(0, end_step=2), program=fixed) == set()  # gone before the loop
+    assert _rules(program=once) == set()
 
 
 def test_the_last_byte_of_a_layer_counts() -> None:

@@ -1,0 +1,45 @@
+"""What a signal does where Python cannot hear it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DEAF = """
+import hashlib, tempfile
+from mallocgame import system
+from mallocgame.cli import signals
+
+signals.catch_signals()
+signals._STUCK_SECONDS = {stuck}
+folder = tempfile.TemporaryDirectory(dir={folder!r})
+try:
+    with system.stand_by():
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"x", b"x", {rounds})  # gives no signal to Python until it is done
+        print("done", flush=True)
+except KeyboardInterrupt:
+    print("met", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_met", [True, False])
+def test_a_library_that_computes_cannot_keep_a_signal_for_long(
+    tmp_path: Path, number: signal.Signals, is_met: bool
+) -> None:
+    stuck, rounds = (60, 2_000_000) if is_met else (0.1, 2_000_000_000)
+    code = DEAF.format(folder=str(tmp_path), stuck=stuck, rounds=rounds)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)  # type: ignore[call-overload]
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # now it computes
+    process.send_signal(number)
+    said, told = process.communicate(timeout=50)
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    wanted = (0, "met\n", "") if is_met else (128 + number, "", f"mallocgame: {word}\n")
+    assert (process.returncode, said, told) == wanted
+    assert list(tmp_path.iterdir()) == []
