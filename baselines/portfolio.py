@@ -2,7 +2,8 @@
 
 One lane plans by integer programming (``cpsat`` where that is exact, else ``hybrid``), one proves the bound, the others
 begin at the best of the start, ``xla-heuristic`` and ``play``, and anneal. Large programs are not planned: what that
-takes is better spent on annealing. After ``RACE`` of the time all lanes anneal near the winner. Kernels release the
+takes is better spent on annealing. After ``RACE`` of the time all lanes anneal near the winner, which takes
+stretches over from what other lanes found. Kernels release the
 GIL, integer programs run in processes of their own, so lanes run in parallel.
 """
 
@@ -25,7 +26,9 @@ RACE = 0.75  # of the time; the rest refines the winner
 PATIENCE = 0.05  # of the time: how long refining waits for the other lanes
 FEW_DECISIONS = 150  # up to which the exact model is small and evolution is worth a try
 PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
+PROOF_SHARE = 0.3  # of the time, for the bound on one core; with several it is proved to the end, beside refining
 START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race: constructive starts, and play
+MAX_OTHERS = 3  # mappings of other lanes that refining takes stretches over from
 
 
 def _prepare(problem: Problem, **_options: int) -> None:
@@ -42,10 +45,11 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
     """Race all solvers, refine the winner; the best bound that any of them proves counts.
 
     Args:
-        workers: lanes beside the one that proves the bound (threads; 1: one after the other).
+        workers: lanes beside the one that proves the bound (threads; 1: one after the other, and the bound is proved
+            in ``PROOF_SHARE`` of the time).
     """
     race = search.part(RACE)
-    proof = Lane(partial(_prove, search))  # to the end: refining goes on beside it
+    proof = Lane(partial(_prove, search, 1.0 if workers > 1 else PROOF_SHARE))
     lanes = [Lane(work) for work in _lanes(race, workers)]
     for lane in (proof, *lanes):
         lane.start()
@@ -64,7 +68,9 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
         lane.raise_what_went_wrong()
     if not search.out_of_time():
         busy = sum(lane.is_alive() for lane in lanes)
-        anneal.improve(search.part(seed=search.seed + 2), workers=max(workers - busy, 1), refine=True)
+        others = [part.mapping for part in race.parts if part.mapping is not None and part.seconds > search.seconds]
+        refined = search.part(seed=search.seed + 2)
+        anneal.improve(refined, workers=max(workers - busy, 1), refine=True, others=others[-MAX_OTHERS:])
 
 
 class Lane(threading.Thread):
@@ -103,9 +109,10 @@ def _construct(construct: Solver, race: Incumbent) -> None:
     construct.improve(race.part(START_SHARE))
 
 
-def _prove(search: Incumbent) -> None:
+def _prove(search: Incumbent, share: float) -> None:
     if search.program.num_decisions > FEW_DECISIONS:  # else cpsat proves
-        capacity_bound(*search.problem, seconds=min(search.left_seconds, search.limits.seconds), search=search)
+        seconds = min(search.left_seconds, share * search.limits.seconds)
+        capacity_bound(*search.problem, seconds=seconds, search=search)
 
 
 def _other_lane(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:

@@ -299,4 +299,4 @@ def _kernels(function: Callable[..., Any]) -> Iterator[Any]:
         if isinstance(value, Dispatcher):
             yield value
         elif isinstance(value, ModuleType):
-            yield from (x for x in (getattr(value, other, None) for other in names) if isinstance(x, Dispatcher))
+            yield from (x for x in (vars(value).get(other) for other in names) if isinstance(x, Dispatcher))

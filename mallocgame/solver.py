@@ -92,6 +92,7 @@ class Incumbent:
         self.bound_seconds = 0.0
         self.status = "feasible"
         self.steps = 0
+        self.parts: list[Incumbent] = []  # what ``part`` made
         self._progress, self._whole = progress, whole
         self._history: list[tuple[float, float]] = []
         self._stopped = threading.Event()
@@ -216,6 +217,7 @@ class Incumbent:
             part.mapping, part.seconds = self.mapping, self.seconds
         else:
             part.mapping, part.seconds = start, self.judged(start)
+        self.parts.append(part)
         return part
 
     def _tell(self) -> None:

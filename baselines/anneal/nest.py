@@ -8,22 +8,22 @@ import numpy as np
 
 from mallocgame.baselines.anneal.space import meet
 from mallocgame.baselines.anneal.state import BORN, COPIED, FOREVER, HELD_OVER, Choice, Tables
-from mallocgame.jit import kernel
+from mallocgame.jit import part
 
 
-@kernel
+@part
 def serves_all(p: Tables, outer: int, inner: int) -> bool:
     """Whether each use that ``inner`` serves is one of ``outer``'s."""
     return bool(p.first_use[outer] <= p.first_use[inner] and p.last_use[inner] <= p.last_use[outer])
 
 
-@kernel
+@part
 def back_after(p: Tables, s: Choice, inner: int) -> int:
     """Return the first boundary at which what ``inner`` writes back may be copied on."""
     return int(s.back[inner] + (1 if s.back[inner] == p.back_issue[inner] else 0))
 
 
-@kernel
+@part
 def is_inside(p: Tables, s: Choice, inner: int, outer: int) -> bool:
     """Whether ``outer`` holds the tensor from before ``inner`` needs it until after it is done with it."""
     if not serves_all(p, outer, inner):
@@ -55,7 +55,7 @@ def is_inside(p: Tables, s: Choice, inner: int, outer: int) -> bool:
     return True
 
 
-@kernel
+@part
 def clash(p: Tables, s: Choice, a: int, b: int) -> bool:
     """Whether two candidates of one tensor that meet in time cannot both be chosen."""
     if p.layer[a] == p.layer[b]:
@@ -64,13 +64,13 @@ def clash(p: Tables, s: Choice, a: int, b: int) -> bool:
     return p.base[inner] < p.layer[outer] or not is_inside(p, s, inner, outer)
 
 
-@kernel
+@part
 def kin(p: Tables, s: Choice, c: int) -> int:
     """Return where in ``chosen`` the candidates of c's tensor begin."""
     return int(np.searchsorted(s.chosen[: s.number[0]], p.kin_first[c]))
 
 
-@kernel
+@part
 def outer_of(p: Tables, s: Choice, c: int) -> int:
     """Return the chosen candidate whose layer is c's base and which serves all of c's uses; -1: there is none."""
     i = kin(p, s, c)
@@ -82,7 +82,7 @@ def outer_of(p: Tables, s: Choice, c: int) -> int:
     return -1
 
 
-@kernel
+@part
 def leans_on(p: Tables, c: int, outer: int) -> bool:
     """Whether c, where it is chosen, can have no other outer candidate than ``outer``, or one that leans on it."""
     if p.tensor[c] != p.tensor[outer] or p.base[c] < p.layer[outer]:
@@ -90,7 +90,7 @@ def leans_on(p: Tables, c: int, outer: int) -> bool:
     return serves_all(p, outer, c)
 
 
-@kernel
+@part
 def is_right(p: Tables, s: Choice, c: int) -> bool:
     """Whether c, with the times it has now, goes with every chosen candidate of its tensor."""
     i = kin(p, s, c)
@@ -101,7 +101,7 @@ def is_right(p: Tables, s: Choice, c: int) -> bool:
     return True
 
 
-@kernel
+@part
 def back_issue(p: Tables, s: Choice, i: int) -> int:
     """Return the boundary at which the i-th chosen candidate's write-back begins: after those of what leans on it."""
     c = s.chosen[i]
@@ -117,7 +117,7 @@ def back_issue(p: Tables, s: Choice, i: int) -> int:
     return int(after)
 
 
-@kernel
+@part
 def goes_with(p: Tables, s: Choice, a: int, b: int) -> bool:
     """Whether two candidates of one tensor can both be chosen."""
     if p.layer_speed.shape[0] == 2:

@@ -1,9 +1,9 @@
 """The solver around the annealing kernel: arrays in, chains and temperatures, a valid mapping out."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ import numpy.typing as npt
 from mallocgame.baselines.anneal import kernel, timing
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
-from mallocgame.baselines.anneal.space import set_span
 from mallocgame.baselines.anneal.start import adopt, construct, seed_draws
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
@@ -29,10 +28,23 @@ I64 = npt.NDArray[np.int64]
 MAX_PREPARATION = 0.3  # of the limit: candidates that are not made by then are left out
 GREEDY_SHARE = 0.25  # of the limit, at most: for a first choice with more than two layers
 MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
-STEPS_PER_CALL = 4_000_000  # of the schedule that the judge walks in a call
+LEAST_MOVES = 100
+STEPS_PER_CALL = 4_000_000  # moves in a call times steps of the program
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
-HOT = ((3e-3, 2e-5, 0.55), (3e-4, 2e-6, 0.8), (3e-4, 1e-6, 1.0))  # chains: from, to, when the chain ends
-COOL = ((4e-4, 4e-6, 0.6), (1e-4, 1e-6, 1.0))  # temperatures are shares of the time with everything in layer 0
+MAX_OTHERS = 3  # results of earlier chains that later ones take stretches over from
+
+
+class Chain(NamedTuple):
+    """A stretch of annealing; temperatures are shares of the time with everything in layer 0."""
+
+    hot: float
+    cold: float
+    until: float  # share of the limit at which it ends
+    is_afresh: bool = False  # it begins at the start, not at the best choice so far
+
+
+HOT = (Chain(3e-3, 2e-5, 0.3), Chain(3e-3, 2e-5, 0.6, is_afresh=True), Chain(3e-4, 2e-6, 0.8), Chain(3e-4, 1e-6, 1.0))
+COOL = (Chain(4e-4, 4e-6, 0.6), Chain(1e-4, 1e-6, 1.0))
 
 
 def compile_all(problem: Problem, **_options: Any) -> None:
@@ -44,7 +56,14 @@ def compile_all(problem: Problem, **_options: Any) -> None:
 
 
 @solver(warm_up=compile_all)
-def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_compiler: bool | Reach = False) -> None:
+def anneal(
+    search: Incumbent,
+    *,
+    workers: int = 1,
+    refine: bool = False,
+    for_compiler: bool | Reach = False,
+    others: Sequence[Mapping] = (),
+) -> None:
     """Anneal from the incumbent until the time is over; ``MOVES_PER_CALL`` moves are a step, fewer in long programs.
 
     Half of the time cools slowly from hot, the rest in colder chains from the best choice so far.
@@ -54,15 +73,17 @@ def anneal(search: Incumbent, *, workers: int = 1, refine: bool = False, for_com
             kernels run in parallel).
         refine: stay near the start, with cooler chains only.
         for_compiler: only use what XLA can be brought to do (``candidates.as_compiler_does``), and what it was seen to.
+        others: valid mappings that moves take stretches over from.
     """
-    _anneal(search, COOL if refine else HOT, workers, for_compiler)
+    _anneal(search, COOL if refine else HOT, workers, for_compiler, others)
 
 
 def _anneal(
     search: Incumbent,
-    chains: tuple[tuple[float, float, float], ...],
+    chains: tuple[Chain, ...],
     workers: int = 1,
     for_compiler: bool | Reach = False,
+    others: Sequence[Mapping] = (),
 ) -> None:
     program, hierarchy = search.problem
     pieces, tables = _prepared(search, for_compiler=for_compiler)
@@ -71,28 +92,30 @@ def _anneal(
     first = empty_choice(program, hierarchy, tables)
     seed_draws(search.seed % 2**32)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
-    first.total[0] = timing.judge(tables, first, np.inf)
+    first.total[0] = timing.judge_all(tables, first)
     unit = home_seconds(program, hierarchy)
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
         construct(search, tables, first, GREEDY_SHARE)
         unit = float(first.total[0])
-    walkers = [_Walker(search, tables, first, search.seed * 1_000_003 + 7919 * i) for i in range(max(workers, 1))]
+    seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
+    saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
+    walkers = [_Walker(search, tables, first, seed, saved) for seed in seeds]
     try:
         with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
-            for hot, cold, until in chains:
-                chain = (hot * unit, cold * unit, until)
-                _begin_chain(program, hierarchy, walkers)
-                others = [pool.submit(walker.walk, chain) for walker in walkers[1:]]
+            for chain in chains:
+                _begin_chain(walkers, first, chain)
+                chain = chain._replace(hot=chain.hot * unit, cold=chain.cold * unit)
+                lanes = [pool.submit(walker.walk, chain) for walker in walkers[1:]]
                 try:
                     walkers[0].walk(chain, search.out_of_time)
                 except KeyboardInterrupt:
                     search.stop()
                     raise
-                for other in others:
-                    other.result()
+                for lane in lanes:
+                    lane.result()
     finally:
-        winner = min(walkers, key=lambda walker: walker.total)
-        rows = winner.best[: winner.best[-1, 0]]
+        best = _results(walkers)[0][1]
+        rows = best[: best[-1, 0]]
         if search.offer(to_mapping(program, pieces, rows)):
             search.met(row for walker in walkers for row in walker.history)
 
@@ -126,6 +149,15 @@ def _prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple
         return pieces, tables
 
 
+def _saved(problem: Problem, tables: Tables, pieces: list[Candidate], mapping: Mapping) -> I64:
+    """Return a mapping as a saved choice."""
+    choice = empty_choice(*problem, tables)
+    adopt(problem.program, tables, pieces, choice, mapping)
+    saved = np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
+    kernel.save(choice, saved)
+    return saved
+
+
 def to_mapping(program: Program, pieces: list[Candidate], rows: I64) -> Mapping:
     """Return the mapping of a saved choice."""
     return assemble(program, [Placed(pieces[c], *times) for c, *times in rows.tolist()])
@@ -147,7 +179,7 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
     choice, best = empty_choice(program, hierarchy, tables), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
     seed_draws(search.seed % 2**32)
     adopt(program, tables, pieces, choice, mapping)
-    choice.total[0] = timing.judge(tables, choice, np.inf)
+    choice.total[0] = timing.judge_all(tables, choice)
     construct(search, tables, choice, 1.0, least_layer=2 if mapping.residencies else 1)
     kernel.save(choice, best)
     search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))
@@ -156,12 +188,14 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
 class _Walker:
     """One choice that anneals, and the best that it has met."""
 
-    def __init__(self, search: Incumbent, tables: Tables, choice: Choice, seed: int) -> None:
+    def __init__(self, search: Incumbent, tables: Tables, choice: Choice, seed: int, others: list[I64]) -> None:
         self.search, self.tables, self.seed, self.calls = search, tables, seed, 0
         self.choice = copy_choice(choice)
         self.best = np.zeros((len(tables.tensor) + 1, ROW), dtype=np.int64)
         kernel.save(self.choice, self.best)
         self.total = float(choice.total[0])
+        self.earlier: list[tuple[float, I64]] = []  # what chains found before one began afresh
+        self.others = others or [np.zeros((1, ROW), dtype=np.int64)]  # what moves take stretches over from
         self.history: list[tuple[float, float]] = []
 
     @property
@@ -170,16 +204,18 @@ class _Walker:
         steps = self.search.limits.steps
         return self.search.spent_share if steps is None else self.calls / max(steps, 1)
 
-    def walk(self, chain: tuple[float, float, float], out_of_time: Callable[[], bool] | None = None) -> None:
+    def walk(self, chain: Chain, out_of_time: Callable[[], bool] | None = None) -> None:
         """Anneal from the hot to the cold temperature until the chain's share of the limit is spent."""
-        hot, cold, until = chain
-        moves = max(min(MOVES_PER_CALL, STEPS_PER_CALL // max(len(self.tables.compute), 1)), 1)
+        hot, cold, until, _ = chain
+        moves = STEPS_PER_CALL // max(len(self.tables.compute), 1)
+        moves = max(min(moves, MOVES_PER_CALL), LEAST_MOVES)
         begun, closed = self.spent_share, self.search.bound_seconds * (1.0 + CLOSED)
         while (spent := self.spent_share) < until and self.total > closed:
             heat = hot * (cold / hot) ** ((spent - begun) / max(until - begun, 1e-9))
             self.calls += 1
             low, seed = self.total, (self.seed + self.calls) % 2**32
-            self.total = kernel.anneal(self.tables, self.choice, self.best, low, moves, heat, heat, seed)
+            other = self.others[self.calls % len(self.others)]
+            self.total = kernel.anneal(self.tables, self.choice, self.best, low, other, moves, heat, seed)
             if self.total < low:
                 self.history.append((self.search.spent_seconds, self.total))
             if self.search.is_stopped or (out_of_time is not None and out_of_time()):
@@ -188,21 +224,31 @@ class _Walker:
                 self.search.count()
 
 
-def _begin_chain(program: Program, hierarchy: Hierarchy, walkers: list[_Walker]) -> None:
-    """Let every walker go on from the best choice of all."""
-    winner = min(walkers, key=lambda walker: walker.total)
+def _results(walkers: list[_Walker]) -> list[tuple[float, I64]]:
+    """Return what all chains found, the best first."""
+    found = [(walker.total, walker.best) for walker in walkers]
+    found += [result for walker in walkers for result in walker.earlier]
+    return sorted(found, key=lambda result: result[0])
+
+
+def _begin_chain(walkers: list[_Walker], first: Choice, chain: Chain) -> None:
+    """Let every walker go on from the best choice of all, or begin afresh."""
+    results = _results(walkers)
+    others = {total: best.copy() for total, best in results[1:] if total > results[0][0]}
+    low, best = results[0][0], results[0][1].copy()
     for walker in walkers:
-        walker.best[...], walker.total = winner.best, winner.total
-        restore(program, hierarchy, walker.tables, walker.choice, walker.best)
+        if chain.is_afresh:
+            walker.earlier.append((walker.total, walker.best.copy()))
+            low = float(first.total[0])
+            kernel.save(first, best)
+        elif others:
+            walker.others = list(others.values())[:MAX_OTHERS]
+        walker.best[...], walker.total = best, low
+        restore(*walker.search.problem, walker.tables, walker.choice, walker.best)
 
 
 def restore(program: Program, hierarchy: Hierarchy, tables: Tables, choice: Choice, best: I64) -> None:
     """Make ``choice`` what ``best`` holds, recomputed from scratch."""
     for target, source in zip(choice, empty_choice(program, hierarchy, tables), strict=True):
         target[...] = source
-    for c, issue, back, offset, cut, is_low, late in best[: best[-1, 0]]:
-        choice.issue[c], choice.back[c], choice.offset[c] = issue, back, offset
-        choice.cut[c], choice.is_low[c], choice.late[c] = cut, is_low, late
-        set_span(tables, choice, int(c))
-        timing.put(tables, choice, c)
-    choice.total[0] = timing.judge(tables, choice, np.inf)
+    kernel.load(tables, choice, best)

@@ -3,12 +3,15 @@
 import numpy as np
 
 from mallocgame.baselines.anneal.state import COPIED, FOREVER, HELD_OVER, I64, Choice, Tables
-from mallocgame.jit import kernel
+from mallocgame.jit import part
 
+MASK = (1 << 32) - 1
+ID_BITS = 24  # of a candidate in ``by_offset``; above them its offset: 2**39 bytes of a layer at most
+IDS = (1 << ID_BITS) - 1
 MAX_GAPS = 6  # gaps in which a sliced copy's first part is tried
 
 
-@kernel
+@part
 def set_span(p: Tables, s: Choice, c: int) -> None:
     """Work out the steps that candidate c occupies from its issue and write-back."""
     num_steps = p.compute.shape[0]
@@ -25,9 +28,10 @@ def set_span(p: Tables, s: Choice, c: int) -> None:
     if p.back_issue[c] >= 0:
         end = min(max(end, s.back[c], p.back_issue[c] + 1), num_steps)
     s.begin[c, 0], s.until[c, 0] = start, end
+    s.span[c] = start << 32 | end << 1 | (1 if s.until[c, 1] > 0 else 0)
 
 
-@kernel
+@part
 def meet(begin: I64, until: I64, a: int, b: int) -> bool:
     """Whether two candidates are in memory at the same time."""
     if begin[a, 0] < until[b, 0] and begin[b, 0] < until[a, 0]:
@@ -41,7 +45,28 @@ def meet(begin: I64, until: I64, a: int, b: int) -> bool:
     return False
 
 
-@kernel
+@part
+def enter(s: Choice, c: int) -> None:
+    """Count c among what takes space, at its offset."""
+    key = s.offset[c] << ID_BITS | c
+    n = s.number[1]
+    while n > 0 and s.by_offset[n - 1] > key:
+        s.by_offset[n] = s.by_offset[n - 1]
+        n -= 1
+    s.by_offset[n] = key
+    s.number[1] += 1
+
+
+@part
+def leave(s: Choice, c: int) -> None:
+    """Undo ``enter``."""
+    s.number[1] -= 1
+    n = np.searchsorted(s.by_offset[: s.number[1]], s.offset[c] << ID_BITS | c)
+    for i in range(n, s.number[1]):
+        s.by_offset[i] = s.by_offset[i + 1]
+
+
+@part
 def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
     """List what chosen candidates of c's layer occupy while c is there; return how many.
 
@@ -50,35 +75,53 @@ def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
     n = 0
     layer = p.layer[c]
     begin, until, is_plain = s.begin[c, 0], s.until[c, 0], s.until[c, 1] == 0
-    for i in range(s.number[0]):
-        other = s.chosen[i]
-        if other == c or p.layer[other] != layer:
-            continue
-        if begin >= s.until[other, 0] or s.begin[other, 0] >= until:  # else they meet
-            if is_plain and s.until[other, 1] == 0:
+    for i in range(s.number[1]):
+        key = s.by_offset[i]
+        other = key & IDS
+        span = s.span[other]
+        if begin >= (span & MASK) >> 1 or span >> 32 >= until:  # else they meet
+            if is_plain and span & 1 == 0:
                 continue
             if not meet(s.begin, s.until, c, other):
                 continue
-        low = s.offset[other]
-        high = low + p.size[other]
+        if other == c or p.layer[other] != layer:
+            continue
+        low = key >> ID_BITS
+        near[n, 0], near[n, 1], near[n, 2] = other, low, low + p.size[other]
         if s.cut[other] > 0:
-            late, end = s.late[other], s.until[other, 0]
-            is_late = s.begin[c, 0] < end and late < s.until[c, 0]
-            if not is_late and not (s.until[c, 1] > 0 and s.begin[c, 1] < end and late < s.until[c, 1]):
-                if s.is_low[other] == 1:
-                    low += s.cut[other]
-                else:
-                    high = low + s.cut[other]
-        j = n
-        while j > 0 and near[j - 1, 1] > low:
-            near[j, 0], near[j, 1], near[j, 2] = near[j - 1, 0], near[j - 1, 1], near[j - 1, 2]
-            j -= 1
-        near[j, 0], near[j, 1], near[j, 2] = other, low, high
+            one_slice(s, c, near, n)
+        if n > 0 and near[n - 1, 1] > near[n, 1]:  # after a slice
+            sort_last(near, n)
         n += 1
     return n
 
 
-@kernel
+@part
+def one_slice(s: Choice, c: int, near: I64, n: int) -> None:
+    """Let the last of the neighbours, which is sliced, be what c meets of it."""
+    other = near[n, 0]
+    late, end = s.late[other], s.until[other, 0]
+    is_late = s.begin[c, 0] < end and late < s.until[c, 0]
+    if is_late or (s.until[c, 1] > 0 and s.begin[c, 1] < end and late < s.until[c, 1]):
+        return
+    if s.is_low[other] == 0:
+        near[n, 2] = near[n, 1] + s.cut[other]
+    else:
+        near[n, 1] += s.cut[other]
+
+
+@part
+def sort_last(near: I64, n: int) -> None:
+    """Bring the n-th neighbour to its place among those before it."""
+    other, low, high = near[n, 0], near[n, 1], near[n, 2]
+    j = n
+    while j > 0 and near[j - 1, 1] > low:
+        near[j, 0], near[j, 1], near[j, 2] = near[j - 1, 0], near[j - 1, 1], near[j - 1, 2]
+        j -= 1
+    near[j, 0], near[j, 1], near[j, 2] = other, low, high
+
+
+@part
 def fit(room: int, wanted: int, near: I64, n: int, best: bool) -> int:
     """Return the lowest (or tightest) free offset for ``wanted`` bytes among n neighbours, -1 if there is none."""
     free_from = 0
@@ -96,7 +139,7 @@ def fit(room: int, wanted: int, near: I64, n: int, best: bool) -> int:
     return answer
 
 
-@kernel
+@part
 def is_free(near: I64, n: int, low: int, high: int) -> bool:
     """Whether none of n neighbours has a byte in [low, high)."""
     for i in range(n):  # noqa: SIM110 (a kernel)
@@ -105,7 +148,7 @@ def is_free(near: I64, n: int, low: int, high: int) -> bool:
     return True
 
 
-@kernel
+@part
 def occupies(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> bool:
     """Whether c, sliced or not, is where one of its n neighbours is; ``later`` int64[C, 3] is scratch."""
     low, high = s.offset[c], s.offset[c] + p.size[c]
@@ -118,7 +161,7 @@ def occupies(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> boo
     return not (is_free(near, n, low, middle) and is_free(later, m, middle, high))
 
 
-@kernel
+@part
 def late_neighbours(s: Choice, late: int, near: I64, n: int, later: I64) -> int:
     """List those of n neighbours that are still there at boundary ``late`` or after; return how many."""
     m = 0
@@ -130,7 +173,7 @@ def late_neighbours(s: Choice, late: int, near: I64, n: int, later: I64) -> int:
     return m
 
 
-@kernel
+@part
 def place_sliced(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) -> bool:
     """Find an offset for c in two slices, the second issued when one of its n neighbours leaves; False: none found.
 

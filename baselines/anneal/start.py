@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mallocgame.baselines.anneal import kernel, nest, space, timing
+from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate
-from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, I64, Choice, Tables
+from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, Choice, Tables
 from mallocgame.jit import jit
-from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.mapping import HELD, HOME, Mapping, Transfer
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent
 
@@ -18,7 +18,6 @@ COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the ju
 
 def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *, least_layer: int = 1) -> None:
     """Add what saves most, layer by layer from the slowest, until the share of the limit is spent."""
-    near = np.empty((2, len(tables.tensor), 3), dtype=np.int64)
     score, at_once = _density(tables), max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
     for layer in range(least_layer, len(tables.layer_speed)):
         for base in range(layer - 1, -1, -1):
@@ -28,7 +27,7 @@ def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *
                 if search.spent_share > share or search.should_stop:
                     return
                 search.count()
-                kernel.construct(tables, choice, order[first : first + at_once], near, search.seed % 2**32)
+                kernel.construct(tables, choice, order[first : first + at_once], search.seed % 2**32)
 
 
 def _density(tables: Tables) -> F64:
@@ -58,6 +57,9 @@ class _Stay(NamedTuple):
     end: int
     offset: int
     back: int
+    cut: int  # where its copy is cut in two slices (state.Choice), 0: it is whole
+    is_low: int
+    late: int
 
 
 def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Choice, mapping: Mapping) -> None:
@@ -65,9 +67,8 @@ def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Cho
     lookup: dict[tuple[int, int, int, int, int], list[int]] = {}
     for index, piece in enumerate(pieces):
         lookup.setdefault((piece.tensor, piece.layer, piece.base, piece.kind, piece.first_use), []).append(index)
-    near = np.empty((2, len(pieces), 3), dtype=np.int64)
     for stay in sorted(_stays(program, mapping), key=lambda stay: stay.layer):
-        _adopt_one(program, tables, pieces, choice, (stay, lookup, near))
+        _adopt_one(program, tables, pieces, choice, (stay, lookup))
 
 
 def _adopt_one(
@@ -75,9 +76,9 @@ def _adopt_one(
     tables: Tables,
     pieces: list[Candidate],
     choice: Choice,
-    wanted: tuple[_Stay, dict[tuple[int, int, int, int, int], list[int]], I64],
+    wanted: tuple[_Stay, dict[tuple[int, int, int, int, int], list[int]]],
 ) -> None:
-    stay, lookup, near = wanted
+    stay, lookup = wanted
     low, high = program.uses.first[stay.tensor], program.uses.first[stay.tensor + 1]
     served = [u for u in range(low, high) if stay.fill <= program.uses.step[u] < stay.end]
     if not served:
@@ -87,19 +88,8 @@ def _adopt_one(
     if not options:
         return
     c = max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end))
-    if not kernel.draw_inside(tables, choice, c):
-        return
-    if stay.kind == COPIED and tables.context[stay.start] == tables.context[tables.due[c]]:
-        choice.issue[c] = min(max(stay.start, int(tables.start[c])), int(tables.latest[c]))
-    in_time = tables.back_issue[c] <= stay.back <= tables.back_due[c]
-    if in_time and tables.context[stay.back] == tables.context[tables.back_issue[c]]:
-        choice.back[c] = stay.back
-    space.set_span(tables, choice, c)
-    choice.offset[c] = stay.offset
-    m = space.neighbours(tables, choice, c, near[0])
-    is_free = not space.occupies(tables, choice, c, near[0], m, near[1])
-    if is_free and not choice.is_chosen[c] and nest.is_right(tables, choice, c):
-        timing.put(tables, choice, c)
+    slices = (stay.cut, stay.is_low, stay.late)
+    kernel.adopt(tables, choice, c, max(stay.start, 0), stay.back, stay.offset, slices)
 
 
 def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
@@ -107,9 +97,11 @@ def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
     layer_of = [*(r.layer for r in mapping.residencies), 0]  # HOME, -1, is the last entry
     source: dict[int, int] = {}
     back: dict[int, tuple[int, int]] = {}
+    parts: dict[int, list[Transfer]] = {}
     for x in mapping.transfers:
         if layer_of[x.target] > layer_of[x.source]:
             source[x.target] = layer_of[x.source]
+            parts.setdefault(x.target, []).append(x)
         elif x.source != HOME:
             back[x.source] = max((layer_of[x.target], x.done_before), back.get(x.source, (0, -1)))
     follows = {x.target for x in mapping.transfers if layer_of[x.target] < layer_of[x.source] and x.target != HOME}
@@ -130,8 +122,18 @@ def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
             kind = FOREVER if end == program.num_steps and index not in source else HELD_OVER
         base, done = back.get(last, (0, -1))
         base = source.get(index, base if kind == BORN else 0)
-        stays.append(_Stay(r.tensor, r.layer, base, kind, r.start_step, fills[index], end, r.offset_bytes, done))
+        times = (kind, r.start_step, fills[index], end)
+        stays.append(_Stay(r.tensor, r.layer, base, *times, r.offset_bytes, done, *_slices(parts.get(index, []))))
     return stays
+
+
+def _slices(copies: list[Transfer]) -> tuple[int, int, int]:
+    """Return (cut, is_low, late) of a residency's copies; (0, 0, -1) where they are not two."""
+    if len(copies) != 2:
+        return 0, 0, -1
+    low, high = sorted(copies, key=lambda x: x.slice_offset_bytes)
+    is_low = low.start_after > high.start_after
+    return high.slice_offset_bytes, int(is_low), max(low.start_after, high.start_after) + 1
 
 
 @jit

@@ -10,6 +10,7 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 BORN, COPIED, HELD_OVER, FOREVER = 0, 1, 2, 3  # how a residency begins; FOREVER: it never ends either
+MAX_CHANGES = 32  # of one move
 ROW = 7  # columns of a saved choice: candidate, issue, back, offset, cut, is_low, late
 
 
@@ -51,7 +52,7 @@ class Tables(NamedTuple):
     capacity: I64  # int64[L], rounded down to alignment
     link_layer: I64
     max_in_flight: I64
-    cumulative: F64  # float64[C], running sum of the weights with which candidates are drawn
+    weight: F64  # float64[C], how often candidates are drawn, before anything is chosen
 
 
 class Choice(NamedTuple):
@@ -59,11 +60,13 @@ class Choice(NamedTuple):
 
     Candidates of one tensor are neighbours in that order. A copy in two slices has ``cut`` > 0, the byte at which the
     tensor is cut; the part that is issued at ``late`` is the one above it, or below it where ``is_low`` is 1.
+    M is the number of candidates that can be chosen at once, K of links; ``copies`` says how copies are kept.
     """
 
     is_chosen: Bool  # bool[C]
     chosen: I64
-    number: I64  # int64[1]
+    number: I64  # int64[2], how many, and how many of them take space: in ``by_offset``
+    by_offset: I64  # int64[M], where they are, ascending: offset * 2**24 + candidate
     issue: I64
     back: I64
     offset: I64
@@ -72,10 +75,35 @@ class Choice(NamedTuple):
     late: I64
     begin: I64  # int64[C, 2], the steps that each part occupies: the residency, and a reload for the next run
     until: I64  # int64[C, 2], exclusive
+    span: I64  # int64[C], the first of them packed: begin * 2**32 + until * 2 + (1 if there is another)
     layer_bytes: I64  # int64[T, L]
     elapsed: F64
     idle: F64
     total: F64  # float64[1]
+    running: F64  # float64[1], the sum of ``elapsed``
+    copy_issue: I64  # int64[3C], of each copy: -1 where it is not made
+    copy_due: I64  # int64[3C]
+    copy_work: F64  # float64[3C], link seconds
+    order: I64  # int64[2K, 2M], keys of each queue's copies as they are issued
+    by_due: I64  # int64[2K, 2M], keys of the same copies as they are due
+    queued: I64  # int64[2K], copies in each queue
+    window: I64  # int64[2], the first and the last boundary that changed since ``keep``
+    heads: I64  # int64[T + 2, 2K], the copy at the head of each queue before each boundary, -1: none
+    lefts: F64  # float64[T + 2, 2K], what is left of it in link seconds
+    waited: F64  # float64[T + 2], seconds waited before each boundary
+    new_heads: I64  # the same for what was judged last, from boundary stretch[0] to stretch[1]
+    new_lefts: F64
+    new_waited: F64
+    stretch: I64  # int64[2]
+    head: I64  # int64[2K], scratch of the walk: where each queue begins
+    tail: I64  # int64[2K], and ends, of what is issued
+    due: I64  # int64[2K], where in ``by_due`` begins what is not waited for yet
+    left: F64  # float64[2K], link seconds left of the copy at its head
+    drawn: F64  # float64[C], running sum of the weights with which candidates are drawn now
+    could_save: F64  # float64[U + 1], scratch of ``weigh``
+    near: I64  # int64[2, M, 3], scratch: neighbours
+    journal: I64  # int64[MAX_CHANGES, 8], what a move did: see ``journal``
+    changes: I64  # int64[1], how many rows of it
 
 
 def copy_choice(s: Choice) -> Choice:

@@ -4,7 +4,7 @@ import numpy as np
 
 from mallocgame.baselines.anneal import timing
 from mallocgame.baselines.anneal.assembly import Candidate
-from mallocgame.baselines.anneal.state import COPIED, F64, I64, Choice, Tables
+from mallocgame.baselines.anneal.state import COPIED, F64, I64, MAX_CHANGES, Choice, Tables
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program, UseKind
 
@@ -56,7 +56,7 @@ def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate])
         capacity=capacity,
         link_layer=np.array(shared, dtype=np.int64),
         max_in_flight=np.array([x.max_in_flight for x in hierarchy.links], dtype=np.int64),
-        cumulative=np.cumsum(_weights(program, hierarchy, columns)),
+        weight=_weights(program, hierarchy, columns),
     )
 
 
@@ -98,26 +98,56 @@ def _weights(program: Program, hierarchy: Hierarchy, columns: dict[str, I64]) ->
 
 def empty_choice(program: Program, hierarchy: Hierarchy, tables: Tables) -> Choice:
     """Return the choice of nothing: everything is in layer 0."""
-    num = len(tables.tensor)
+    num, num_steps, num_links = len(tables.tensor), program.num_steps, len(hierarchy.links)
+    most = min(num, len(program.uses.step) * (hierarchy.num_layers - 1))  # each serves a use of its own in its layer
+
+    def zeros(*shape: int) -> I64:
+        return np.zeros(shape, dtype=np.int64)
+
     layer_bytes = program.fixed_bytes(hierarchy.num_layers)
     np.add.at(layer_bytes[:, 0], program.uses.step, program.uses.bytes)
     choice = Choice(
         is_chosen=np.zeros(num, dtype=np.bool_),
-        chosen=np.zeros(num, dtype=np.int64),
-        number=np.zeros(1, dtype=np.int64),
-        issue=np.zeros(num, dtype=np.int64),
-        back=np.zeros(num, dtype=np.int64),
-        offset=np.zeros(num, dtype=np.int64),
-        cut=np.zeros(num, dtype=np.int64),
-        is_low=np.zeros(num, dtype=np.int64),
-        late=np.zeros(num, dtype=np.int64),
-        begin=np.zeros((num, 2), dtype=np.int64),
-        until=np.zeros((num, 2), dtype=np.int64),
+        chosen=zeros(num),
+        number=zeros(2),
+        by_offset=zeros(most),
+        issue=zeros(num),
+        back=zeros(num),
+        offset=zeros(num),
+        cut=zeros(num),
+        is_low=zeros(num),
+        late=zeros(num),
+        begin=zeros(num, 2),
+        until=zeros(num, 2),
+        span=zeros(num),
         layer_bytes=layer_bytes,
-        elapsed=np.zeros(program.num_steps),
-        idle=np.zeros((program.num_steps, len(hierarchy.links))),
+        elapsed=np.zeros(num_steps),
+        idle=np.zeros((num_steps, num_links)),
         total=np.zeros(1),
+        running=np.zeros(1),
+        copy_issue=zeros(3 * num) - 1,
+        copy_due=zeros(3 * num),
+        copy_work=np.zeros(3 * num),
+        order=zeros(2 * num_links, 2 * most),
+        by_due=zeros(2 * num_links, 2 * most),
+        queued=zeros(2 * num_links),
+        window=np.array([num_steps + 1, -1]),
+        heads=zeros(num_steps + 2, 2 * num_links) - 1,
+        lefts=np.zeros((num_steps + 2, 2 * num_links)),
+        waited=np.zeros(num_steps + 2),
+        new_heads=zeros(num_steps + 2, 2 * num_links),
+        new_lefts=np.zeros((num_steps + 2, 2 * num_links)),
+        new_waited=np.zeros(num_steps + 2),
+        stretch=zeros(2),
+        head=zeros(2 * num_links),
+        tail=zeros(2 * num_links),
+        due=zeros(2 * num_links),
+        left=np.zeros(2 * num_links),
+        drawn=np.zeros(num),
+        could_save=np.zeros(len(program.uses.step) + 1),
+        near=zeros(2, most, 3),
+        journal=zeros(MAX_CHANGES, 8),
+        changes=zeros(1),
     )
-    for step in range(program.num_steps):
-        timing.step_time(tables, choice, step)
+    timing.all_times(tables, choice)
     return choice

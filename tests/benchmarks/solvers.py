@@ -2,10 +2,11 @@
 
 One JSON row per trace, solver and set of rules (with and without copies hoisted out of loops) is appended to ``--out``;
 rows that are there already are not computed again, so a stopped run goes on where it was. ``--shard I/N`` takes every
-N-th trace, for several processes on one file. ``--summary`` only prints the tables of the file
-(of rows that differ in the time limit alone, the longest), ``--figure FILE`` draws
-speed-ups by trace, ``--scaling FILE`` solver time against decisions. ``--synthetic N,...`` adds generated programs of
-about N decisions, which have no compiler mapping.
+N-th trace, for several processes on one file. ``--workers N`` gives solvers that can use several cores so many, and
+their rows a name of their own. ``--synthetic N,...`` adds generated programs of about N decisions, which have no
+compiler mapping. ``--summary`` only prints the tables of the file (of rows that differ in the time limit alone, the
+longest); ``--report`` writes them to ``docs/solvers_table.md`` and draws ``docs/img/solvers.png`` (speed-ups by trace)
+and ``docs/img/solvers_scaling.png`` (solver time against decisions).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from matplotlib.figure import Figure
 from mallocgame.cli.cases import open_case, prove_bound
 from mallocgame.evaluation import Case, make_case
 from mallocgame.evaluation import run as run_solver
+from mallocgame.files.writing import atomic_path
 from mallocgame.hierarchy import preset
 from mallocgame.report.comparison import PALETTE, save_comparison
 from mallocgame.solver import Limits, Problem
@@ -34,6 +36,8 @@ from mallocgame.workloads.synthetic.generate import Recipe, generate
 from mallocgame.workloads.trace import Trace
 
 Row = dict[str, Any]
+DOCS = Path("docs")
+WORKERS = " --workers "  # in the name of a solver that was told how many cores it has
 NEAR = 1.01  # a mapping this close to the final one counts as found
 TIGHT = 0.02  # proved gap that counts as closed
 SAME = 1 + 1e-9  # below this ratio two judged times are the same
@@ -56,10 +60,10 @@ def read(path: Path) -> list[Row]:
     return [row for row in map(json.loads, lines) if row["digest"] == digest(row["trace"])]
 
 
-def measure(case: Case, solver: str, seconds: float, seed: int) -> Row:
+def measure(case: Case, solver: str, seconds: float, seed: int, workers: int | None) -> Row:
     """Run one solver on one case and return its row."""
     cpu, begun = time.process_time(), time.perf_counter()
-    judged = run_solver(case, solver, limits=Limits(seconds=seconds), seed=seed)
+    judged = run_solver(case, solver, limits=Limits(seconds=seconds), seed=seed, workers=workers)
     spent, cpu = time.perf_counter() - begun, time.process_time() - cpu
     assert judged.judged_seconds is not None, f"{solver} on {case.name}: {judged.violations[0]}"
     near = next((when for when, found in judged.history if found <= NEAR * judged.judged_seconds), spent)
@@ -87,10 +91,12 @@ def run(arguments: argparse.Namespace) -> None:
     done = {key(row) for row in read(arguments.out)}
     names = arguments.traces or list(suite.names(base=True))
     names += [f"synthetic-{size}" for size in arguments.synthetic.split(",") if size]
+    of_workers = f"{WORKERS}{arguments.workers}" if arguments.workers else ""
     index, of = (int(part) for part in arguments.shard.split("/"))
     for name in names[index::of]:
         for hoist in (True, False):
-            wanted = [(s, (name, s, hoist, arguments.seconds, arguments.seed)) for s in arguments.solvers.split(",")]
+            solvers = arguments.solvers.split(",")
+            wanted = [(s, (name, s + of_workers, hoist, arguments.seconds, arguments.seed)) for s in solvers]
             missing = [solver for solver, which in wanted if which not in done]
             if not missing:
                 continue
@@ -103,8 +109,14 @@ def run(arguments: argparse.Namespace) -> None:
                 continue  # the same as with hoisting
             bound_seconds = time.perf_counter() - begun
             for solver in missing:
-                row = measure(case, solver, arguments.seconds, arguments.seed)
-                row |= {"trace": name, "hoist": hoist, "bound_seconds": round(bound_seconds, 2), "digest": digest(name)}
+                row = measure(case, solver, arguments.seconds, arguments.seed, arguments.workers)
+                row |= {
+                    "trace": name,
+                    "solver": solver + of_workers,
+                    "hoist": hoist,
+                    "bound_seconds": round(bound_seconds, 2),
+                    "digest": digest(name),
+                }
                 with arguments.out.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
                 ratio = "" if row["speedup_over_xla"] is None else f", {row['speedup_over_xla']:.3f}x XLA"
@@ -128,7 +140,9 @@ def sharpened(rows: Iterable[Row]) -> list[Row]:
             bounds[at] = max(bounds.get(at, 0.0), row["lower_bound_seconds"])
     found = []
     for row in rows:
-        bound = min(bounds[row["trace"], row["hoist"]], row["judged_seconds"])
+        is_own = WORKERS in row["solver"]  # whether a core more proves more is what such rows say
+        bound = row["lower_bound_seconds"] if is_own else bounds[row["trace"], row["hoist"]]
+        bound = min(bound, row["judged_seconds"])
         found.append({**row, "lower_bound_seconds": bound, "gap": 1 - bound / row["judged_seconds"]})
     return found
 
@@ -161,6 +175,24 @@ def summary(rows: Sequence[Row]) -> str:
             closed = sum(row["gap"] <= TIGHT for row in own)
             cells = f"{geometric_mean(gains):.3f} | {statistics.median(gains):.3f} | {slower}"
             lines.append(f"| {solver} | {len(own)} | {cells} | {closed} ({100 * closed / len(own):.0f} %) |")
+    return "\n".join(lines)
+
+
+def by_workers(rows: Sequence[Row]) -> str:
+    """Return how much more cores bring, on the traces that all numbers of them were tried on; empty: none were."""
+    tried = [row for row in rows if WORKERS in row["solver"] and row["speedup_over_xla"] is not None]
+    names = sorted({row["solver"] for row in tried})
+    of = {(row["trace"], row["hoist"], row["solver"]): row for row in tried}
+    cases = [case for case in {at[:2] for at in of} if all((*case, name) in of for name in names)]
+    if not cases:
+        return ""
+    lines = [f"\non {len({name for name, _ in cases})} traces, {max(row['seconds'] for row in tried):g} s each:\n"]
+    lines += ["| solver | geometric mean | mean gap | gap <= 2 % |", "|---|---|---|---|"]
+    for name in names:
+        own = [of[*case, name] for case in cases]
+        mean, closed = statistics.mean(row["gap"] for row in own), sum(row["gap"] <= TIGHT for row in own)
+        gain = geometric_mean([row["speedup_over_xla"] for row in own])
+        lines.append(f"| {name} | {gain:.4f} | {100 * mean:.1f} % | {closed} of {len(own)} |")
     return "\n".join(lines)
 
 
@@ -200,6 +232,21 @@ def scaling(path: Path, rows: Sequence[Row]) -> None:
     figure.savefig(path)
 
 
+def report(rows: Sequence[Row]) -> None:
+    """Write the tables and draw both pictures of the docs."""
+    tried = rows
+    rows = [row for row in rows if WORKERS not in row["solver"]]
+    title = "<!-- written by python -m tests.benchmarks.solvers --report -->\n# Solvers on the shipped suite\n"
+    notes = "`*`: without hoisting; solvers' columns: times as fast as the compiler's mapping.\n"
+    text = "\n".join([title, summary(rows).strip(), by_workers(tried), "", notes, table(rows)])
+    with atomic_path(DOCS / "solvers_table.md") as path:
+        path.write_text(text + "\n", "utf-8")
+    rows = [row for row in rows if ", 20" not in row["solver"]] or rows  # as they are today, if that is measured
+    shown = [row for row in without_hoisting(rows) if row["xla_judged_seconds"] is not None]
+    save_comparison(DOCS / "img/solvers.png", shown, list(dict.fromkeys(row["solver"] for row in shown)))
+    scaling(DOCS / "img/solvers_scaling.png", rows)
+
+
 def main() -> None:
     """Run, or print what a file holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,20 +258,17 @@ def main() -> None:
     parser.add_argument("--shard", default="0/1", metavar="I/N")
     parser.add_argument("--synthetic", default="", metavar="N,...")
     parser.add_argument("--out", type=Path, default=Path("docs/results/solvers.jsonl"))
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--summary", action="store_true")
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--scaling", type=Path)
+    parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
-    if not (arguments.summary or arguments.figure or arguments.scaling):
+    if not (arguments.summary or arguments.report):
         run(arguments)
     rows = longest(sharpened(read(arguments.out)))
     if arguments.summary:
         print(table(rows), summary(rows), sep="\n")
-    if arguments.figure:
-        shown = [row for row in without_hoisting(rows) if row["xla_judged_seconds"] is not None]
-        save_comparison(arguments.figure, shown, list(dict.fromkeys(row["solver"] for row in shown)))
-    if arguments.scaling:
-        scaling(arguments.scaling, rows)
+    if arguments.report:
+        report(rows)
 
 
 if __name__ == "__main__":

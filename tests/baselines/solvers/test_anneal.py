@@ -9,7 +9,7 @@ from mallocgame.baselines.anneal import kernel, timing
 from mallocgame.baselines.anneal.candidates import candidates
 from mallocgame.baselines.anneal.solve import anneal, restore, to_mapping
 from mallocgame.baselines.anneal.start import adopt
-from mallocgame.baselines.anneal.state import ROW
+from mallocgame.baselines.anneal.state import ROW, Choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
@@ -18,27 +18,39 @@ from mallocgame.program import Program
 from tests.strategies import likely_mappings, programs, small_hierarchy
 
 
-@settings(max_examples=400, deadline=None)
+def _kept(state: Choice) -> list[np.ndarray]:
+    """Return everything about a choice that its moves keep up to date."""
+    chosen = state.chosen[: state.number[0]]
+    times = [state.issue, state.back, state.offset, state.cut, state.is_low, state.late, state.begin, state.until]
+    queues = [keys[q, :n] for keys in (state.order, state.by_due) for q, n in enumerate(state.queued)]
+    steps = [state.layer_bytes, state.elapsed, state.idle, state.heads[:-1], state.lefts[:-1], state.waited]
+    return [chosen, *(x[chosen] for x in times), state.by_offset[: state.number[1]], *queues, *steps]
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.integers(2, 4), programs(max_steps=10, max_tensors=6), st.integers(0, 2**31))
-def test_every_state_is_a_valid_mapping_judged_exactly(num_layers: int, program: Program, seed: int) -> None:
-    memory = small_hierarchy(num_layers=num_layers)
+def test_after_any_moves_all_is_as_if_made_anew_and_judged_exactly(
+    num_layers: int, program: Program, seed: int
+) -> None:
+    memory, rng = small_hierarchy(num_layers=num_layers), np.random.default_rng(seed)
     pieces = candidates(program, memory)
     if not pieces:
         return
     tables, best = make_tables(program, memory, pieces), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
-    state = empty_choice(program, memory, tables)
-    state.total[0] = timing.judge(tables, state, np.inf)
-    assert state.total[0] == pytest.approx(home_seconds(program, memory))
-    kernel.anneal(tables, state, best, float(state.total[0]), 60, 1.0, 0.1, seed)
-    kernel.save(state, best)
-    mapping = to_mapping(program, pieces, best[: best[-1, 0]])
-    assert validate(program, memory, mapping) == []
-    assert simulate(program, memory, mapping).total_seconds == pytest.approx(float(state.total[0]), abs=1e-9)
-    fresh = empty_choice(program, memory, tables)
-    restore(program, memory, tables, fresh, best)
-    assert fresh.total[0] == pytest.approx(float(state.total[0]), abs=1e-12)
-    assert np.array_equal(fresh.layer_bytes, state.layer_bytes)
-    assert np.allclose(fresh.elapsed, state.elapsed, rtol=0, atol=0)
+    state, fresh = empty_choice(program, memory, tables), empty_choice(program, memory, tables)
+    assert timing.judge_all(tables, state) == pytest.approx(home_seconds(program, memory))
+    other = best.copy()
+    for i in range(6):  # hot: every move that can be made is kept; cold: most are undone
+        hot, moves = bool(rng.integers(2)), int(rng.integers(1, 30))
+        kernel.anneal(tables, state, best, np.inf, other, moves, 1e6 if hot else 1e-30, seed + i)
+        kernel.save(state, best)
+        mapping = to_mapping(program, pieces, best[: best[-1, 0]])
+        assert validate(program, memory, mapping) == []
+        assert simulate(program, memory, mapping).total_seconds == pytest.approx(float(state.total[0]), abs=1e-9)
+        restore(program, memory, tables, fresh, best)
+        for kept, anew in zip(_kept(state), _kept(fresh), strict=True):
+            assert np.allclose(kept, anew, rtol=0, atol=1e-9)
+        other = best.copy()
 
 
 @settings(max_examples=150, deadline=None)
