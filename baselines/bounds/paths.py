@@ -306,7 +306,8 @@ def _worth(paths: Paths, prices: Prices, stop: I64, layer: int) -> float:
     """Return what it is worth that a layer serves the free uses of a stop."""
     step, size = stop[1], stop[8]
     saved = min(size * paths.scale[step] * paths.saving[layer], paths.reach[step])
-    return prices.time[step] * saved + size * paths.scale[step] * prices.relief[step, layer]
+    worth: float = prices.time[step] * saved + size * paths.scale[step] * prices.relief[step, layer]
+    return worth
 
 
 @part
