@@ -12,8 +12,8 @@ import numpy as np
 from mallocgame.baselines.bounds.prices import Market, Point, start, value
 
 MEMORY = 0.7  # of the direction before
-PATIENCE, SHRINK, LEAST = 10, 0.7, 1e-3  # steps without a gain after which the share shrinks; where it ends
-HOPE = 0.2  # of the best bound: how far above it the target is where no mapping is known
+PATIENCE, SHRINK, LEAST = 10, 0.7, 1e-4  # steps without a gain after which the share shrinks; where it ends
+HOPE = 0.4  # of the best bound: how far above it the target is where no mapping is known
 SLOT_SCALE = 0.3  # steps of the prices of link time, beside those of a step's time
 FULL = 1.0 - 1e-9
 

@@ -69,10 +69,10 @@ def test_linear_bound_is_never_above_the_empty_mapping(seed: int) -> None:
     assert _linear(program, hierarchy) <= home_seconds(program, hierarchy) * (1 + 1e-12) + 1e-12
 
 
-@pytest.mark.parametrize("first", [0, 40, 80])
+@pytest.mark.parametrize("first", [20, 50])
 def test_no_bound_is_above_brute_force_that_slices_and_chains(first: int) -> None:
     """Prices (any, and raised), linear program and ``capacity_bound``; two and three layers by turns."""
-    ratios = [attack(seed) for seed in range(first, first + 40)]
+    ratios = [attack(seed) for seed in range(first, first + 24)]
     assert np.mean(ratios) > 0.8
 
 
