@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines.bounds.paths import Paths, Prices, Scratch, Use, cheapest_paths
-from mallocgame.baselines.bounds.relaxation import fixed_traffic, least_traffic, placed_tensors
+from mallocgame.baselines.bounds.relaxation import home_traffic, placed_tensors
 from mallocgame.baselines.bounds.route import LegColumn, Routes, StopColumn, StopKind, routes
 from mallocgame.baselines.bounds.templates import fitting_layers
 from mallocgame.baselines.bounds.windows import LargeMoves, pick_edges, window_slots
@@ -57,7 +57,7 @@ def market(program: Program, hierarchy: Hierarchy, *, num_slots: int = NUM_SLOTS
     table = routes(program, chosen)
     speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
     scale = program.trip_counts / unit
-    traffic = fixed_traffic(program, hierarchy, least_traffic(program, None))
+    traffic = home_traffic(program, hierarchy)
     compute = program.compute_seconds * scale
     gap = (traffic / speeds).sum(axis=1) * scale - compute
     saving = 1.0 / speeds[0] - 1.0 / speeds

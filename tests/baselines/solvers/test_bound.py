@@ -123,13 +123,13 @@ def _reader(name: str, size: int, steps: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("num_layers", [2, 3])
 def test_no_mapping_that_annealing_finds_beats_the_bound(num_layers: int) -> None:
-    """Chained and sliced copies too; the bound with cover rows, small programs first, and the mapping as a cutoff."""
+    """Chained and sliced copies too; the bound with cover rows, and the mapping as a cutoff."""
     for seed in range(20):
         program, memory = tiny_program(seed, num_steps=9, num_tensors=6), small_hierarchy(6, num_layers)
         search = Incumbent(Problem(program, memory), Limits(steps=3), seed=seed)
         search.offer(Mapping())
         anneal.improve(search)
-        relaxed = relax(program, memory, most_decisions=random.Random(seed).choice([0, 4, 12]))
+        relaxed = relax(program, memory)
         assert solve(relaxed.linear).bound * relaxed.unit_seconds <= search.seconds * (1 + 1e-9)
         alone = capacity_bound(program, memory, seconds=0.5).seconds
         assert alone <= search.seconds * (1 + 1e-9), f"seed {seed}"
