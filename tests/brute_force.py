@@ -1,9 +1,9 @@
 """The optimum of tiny programs by enumerating mappings: an oracle for tests, independent of every other solver.
 
 Per tensor, every set of residencies (at most ``max_residencies``), each born by a definition, held, or filled by one
-whole copy, and at most one write-back each, is a *plan*; ``validate`` alone decides which plans are valid. Plans are
-combined over tensors, judged by ``simulate`` in order of a trivial bound, and packed by trying all offsets that stacks
-of other tensors can give.
+whole copy, and at most one write-back each, is a *plan*; ``validate`` alone decides which plans are valid. On demand
+copies also come in two slices, or go from one residency of a plan to another. Plans are combined over tensors, judged
+by ``simulate`` in order of a trivial bound, and packed by trying all offsets that stacks of other tensors can give.
 """
 
 import time
@@ -20,6 +20,8 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving
 from mallocgame.program import Program, UseKind
 from mallocgame.solver import Progress, SolveResult
 
+Span = tuple[int, int]  # the boundaries of a copy's issue and end
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
@@ -35,9 +37,12 @@ def brute_force(
     start: Mapping | None = None,
     progress: Progress | None = None,
     max_residencies: int = 2,
+    copies: str = "whole",
 ) -> SolveResult:
     """Return the best mapping with at most ``max_residencies`` residencies a tensor; see ``mallocgame.solver``.
 
+    ``copies``: "sliced" where one inward may also come in two halves, "chained" where one may also come from, or go
+    to, another residency of the tensor.
     ``status`` is ``optimal`` if the time limit did not end the search; the seed does not matter.
     """
     began = time.perf_counter()
@@ -46,7 +51,8 @@ def brute_force(
     history = [(0.0, best_seconds)]
     done = seconds > 0
     if done:
-        plans = [_plans(program, hierarchy, tensor, max_residencies) for tensor in range(len(program.tensors))]
+        count = max_residencies
+        plans = [_plans(program, hierarchy, tensor, count, copies) for tensor in range(len(program.tensors))]
         for floor, choice in _by_floor(program, hierarchy, plans):
             spent = time.perf_counter() - began
             if spent > seconds:
@@ -74,20 +80,34 @@ def brute_force(
     )
 
 
-def _plans(program: Program, hierarchy: Hierarchy, tensor: int, max_residencies: int) -> list[_Plan]:
-    pieces = [piece for layer in range(1, hierarchy.num_layers) for piece in _pieces(program, tensor, layer)]
+def _plans(program: Program, hierarchy: Hierarchy, tensor: int, max_residencies: int, copies: str) -> list[_Plan]:
+    layers, is_sliced = range(1, hierarchy.num_layers), copies == "sliced"
+    pieces = [piece for layer in layers for piece in _pieces(program, tensor, layer, is_sliced)]
     plans = [_Plan(mapping=Mapping())]
     for count in range(1, max_residencies + 1):
         for chosen in combinations(pieces, count):
             if _collide(chosen):
                 continue
-            mapping = _join(list(chosen))
-            if not validate(program, hierarchy, mapping):
-                plans.append(_Plan(mapping=mapping))
+            whole = _join(list(chosen))
+            found = _chained(whole) if copies == "chained" and count > 1 else iter([whole])
+            plans.extend(_Plan(mapping=m) for m in found if not validate(program, hierarchy, m))
     return plans
 
 
-def _pieces(program: Program, tensor: int, layer: int) -> Iterator[Mapping]:
+def _chained(mapping: Mapping) -> Iterator[Mapping]:
+    """Yield the mapping with each choice of other residencies in the place of layer 0 (of all slices of a copy)."""
+    copies = sorted({(x.source, x.target) for x in mapping.transfers})
+    options = []
+    for source, target in copies:
+        others = [HOME, *(i for i in range(len(mapping.residencies)) if i not in (source, target))]
+        options.append([(other, target) if source == HOME else (source, other) for other in others])
+    for choice in product(*options):
+        changed = dict(zip(copies, choice, strict=True))
+        moved = (replace(x, source=s, target=t) for x in mapping.transfers for s, t in [changed[x.source, x.target]])
+        yield Mapping(residencies=mapping.residencies, transfers=tuple(moved))
+
+
+def _pieces(program: Program, tensor: int, layer: int, slices: bool) -> Iterator[Mapping]:
     """Yield one residency with its copy in and its copy out, in all ways that are not absurd."""
     end, uses = program.num_steps, program.tensors[tensor].uses
     defined = {use.step for use in uses if use.kind == UseKind.DEFINE}
@@ -96,11 +116,15 @@ def _pieces(program: Program, tensor: int, layer: int) -> Iterator[Mapping]:
     for first in range(HELD if held else 0, end):
         for last in range(max(first, 0) + 1, end + 1):
             residency = Residency(tensor=tensor, layer=layer, offset_bytes=0, start_step=first, end_step=last)
-            fills: list[tuple[int, int] | None] = [None] if first == HELD or first in defined else []
+            fills: list[tuple[Span, ...]] = [()] if first == HELD or first in defined else []
             if first != HELD:
-                fills += [(issue, due) for issue in range(first, last + 1) for due in range(issue, last + 1)]
+                whole = [(issue, due) for issue in range(first, last + 1) for due in range(issue, last + 1)]
+                fills += [(span,) for span in whole]
+                if slices and program.tensors[tensor].size_bytes > 1:
+                    fills += [(a, b) for a in whole if a[0] == first for b in whole]
             for fill in fills:
-                served = [use.step for use in uses if (first if fill is None else fill[1]) <= use.step < last]
+                filled = max((due for _, due in fill), default=first)
+                served = [use.step for use in uses if filled <= use.step < last]
                 if not served and not (held and last == end):
                     continue
                 outs: list[tuple[int, int] | None] = [None]
@@ -110,16 +134,24 @@ def _pieces(program: Program, tensor: int, layer: int) -> Iterator[Mapping]:
                 for out in outs:
                     size = program.tensors[tensor].size_bytes
                     moves = []
-                    if fill is not None:
-                        moves.append(_copy(tensor, HOME, 0, fill, size))
+                    parts = [size] if len(fill) < 2 else [size // 2, size - size // 2]
+                    for number, span in enumerate(fill):
+                        offset = parts[0] if number else 0
+                        moves.append(_copy(tensor, HOME, 0, span, parts[number], offset))
                     if out is not None:
                         moves.append(_copy(tensor, 0, HOME, out, size))
                     yield Mapping(residencies=(residency,), transfers=tuple(moves))
 
 
-def _copy(tensor: int, source: int, target: int, span: tuple[int, int], size: int) -> Transfer:
+def _copy(tensor: int, source: int, target: int, span: Span, size: int, offset: int = 0) -> Transfer:
     return Transfer(
-        tensor=tensor, source=source, target=target, start_after=span[0] - 1, done_before=span[1], size_bytes=size
+        tensor=tensor,
+        source=source,
+        target=target,
+        start_after=span[0] - 1,
+        done_before=span[1],
+        size_bytes=size,
+        slice_offset_bytes=offset,
     )
 
 

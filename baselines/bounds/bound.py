@@ -5,18 +5,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mallocgame.baselines import native
+from mallocgame.baselines.bounds.ascent import Ascent
 from mallocgame.baselines.bounds.covers import add_covers, knapsacks
 from mallocgame.baselines.bounds.integer import MARGIN, solve_integer
 from mallocgame.baselines.bounds.linear import LinearSolution, boxes_below, solve
+from mallocgame.baselines.bounds.prices import market
 from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, relax
 from mallocgame.collapse import is_straight
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.jit import warm_up
 from mallocgame.judge.replaced import with_free_copies
 from mallocgame.judge.simulation import lower_bound
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent, Problem
+from mallocgame.warm_up import tiny_problem
 
-MANY, FEW = 800, 400  # with more decisions than MANY, the FEW with most traffic are looked at first
+MANY = 800  # decisions above which a linear program may not finish: it gets only a part of the time
+FIRST_SHARE, LINEAR_SHARE = 0.25, 0.6  # of the time: prices first; of what is left then: such a linear program
 ROUNDS = 8  # of cover rows
 ENOUGH = 1.5  # times what a linear program took: what must be left for another one
 LITTLE = 2e-4  # a round that raises the bound by less is the last
@@ -26,12 +31,14 @@ LITTLE = 2e-4  # a round that raises the bound by less is the last
 class Bound:
     """Seconds that no valid mapping can beat, and what each method gave; ``seconds`` is the best of them.
 
-    ``linear_seconds`` comes from a dual solution evaluated with its rounding error taken off, so it holds whatever the
-    solver's tolerances. ``integer_seconds`` (0.0: not tried) rests on HiGHS's branch and bound, less a margin.
+    ``priced_seconds`` comes from prices, ``linear_seconds`` from the duals of a linear program: both are evaluated by
+    ourselves with their rounding error taken off, so they hold whatever a solver's tolerances. ``integer_seconds``
+    (0.0: not tried) rests on HiGHS's branch and bound, less a margin.
     """
 
     seconds: float
     simple_seconds: float
+    priced_seconds: float
     linear_seconds: float
     integer_seconds: float
     solve_seconds: float
@@ -61,6 +68,7 @@ def capacity_bound(
     """
     if seconds > 0:
         native.start()
+        warm_up("bound", compile_bound)
     program = with_free_copies(program)
     work = _Proof(Problem(program, hierarchy), seconds, search)
     simple = lower_bound(program, hierarchy)
@@ -68,15 +76,22 @@ def capacity_bound(
     if max(speeds[1:]) >= speeds[0] or seconds == 0:  # else it counts some traffic twice
         work.note(simple)
     if seconds > 0 and is_straight(program):  # the relaxation knows no branches
-        with suppress(OutOfTime):
-            work.run(relaxation, num_slots, integer)
+        work.run(relaxation, num_slots, integer)
     return Bound(
         seconds=work.best,
         simple_seconds=simple,
+        priced_seconds=work.priced_seconds,
         linear_seconds=work.linear_seconds,
         integer_seconds=work.integer_seconds,
         solve_seconds=time.perf_counter() - work.begun,
     )
+
+
+def compile_bound() -> None:
+    """Compile what bounds call."""
+    goods = market(*tiny_problem())
+    Ascent(goods).step(float("inf"))
+    relax(*tiny_problem())
 
 
 class _Proof:
@@ -85,7 +100,7 @@ class _Proof:
     def __init__(self, problem: Problem, seconds: float, search: Incumbent | None) -> None:
         self.problem, self.seconds, self.search = problem, seconds, search
         self.begun = time.perf_counter()
-        self.best = self.linear_seconds = self.integer_seconds = 0.0
+        self.best = self.priced_seconds = self.linear_seconds = self.integer_seconds = 0.0
 
     @property
     def left(self) -> float:
@@ -104,36 +119,58 @@ class _Proof:
         return self.left <= 0.0 or self.stop()
 
     def run(self, relaxation: Relaxation | None, num_slots: int, integer: bool) -> None:
-        """Solve the linear program, first a small one where it is large; add cover rows; then keep shares whole."""
+        """Solve the linear program, with cover rows, and then with whole shares; prices where it may not finish."""
         program, hierarchy = self.problem
-        if relaxation is None and program.num_decisions > MANY:
-            small = relax(program, hierarchy, num_slots=num_slots, most_decisions=FEW, stop=self.is_over)
-            self.solve(small)
+        is_large = program.num_decisions > MANY or hierarchy.num_layers > 2
+        ascent = Ascent(market(program, hierarchy), self.is_over) if is_large and not self.is_over() else None
+        if ascent is not None:
+            self.climb(ascent, FIRST_SHARE * self.left)
+        if not self.is_over():
+            with suppress(OutOfTime):
+                share = LINEAR_SHARE if is_large else 1.0
+                self.solve_relaxation(relaxation, num_slots, integer, share * self.left)
+        if ascent is not None:
+            self.climb(ascent, self.left)
+
+    def climb(self, ascent: Ascent, seconds: float) -> None:
+        """Raise prices for at most so long, and note the bound now and then."""
+        until, unit = time.perf_counter() + seconds, ascent.goods.unit_seconds
+        while not ascent.is_over and time.perf_counter() < until and not self.is_over():
+            cutoff = self.search.seconds if self.search is not None else float("inf")
+            ascent.step(cutoff / unit)
+            if ascent.best * unit > self.best * (1.0 + LITTLE):
+                self.note(ascent.best * unit)
+        self.priced_seconds = max(ascent.best * unit, 0.0)
+        self.note(self.priced_seconds)
+
+    def solve_relaxation(self, relaxation: Relaxation | None, num_slots: int, integer: bool, seconds: float) -> None:
+        """Solve the linear program in at most so long, add cover rows, then keep shares whole."""
+        program, hierarchy = self.problem
         if relaxation is None:
             relaxation = relax(program, hierarchy, num_slots=num_slots, stop=self.is_over)
-        solution, boxes = self.tighten(relaxation), None
-        if not integer or self.left <= 0.1 or self.stop():
+        solution, boxes = self.tighten(relaxation, seconds), None
+        if not integer or solution is None or self.left <= 0.1 or self.stop():
             return
         cutoff = self.search.seconds if self.search is not None else float("inf")
-        if solution is not None and cutoff < float("inf"):
+        if cutoff < float("inf"):
             boxes = boxes_below(relaxation.linear, solution.duals, cutoff / relaxation.unit_seconds)
         found = solve_integer(relaxation, seconds=self.left, boxes=boxes, stop=self.stop).bound_seconds
         self.integer_seconds = min(found, cutoff * (1.0 - MARGIN))  # what costs more than the cutoff was left out
         self.note(self.integer_seconds)
 
-    def solve(self, relaxation: Relaxation) -> LinearSolution | None:
+    def solve(self, relaxation: Relaxation, seconds: float) -> LinearSolution | None:
         """Solve a linear program and note its bound; None where there is no time."""
         if self.is_over():
             return None
-        solution = solve(relaxation.linear, seconds=self.left, stop=self.stop)
+        solution = solve(relaxation.linear, seconds=min(seconds, self.left), stop=self.stop)
         self.linear_seconds = max(self.linear_seconds, solution.bound * relaxation.unit_seconds)
         self.note(self.linear_seconds)
         return solution if solution.is_solved else None
 
-    def tighten(self, relaxation: Relaxation) -> LinearSolution | None:
+    def tighten(self, relaxation: Relaxation, seconds: float) -> LinearSolution | None:
         """Solve, add the cover rows that the solution breaks, and so on while that raises the bound."""
         begun = time.perf_counter()
-        solution = self.solve(relaxation)
+        solution = self.solve(relaxation, seconds)
         took = time.perf_counter() - begun
         if solution is None or self.left < ENOUGH * took:
             return solution
@@ -142,7 +179,7 @@ class _Proof:
             before = self.linear_seconds
             if not add_covers(relaxation, found, solution.columns):
                 break
-            sharper = self.solve(relaxation)
+            sharper = self.solve(relaxation, self.left)
             if sharper is None:
                 solution = None  # its duals have no word about the new rows
                 break

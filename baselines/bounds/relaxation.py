@@ -92,7 +92,6 @@ def relax(
     hierarchy: Hierarchy,
     *,
     num_slots: int = 64,
-    most_decisions: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Relaxation:
     """Build the relaxation.
@@ -101,16 +100,13 @@ def relax(
         program: with its loops and flags.
         hierarchy: any number of layers.
         num_slots: how finely it looks at when copies happen.
-        most_decisions: beyond so many, the tensors with the least traffic are always in the fastest layer and take no
-            space and no copies: a weaker bound, from a smaller program.
         stop: asked now and then.
 
     Raises:
         OutOfTime: ``stop`` said so, or it is too large.
     """
-    is_ideal = least_traffic(program, most_decisions)
     linear, unit = LinearProgram(), home_seconds(program, hierarchy) or 1.0
-    tensors = placed_tensors(program, hierarchy) & ~is_ideal
+    tensors = placed_tensors(program, hierarchy)
     if _entries(program, tensors) > MOST_ENTRIES:
         raise OutOfTime
     _check(stop)
@@ -125,7 +121,7 @@ def relax(
         steps=np.unique(columns.routes.stops[columns.present_stops, StopColumn.BOUNDARY]),
     )
     _check(stop)
-    idle = _add_times(relaxation, is_ideal)
+    idle = _add_times(relaxation)
     _check(stop)
     moves, progress = _add_links(relaxation, idle, num_slots)
     _check(stop)
@@ -136,21 +132,6 @@ def relax(
 def _check(stop: Callable[[], bool]) -> None:
     if stop():
         raise OutOfTime
-
-
-def least_traffic(program: Program, most_decisions: int | None) -> Bool:
-    """Return bool[N]: movable tensors that are left over when those with most traffic have ``most_decisions`` uses."""
-    movable = np.array([tensor.movable for tensor in program.tensors], dtype=np.bool_)
-    if most_decisions is None:
-        return np.zeros_like(movable)
-    uses = program.uses
-    traffic = np.bincount(
-        uses.tensor, weights=uses.bytes * program.trip_counts[uses.step], minlength=len(program.tensors)
-    )
-    order = np.argsort(-traffic, kind="stable")
-    is_least = np.zeros_like(movable)
-    is_least[order[np.cumsum(np.diff(uses.first)[order]) > most_decisions]] = True
-    return is_least & movable
 
 
 def placed_tensors(program: Program, hierarchy: Hierarchy) -> Bool:
@@ -189,18 +170,16 @@ def work_seconds(relaxation: Relaxation, move: CopyArc) -> tuple[int, float]:
     return index, (size / link.bytes_per_second + link.latency_seconds) * move.leg.trip_count / relaxation.unit_seconds
 
 
-def fixed_traffic(program: Program, hierarchy: Hierarchy, is_ideal: Bool) -> I64:
-    """Return int64[T, L], bytes of one execution with everything in layer 0, but ``is_ideal`` in the fastest layer."""
-    fastest = int(np.argmax([layer.bytes_per_second for layer in hierarchy.layers]))
-    serving = np.where(is_ideal[program.uses.tensor] & ~program.uses.home_only, fastest, 0)
-    return bytes_by_layer(program, hierarchy, serving)
+def home_traffic(program: Program, hierarchy: Hierarchy) -> I64:
+    """Return int64[T, L], bytes of one execution with everything in layer 0."""
+    return bytes_by_layer(program, hierarchy, np.zeros(len(program.uses.step), dtype=np.int64))
 
 
-def _add_times(relaxation: Relaxation, is_ideal: Bool) -> list[Idle]:
+def _add_times(relaxation: Relaxation) -> list[Idle]:
     """A step takes its compute time and an excess >= gap - sum of saving x share; return what each link has free."""
     program, hierarchy, linear = relaxation.program, relaxation.hierarchy, relaxation.linear
     speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
-    table, scale = fixed_traffic(program, hierarchy, is_ideal), program.trip_counts / relaxation.unit_seconds
+    table, scale = home_traffic(program, hierarchy), program.trip_counts / relaxation.unit_seconds
     compute = program.compute_seconds * scale
     linear.constant += float(compute.sum())
     gap = (table / speeds).sum(axis=1) * scale - compute  # what traffic takes beyond the compute time

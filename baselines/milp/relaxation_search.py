@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines import native
+from mallocgame.baselines.bounds.bound import compile_bound
 from mallocgame.baselines.bounds.relaxation import Relaxation, relax, work_seconds
 from mallocgame.baselines.milp.engine import highs_point
 from mallocgame.baselines.milp.place import place
@@ -37,6 +38,7 @@ LEAST = 0.002  # of all bytes: what those tensors move together
 def compile_planning(_: Problem, **_options: Any) -> None:
     """Compile what planning calls, and have a child for the native solvers ready."""
     native.start()
+    compile_bound()
     search = Incumbent(tiny_problem(), Limits(seconds=30.0))
     RelaxationSearch(relax(*search.problem), search).plan(10.0)
     buffers = [Buffer(name=str(i), lower=i % 3, upper=3 + i % 4, size_bytes=1 + i % 3) for i in range(9)]

@@ -77,3 +77,21 @@ def tiny_hierarchy(seed: int) -> Hierarchy:
         latency_seconds=rng.choice([0.0, 0.0, 0.5]),
     )
     return Hierarchy(name="tiny", layers=(home, fast), links=(link,))
+
+
+def deep_hierarchy(seed: int) -> Hierarchy:
+    """Return three layers: one link from layer 0 to both others, one between those."""
+    rng = random.Random(seed)
+    layers = tuple(
+        MemoryLayer(name=name, capacity_bytes=size, bytes_per_second=speed)
+        for name, size, speed in (
+            ("disk", 1000, 1.0),
+            ("near", rng.choice([3, 4, 6]), 4.0),
+            ("nearest", rng.choice([2, 3, 4]), 16.0),
+        )
+    )
+    links = (
+        Link(name="out", pairs=((0, 1), (0, 2)), bytes_per_second=1.0, shared_layer=rng.choice([0, None])),
+        Link(name="in", pairs=((1, 2),), bytes_per_second=4.0, shared_layer=rng.choice([1, None])),
+    )
+    return Hierarchy(name="deep", layers=layers, links=links)

@@ -1,0 +1,485 @@
+"""The cheapest way of each tensor through memory at given prices: shortest paths over where its contents are current.
+
+Prices are on space (per layer, step and byte), on link time (per link and slot of the schedule) and on the time of
+steps. A state is the set of layers in which the contents are current, a bit each. On a leg each of them is kept, which
+costs its space, or dropped; copies bring them to others. A copy happens in the cheapest slot of its window. A use is
+served by one layer. What holds at a loop's entry must hold at the end of its body, so inside a loop there is a row of
+costs for each state at its entry.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.jit import kernel, part
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+FAR = 1e300
+
+
+class Paths(NamedTuple):
+    """What paths go along: routes, and what prices multiply. Seconds are in units."""
+
+    first: I64  # [N + 1], see ``Routes``
+    stops: I64
+    legs: I64
+    trips: F64
+    slot_low: I64  # [S]: the slots of the window of each leg's copies
+    slot_high: I64
+    size: F64  # [N], bytes
+    fits: I64  # [N]: layers that can hold it, a bit each
+    is_output: I64  # [N], 0 or 1
+    is_split: I64  # [N]: it may not be hoisted, and a loop uses it
+    is_held: I64  # [N]
+    is_constant: I64  # [N]: nothing writes it
+    link: I64  # [L, L]: which link copies
+    link_speed: F64  # bytes per unit
+    link_latency: F64  # units
+    saving: F64  # [L]: units that a byte takes less in a layer than in layer 0
+    reach: F64  # [T]: what the step can save
+    scale: F64  # [T]: trips
+    begins: I64  # [slots]: the first step that begins after a slot
+    counts_flying: bool  # whether what is on its way takes space
+
+
+class Prices(NamedTuple):
+    """What space, link time and the time of a step cost."""
+
+    space: F64  # [L, T + 2]: of a byte in all steps before; the step after the last is the moment between two runs
+    slot: F64  # [links, slots]: of a unit of link time
+    time: F64  # [T]: of a unit of what a step takes beyond its compute time
+    relief: F64  # [T, L]: worth of a byte of a step's traffic that a layer serves, for the links (times trips)
+
+
+class Use(NamedTuple):
+    """What the cheapest paths use, to be filled."""
+
+    space: F64  # [L, T + 2]: change of bytes at each step, the moment between two runs after them
+    slot: F64  # [links, slots]: units of link time
+    saved: F64  # [T]: units that a step takes less
+    served: F64  # [T, L]: bytes times trips that a layer serves
+
+
+class Scratch(NamedTuple):
+    """Room for the work on one tensor at a time."""
+
+    cost: F64  # [depth, rows, states]
+    leg_choice: I64  # [stops, rows, states]
+    stop_choice: I64
+    copy: F64  # [stops, L, L]: of a leg, the cost of a copy
+    slot: I64  # [stops, L, L]: and where it happens
+    arrive: F64  # [stops, masks, masks]: from a set of layers, the cost of copies into another
+    keep: F64  # [stops, masks]
+    ahead: F64  # [rows, states]
+    frames: I64  # [depth, 2]: where a path came into the loops that it is traced back through
+
+    @classmethod
+    def of(cls, paths: Paths, depth: int) -> "Scratch":
+        """Return room for any of ``paths``, loops nested ``depth`` deep."""
+        num_layers, longest = len(paths.saving), int(np.diff(paths.first).max(initial=1))
+        masks = 1 << num_layers
+        return cls(
+            np.empty((depth + 1, masks, 2 * masks)),
+            np.zeros((longest, masks, 2 * masks), np.int64),
+            np.zeros((longest, masks, 2 * masks), np.int64),
+            np.empty((longest, num_layers, num_layers)),
+            np.zeros((longest, num_layers, num_layers), np.int64),
+            np.empty((longest, masks, masks)),
+            np.empty((longest, masks)),
+            np.empty((masks, 2 * masks)),
+            np.zeros((depth + 1, 2), np.int64),
+        )
+
+
+@kernel
+def cheapest_paths(paths: Paths, prices: Prices, use: Use, work: Scratch) -> float:
+    """Return the cost of the cheapest paths of all tensors, and add what they use to ``use``."""
+    num_layers = len(paths.saving)
+    total = 0.0
+    for n in range(len(paths.size)):
+        middle = 0  # layers in which what is held may stay for ever
+        for a in range(1, num_layers - 1):
+            middle |= paths.fits[n] & (1 << a)
+        best, best_held, best_forced, last, walks = FAR, 0, 0, 0, 0
+        for k in range(paths.first[n], paths.first[n + 1] - 1):
+            _price_leg(paths, prices, work, n, k)
+        held = paths.fits[n] & ~1 if paths.is_held[n] else 0
+        chosen = held
+        while True:  # all sets of layers that hold it at the start
+            forced = chosen & middle
+            while True:  # all sets of those that hold it for ever
+                cost, state = _walk(paths, prices, work, n, chosen, forced)
+                walks += 1
+                if cost < best:
+                    best, best_held, best_forced, last = cost, chosen, forced, state
+                if forced == 0:
+                    break
+                forced = (forced - 1) & chosen & middle
+            if chosen == 0:
+                break
+            chosen = (chosen - 1) & held
+        if walks > 1:
+            _walk(paths, prices, work, n, best_held, best_forced)
+        _trace(paths, use, work, n, last, best_held, best_forced)
+        total += best
+    return total
+
+
+@part
+def _walk(paths: Paths, prices: Prices, work: Scratch, n: int, held: int, forced: int) -> tuple[float, int]:
+    """Return the cost of the cheapest path, and its state after the last stop before the end.
+
+    Held in the layers ``held`` from the run before: in those ``forced`` for ever, into the others fetched again by the
+    end.
+    """
+    begin, end = paths.first[n], paths.first[n + 1] - 1
+    num_layers = len(paths.saving)
+    masks = 1 << num_layers
+    states = 2 * masks if paths.is_split[n] else masks
+    stay = forced if paths.is_constant[n] else 0
+    level, rows = 0, 1
+    cost = work.cost
+    cost[0, 0, :] = FAR
+    cost[0, 0, 1 | held] = 0.0
+    between = prices.space.shape[1] - 2
+    for a in range(1, num_layers):
+        if held >> a & 1:
+            cost[0, 0, 1 | held] += paths.size[n] * (prices.space[a, between + 1] - prices.space[a, between])
+    for k in range(begin, end - 1):
+        _leg(paths, work, n, k, cost[level], rows, states, stay)
+        kind = paths.stops[k + 1, 0]
+        if kind == 1:
+            _use(paths, prices, work, n, k + 1, cost[level], rows, states, stay)
+        elif kind == 2:
+            level += 1
+            rows = masks
+            cost[level, :, :] = FAR
+            for mask in range(masks):
+                if mask & stay == stay:
+                    cost[level, mask, mask] = 0.0
+        else:
+            outer = 1 if level == 1 else masks
+            _leave(work, k + 1 - begin, cost[level - 1], cost[level], outer, states)
+            level -= 1
+            rows = outer
+    at = end - 1 - begin
+    wanted = held & ~forced
+    best, last = FAR, 0
+    for state in range(states):
+        before = cost[0, 0, state]
+        if before >= FAR:
+            continue
+        mask = state % masks
+        need = wanted | (1 if paths.is_output[n] and not mask & 1 else 0)
+        after = before + work.keep[at, stay] + _bring(work.arrive[at, mask], need)
+        if after < best:
+            best, last = after, state
+    return best, last
+
+
+@part
+def _bring(arrive: F64, need: int) -> float:
+    """Return the cost of copies that make the contents current in all layers of ``need`` once more."""
+    if need == 0:
+        return 0.0
+    best = FAR
+    for brought in range(len(arrive)):
+        if brought & need == need:
+            best = min(best, arrive[brought])
+    return best
+
+
+@part
+def _price_leg(paths: Paths, prices: Prices, work: Scratch, n: int, k: int) -> None:
+    """Fill ``copy``, ``slot``, ``arrive`` and ``keep`` for a leg."""
+    num_layers = len(paths.saving)
+    masks, at = 1 << num_layers, k - paths.first[n]
+    size, fits = paths.size[n], paths.fits[n]
+    low, high = paths.legs[k, 3], max(paths.legs[k, 3], paths.legs[k, 4])
+    keep, copy, arrive = work.keep[at], work.copy[at], work.arrive[at]
+    for mask in range(masks):
+        keep[mask] = 0.0
+        for a in range(1, num_layers):
+            if mask >> a & 1:
+                keep[mask] += size * (prices.space[a, high] - prices.space[a, low])
+    arrive[:, :] = FAR
+    arrive[:, 0] = 0.0
+    if paths.legs[k, 0] > paths.legs[k, 1]:
+        return
+    copy[:, :] = FAR
+    for a in range(num_layers):
+        for b in range(num_layers):
+            if a != b and fits >> a & 1 and fits >> b & 1:
+                _price_copy(paths, prices, work, k, at, size, a, b)
+    for mask in range(1, masks):
+        for brought in range(1, masks):
+            if brought & ~fits:
+                continue
+            for b in range(num_layers):
+                if brought >> b & 1:
+                    rest = brought & ~(1 << b)
+                    price, _ = _source(copy, mask | rest, b)
+                    arrive[mask, brought] = min(arrive[mask, brought], arrive[mask, rest] + price)
+
+
+@part
+def _price_copy(paths: Paths, prices: Prices, work: Scratch, k: int, at: int, size: float, a: int, b: int) -> None:
+    """Find the cheapest slot of a copy: the later, the less space it takes on its way."""
+    link, high = paths.link[a, b], paths.legs[k, 4]
+    seconds = (size / paths.link_speed[link] + paths.link_latency[link]) * paths.trips[k]
+    flies = b > 0 and paths.counts_flying
+    best, chosen, space = FAR, 0, 0.0
+    for slot in range(paths.slot_high[k], paths.slot_low[k] - 1, -1):
+        if flies and paths.begins[slot] < high:
+            space = size * (prices.space[b, high] - prices.space[b, paths.begins[slot]])
+        price = seconds * prices.slot[link, slot] + space
+        if price < best:
+            best, chosen = price, slot
+        if best <= space:
+            break
+    work.copy[at, a, b], work.slot[at, a, b] = best, chosen
+
+
+@part
+def _source(copy: F64, mask: int, b: int) -> tuple[float, int]:
+    """Return the cost of the cheapest copy into layer ``b`` from one of ``mask``, and which."""
+    best, source = FAR, -1
+    for a in range(len(copy)):
+        if a != b and mask >> a & 1 and copy[a, b] < best:
+            best, source = copy[a, b], a
+    return best, source
+
+
+@part
+def _leg(paths: Paths, work: Scratch, n: int, k: int, cost: F64, rows: int, states: int, stay: int) -> None:
+    """Go along a leg: keep some, bring some."""
+    masks = 1 << len(paths.saving)
+    begin, there = paths.first[n], k + 1
+    stops = paths.stops
+    is_dead = stops[there, 0] == 1 and not stops[there, 3] and not stops[there, 4]
+    choice, keep, bring = work.leg_choice[k - begin], work.keep[k - begin], work.arrive[k - begin]
+    ahead = work.ahead
+    for r in range(rows):
+        ahead[r, :states] = FAR
+        for state in range(states):
+            before = cost[r, state]
+            if before >= FAR:
+                continue
+            if is_dead:
+                if before < ahead[r, 0]:
+                    ahead[r, 0] = before
+                    choice[r, 0] = state << 16
+                continue
+            mask, is_copied = state % masks, state // masks
+            kept = mask
+            while True:  # the subsets of mask that have layer 0 where it has, and what must stay
+                if kept & 1 == mask & 1 and kept & stay == stay:
+                    base = before + keep[kept]
+                    for arrive in range(masks):
+                        if arrive & kept or bring[mask, arrive] >= FAR:
+                            continue
+                        after = base + bring[mask, arrive]
+                        target = kept | arrive
+                        if states > masks and target > 1 and (kept <= 1 or is_copied):
+                            target += masks
+                        if after < ahead[r, target]:
+                            ahead[r, target] = after
+                            choice[r, target] = state << 16 | kept << 8 | arrive
+                if kept == 0:
+                    break
+                kept = (kept - 1) & mask
+    _take(cost, ahead, rows, states)
+
+
+@part
+def _take(cost: F64, ahead: F64, rows: int, states: int) -> None:
+    for r in range(rows):
+        for state in range(states):
+            cost[r, state] = ahead[r, state]
+
+
+@part
+def _worth(paths: Paths, prices: Prices, stop: I64, layer: int) -> float:
+    """Return what it is worth that a layer serves the free uses of a stop."""
+    step, size = stop[1], stop[8]
+    saved = min(size * paths.scale[step] * paths.saving[layer], paths.reach[step])
+    worth: float = prices.time[step] * saved + size * paths.scale[step] * prices.relief[step, layer]
+    return worth
+
+
+@part
+def _use(  # noqa: PLR0913 (a kernel)
+    paths: Paths, prices: Prices, work: Scratch, n: int, k: int, cost: F64, rows: int, states: int, stay: int
+) -> None:
+    """Pass a use: one layer serves it; what stays takes its space."""
+    num_layers = len(paths.saving)
+    stop, ahead = paths.stops[k], work.ahead
+    contents, home, is_free = stop[3], stop[4], stop[7]
+    for r in range(rows):
+        for state in range(states):
+            ahead[r, state] = FAR
+    for layer in range(num_layers):
+        if layer > 0 and (not is_free or not paths.fits[n] >> layer & 1):
+            continue
+        worth = _worth(paths, prices, stop, layer) if layer > 0 else 0.0
+        for r in range(rows):
+            for state in range(states):
+                mask = state % (1 << num_layers)
+                is_wrong = (home and not mask & 1) or (is_free and contents and not mask >> layer & 1)
+                if cost[r, state] < FAR and not is_wrong:
+                    _serve(paths, prices, work, n, k, r, state, states, layer, cost[r, state] - worth, stay)
+    _take(cost, ahead, rows, states)
+
+
+@part
+def _serve(  # noqa: PLR0913 (a kernel)
+    paths: Paths,
+    prices: Prices,
+    work: Scratch,
+    n: int,
+    k: int,
+    r: int,
+    state: int,
+    states: int,
+    layer: int,
+    cost: float,
+    stay: int,
+) -> None:
+    """Write what may follow a use that ``layer`` serves: what was written is nowhere else, other contents may stay."""
+    num_layers, stop = len(paths.saving), paths.stops[k]
+    masks, step, writes = 1 << num_layers, stop[1], stop[5]
+    mask, is_copied = state % masks, state // masks
+    stays = ((1 << layer) if writes else mask) & ~1
+    there = stays
+    while True:
+        if there & stay == stay and (layer == 0 or there >> layer & 1):
+            after = cost
+            for a in range(1, num_layers):
+                if there >> a & 1:
+                    after += paths.size[n] * (prices.space[a, step + 1] - prices.space[a, step])
+            target = there | (mask & 1)
+            if writes:
+                target = 1 if stop[6] else 1 << layer
+                is_copied = is_copied if stop[3] and not stop[6] else 0
+            if target > 1 and is_copied and states > masks:
+                target += masks
+            if after < work.ahead[r, target]:
+                work.ahead[r, target] = after
+                work.stop_choice[k - paths.first[n], r, target] = state << 16 | there << 8 | layer
+        if there == 0 or writes:
+            break
+        there = (there - 1) & stays
+
+
+@part
+def _leave(work: Scratch, at: int, outer: F64, inner: F64, rows: int, states: int) -> None:
+    """Leave a loop: its body began with what was current before it and is at its end."""
+    masks = work.keep.shape[1]
+    ahead, choice = work.ahead, work.stop_choice[at]
+    ahead[:rows, :states] = FAR
+    for r in range(rows):
+        for state in range(states):
+            before = outer[r, state]
+            if before >= FAR:
+                continue
+            allowed = state & 1 if state >= masks else state
+            for start in range(masks):
+                if start & ~allowed:
+                    continue
+                for last in range(states):
+                    if inner[start, last] < FAR and (last % masks) & start == start:
+                        after = before + inner[start, last]
+                        if after < ahead[r, last]:
+                            ahead[r, last] = after
+                            choice[r, last] = state << 16 | start
+    _take(outer, ahead, rows, states)
+
+
+@part
+def _trace(paths: Paths, use: Use, work: Scratch, n: int, last: int, held: int, forced: int) -> None:
+    """Add what the path that ends in state ``last`` uses."""
+    begin, end = paths.first[n], paths.first[n + 1] - 1
+    num_layers = len(paths.saving)
+    masks = 1 << num_layers
+    stay = forced if paths.is_constant[n] else 0
+    size = paths.size[n]
+    bring = work.arrive[end - 1 - begin, last % masks]
+    need = (held & ~forced) | (1 if paths.is_output[n] and not last & 1 else 0)
+    arrive = need
+    for more in range(masks):
+        if more & need == need and bring[more] < bring[arrive]:
+            arrive = more
+    if need:
+        _copies(paths, use, work, n, end - 1, last % masks, arrive)
+    _keep(paths, use, n, end - 1, stay)
+    for a in range(1, num_layers):
+        if held >> a & 1:
+            use.space[a, use.space.shape[1] - 2] += size
+            use.space[a, use.space.shape[1] - 1] -= size
+    state, row = last, 0
+    level, frames = 0, work.frames
+    for k in range(end - 1, begin, -1):
+        stop = paths.stops[k]
+        if stop[0] == 1:
+            choice = work.stop_choice[k - begin, row, state]
+            state = choice >> 16
+            for a in range(1, num_layers):
+                if choice >> (8 + a) & 1:
+                    use.space[a, stop[1]] += size
+                    use.space[a, stop[1] + 1] -= size
+            layer = choice & 255
+            if layer > 0:
+                step, volume = stop[1], stop[8] * paths.scale[stop[1]]
+                use.saved[step] += min(volume * paths.saving[layer], paths.reach[step])
+                use.served[step, layer] += volume
+        elif stop[0] == 3:
+            choice = work.stop_choice[k - begin, row, state]
+            frames[level, 0], frames[level, 1] = row, choice >> 16
+            level += 1
+            row = choice & 255
+        else:
+            level -= 1
+            row, state = frames[level, 0], frames[level, 1]
+        choice = work.leg_choice[k - 1 - begin, row, state]
+        state = choice >> 16
+        kept, arrive = choice >> 8 & 255, choice & 255
+        _keep(paths, use, n, k - 1, kept)
+        if arrive:
+            _copies(paths, use, work, n, k - 1, state % masks, arrive)
+
+
+@part
+def _keep(paths: Paths, use: Use, n: int, k: int, kept: int) -> None:
+    low, high = paths.legs[k, 3], max(paths.legs[k, 3], paths.legs[k, 4])
+    for a in range(1, len(paths.saving)):
+        if kept >> a & 1:
+            use.space[a, low] += paths.size[n]
+            use.space[a, high] -= paths.size[n]
+
+
+@part
+def _copies(paths: Paths, use: Use, work: Scratch, n: int, k: int, mask: int, arrive: int) -> None:
+    """Add the copies behind ``arrive[mask, arrive]``."""
+    at = k - paths.first[n]
+    copy, bring = work.copy[at], work.arrive[at, mask]
+    while arrive:
+        best, into = FAR, -1
+        for b in range(len(copy)):
+            if arrive >> b & 1:
+                rest = arrive & ~(1 << b)
+                price, _ = _source(copy, mask | rest, b)
+                if bring[rest] + price < best:
+                    best, into = bring[rest] + price, b
+        arrive &= ~(1 << into)
+        _, source = _source(copy, mask | arrive, into)
+        link, slot = paths.link[source, into], work.slot[at, source, into]
+        size = paths.size[n]
+        use.slot[link, slot] += (size / paths.link_speed[link] + paths.link_latency[link]) * paths.trips[k]
+        if into > 0 and paths.counts_flying:
+            since, high = paths.begins[slot], paths.legs[k, 4]
+            if since < high:
+                use.space[into, since] += size
+                use.space[into, high] -= size
