@@ -25,11 +25,17 @@ Beginning = tuple[
 ]  # of a stay: its tensor, whether it is copied in, the row in Program.uses it serves first
 
 
+CopyBack = tuple[int, int, int]  # its tensor, the boundary at which it begins, the last row that fast memory serves
+MAX_WAIT = 8.0  # by default a value waits in fast memory from use to use for so many times as all of it takes to copy
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How far stays were seen to reach: by their beginning, the last row of ``Program.uses`` served; -1: none."""
+    """What the compiler does under some options, and what it was seen to do."""
 
-    last_use: Table[Beginning, int] = field(default_factory=dict)
+    last_use: Table[Beginning, int] = field(default_factory=dict)  # the last row that a stay served; -1: none
+    copy_back: Table[CopyBack, int] = field(default_factory=dict)  # the boundary at which it was waited for
+    max_wait: float = MAX_WAIT
 
     def allows(self, beginning: Beginning, last_use: int) -> bool:
         """Whether a stay with this beginning may serve uses up to a row."""
@@ -47,16 +53,30 @@ def elapsed_before(program: Program, hierarchy: Hierarchy) -> F64:
     return before
 
 
+def waits(program: Program, hierarchy: Hierarchy) -> F64:
+    """Return float64[U], for each row of ``Program.uses`` how long a value in fast memory waits for it.
+
+    That is the time of the instructions since the use before, in units of the time to copy all of fast memory; 0 for
+    the first use of a tensor.
+    """
+    uses, before = program.uses, elapsed_before(program, hierarchy)
+    found: F64 = np.zeros(len(uses.step))
+    if len(found):
+        found[1:] = np.maximum(before[uses.step[1:]] - before[uses.step[:-1] + 1], 0.0) * (np.diff(uses.tensor) == 0)
+    link = hierarchy.links[hierarchy.link_index(0, 1)]
+    return found * (link.bytes_per_second / hierarchy.layers[1].capacity_bytes)
+
+
 def copy_back_due(before: F64, copy_seconds: float, begin: int, last_use: int) -> int:
     """Return the boundary at which the compiler waits for a copy back that begins at boundary ``begin``.
 
-    That is once instructions (``elapsed_before``) take as long as the copy, but not before step ``last_use`` is over,
-    the last that fast memory serves.
+    That is once instructions (``elapsed_before``) take as long as the copy, but not before step ``last_use``, the last
+    that fast memory serves.
 
     >>> copy_back_due(np.array([0.0, 1.0, 2.0, 3.0]), 1.5, 1, 0)
     3
     """
-    return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use + 1)
+    return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use)
 
 
 def reachable(program: Program, hierarchy: Hierarchy, mapping: Mapping, own: Mapping | None = None) -> Mapping:
