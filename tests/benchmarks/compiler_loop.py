@@ -31,6 +31,8 @@ GROUPS = {  # of the page: rows
     "suite, 300 s": "compiler_loop_300s.jsonl",
     "zoo": "compiler_loop_zoo.jsonl",
     "several chips": "compiler_loop_chips.jsonl",
+    "earlier, suite (2026-11-23)": "compiler_loop.jsonl",
+    "earlier, longer runs (2026-11-27)": "compiler_loop_before.jsonl",
 }
 SOLVERS = RESULTS / "solvers.jsonl"  # best mappings known, by python -m tests.benchmarks.solvers
 
@@ -99,6 +101,7 @@ def run(
         "steps": found.trace.program.num_steps,
         "known_seconds": known.get(case),
         "chip": chip,
+        "history": found.history,
     }
     row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
     row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}

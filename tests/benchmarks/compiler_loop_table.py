@@ -137,7 +137,8 @@ def _short(row: dict[str, Any]) -> str:
         return _line(row["case"], row["error"], *[""] * (len(SHORT) - 2))
     times = [f"{1e6 * seconds:.1f}" for seconds in (row["default_seconds"], row["judged_seconds"], best_seconds(row))]
     part = f"{100 * share(row):.0f} %" if ahead(row) > 0.001 else "–"
-    return _line(row["case"], row["steps"], f"{row['seconds']:.0f}", *times, part, row["evaluations"])
+    seconds = f"{row['seconds']:.0f}" if "seconds" in row else "–"
+    return _line(row["case"], row["steps"], seconds, *times, part, row.get("evaluations", "–"))
 
 
 def _line(*cells: object) -> str:

@@ -71,6 +71,12 @@ class Reaction:
         np.maximum.at(longest, self.problem.program.uses.tensor, waits(*self.problem))
         return longest
 
+    def forget(self) -> bool:
+        """Forget how far stays reached, and return whether there was anything to forget."""
+        found = bool(self.reaches)
+        self.reaches.clear()
+        return found
+
     def learn(self, goal: Mapping, got: Mapping) -> None:
         """Compare what was suggested with what the compiler did."""
         self.see(got)

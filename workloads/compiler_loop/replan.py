@@ -20,7 +20,11 @@ Plan = Callable[[Mapping, Reach], Mapping]  # from a start, within what the comp
 
 
 def replan(search: OverrideSearch, reaction: Reaction, plan: Plan, goals: Sequence[Mapping] = ()) -> None:
-    """Suggest ``goals``, then plans round what came out, until they help no more or the time is over."""
+    """Suggest ``goals``, then plans round what came out, until they help no more or the time is over.
+
+    Where nothing is left to plan within what was learned, all of that is forgotten: much of it was true of other
+    mappings only.
+    """
     waiting, stale = list(goals), 0
     while stale < MAX_STALE and not search.is_over():
         best = search.best
@@ -31,7 +35,10 @@ def replan(search: OverrideSearch, reaction: Reaction, plan: Plan, goals: Sequen
         worth = best.judged_seconds * (1 - LEAST_GAIN)
         now = [goal for goal in now if simulate(*reaction.problem, goal).total_seconds < worth]
         if not now:
-            return
+            if not reaction.forget():
+                return
+            stale += 1
+            continue
         found = search.try_all([reaction.suggestion(goal) for goal in now])
         for goal, done in zip(now, found, strict=False):
             if done.mapping is not None:

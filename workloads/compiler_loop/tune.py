@@ -22,6 +22,7 @@ from mallocgame.warm_up import tiny_problem
 from mallocgame.workloads.compiler_loop.flags import (
     CANDIDATE_FLAGS,
     LONG_WAITS,
+    NEVER,
     NOTHING_HELD,
     ONE_SLICE,
     WAYS,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 MAX_STALE = 3  # rounds without improvement
 LARGE = 600  # instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds
+FEW_MOVES = 5  # that bring next to nothing, until a large program is planned as a whole again
 LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
 LEAST_SOLVER_SECONDS = 4.0  # of a short run: with less a busy machine finds nothing, and the search would end
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
@@ -78,8 +80,8 @@ class Tuned:
     interrupted: bool = False
 
     def figures(self) -> dict[str, Any]:
-        """Return everything but trace and mapping, for a table or a line of JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping")}
+        """Return everything but trace, mapping and history, for a table or a line of JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping", "history")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,7 @@ class _Tuning:
         self.target, self.settings, self.final, self.folder, self.begin = target, settings, final, folder, begin
         self.history: list[tuple[float, float]] = []
         self.rounds = self.plans = 0
+        self.first_above = NEVER  # what is placed first, as ``Reaction`` has it
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
@@ -254,16 +257,18 @@ class _Tuning:
                 self._program_for(search.best.mapping, search.best.options),
                 self.target.trace.hierarchy,
             )
-            reaction = Reaction(problem=Problem(program, hierarchy))
+            reaction = Reaction(problem=Problem(program, hierarchy), first_above=self.first_above)
             if self.target.trace.mapping is not None:
                 reaction.see(self.target.trace.mapping)
             if not self.rounds:
                 search = self._in_the_best_way(search, goal, reaction)
+                self.first_above = reaction.first_above
             replan(search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [])
-            improve(search, program, hierarchy, goal)
-            if not search.is_over():
+            is_large = program.num_steps >= LARGE
+            improve(search, program, hierarchy, goal, patience=FEW_MOVES if is_large else None)
+            if not is_large and not search.is_over():
                 realise(search, program, goal)
-            improve(search, program, hierarchy, goal)
+                improve(search, program, hierarchy, goal)
         if search.best.judged_seconds < self.search.best.judged_seconds:
             self._take(search)
 
