@@ -82,20 +82,21 @@ def copy_back_due(before: F64, copy_seconds: float, begin: int, last_use: int) -
 def reachable(program: Program, hierarchy: Hierarchy, mapping: Mapping, own: Mapping | None = None) -> Mapping:
     """Return what the compiler would make of a valid mapping that it is told, as far as is known; it is valid, too.
 
-    Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds. A tensor
-    for which that leaves no room stays in layer 0.
+    Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds, nothing
+    waits in fast memory longer than it does by default, nor is written there only to be copied back. A tensor for which
+    that leaves no room stays in layer 0.
 
     Raises:
         InputError: not two layers, which is what XLA:TPU compiles for.
     """
     if hierarchy.num_layers != 2:
         raise InputError(f"{program.name}: XLA:TPU compiles for two layers of memory, not {hierarchy.num_layers}")
-    before = elapsed_before(program, hierarchy)
+    before, wait = elapsed_before(program, hierarchy), waits(program, hierarchy)
     held = {r.tensor for r in (own or Mapping()).residencies if r.start_step == HELD}
     parts: Placements = {}
     for index, part in take_apart(mapping).items():
         kept = part if index in held else _without_held(program, part)
-        parts[index] = _timed(program, hierarchy, before, index, kept)
+        parts[index] = _timed(program, hierarchy, before, index, _without_long(program, wait, index, kept))
     while broken := {v.tensor for v in validate(program, hierarchy, put_together(parts))} & parts.keys():
         parts = {index: part for index, part in parts.items() if index not in broken}
     return put_together(parts)
@@ -106,6 +107,21 @@ def _without_held(program: Program, part: TensorPlacement) -> TensorPlacement:
     for number in reversed(range(len(part.residencies))):
         reload = any(x.target == number and x.done_before >= program.num_steps for x in part.transfers)
         if part.residencies[number].start_step == HELD or reload:
+            part = part.without(number)
+    return part
+
+
+def _without_long(program: Program, wait: F64, index: int, part: TensorPlacement) -> TensorPlacement:
+    """Leave out stays in which the tensor waits too long, or is written only to be copied back."""
+    tensor, first = program.tensors[index], int(program.uses.first[index])
+    for number in reversed(range(len(part.residencies))):
+        stay = part.residencies[number]
+        filled = max([x.done_before for x in part.transfers if x.target == number], default=stay.start_step)
+        rows = [first + i for i, use in enumerate(tensor.uses) if filled <= use.step < stay.end_step]
+        steps = {int(program.uses.step[row]) for row in rows}
+        leaves = any(x.source == number for x in part.transfers)
+        for_nothing = leaves and not tensor.is_output and steps == {stay.start_step} and filled == stay.start_step
+        if wait[rows[1:]].max(initial=0.0) > MAX_WAIT or for_nothing:
             part = part.without(number)
     return part
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
 from mallocgame.evaluation import as_hoisted
-from mallocgame.mapping import Mapping
+from mallocgame.mapping import HELD, Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Problem, SolveResult
 from mallocgame.warm_up import tiny_problem
@@ -225,15 +225,16 @@ class _Tuning:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
         self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
         goal = self._solve()
-        if goal is not None:
+        holds = self._holds_something()
+        if goal is not None and holds:
             self._try_flags([NOTHING_HELD])
-        others = [] if NOTHING_HELD.items() <= self.flags.items() else [{**self.flags, **NOTHING_HELD}]
+        others = [{**self.flags, **NOTHING_HELD}] if holds and not NOTHING_HELD.items() <= self.flags.items() else []
         stale = 0
         while goal is not None and stale < MAX_STALE and not self.is_over():
             before = self.search.best.judged_seconds
             self._round(goal, others)
             self.rounds += 1
-            if not others:
+            if not others and (self.rounds > 1 or self.target.trace.program.num_steps < LARGE):
                 self._try_flags(CANDIDATE_FLAGS)
             stale = 0 if self.search.best.judged_seconds < before else stale + 1
             self._save()
@@ -348,6 +349,12 @@ class _Tuning:
     def _tell(self) -> None:
         gain = self.default.judged_seconds / self.search.best.judged_seconds
         self.settings.phase(f"searching: {len(self.evaluation_seconds)} compilations, {gain:.3f} times faster")
+
+    def _holds_something(self) -> bool:
+        """Whether by default something is there from the run before, or is copied as soon as one begins."""
+        mapping = self.target.trace.mapping or Mapping()
+        held = any(r.start_step == HELD for r in mapping.residencies)
+        return held or any(x.start_after < 0 for x in mapping.transfers)
 
     def _hoist_limits(self) -> list[int]:
         trace = self.target.trace
