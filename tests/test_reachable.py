@@ -7,7 +7,7 @@ from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.errors import InputError
 from mallocgame.evaluation import make_case, run
 from mallocgame.explanation.placement import take_apart
-from mallocgame.explanation.reachable import copy_back_due, elapsed_before, reachable
+from mallocgame.explanation.reachable import MAX_WAIT, copy_back_due, elapsed_before, reachable, waits
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -57,6 +57,29 @@ def test_what_the_compiler_holds_itself_stays_and_nothing_else() -> None:
     kept = reachable(trace.program, trace.hierarchy, trace.mapping, trace.mapping)
     assert held_tensors(kept) == held_tensors(trace.mapping)
     assert held_tensors(reachable(trace.program, trace.hierarchy, trace.mapping)) == set()
+
+
+@pytest.mark.parametrize("case", ["gpt2_training-v5e", "unet_training-v4"])
+def test_nothing_waits_longer_than_the_compiler_lets_it_nor_is_written_only_to_be_copied_back(case: str) -> None:
+    trace = suite.load(case)
+    program = trace.program.without_hoisting()
+    long, uses = waits(program, trace.hierarchy), program.uses
+    mapping = anneal(program, trace.hierarchy, seconds=60, steps=60).mapping
+
+    def broken(mapping: Mapping) -> tuple[int, int]:
+        too_long = for_nothing = 0
+        for number, stay in enumerate(mapping.residencies):
+            rows = range(int(uses.first[stay.tensor]), int(uses.first[stay.tensor + 1]))
+            served = [row for row in rows if mapping.fill_boundaries[number] <= uses.step[row] < stay.end_step]
+            too_long += max((float(long[row]) for row in served[1:]), default=0.0) > MAX_WAIT
+            copied = any(x.target == number for x in mapping.transfers)
+            leaves = any(x.source == number for x in mapping.transfers)
+            only_written = len({int(uses.step[row]) for row in served}) == 1 and not copied
+            for_nothing += leaves and only_written and not program.tensors[stay.tensor].is_output
+        return too_long, for_nothing
+
+    assert max(broken(mapping)) > 0
+    assert broken(reachable(program, trace.hierarchy, mapping)) == (0, 0)
 
 
 def held_tensors(mapping: Mapping | None) -> set[int]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.state import BORN, COPIED, FOREVER, HELD_OVER
-from mallocgame.explanation.reachable import Reach, copy_back_due, elapsed_before
+from mallocgame.explanation.reachable import Reach, copy_back_due, elapsed_before, waits
 from mallocgame.hierarchy import Hierarchy, MemoryLayer
 from mallocgame.judge.coherence import stale_uses
 from mallocgame.program import Program, Tensor, UseKind
@@ -107,21 +107,30 @@ def as_compiler_does(
     """Yield what XLA can be brought to do, with the copies back timed as it times them.
 
     It takes no word about a copy back (``explanation.reachable``), about slices, nor about what is held from run to
-    run. What it was seen not to do (``reach``) is left out.
+    run; nothing waits in fast memory too long from use to use, nor is written there only to be copied back. What it was
+    seen not to do (``reach``) is left out.
     """
-    before = elapsed_before(program, hierarchy)
+    before, wait = elapsed_before(program, hierarchy), waits(program, hierarchy)
+    step = program.uses.step
     for whole in pieces:
         piece = replace(whole, sliceable=0)
         beginning = (piece.tensor, piece.kind == COPIED, piece.first_use)
         if piece.kind in (HELD_OVER, FOREVER) or not reach.allows(beginning, piece.last_use):
             continue
+        if wait[piece.first_use + 1 : piece.last_use + 1].max(initial=0.0) > reach.max_wait:
+            continue
         if piece.back_issue < 0:
             yield piece
+            continue
+        if piece.kind == BORN and step[piece.first_use] == step[piece.last_use]:
             continue
         seconds = program.tensors[piece.tensor].size_bytes / (
             hierarchy.links[hierarchy.link_index(0, piece.layer)].bytes_per_second
         )
-        due = copy_back_due(before, seconds, piece.back_issue, int(program.uses.step[piece.last_use]))
+        due = reach.copy_back.get(
+            (piece.tensor, piece.back_issue, piece.last_use),
+            copy_back_due(before, seconds, piece.back_issue, int(step[piece.last_use])),
+        )
         yield replace(piece, back_due=max(min(piece.back_due, due), piece.back_issue))
 
 

@@ -270,6 +270,9 @@ def _print_combination(explanation: "Explanation", tried: "Tried | None", limit:
     title = f"together: {_micros(gain)} µs less, of which {_micros(told)} µs can be told to the compiler"
     columns = ("saves µs", "in all µs", "told by", *(("compiled, in all µs",) if tried else ()), "remedy")
     print_table(title, columns, rows)
+    if tried and tried.together_seconds is not None:
+        less = explanation.total_seconds - tried.together_seconds
+        say(f"suggested as a whole, as `mallocgame tune` does it: {_micros(less)} µs less in the real compiler")
     if tried and tried.error:
         say(f"the compiler: {tried.error}")
 

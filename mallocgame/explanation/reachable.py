@@ -25,11 +25,17 @@ Beginning = tuple[
 ]  # of a stay: its tensor, whether it is copied in, the row in Program.uses it serves first
 
 
+CopyBack = tuple[int, int, int]  # its tensor, the boundary at which it begins, the last row that fast memory serves
+MAX_WAIT = 8.0  # by default a value waits in fast memory from use to use for so many times as all of it takes to copy
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How far stays were seen to reach: by their beginning, the last row of ``Program.uses`` served; -1: none."""
+    """What the compiler does under some options, and what it was seen to do."""
 
-    last_use: Table[Beginning, int] = field(default_factory=dict)
+    last_use: Table[Beginning, int] = field(default_factory=dict)  # the last row that a stay served; -1: none
+    copy_back: Table[CopyBack, int] = field(default_factory=dict)  # the boundary at which it was waited for
+    max_wait: float = MAX_WAIT
 
     def allows(self, beginning: Beginning, last_use: int) -> bool:
         """Whether a stay with this beginning may serve uses up to a row."""
@@ -47,35 +53,50 @@ def elapsed_before(program: Program, hierarchy: Hierarchy) -> F64:
     return before
 
 
+def waits(program: Program, hierarchy: Hierarchy) -> F64:
+    """Return float64[U], for each row of ``Program.uses`` how long a value in fast memory waits for it.
+
+    That is the time of the instructions since the use before, in units of the time to copy all of fast memory; 0 for
+    the first use of a tensor.
+    """
+    uses, before = program.uses, elapsed_before(program, hierarchy)
+    found: F64 = np.zeros(len(uses.step))
+    if len(found):
+        found[1:] = np.maximum(before[uses.step[1:]] - before[uses.step[:-1] + 1], 0.0) * (np.diff(uses.tensor) == 0)
+    link = hierarchy.links[hierarchy.link_index(0, 1)]
+    return found * (link.bytes_per_second / hierarchy.layers[1].capacity_bytes)
+
+
 def copy_back_due(before: F64, copy_seconds: float, begin: int, last_use: int) -> int:
     """Return the boundary at which the compiler waits for a copy back that begins at boundary ``begin``.
 
-    That is once instructions (``elapsed_before``) take as long as the copy, but not before step ``last_use`` is over,
-    the last that fast memory serves.
+    That is once instructions (``elapsed_before``) take as long as the copy, but not before step ``last_use``, the last
+    that fast memory serves.
 
     >>> copy_back_due(np.array([0.0, 1.0, 2.0, 3.0]), 1.5, 1, 0)
     3
     """
-    return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use + 1)
+    return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use)
 
 
 def reachable(program: Program, hierarchy: Hierarchy, mapping: Mapping, own: Mapping | None = None) -> Mapping:
     """Return what the compiler would make of a valid mapping that it is told, as far as is known; it is valid, too.
 
-    Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds. A tensor
-    for which that leaves no room stays in layer 0.
+    Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds, nothing
+    waits in fast memory longer than it does by default, nor is written there only to be copied back. A tensor for which
+    that leaves no room stays in layer 0.
 
     Raises:
         InputError: not two layers, which is what XLA:TPU compiles for.
     """
     if hierarchy.num_layers != 2:
         raise InputError(f"{program.name}: XLA:TPU compiles for two layers of memory, not {hierarchy.num_layers}")
-    before = elapsed_before(program, hierarchy)
+    before, wait = elapsed_before(program, hierarchy), waits(program, hierarchy)
     held = {r.tensor for r in (own or Mapping()).residencies if r.start_step == HELD}
     parts: Placements = {}
     for index, part in take_apart(mapping).items():
         kept = part if index in held else _without_held(program, part)
-        parts[index] = _timed(program, hierarchy, before, index, kept)
+        parts[index] = _timed(program, hierarchy, before, index, _without_long(program, wait, index, kept))
     while broken := {v.tensor for v in validate(program, hierarchy, put_together(parts))} & parts.keys():
         parts = {index: part for index, part in parts.items() if index not in broken}
     return put_together(parts)
@@ -86,6 +107,21 @@ def _without_held(program: Program, part: TensorPlacement) -> TensorPlacement:
     for number in reversed(range(len(part.residencies))):
         reload = any(x.target == number and x.done_before >= program.num_steps for x in part.transfers)
         if part.residencies[number].start_step == HELD or reload:
+            part = part.without(number)
+    return part
+
+
+def _without_long(program: Program, wait: F64, index: int, part: TensorPlacement) -> TensorPlacement:
+    """Leave out stays in which the tensor waits too long, or is written only to be copied back."""
+    tensor, first = program.tensors[index], int(program.uses.first[index])
+    for number in reversed(range(len(part.residencies))):
+        stay = part.residencies[number]
+        filled = max([x.done_before for x in part.transfers if x.target == number], default=stay.start_step)
+        rows = [first + i for i, use in enumerate(tensor.uses) if filled <= use.step < stay.end_step]
+        steps = {int(program.uses.step[row]) for row in rows}
+        leaves = any(x.source == number for x in part.transfers)
+        for_nothing = leaves and not tensor.is_output and steps == {stay.start_step} and filled == stay.start_step
+        if wait[rows[1:]].max(initial=0.0) > MAX_WAIT or for_nothing:
             part = part.without(number)
     return part
 

@@ -2,7 +2,8 @@
 
 Each case is one run of ``mallocgame tune``; its row is added to FILE (JSON lines) as soon as it is done, and a case
 that is in FILE already is not run again. ``--report`` prints table and summary of what FILE holds. Programs of the zoo
-are named with their module, as in ``--programs parallel:fsdp_step,idioms:sinkhorn``.
+are named with their module, as in ``--programs parallel:fsdp_step,idioms:sinkhorn``. ``--only large`` leaves out
+programs of less than 600 instructions. ``--tables`` writes docs/compiler_loop_table.md from the rows in docs/results.
 """
 
 import argparse
@@ -20,11 +21,20 @@ from mallocgame.workloads.models import MODELS
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference
 from mallocgame.workloads.xla.compiler import Compiler
 from tests.benchmarks import zoo
-from tests.benchmarks.compiler_loop_table import report
+from tests.benchmarks.compiler_loop_table import LARGE, report, write_page
 from tests.paths import ROOT
 
-LARGE = 600  # instructions
-SOLVERS = ROOT / "docs" / "results" / "solvers.jsonl"  # best mappings known, by python -m tests.benchmarks.solvers
+RESULTS = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "compiler_loop_table.md"
+GROUPS = {  # of the page: rows
+    "suite": "compiler_loop_120s.jsonl",
+    "suite, 300 s": "compiler_loop_300s.jsonl",
+    "zoo": "compiler_loop_zoo.jsonl",
+    "several chips": "compiler_loop_chips.jsonl",
+    "earlier, suite (2026-11-23)": "compiler_loop.jsonl",
+    "earlier, longer runs (2026-11-27)": "compiler_loop_before.jsonl",
+}
+SOLVERS = RESULTS / "solvers.jsonl"  # best mappings known, by python -m tests.benchmarks.solvers
 
 
 def main() -> None:
@@ -40,14 +50,21 @@ def main() -> None:
     parser.add_argument("--full-steps", type=int, default=400, help="and of programs of at most so many instructions")
     parser.add_argument("--evaluations", type=int, help="a limit in compilations: the same on a busy machine")
     parser.add_argument("--report", action="store_true", help="only print what there is")
+    parser.add_argument("--only", choices=("all", "small", "large"), default="all", help=f"than {LARGE} instructions")
+    parser.add_argument("--tables", action="store_true", help=f"only write {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
+    if options.tables:
+        found = {name: read(RESULTS / file) for name, file in GROUPS.items()}
+        write_page(PAGE, {name: rows for name, rows in found.items() if rows})
+        return
     rows = read(options.out)
     if not options.report:
         known = best_known(SOLVERS)
         with Compiler() as compiler:
             for chip in options.chips.split(","):
                 for program in options.programs.split(","):
-                    if f"{program}-{chip}" not in {row["case"] for row in rows}:
+                    size = "small" if ":" in program or steps_of(program, chip) < LARGE else "large"
+                    if options.only in ("all", size) and f"{program}-{chip}" not in {row["case"] for row in rows}:
                         row = run(program, chip, options, known, compiler)
                         rows.append(row)
                         append(options.out, row)
@@ -62,7 +79,7 @@ def run(
     start = time.perf_counter()
     try:
         reference, target = reference_of(program, chip)
-        steps = 0 if ":" in program else suite.load(case).program.num_steps
+        steps = 0 if ":" in program else steps_of(program, chip)
         seconds = options.large_seconds if steps >= LARGE else options.seconds
         full = chip in options.full_chips.split(",") and steps <= options.full_steps
         found = tune(
@@ -84,6 +101,7 @@ def run(
         "steps": found.trace.program.num_steps,
         "known_seconds": known.get(case),
         "chip": chip,
+        "history": found.history,
     }
     row["orders"] = sum(str(value).count("overrides{") for value in found.options.values())
     row["flags"] = {key: value for key, value in found.options.items() if "overrides" not in key}
@@ -94,6 +112,11 @@ def run(
         f"{case}: {found.default_seconds / found.judged_seconds:.3f} times in {row['run_seconds']:.0f} s\n"
     )
     return row
+
+
+def steps_of(program: str, chip: str) -> int:
+    """Return how many instructions a program of the suite has."""
+    return suite.load(f"{program}-{chip}").program.num_steps
 
 
 def reference_of(program: str, chip: str) -> tuple[ProgramReference, str]:

@@ -1,7 +1,8 @@
-"""Table and summary of the compiler loop's benchmark."""
+"""Table and summary of the compiler loop's benchmark: on a terminal, and docs/compiler_loop_table.md."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 COLUMNS = (
@@ -18,6 +19,7 @@ COLUMNS = (
     "s / eval",
     "full s",
 )
+LARGE = 600  # instructions
 AHEAD = 0.03  # of the time: the best known mapping is so far ahead
 
 
@@ -85,3 +87,59 @@ def _summary(rows: Sequence[dict[str, Any]], name: str, out: TextIO) -> None:
         out.write(
             f"- full compilation over evaluation, median of {len(ratios)}: {statistics.median(ratios):.1f} times\n"
         )
+
+
+PAGE = """<!-- written by python -m tests.benchmarks.compiler_loop --tables -->
+Judged times of the compiler's own mapping (default) and of what it made of the options that `tune` found. Headroom is
+from the default to the best mapping known: of the run's own solver, or of `docs/results/solvers.jsonl`.
+
+"""
+SHORT = ("program", "instructions", "s", "default µs", "after µs", "best known µs", "of headroom", "compilations")
+MOMENTS = (60, 120, 300)  # seconds
+
+
+def write_page(path: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Write a summary of all groups of rows, and a table of each."""
+    parts = [PAGE, _line("", "cases", "worse", "faster", "with 3 % to win", "of headroom, median"), _line(*["---"] * 6)]
+    tables = []
+    for name, given in groups.items():
+        rows = [row for row in given if "error" not in row]
+        large = [row for row in rows if row["steps"] >= LARGE]
+        parts += [_group(f"{name}{kind}", some) for kind, some in (("", rows), (f", {LARGE} and more", large)) if some]
+        if any(row.get("history") and row["seconds"] >= max(MOMENTS) for row in large):
+            parts += [_group(f"{name}, {LARGE} and more, after {at} s", _at(large, at)) for at in MOMENTS]
+        tables += [f"\n## {name}\n\n", _line(*SHORT), _line(*["---"] * len(SHORT)), *map(_short, given)]
+    path.write_text("".join([*parts, *tables]), encoding="utf-8")
+
+
+def _at(rows: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    """Return the rows of runs that were long enough, with what was best at a moment."""
+    found = []
+    for row in rows:
+        if row["seconds"] >= seconds and "history" in row:
+            best = min([judged for at, judged in row["history"] if at <= seconds], default=row["default_seconds"])
+            found.append(
+                {**row, "goal_seconds": best_seconds(row), "judged_seconds": min(best, row["default_seconds"])}
+            )
+    return found
+
+
+def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    far = [share(row) for row in rows if ahead(row) >= AHEAD]
+    worse = sum(row["judged_seconds"] > row["default_seconds"] for row in rows)
+    gain = statistics.geometric_mean(row["default_seconds"] / row["judged_seconds"] for row in rows) - 1
+    median = f"{100 * statistics.median(far):.0f} %" if far else "–"
+    return _line(name, len(rows), worse, f"{100 * gain:.1f} %", len(far), median)
+
+
+def _short(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return _line(row["case"], row["error"], *[""] * (len(SHORT) - 2))
+    times = [f"{1e6 * seconds:.1f}" for seconds in (row["default_seconds"], row["judged_seconds"], best_seconds(row))]
+    part = f"{100 * share(row):.0f} %" if ahead(row) > 0.001 else "–"
+    seconds = f"{row['seconds']:.0f}" if "seconds" in row else "–"
+    return _line(row["case"], row["steps"], seconds, *times, part, row.get("evaluations", "–"))
+
+
+def _line(*cells: object) -> str:
+    return f"|{'|'.join(map(str, cells))}|\n"

@@ -182,6 +182,12 @@ COMMANDS = {
             longest_seconds=10.0,
             check=_page,
         ),
+        Command(
+            name="remedies",
+            arguments=_line("explain lstm-v5e --program mallocgame.workloads.models:lstm --html", "out.html"),
+            longest_seconds=20.0,
+            check=_page,
+        ),
         Command(name="warm-up", arguments=lambda f: ["warm-up", "--workers", "2"], longest_seconds=6.0),
         Command(
             name="robust",

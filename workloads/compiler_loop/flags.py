@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mallocgame.explanation.invariants import invariant_parameters
+from mallocgame.explanation.reachable import MAX_WAIT
 from mallocgame.mapping import HELD, Mapping, hoisted
 from mallocgame.program import Program
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
@@ -12,12 +13,23 @@ from mallocgame.workloads.xla.compiler import Options
 NOTHING_HELD: Options = {"xla_msa_max_cross_program_prefetches": "0"}
 # By default a copy in begins in up to four slices, one after the other: copies ahead of their time come late then.
 ONE_SLICE: Options = {"xla_tpu_sliced_prefetch_max_slices": "1"}
+# By default a value waits in fast memory from use to use no longer than 8 times as all of that memory takes to copy.
+WAIT = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
+LONG_WAITS: Options = {**ONE_SLICE, WAIT: "20"}
+# Ways to suggest a mapping: flags, and what is placed before all others: what waits longer than so long (``Reaction``).
+NEVER = float("inf")
+WAYS: tuple[tuple[Options, float], ...] = ((ONE_SLICE, NEVER), (LONG_WAITS, MAX_WAIT), (LONG_WAITS, -1.0), ({}, NEVER))
 CANDIDATE_FLAGS: tuple[Options, ...] = (
     {"xla_tpu_enforce_prefetch_fifo_order": "true"},
     {"xla_msa_max_retries": "10"},
     {"xla_msa_max_repacks": "0"},
-    {"xla_msa_max_overlap_to_mem_size_async_copy_ratio": "20"},
+    {WAIT: "20"},
 )
+
+
+def max_wait(flags: Options) -> float:
+    """Return how long a value may wait in fast memory under these flags, in the units of ``reachable.waits``."""
+    return float(flags.get(WAIT, MAX_WAIT))
 
 
 def hoist_limits_kib(program: Program, capacity_bytes: int) -> list[int]:

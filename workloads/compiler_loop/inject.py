@@ -8,10 +8,19 @@ from functools import partial
 
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
+from mallocgame.solver import Problem
 from mallocgame.workloads.compiler_loop.final_check import FinalCheck
-from mallocgame.workloads.compiler_loop.flags import flags_for
+from mallocgame.workloads.compiler_loop.flags import WAYS, flags_for
 from mallocgame.workloads.compiler_loop.overrides import Override, overrides_of
-from mallocgame.workloads.compiler_loop.realise import OnBetter, OverrideSearch, complete, improve, realise
+from mallocgame.workloads.compiler_loop.reaction import Reaction
+from mallocgame.workloads.compiler_loop.realise import (
+    NEXT_TO_NOTHING,
+    OnBetter,
+    OverrideSearch,
+    complete,
+    improve,
+    realise,
+)
 from mallocgame.workloads.compiler_loop.verify import FullCompile, OverrideOutcome, Target, outcome_of
 from mallocgame.workloads.xla.compiler import Options
 
@@ -107,23 +116,40 @@ def _search_all(
     flags: Options,
     on_better: OnBetter | None,
 ) -> bool:
-    """Search with each set of flags that the mapping may need, and share the time; return whether Ctrl-C ended it."""
+    """Search with each set of flags that the mapping may need, and share the time; return whether Ctrl-C ended it.
+
+    First the whole mapping is suggested in every way (``flags.WAYS``), then it is asked for override by override.
+    """
     program, hierarchy, default = target.trace.program, target.trace.hierarchy, target.default()
     sets = [{**flags, **more} for more in flags_for(program, hierarchy.layers[1].capacity_bytes, mapping)]
-    try:
-        for number, given in enumerate(sets):
-            left = max(final.search_deadline() - time.monotonic(), 0.0)
-            if searches and not left:
-                break
-            until = time.monotonic() + left / (len(sets) - number)
-            search = OverrideSearch(
+
+    def started(given: Options, until: float) -> OverrideSearch:
+        searches.append(
+            OverrideSearch(
                 evaluate=partial(target.evaluate, flags=given, deadline=final.deadline),
-                deadline=lambda until=until: min(until, final.search_deadline()),  # type: ignore[misc]
+                deadline=lambda: min(until, final.search_deadline()),
                 best=default,
                 flags=given,
                 on_better=on_better,
             )
-            searches.append(search)
+        )
+        return searches[-1]
+
+    def time_for(part: float) -> float:
+        return time.monotonic() + part * max(final.search_deadline() - time.monotonic(), 0.0)
+
+    try:
+        _suggest(lambda given: started(given, time_for(1.0)), Problem(program, hierarchy), mapping, sets, time_for(0.3))
+        if searches:
+            best = min(searches, key=lambda s: s.best.judged_seconds)
+            until = time_for(1 / (len(sets) + 1))
+            best.deadline = lambda: min(until, final.search_deadline())
+            if best.overrides:
+                improve(best, program, hierarchy, mapping)
+        for number, given in enumerate(sets):
+            if searches and time.monotonic() >= final.search_deadline():
+                break
+            search = started(given, time_for(1 / (len(sets) - number)))
             if given:
                 search.best = replace(default, mapping=None, judged_seconds=float("inf"))
                 search.try_out(())
@@ -134,3 +160,21 @@ def _search_all(
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _suggest(
+    started: Callable[[Options], OverrideSearch],
+    problem: Problem,
+    mapping: Mapping,
+    sets: list[Options],
+    until: float,
+) -> None:
+    """Suggest the whole mapping in every way with every set of flags, until it comes true or ``until`` is reached."""
+    wanted = simulate(*problem, mapping).total_seconds * (1 + NEXT_TO_NOTHING)
+    for flags in sets:
+        for more, first_above in WAYS:
+            if time.monotonic() >= until:
+                return
+            overrides = Reaction(problem=problem, first_above=first_above).suggestion(mapping)
+            if started({**flags, **more}).try_out(overrides).judged_seconds <= wanted:
+                return

@@ -4,7 +4,8 @@ What the compiler obeys was found by experiment (docs/compiler_loop.md). It take
 (``keep_in_default_memory``, ``pin_in_alternate_memory``, by the position that defines it) or for the copy that serves
 one use (``prefetch``). It takes no override for the offset. To keep a single use in the default memory is only safe
 where the instruction has no result of the same size that is to be fast: an operand's matcher also matches those.
-Matchers name the size, too: the compiler compares it first, and builds a regular expression for each comparison.
+Matchers name the size, too: the compiler compares it first, and builds a regular expression for each comparison; places
+of which the same is asked share one matcher.
 """
 
 import re
@@ -12,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -155,13 +157,35 @@ def escape(name: str) -> str:
     return name.replace(".", "[.]")
 
 
-def matcher(place: Position, size_bytes: int | None = None) -> str:
-    """Return the matcher of one place (and of this size), as text without blanks."""
-    index = f",tuple_index{{{','.join(f'index:{i}' for i in place.index)}}}" if place.index else ""
+def any_of(names: Iterable[str]) -> str:
+    """Return a regular expression of RE2 that matches these names alone.
+
+    >>> any_of(["fusion.12", "copy", "fusion.7"])
+    '(copy|fusion[.](12|7))'
+    """
+    tails: dict[str, list[str]] = {}  # what follows the last dot, where that is a number
+    found: list[str] = []
+    for name in sorted(set(names)):
+        stem, dot, number = name.rpartition(".")
+        if dot and number.isdigit():
+            tails.setdefault(stem, []).append(number)
+        else:
+            found.append(escape(name))
+    found += [f"{escape(stem)}[.]{_one_of(numbers)}" for stem, numbers in tails.items()]
+    return _one_of(found)
+
+
+def _one_of(expressions: Sequence[str]) -> str:
+    return expressions[0] if len(expressions) == 1 else f"({'|'.join(expressions)})"
+
+
+def matcher(places: Sequence[Position], size_bytes: int | None = None) -> str:
+    """Return the matcher of places (and of this size), which differ in the instruction only, as text without blanks."""
+    index = f",tuple_index{{{','.join(f'index:{i}' for i in places[0].index)}}}" if places[0].index else ""
     index += f",size_gte:{size_bytes},size_lte:{size_bytes}" if size_bytes is not None else ""
-    name = f"instruction_name_regex:'{escape(place.instruction)}'"
-    if place.operand >= 0:
-        return f"hlo_operand_filter{{{name},operand_number:{place.operand}{index}}}"
+    name = f"instruction_name_regex:'{any_of(place.instruction for place in places)}'"
+    if places[0].operand >= 0:
+        return f"hlo_operand_filter{{{name},operand_number:{places[0].operand}{index}}}"
     return f"hlo_position_matcher{{{name}{index}}}"
 
 
@@ -171,30 +195,31 @@ def options_of(
     """Return the compiler options that give ``overrides`` to the compiler, on top of ``flags``.
 
     ``sizes_bytes`` are of all tensors; with them what is kept for one use does not hit results of another size, and the
-    compiler needs a fraction of the time.
+    compiler needs a fraction of the time. What is asked of many places alike is one override: of what is to be placed
+    first, those named first come first, and those in one override in the compiler's own order.
     """
-    by_tensor: list[str] = []
-    order_of: list[str] = []
-    preferred: list[str] = []
+    alike: dict[tuple[Any, ...], list[Position]] = {}
     for override in dict.fromkeys(overrides):
-        where = matcher(override.place, None if sizes_bytes is None else int(sizes_bytes[override.tensor]))
-        if override.action is Action.FIRST:
-            order_of.append(f"overrides{{{where},override_options{{assign_first:true}}}}")
-        elif override.action is Action.PREFER:
-            preferred.append(f"overrides{{{where},override_options{{logical_time:{override.start_after}}}}}")
-        elif override.action is Action.PREFETCH:
-            when = f"prefetch{{logical_time:{override.start_after},strict_timing:true}}"
-            by_tensor.append(f"overrides{{{where},{when}}}")
-        else:
-            by_tensor.append(f"overrides{{{where},{override.action.value}{{}}}}")
-    options: Options = dict(flags or {})
-    if by_tensor:
-        options[TENSOR_OVERRIDES] = "".join(by_tensor)
-    if order_of:
-        options[SORT_ORDER] = "".join(order_of)
-    if preferred:
-        options[PREFERRED] = "".join(preferred)
-    return options
+        size = None if sizes_bytes is None else int(sizes_bytes[override.tensor])
+        place = override.place
+        kind = (override.action, override.start_after, place.operand, place.index, size)
+        alike.setdefault(kind, []).append(place)
+    found: dict[str, list[str]] = {TENSOR_OVERRIDES: [], SORT_ORDER: [], PREFERRED: []}
+    for (action, start_after, _, _, size), places in alike.items():
+        option, wish = _wish(action, start_after)
+        found[option].append(f"overrides{{{matcher(places, size)},{wish}}}")
+    return dict(flags or {}) | {option: "".join(texts) for option, texts in found.items() if texts}
+
+
+def _wish(action: Action, start_after: int) -> tuple[str, str]:
+    """Return the option that takes this action, and the action in its words."""
+    if action is Action.FIRST:
+        return SORT_ORDER, "override_options{assign_first:true}"
+    if action is Action.PREFER:
+        return PREFERRED, f"override_options{{logical_time:{start_after}}}"
+    if action is Action.PREFETCH:
+        return TENSOR_OVERRIDES, f"prefetch{{logical_time:{start_after},strict_timing:true}}"
+    return TENSOR_OVERRIDES, f"{action.value}{{}}"
 
 
 def environment_line(options: Options) -> str:

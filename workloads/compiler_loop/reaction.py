@@ -1,24 +1,30 @@
 """What the compiler makes of whole mappings that are suggested to it, learned from the evaluations of a run.
 
 A stay in fast memory is known by its beginning (``explanation.reachable``). Where the compiler ended it sooner than
-it was asked to, and that costs time, it is first asked strictly; where that is refused or changes nothing, solvers are
-told how far such stays reach (``Reach``) and plan round it.
+it was asked to, and that costs time, solvers are told how far such stays reach (``Reach``) and plan round it; so they
+are when a copy back was waited for.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
 
 from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
-from mallocgame.explanation.reachable import Beginning, Reach
+from mallocgame.explanation.reachable import Beginning, CopyBack, Reach, waits
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping
 from mallocgame.solver import Problem
+from mallocgame.workloads.compiler_loop.flags import NEVER, max_wait
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
+from mallocgame.workloads.xla.compiler import Options
 
 MAX_LEARNED = 12  # deviations, those that cost most, that one evaluation tells of
-MAX_STRICT = 4  # of those that are asked for strictly the next time
 WORTH_LEARNING = 2e-4  # of the time
 
+F64 = npt.NDArray[np.float64]
 Stays = dict[Beginning, int]  # to the last row of Program.uses that each serves
 
 
@@ -28,59 +34,71 @@ class Reaction:
 
     problem: Problem
     reaches: Stays = field(default_factory=dict)
-    strict: set[Beginning] = field(default_factory=set)
-    refused: set[Beginning] = field(default_factory=set)  # strictly, or it changed nothing
+    copies_back: dict[CopyBack, int] = field(default_factory=dict)
+    first_above: float = NEVER  # values that wait longer (``reachable.waits``) are placed before all others
 
-    @property
-    def reach(self) -> Reach:
-        """What the compiler was seen to do, as a solver's option."""
-        return Reach(last_use=dict(self.reaches))
+    def reach(self, flags: Options) -> Reach:
+        """What the compiler was seen to do, and what it does under these flags, as a solver's option."""
+        return Reach(last_use=dict(self.reaches), copy_back=dict(self.copies_back), max_wait=max_wait(flags))
 
     def suggestion(self, goal: Mapping) -> tuple[Override, ...]:
-        """Return overrides for a whole mapping: what is never refused, and strict ones where that did not help.
+        """Return overrides for a whole mapping that are never refused.
 
         What is to stay in slow memory is kept there, copies are asked for at their time. What is left to the compiler
-        is little, and its own choices for that fit.
+        is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
+        those that wait long (``first_above``) are placed before others, the largest first.
         """
         program = self.problem.program
-        strict = {beginning[:2] for beginning in stays(self.problem, goal) if beginning in self.strict}
         found: list[Override] = []
+        whole: dict[int, None] = {}
         for override in overrides_of(program, goal):
-            copied = override.action is Action.PREFETCH
             if override.action is Action.KEEP:
                 found.append(override)
-            elif (override.tensor, copied) in strict:
-                found += [override] if copied else [*definitions(program, override.tensor, Action.FIRST), override]
-            elif copied:
+            elif override.action is Action.PREFETCH:
                 found.append(replace(override, action=Action.PREFER))
+            elif override.action is Action.PIN:
+                whole[override.tensor] = None
+        longest = self.longest_waits
+        for tensor in sorted(whole, key=lambda tensor: -program.tensors[tensor].size_bytes):
+            if longest[tensor] > self.first_above:
+                found += definitions(program, tensor, Action.FIRST)
         return tuple(found)
 
-    def withdraw(self, overrides: Iterable[Override]) -> None:
-        """Ask no more strictly for what a refusal names; if it names nothing, for nothing."""
-        named = {override.tensor for override in overrides}
-        gone = {b for b in self.strict if b[0] in named} or set(self.strict)
-        self.strict -= gone
-        self.refused |= gone
+    @cached_property
+    def longest_waits(self) -> F64:
+        """float64[N], how long each tensor would wait if it were in fast memory from its first to its last use."""
+        longest: F64 = np.zeros(len(self.problem.program.tensors))
+        np.maximum.at(longest, self.problem.program.uses.tensor, waits(*self.problem))
+        return longest
+
+    def forget(self) -> bool:
+        """Forget how far stays reached, and return whether there was anything to forget."""
+        found = bool(self.reaches)
+        self.reaches.clear()
+        return found
 
     def learn(self, goal: Mapping, got: Mapping) -> None:
         """Compare what was suggested with what the compiler did."""
+        self.see(got)
         wanted, reached = stays(self.problem, goal), stays(self.problem, got)
-        for beginning, last in reached.items():
+        costly = self._costly(goal, got, {b[0] for b, last in wanted.items() if reached.get(b, -1) < last})
+        for beginning in (b for tensor in costly for b in wanted if b[0] == tensor):
+            if reached.get(beginning, -1) < wanted[beginning]:
+                self.reaches[beginning] = reached.get(beginning, -1)
+
+    def see(self, got: Mapping) -> None:
+        """Take note of what the compiler did."""
+        for beginning, last in stays(self.problem, got).items():
             if last > self.reaches.get(beginning, last):
                 self.reaches[beginning] = last
-        costly = self._costly(goal, got, {b[0] for b, last in wanted.items() if reached.get(b, -1) < last})
-        asked = 0
-        for beginning in (b for tensor in costly for b in wanted if b[0] == tensor):
-            if reached.get(beginning, -1) >= wanted[beginning]:
-                continue
-            if beginning in self.strict:
-                self.strict.discard(beginning)
-                self.refused.add(beginning)
-            if beginning in self.refused or asked >= MAX_STRICT or not self._can_be_strict(beginning, goal):
-                self.reaches[beginning] = reached.get(beginning, -1)
-            else:
-                self.strict.add(beginning)
-                asked += 1
+        uses = self.problem.program.uses
+        for copy in got.transfers:
+            if copy.target == HOME:
+                stay = got.residencies[copy.source]
+                rows = range(int(uses.first[copy.tensor]), int(uses.first[copy.tensor + 1]))
+                served = [row for row in rows if stay.start_step <= uses.step[row] < stay.end_step]
+                if served:
+                    self.copies_back[copy.tensor, copy.start_after + 1, served[-1]] = copy.done_before
 
     def _costly(self, goal: Mapping, got: Mapping, tensors: Iterable[int]) -> list[int]:
         """Return the tensors whose deviation alone makes ``goal`` slowest, in order."""
@@ -91,17 +109,6 @@ class Reaction:
 
     def _seconds(self, parts: Placements) -> float:
         return simulate(*self.problem, put_together(parts)).total_seconds
-
-    def _can_be_strict(self, beginning: Beginning, goal: Mapping) -> bool:
-        """Whether there is a strict override: to copy in at a time, or to stay from the definition to the last use."""
-        tensor, copied, _ = beginning
-        if copied:
-            return True
-        subject = self.problem.program.tensors[tensor]
-        own = [r for r in goal.residencies if r.tensor == tensor]
-        whole = len(own) == 1 and own[0].end_step > subject.uses[-1].step
-        leaves = any(x.tensor == tensor for x in goal.transfers)
-        return whole and not leaves and not subject.is_output
 
 
 def stays(problem: Problem, mapping: Mapping) -> Stays:

@@ -30,6 +30,7 @@ FIRST_WIDTH = 64  # moves that are tried together at first
 MAX_ROOM = 12  # moves that others give way to, that are thought through each time
 LEAST_THINKING_SECONDS = 2.0  # about moves, or twice as long as an evaluation takes
 NEXT_TO_NOTHING = 1e-5  # of the time
+WORTH_A_MOVE = 1e-3  # of the time: less is next to nothing
 LEAST_GAIN = 1e-6  # of the whole time, for a move to be worth a compilation
 _OPERAND = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _DEFINER = re.compile(r"defining instruction '([^']+)'")
@@ -157,18 +158,21 @@ def blamed(error: str, overrides: Iterable[Override]) -> list[Override]:
     return [d for d in strict if definer and d.place.operand < 0 and d.place.instruction == definer[1]]
 
 
-def improve(search: OverrideSearch, program: Program, hierarchy: Hierarchy, goal: Mapping) -> None:
+def improve(
+    search: OverrideSearch, program: Program, hierarchy: Hierarchy, goal: Mapping, patience: int | None = None
+) -> None:
     """Change what the compiler did for the tensors where the judge expects most of it, and look what it makes of that.
 
     Moves (``compiler_loop/moves.py``) are combined greedily, as long as the judge's time of the compiler's mapping with
     all of them falls, and tried together. Where that does not help fewer are, down to one; where it does, more.
-    The search ends when no move promises anything, or the time is over.
+    The search ends when no move promises anything, ``patience`` trials in turn bring next to nothing, or the time is
+    over.
     """
     estimator = MoveEstimator(program=program, hierarchy=hierarchy)
     wanted_mapping = WantedMapping.of(program, goal)
     given_up: set[tuple[Override, ...]] = set()
-    width = FIRST_WIDTH
-    while not search.is_over():
+    width, stale = FIRST_WIDTH, 0
+    while not search.is_over() and (patience is None or stale < patience):
         assert search.best.mapping is not None
         before = search.best.judged_seconds
         think = max(2 * search.last_seconds, LEAST_THINKING_SECONDS)
@@ -177,6 +181,7 @@ def improve(search: OverrideSearch, program: Program, hierarchy: Hierarchy, goal
         if not chosen:
             return
         left = _try_moves(search, chosen, given_up)
+        stale = 0 if search.best.judged_seconds < before * (1 - WORTH_A_MOVE) else stale + 1
         if search.best.judged_seconds < before:
             width *= 2
         elif len(left) > 1:

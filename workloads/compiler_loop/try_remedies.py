@@ -8,8 +8,10 @@ from mallocgame.explanation import Remedy
 from mallocgame.explanation.invariants import invariant_parameters
 from mallocgame.mapping import Mapping, hoisted
 from mallocgame.program import Program
-from mallocgame.workloads.compiler_loop.flags import hoist_limits_kib
+from mallocgame.solver import Problem
+from mallocgame.workloads.compiler_loop.flags import WAYS, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Override, overrides_of
+from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.verify import Target, carry_over, tensors_now
 from mallocgame.workloads.xla.compiler import Options
 
@@ -20,6 +22,7 @@ class Tried:
 
     judged_seconds: dict[int, float]
     error: str  # of the last remedy that it refused, empty if it took all
+    together_seconds: float | None = None  # judged: the whole better mapping, suggested as ``tune`` does; None: no time
 
 
 def try_remedies(
@@ -27,11 +30,13 @@ def try_remedies(
 ) -> Tried:
     """Give the compiler what each remedy changes toward ``better``, as far as there are overrides and flags for it.
 
-    A remedy that is refused, or makes the program slower, is left out of those after it.
+    A remedy that is refused, or makes the program slower, is left out of those after it. First the whole mapping is
+    suggested, which also brings what no single override orders.
     """
     until = time.monotonic() + seconds
     program = target.trace.program
-    wanted = overrides_of(program, carry_over(better, made_for, program))
+    goal = carry_over(better, made_for, program)
+    wanted, together = overrides_of(program, goal), _together(target, goal, until - seconds / 2)
     given: tuple[Override, ...] = ()
     flags: Options = {}
     best, judged, error = target.default_seconds, dict[int, float](), ""
@@ -52,4 +57,18 @@ def try_remedies(
         judged[number] = found.judged_seconds
         if found.judged_seconds <= best:
             best, given, flags = found.judged_seconds, (*given, *more), flags | with_flag
-    return Tried(judged_seconds=judged, error=error)
+    return Tried(judged_seconds=judged, error=error, together_seconds=together)
+
+
+def _together(target: Target, goal: Mapping, until: float) -> float | None:
+    """Return the judged time of the best way to suggest ``goal``, None if none was tried."""
+    problem = Problem(target.trace.program, target.trace.hierarchy)
+    found: list[float] = []
+    for flags, first_above in WAYS:
+        if time.monotonic() >= until:
+            break
+        overrides = Reaction(problem=problem, first_above=first_above).suggestion(goal)
+        done = target.evaluate(overrides, flags, deadline=until)
+        if done.mapping is not None:
+            found.append(done.judged_seconds)
+    return min(found, default=None)

@@ -5,6 +5,7 @@ disk as soon as they are found, and a later run goes on from them.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -14,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
 from mallocgame.evaluation import as_hoisted
-from mallocgame.mapping import Mapping
+from mallocgame.mapping import HELD, Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Problem, SolveResult
-from mallocgame.workloads.compiler_loop.flags import CANDIDATE_FLAGS, NOTHING_HELD, ONE_SLICE, hoist_limits_kib
+from mallocgame.warm_up import tiny_problem
+from mallocgame.workloads.compiler_loop.flags import (
+    CANDIDATE_FLAGS,
+    LONG_WAITS,
+    NEVER,
+    NOTHING_HELD,
+    ONE_SLICE,
+    WAYS,
+    hoist_limits_kib,
+    max_wait,
+)
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 
 if TYPE_CHECKING:
@@ -35,9 +46,13 @@ if TYPE_CHECKING:
 
 MAX_STALE = 3  # rounds without improvement
 LARGE = 600  # instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds
+FEW_MOVES = 5  # that bring next to nothing, until a large program is planned as a whole again
 LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
 LEAST_SOLVER_SECONDS = 4.0  # of a short run: with less a busy machine finds nothing, and the search would end
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
+
+LEAST_EVALUATIONS = 8  # that there is time for, for another way to suggest a mapping to be tried
+TOLD_SECONDS = 2.0  # that kernels keep the user waiting
 
 Say = Callable[[str], None]
 
@@ -60,12 +75,13 @@ class Tuned:
     full_compile_seconds: float | None  # of the default; None: not known
     evaluations: int
     seconds_per_evaluation: float
+    history: tuple[tuple[float, float], ...] = ()  # of what was best: seconds since the beginning, judged seconds
     unchecked: str = ""  # why ``options`` were not compiled to the end; empty: they were, or there are none
     interrupted: bool = False
 
     def figures(self) -> dict[str, Any]:
-        """Return everything but trace and mapping, for a table or a line of JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping")}
+        """Return everything but trace, mapping and history, for a table or a line of JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping", "history")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +142,38 @@ def tune(
         if compiler is None:
             compiler = stack.enter_context(Compiler(ready=settings.workers))
         settings.phase(f"compiling {reference} by default")
+        kernels = _Kernels(settings.solve, settings.say)
         target = Target.of(reference, chip, compiler, assumptions=assumptions)
+        begin += kernels.wait()
         folder = None
         if settings.folder is not None:
             identity = identity_of(target.trace.provenance, target.trace.program)
             folder = stack.enter_context(TuningFolder.open_for(settings.folder, identity))
         final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
-        return _Tuning(target, settings, final, folder).run()
+        return _Tuning(target, settings, final, folder, begin).run()
+
+
+class _Kernels:
+    """Loads a solver's kernels, or compiles them where that was never done, while the default program compiles."""
+
+    def __init__(self, solve: Any, say: Say) -> None:
+        self._solve, self._say = solve, say
+        self._thread = threading.Thread(target=self._prepare, daemon=True)
+        self._thread.start()
+
+    def _prepare(self) -> None:
+        if hasattr(self._solve, "prepare"):
+            self._solve.prepare(tiny_problem())
+
+    def wait(self) -> float:
+        """Wait for them, and return the seconds: compiling kernels, once for good, is no part of the search's time."""
+        start = time.monotonic()
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+        waited = time.monotonic() - start
+        if waited > TOLD_SECONDS:
+            self._say(f"kernels were compiled, once, for {waited:.0f} s more: --seconds count without these")
+        return waited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +189,12 @@ class _Tuning:
     """One search over overrides for each set of flags; the best of all is kept."""
 
     def __init__(
-        self, target: "Target", settings: Settings, final: "FinalCheck", folder: "TuningFolder | None"
+        self, target: "Target", settings: Settings, final: "FinalCheck", folder: "TuningFolder | None", begin: float
     ) -> None:
-        self.target, self.settings, self.final, self.folder = target, settings, final, folder
+        self.target, self.settings, self.final, self.folder, self.begin = target, settings, final, folder, begin
+        self.history: list[tuple[float, float]] = []
         self.rounds = self.plans = 0
+        self.first_above = NEVER  # what is placed first, as ``Reaction`` has it
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
@@ -182,15 +225,16 @@ class _Tuning:
         """Solve and give overrides in turn, first with the best flags, then with others, then where it helped."""
         self._try_flags([{HOIST_LIMIT: str(limit)} for limit in self._hoist_limits()])
         goal = self._solve()
-        if goal is not None:
+        holds = self._holds_something()
+        if goal is not None and holds:
             self._try_flags([NOTHING_HELD])
-        others = [] if NOTHING_HELD.items() <= self.flags.items() else [{**self.flags, **NOTHING_HELD}]
+        others = [{**self.flags, **NOTHING_HELD}] if holds and not NOTHING_HELD.items() <= self.flags.items() else []
         stale = 0
         while goal is not None and stale < MAX_STALE and not self.is_over():
             before = self.search.best.judged_seconds
             self._round(goal, others)
             self.rounds += 1
-            if not others:
+            if not others and (self.rounds > 1 or self.target.trace.program.num_steps < LARGE):
                 self._try_flags(CANDIDATE_FLAGS)
             stale = 0 if self.search.best.judged_seconds < before else stale + 1
             self._save()
@@ -214,26 +258,42 @@ class _Tuning:
                 self._program_for(search.best.mapping, search.best.options),
                 self.target.trace.hierarchy,
             )
-            reaction = Reaction(problem=Problem(program, hierarchy))
+            reaction = Reaction(problem=Problem(program, hierarchy), first_above=self.first_above)
+            if self.target.trace.mapping is not None:
+                reaction.see(self.target.trace.mapping)
             if not self.rounds:
-                search = self._in_one_slice(search, goal, reaction)
+                search = self._in_the_best_way(search, goal, reaction)
+                self.first_above = reaction.first_above
             replan(search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [])
-            improve(search, program, hierarchy, goal)
-            if not search.is_over():
+            is_large = program.num_steps >= LARGE
+            improve(search, program, hierarchy, goal, patience=FEW_MOVES if is_large else None)
+            if not is_large and not search.is_over():
                 realise(search, program, goal)
-            improve(search, program, hierarchy, goal)
+                improve(search, program, hierarchy, goal)
         if search.best.judged_seconds < self.search.best.judged_seconds:
             self._take(search)
 
-    def _in_one_slice(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
-        """Suggest a mapping with and without slices, and return the search that goes on."""
-        overrides = reaction.suggestion(goal)
-        sliced = search.try_out(overrides)
-        other = self._new_search({**search.flags, **ONE_SLICE})
-        other.best = search.best
-        whole = sliced if search.is_over() else other.try_out(overrides)
-        best, found = (other, whole) if whole.judged_seconds < sliced.judged_seconds else (search, sliced)
-        if found.mapping is not None:
+    def _in_the_best_way(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
+        """Suggest a mapping in several ways, and return the search that goes on; ``reaction`` knows the way."""
+        best, best_way, found = search, WAYS[0], None
+        done: set[tuple[tuple[Override, ...], bool]] = set()
+        for flags, first_above in WAYS:
+            way = self._new_search({**search.flags, **flags})
+            way.best, way.overrides = best.best, best.overrides
+            left = self._deadline() - time.monotonic()
+            if found is not None and left < LEAST_EVALUATIONS * self.search.last_seconds:
+                break
+            reaction.first_above = first_above
+            overrides = reaction.suggestion(goal)
+            key = overrides, ONE_SLICE.items() <= flags.items()
+            if key in done:  # nothing waits long
+                continue
+            done.add(key)
+            got = way.try_out(overrides)
+            if found is None or got.judged_seconds < found.judged_seconds:
+                best, best_way, found = way, (flags, first_above), got
+        reaction.first_above = best_way[1]
+        if found is not None and found.mapping is not None:
             reaction.learn(goal, found.mapping)
         return best
 
@@ -280,6 +340,7 @@ class _Tuning:
     def _take(self, search: "OverrideSearch") -> None:
         self.search, self.flags = search, search.flags
         self.incumbents.append(_Incumbent(evaluation=search.best, overrides=search.overrides, flags=dict(search.flags)))
+        self.history.append((time.monotonic() - self.begin, search.best.judged_seconds))
         gain = self.default.judged_seconds / search.best.judged_seconds
         given = f"{len(search.overrides)} overrides" + "".join(f", {k}={v}" for k, v in self.flags.items())
         self.settings.say(f"judged {1e3 * search.best.judged_seconds:.4f} ms, {gain:.3f} times faster ({given})")
@@ -288,6 +349,12 @@ class _Tuning:
     def _tell(self) -> None:
         gain = self.default.judged_seconds / self.search.best.judged_seconds
         self.settings.phase(f"searching: {len(self.evaluation_seconds)} compilations, {gain:.3f} times faster")
+
+    def _holds_something(self) -> bool:
+        """Whether by default something is there from the run before, or is copied as soon as one begins."""
+        mapping = self.target.trace.mapping or Mapping()
+        held = any(r.start_step == HELD for r in mapping.residencies)
+        return held or any(x.start_after < 0 for x in mapping.transfers)
 
     def _hoist_limits(self) -> list[int]:
         trace = self.target.trace
@@ -308,9 +375,12 @@ class _Tuning:
 
         In turn it is one of what the compiler can be brought to do, and of all that the hardware can.
         """
+        from mallocgame.explanation.reachable import Reach
+
         options = getattr(self.settings.solve, "options", ())
         near = {"refine": True} if "refine" in options and self.target.trace.program.num_steps >= LARGE else {}
-        kinds: list[dict[str, Any]] = [{"for_compiler": True, **near}] if "for_compiler" in options else []
+        told = Reach(max_wait=max_wait({**LONG_WAITS, **self.flags}))
+        kinds: list[dict[str, Any]] = [{"for_compiler": told, **near}] if "for_compiler" in options else []
         kinds.append(near)
         if "refine" in options and not near:
             kinds.append({"refine": True})  # where hot chains find nothing in the time
@@ -389,6 +459,7 @@ class _Tuning:
             full_compile_seconds=reference.compile_seconds if reference else None,
             evaluations=len(times),
             seconds_per_evaluation=sum(times) / len(times) if times else 0.0,
+            history=tuple(self.history),
             unchecked=("interrupted" if interrupted else checked.why_not if checked else "") if best.options else "",
             interrupted=interrupted,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.compiler_loop import append, best_known, read, reference_of
-from tests.benchmarks.compiler_loop_table import ahead, report, share
+from tests.benchmarks.compiler_loop_table import ahead, report, share, write_page
 
 
 def row(case: str, default: float, after: float, paper: float, known: float | None = None) -> dict[str, Any]:
@@ -51,6 +51,20 @@ def test_summary() -> None:
     assert "v5e: 2 cases, 0 worse" in text
     assert "full compilation over evaluation, median of 3: 6.0 times" in text
     assert "|d-v4|no|" in text
+
+
+def test_page_tells_how_far_large_programs_were_at_each_moment(tmp_path: Path) -> None:
+    more = {"seconds": 300.0, "steps": 700, "evaluations": 4, "history": [(50.0, 0.95), (110.0, 0.9)]}
+    small = {**row("b-v5e", 1.0, 0.8, 0.8), "seconds": 40.0, "steps": 60, "evaluations": 2, "history": []}
+    write_page(tmp_path / "page.md", {"suite": [{**row("a-v5e", 1.0, 0.9, 0.8), **more}, small]})
+    text = (tmp_path / "page.md").read_text()
+    assert "|suite|2|0|17.9 %|2|75 %|" in text
+    assert "|suite, 600 and more|1|0|11.1 %|1|50 %|" in text
+    shares = [
+        f"|suite, 600 and more, after {at} s|1|0|{gain}" for at, gain in ((60, "5.3 %|1|25"), (300, "11.1 %|1|50"))
+    ]
+    assert all(each in text for each in shares)
+    assert "|a-v5e|700|300|1000000.0|900000.0|800000.0|50 %|4|" in text
 
 
 def test_cut_off_row_is_left_out(tmp_path: Path) -> None:

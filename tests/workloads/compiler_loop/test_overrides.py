@@ -22,6 +22,7 @@ from mallocgame.workloads.compiler_loop.overrides import (
     TENSOR_OVERRIDES,
     Action,
     Override,
+    any_of,
     definitions,
     environment_line,
     escape,
@@ -131,6 +132,22 @@ def test_spelling() -> None:
         ),
     }
     assert options_of([]) == {}
+
+
+def test_what_is_asked_of_many_alike_is_one_override_that_matches_them_alone() -> None:
+    names = ["fusion.1", "fusion.12", "fusion", "copy-done.3", "fusion.2.remat", "a_b.7"]
+    places = [Position(instruction=name) for name in names]
+    same = [Override(action=Action.KEEP, tensor=0, place=place, step=0) for place in places]
+    other = replace(same[0], tensor=1)
+    spelt = str(options_of([*same, other], sizes_bytes=[100, 200])[TENSOR_OVERRIDES])
+    assert spelt.count("overrides{") == 2
+    assert "size_gte:100" in spelt
+    assert "size_gte:200" in spelt
+    expression = any_of(names)
+    assert f"'{expression}'" in spelt
+    assert all(re.fullmatch(expression, name) for name in names)
+    others = ["fusion.11", "fusion.", "fusion.2", "fusionx1", "copy-done", "a_b.77", "", "xfusion.1"]
+    assert not any(re.fullmatch(expression, name) for name in others)
 
 
 def test_a_shell_hands_the_line_on_unchanged() -> None:

@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 
 from mallocgame.baselines.anneal import anneal
-from mallocgame.explanation.reachable import Reach, copy_back_due, elapsed_before
+from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
+from mallocgame.baselines.anneal.state import BORN
+from mallocgame.explanation.reachable import MAX_WAIT, Reach, copy_back_due, elapsed_before, waits
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.solver import Problem
 from mallocgame.workloads import suite
-from mallocgame.workloads.compiler_loop.overrides import Action, Override
+from mallocgame.workloads.compiler_loop.flags import LONG_WAITS
+from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions
 from mallocgame.workloads.compiler_loop.reaction import Reaction, stays
 from mallocgame.workloads.compiler_loop.replan import replan
 from mallocgame.workloads.compiler_loop.verify import Evaluation
@@ -27,25 +30,11 @@ def strict(overrides: Iterable[Override]) -> set[tuple[int, Action]]:
     return {(d.tensor, d.action) for d in overrides if d.action in (Action.PIN, Action.PREFETCH)}
 
 
-def test_whole_mappings_are_suggested_and_what_that_does_not_bring_is_asked_for_strictly() -> None:
-    """The fake compiler copies the weight when asked, but pins make.1 only strictly."""
+def test_whole_mappings_are_suggested_by_what_is_never_refused() -> None:
+    """The fake compiler copies the weight when asked, but leaves make.1 in slow memory: that is planned round."""
     fake = FakeCompiler()
     search = fake.search()
     default = search.best.judged_seconds
-    replan(search, Reaction(problem=PROBLEM), lambda start, reach: goal())
-    assert strict(fake.asked[0]) == set()
-    assert {d.action for d in fake.asked[0]} == {Action.KEEP, Action.PREFER}
-    assert strict(fake.asked[1]) == {(1, Action.PIN)}
-    assert search.best.mapping == goal()
-    assert search.best.judged_seconds < default
-    assert len(fake.asked) == 2  # nothing is left to win
-
-
-def test_what_is_refused_is_withdrawn_and_planned_round() -> None:
-    fake = FakeCompiler(
-        lambda given: "defining instruction 'make.1'" if strict(given) else ""  # as the compiler words it
-    )
-    search = fake.search()
     reaches: list[Reach] = []
 
     def plan(start: Mapping, reach: Reach) -> Mapping:
@@ -53,14 +42,68 @@ def test_what_is_refused_is_withdrawn_and_planned_round() -> None:
         return goal()
 
     replan(search, Reaction(problem=PROBLEM), plan)
+    assert all(strict(each) == set() for each in fake.asked)
+    assert {d.action for d in fake.asked[0]} == {Action.KEEP, Action.PREFER}
+    assert search.best.judged_seconds < default
+    assert search.best.mapping is not None
+    assert any(x.tensor == 0 for x in search.best.mapping.transfers)  # what it obeyed stays
     beginning = (1, False, 1)  # make.1 where it is made, which is the second of all uses
     assert stays(PROBLEM, goal()) == {beginning: 3, (0, True, 0): 0}
-    assert [strict(each) for each in fake.asked[:3]] == [set(), {(1, Action.PIN)}, set()]
     assert reaches[0].allows(beginning, 3)
     assert not reaches[-1].allows(beginning, 1)
     assert reaches[-1].allows((0, True, 0), 0)
-    assert search.best.mapping is not None
-    assert any(x.tensor == 0 for x in search.best.mapping.transfers)  # what it obeyed stays
+
+
+def test_what_stays_and_waits_long_is_placed_first() -> None:
+    reaction = Reaction(problem=PROBLEM)
+    plain = reaction.suggestion(goal())
+    wait = reaction.longest_waits[1]
+    assert wait == waits(*PROBLEM)[1:4].max() > 0.0
+    for above, first in ((wait, []), (wait / 2, definitions(PROBLEM.program, 1, Action.FIRST))):
+        reaction.first_above = above
+        assert reaction.suggestion(goal()) == (*plain, *first)  # the weight is copied, use_a.2 stays slow
+    assert reaction.reach({}).max_wait == MAX_WAIT < reaction.reach(LONG_WAITS).max_wait
+
+
+def test_a_copy_back_that_was_seen_is_waited_for_when_it_was_seen() -> None:
+    trace = suite.load("lstm_training-v5e")
+    assert trace.mapping is not None
+    problem = Problem(trace.program, trace.hierarchy)
+    reaction = Reaction(problem=problem)
+    reaction.see(trace.mapping)
+    seen = {(x.tensor, x.start_after + 1): x.done_before for x in trace.mapping.transfers if x.target == HOME}
+    assert {key[:2]: due for key, due in reaction.copies_back.items()} == seen != {}
+    (tensor, begin, last), due = next(iter(reaction.copies_back.items()))
+    reach = replace(reaction.reach({}), copy_back={(tensor, begin, last): begin + 1})
+    for given, expected in ((reaction.reach({}), due), (reach, begin + 1)):
+        pieces = as_compiler_does(*problem, candidates(*problem), given)
+        dues = {c.back_due for c in pieces if (c.tensor, c.back_issue, c.last_use) == (tensor, begin, last)}
+        assert dues == {min(expected, max(dues))}
+
+
+def test_plans_for_the_compiler_hold_nothing_for_too_long_and_write_nothing_fast_only_to_copy_it_back() -> None:
+    trace = suite.load("unet-v5e")
+    problem = Problem(trace.program, trace.hierarchy)
+    every, step = candidates(*problem), trace.program.uses.step
+    long = waits(*problem)
+    for most in (0.5, 2.0):
+        kept = list(as_compiler_does(*problem, every, Reach(max_wait=most)))
+        assert kept
+        for piece in kept:
+            assert long[piece.first_use + 1 : piece.last_use + 1].max(initial=0.0) <= most
+            assert piece.kind != BORN or piece.back_issue < 0 or step[piece.first_use] < step[piece.last_use]
+    assert any(c.kind == BORN and c.back_issue >= 0 and step[c.first_use] == step[c.last_use] for c in every)
+
+
+@pytest.mark.parametrize("case", ["gpt2_training-v4", "unet-v5e"])
+def test_the_compiler_lets_nothing_wait_longer_than_it_is_taken_to(case: str) -> None:
+    trace = suite.load(case)
+    assert trace.mapping is not None
+    problem = Problem(trace.program.without_hoisting(), trace.hierarchy)
+    long = waits(*problem)
+    within = [long[b[2] + 1 : last + 1].max(initial=0.0) for b, last in stays(problem, trace.mapping).items()]
+    assert len(within) > 50
+    assert max(within) <= MAX_WAIT
 
 
 def test_plans_keep_within_what_was_seen() -> None:

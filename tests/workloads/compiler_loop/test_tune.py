@@ -18,7 +18,7 @@ from mallocgame.compiler_options import load_about, save_compiler_options
 from mallocgame.errors import InputError, TraceError
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program
-from mallocgame.solver import SolveResult
+from mallocgame.solver import Problem, SolveResult
 from mallocgame.workloads.capture import Assumptions
 from mallocgame.workloads.compiler_loop import tune as tune_module
 from mallocgame.workloads.compiler_loop.final_check import FinalCheck
@@ -380,6 +380,28 @@ def test_a_run_takes_as_long_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> 
     found = run(None, Taking(0.5), seconds=4.0)
     assert found.unchecked == ""
     assert time.monotonic() - begin < 4.3
+
+
+def test_kernels_are_made_ready_meanwhile_and_their_compilation_is_not_counted() -> None:
+    class Solver:
+        options = ()
+        is_ready = False
+
+        def prepare(self, problem: Problem) -> None:
+            time.sleep(3.0)
+            self.is_ready = True
+
+        def __call__(self, *problem: Any, **given: Any) -> SolveResult:
+            assert self.is_ready
+            return on_paper(*problem)
+
+    said: list[str] = []
+    settings = Settings(solve=Solver(), seconds=2.0, solver_seconds=0.1, full=False, say=said.append)
+    found = tune(PROGRAM, chip="v5e", settings=settings, compiler=Recorded())
+    assert found.evaluations > 0
+    assert any("kernels were compiled, once" in line for line in said)
+    times = [at for at, _ in found.history]
+    assert times == sorted(times)
 
 
 def test_overrides_survive_the_disk(tmp_path: Path) -> None:

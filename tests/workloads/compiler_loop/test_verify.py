@@ -15,7 +15,7 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program
 from mallocgame.workloads.capture import trace_from_compilation
-from mallocgame.workloads.compiler_loop.flags import NOTHING_HELD, hoist_limits_kib
+from mallocgame.workloads.compiler_loop.flags import LONG_WAITS, NOTHING_HELD, ONE_SLICE, hoist_limits_kib
 from mallocgame.workloads.compiler_loop.inject import inject
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 from mallocgame.workloads.compiler_loop.verify import (
@@ -77,6 +77,8 @@ def test_compiler_that_changes_nothing_gives_the_default_and_no_options() -> Non
     assert result.counts["changed"] > 0
     assert sum(result.counts.values()) == len(result.outcomes)
     assert any("overrides{" in str(options) for options in compiler.asked)
+    assert any(options.items() >= ONE_SLICE.items() for options in compiler.asked)  # suggested in each way
+    assert any(options.items() >= LONG_WAITS.items() for options in compiler.asked)
 
 
 def test_inject_tries_the_flags_that_the_mapping_needs() -> None:
