@@ -10,6 +10,8 @@ FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
 def cell(value: Any) -> Any:
     """Return a value as a spreadsheet may see it: an apostrophe keeps text from being run as a formula.
 
+    A text that begins with apostrophes and goes on as a formula gets one more, so that ``from_cell`` is its inverse.
+
     >>> cell("=1+1"), cell("-2"), cell(-2), cell("lstm")
     ("'=1+1", '-2', -2, 'lstm')
     """
@@ -17,7 +19,17 @@ def cell(value: Any) -> Any:
         return value
     text = printable(value)
     digits = text.removeprefix("-").removeprefix("+")
-    return f"'{text}" if text.startswith(FORMULA) and not (digits.isascii() and digits.isdigit()) else text
+    runs = text.lstrip("'").startswith(FORMULA) and not (digits.isascii() and digits.isdigit())
+    return f"'{text}" if runs else text
+
+
+def from_cell(text: str) -> str:
+    """Return the text that ``cell`` wrote.
+
+    >>> from_cell("'=1+1"), from_cell("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(FORMULA) else text
 
 
 def label(text: str) -> str:

@@ -19,7 +19,7 @@ from mallocgame.baselines.packing.types import (
     packing_height,
 )
 from mallocgame.errors import InputError, TraceError
-from mallocgame.text import FORMULA, cell
+from mallocgame.text import cell, from_cell
 
 __all__ = [
     "MAX_BYTES",
@@ -234,14 +234,14 @@ def _row(path: object, line: int, columns: Sequence[str], row: Sequence[str], nu
     lower = values.get("lower", number)  # without lifetimes each is live at a step of its own
     try:
         return Buffer(
-            name=_without_quote(fields["id"]),
+            name=from_cell(fields["id"]),
             lower=lower,
             upper=values["upper"] if "upper" in values else values.get("end", lower) + 1,
             size_bytes=values["size"],
             alignment_bytes=values.get("alignment", 1),
             fixed_offset=None if offset < 0 else offset,
             gaps=_gaps(path, line, fields.get("gaps", ""), 1 if "end" in columns else 0),
-            conflicts=tuple(_without_quote(name) for name in _listed_names(fields.get("conflicts", ""))),
+            conflicts=tuple(from_cell(name) for name in _listed_names(fields.get("conflicts", ""))),
         )
     except InputError as error:
         raise (error if isinstance(error, TraceError) else TraceError(path, line, str(error))) from None
@@ -261,10 +261,6 @@ def _gaps(path: object, line: int, text: str, extra: int) -> tuple[Gap, ...]:
 
 def _listed_names(text: str) -> list[str]:
     return [name for part in text.split(";") if (name := part.strip())] if ";" in text else text.split()
-
-
-def _without_quote(name: str) -> str:
-    return name[1:] if name[:1] == "'" and name[1:2] in FORMULA else name
 
 
 def _integer(path: object, line: int, title: str, text: str) -> int:

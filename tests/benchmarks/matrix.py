@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,17 @@ class Row:
     extras: str = "tpu"
 
 
+def lower_bounds() -> tuple[str, ...]:
+    """Return pins for the oldest version that pyproject.toml promises of each dependency, the latest of its series."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        promised = tomllib.load(file)["project"]["dependencies"]
+    return tuple("{}=={}.*".format(*one.split(">=")) for one in promised)
+
+
 ROWS = (
     Row("pinned", ("-c", "constraints.txt")),
     Row("latest", ("--upgrade", "jax", "libtpu")),
+    Row("lower bounds", lower_bounds(), extras=""),
     Row("oldest jax", ("jax==0.6.*", "jaxlib==0.6.*"), extras=""),
     Row("oldest libtpu", ("libtpu==0.0.52",)),
 )
@@ -71,7 +80,7 @@ def versions(folder: Path) -> str:
     done = subprocess.run(
         [python, "-m", "pip", "list", "--format", "freeze"], capture_output=True, text=True, check=False
     )
-    wanted = ("jax==", "jaxlib==", "libtpu==", "numpy==", "numba==", "flax==")
+    wanted = ("jax==", "jaxlib==", "libtpu==", "numpy==", "numba==", "flax==", "scipy==", "ortools==")
     return ", ".join(line for line in done.stdout.splitlines() if line.startswith(wanted))
 
 

@@ -302,6 +302,30 @@ def test_too_many_loops_are_refused_at_once(tmp_path: Path) -> None:
     assert "too many" in _refused(tmp_path / "loops.json", json.dumps(value))
 
 
+@pytest.mark.parametrize("by", ["uses", "tensors", "fixed bytes"])
+def test_sums_that_leave_64_bits_are_refused(tmp_path: Path, by: str) -> None:
+    trips, size = 2**20, 2**41  # 2**61 bytes for one of anything; a run may touch 2**62
+    for count, is_refused in ((2, False), (3, True)):
+        loop = Loop(start_step=0, end_step=count, trip_count=trips)
+        fixed = (size,) if by == "fixed bytes" else ()
+        instructions = tuple(
+            Instruction(name=f"i{t}", compute_seconds=0.0, trip_count=trips, fixed_bytes=fixed) for t in range(count)
+        )
+        reads = tuple(Use(step=t, bytes=size) for t in range(count))
+        tensors = [Tensor(name="x", size_bytes=size, is_parameter=True, uses=reads)]
+        if by == "tensors":
+            tensors = [replace(tensors[0], name=f"x{t}", uses=(Use(step=t, bytes=1),)) for t in range(count)]
+        elif by == "fixed bytes":
+            tensors = []
+        program = Program(name="p", instructions=instructions, tensors=tuple(tensors), loops=(loop,))
+        save_trace(tmp_path / "t.json", Trace(name="t", program=program, hierarchy=MEMORY))
+        if is_refused:
+            with pytest.raises(TraceError, match="one run touches"):
+                load_trace(tmp_path / "t.json")
+        else:
+            assert load_trace(tmp_path / "t.json").program == program
+
+
 def test_a_mapping_of_something_else_is_refused(tmp_path: Path) -> None:
     trace = sample()
     assert trace.mapping is not None

@@ -167,8 +167,8 @@ class Compiler:
             failed = bool(follow.error) and not asked.full
             hlo = newest_module(dump) if asked.hlo and not failed else ""
             if asked.hlo and not failed and not hlo.rstrip().endswith("}"):
-                place = tempfile.gettempdir()
-                follow.error = f"its text is cut off: is there room in {place}? (TMPDIR names another folder)"
+                where = self._folder.parent
+                follow.error = f"its text is cut off: is there room in {where}? (TMPDIR names another folder)"
                 follow.inconclusive = True
             return Compilation(
                 log=follow.text,

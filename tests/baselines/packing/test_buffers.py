@@ -163,3 +163,11 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 def test_a_buffer_is_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match="'b'"):
         Buffer(**({"name": "b", "lower": 0, "upper": 3, "size_bytes": 4} | wrong))  # type: ignore[arg-type]
+
+
+def test_names_come_back_as_they_were(tmp_path: Path) -> None:
+    names = ["a=b", "=1+1", "'=1", "''-2", "'-2", "-2", "'quoted", "@x", "-", "x,y", 'say "hi"']
+    buffers = [Buffer(name=name, lower=0, upper=1, size_bytes=1) for name in names]
+    write_packing(tmp_path / "p.csv", buffers, list(range(len(names))))
+    assert [buffer.name for buffer in read_buffers(tmp_path / "p.csv")] == names
+    assert "\n'=1+1," in (tmp_path / "p.csv").read_text(encoding="utf-8")

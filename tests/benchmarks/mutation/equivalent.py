@@ -3,6 +3,7 @@
 _LIMIT = "a limit chosen with room to spare: one more or less is as good"
 _SHORT = "how much of a bad value a message shows"
 _FILES, _VALIDATION = "mallocgame/files/reading.py", "mallocgame/judge/validation.py"
+_BUFFERS = "baselines/packing/buffers.py"
 _WRITING, _TRACE = "mallocgame/files/writing.py", "workloads/trace.py"
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
@@ -18,6 +19,14 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_FILES, 'raise _BadValueError(f"{ascii(entry)', "40 -> 41"): _SHORT,
     (_WRITING, "@dataclass(", "True -> False"): "nobody changes it",
     (_TRACE, "**{flag: column[i]", "True -> False"): "both have one entry a flag",
+    (_BUFFERS, "reason = f", "40 -> 41"): _SHORT,
+    (_BUFFERS, 'raise TraceError(path, line, f"{title} must be', "40 -> 41"): _SHORT,
+    (_BUFFERS, "fields = {title:", "True -> False"): "their lengths were compared before",
+    (
+        _BUFFERS,
+        "while k >= 0 and live[k][0] + longest > low",
+        "live[k][0] + longest > low -> live[k][0] + longest >= low",
+    ): "looks at one more, which the next line leaves out",
     (_VALIDATION, "near = live[", "1 -> 2"): "looks at one neighbour more, which does not overlap",
 }
 
