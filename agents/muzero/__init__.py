@@ -18,3 +18,4 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mall
 _config: Any = jax.config
 if _config.jax_compilation_cache_dir is None:  # read from the environment when JAX was imported
     _config.update("jax_compilation_cache_dir", str(CACHE))
+    _config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # the default, 1, leaves out the smaller ones

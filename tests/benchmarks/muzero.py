@@ -162,7 +162,7 @@ def _pretrain(folder: Path) -> None:
     for name in names:
         program, hierarchy, _ = _open(name)
         pairs.append((replace(program, name=name), hierarchy))
-        starts.append(play(program, hierarchy, steps=DEMONSTRATION_STEPS).mapping)
+        starts.append(play(program, hierarchy, steps=DEMONSTRATION_STEPS, annealing=False).mapping)
     trainer = Trainer(pairs, Config.from_toml(PRETRAINING), folder, starts=starts)
     trainer.train(steps=1, report=_tell, report_seconds=30.0)
 
