@@ -200,7 +200,7 @@ class _PartLowering(NativeLowering):
         super().run_pass(state)
         stand_in = _NotMachineCode()
         state.targetctx.insert_user_function(stand_in, state["cr"].fndesc, [state.library])
-        state.reload_init.extend(state.library._reload_init)
+        state.reload_init.extend(getattr(state.library, "_reload_init", ()))  # Numba 0.61 has none
         state["cr"] = state["cr"]._replace(cfunc=stand_in)
         return True
 
