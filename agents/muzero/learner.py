@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +90,7 @@ def make_learner(model: Model, observation: Any, seed: int) -> tuple[Learner, Up
     return Learner(parameters, parameters, optimizer.init(parameters), jnp.zeros((), dtype=jnp.int32)), update
 
 
-@cache
+@lru_cache(maxsize=8)
 def _compiled(model: Model) -> tuple[Callable[..., Parameters], Update]:
     config, optimizer = model.config, make_optimizer(model.config)
 

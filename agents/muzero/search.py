@@ -1,7 +1,7 @@
 """Monte Carlo tree search on the learned model, through mctx. The one place where legal masks are inverted."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +34,7 @@ def make_search(model: Model, *, num_simulations: int, explore: bool) -> Search:
     return _compiled(model, num_simulations, explore)
 
 
-@cache
+@lru_cache(maxsize=8)
 def _compiled(model: Model, num_simulations: int, explore: bool) -> Search:
     return jax.jit(partial(_search, model, num_simulations, explore))
 
