@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mallocgame.baselines.anneal.copies import LONGEST
 from mallocgame.baselines.anneal.state import COPIED, FOREVER, HELD_OVER
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program
@@ -74,6 +75,7 @@ def assemble(program: Program, chosen: list[Placed]) -> Mapping:
     transfers: list[Transfer] = []
     for home in homes:
         _add_transfers(program, home, transfers)
+    transfers.sort(key=lambda x: (x.start_after, min(x.done_before - x.start_after - 1, LONGEST)))  # as the kernel does
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
 
 

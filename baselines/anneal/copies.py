@@ -1,8 +1,8 @@
 """The copies of what is chosen, kept in the order in which links take them and the program waits for them.
 
-Copy ``3 * c + part`` is candidate c's: IN, SECOND (the later slice), BACK. A queue's copies stand by (issue, copy) in
-``order`` and by (due, issued at that boundary, copy) in ``by_due``, as packed keys: what they are sorted by times
-2**32, plus the copy.
+Copy ``3 * c + part`` is candidate c's: IN, SECOND (the later slice), BACK. A queue's copies stand by (issue, due, copy)
+in ``order`` and by (due, issued at that boundary, copy) in ``by_due``, as packed keys whose last bits are the copy's:
+of copies issued at one boundary the first due goes first.
 """
 
 from mallocgame.baselines.anneal.nest import back_issue, kin
@@ -11,7 +11,9 @@ from mallocgame.jit import part
 
 IN, SECOND, BACK = 0, 1, 2
 FIRST, LAST = 0, 1  # columns of ``Choice.window``
-MASK = (1 << 32) - 1
+MASK = (1 << 28) - 1  # of a key: the copy
+ISSUE = 39  # bits below the issue in a key of ``order``
+LONGEST = (1 << 11) - 1  # boundaries from issue to due: those that are further apart count alike
 
 
 @part
@@ -58,6 +60,13 @@ def queue_of(p: Tables, x: int) -> int:
 
 
 @part
+def order_key(s: Choice, x: int) -> int:
+    """Return the key of copy x in ``order``."""
+    issue = s.copy_issue[x]
+    return int(issue << ISSUE | min(s.copy_due[x] - issue, LONGEST) << 28 | x)
+
+
+@part
 def due_key(s: Choice, x: int) -> int:
     """Return the key of copy x in ``by_due``."""
     return int((2 * s.copy_due[x] + (1 if s.copy_issue[x] == s.copy_due[x] else 0)) << 32 | x)
@@ -68,7 +77,7 @@ def add_copy(p: Tables, s: Choice, x: int, issue: int, due: int, work: float) ->
     """Add copy x, of so many link seconds, to its queue."""
     queue = queue_of(p, x)
     s.copy_issue[x], s.copy_due[x], s.copy_work[x] = issue, due, work
-    insert_key(s.order[queue], s.queued[queue], issue << 32 | x)
+    insert_key(s.order[queue], s.queued[queue], order_key(s, x))
     insert_key(s.by_due[queue], s.queued[queue], due_key(s, x))
     s.queued[queue] += 1
     touch(s, issue, due)
@@ -78,7 +87,7 @@ def add_copy(p: Tables, s: Choice, x: int, issue: int, due: int, work: float) ->
 def remove_copy(p: Tables, s: Choice, x: int) -> None:
     """Undo ``add_copy``."""
     queue = queue_of(p, x)
-    remove_key(s.order[queue], s.queued[queue], s.copy_issue[x] << 32 | x)
+    remove_key(s.order[queue], s.queued[queue], order_key(s, x))
     remove_key(s.by_due[queue], s.queued[queue], due_key(s, x))
     s.queued[queue] -= 1
     touch(s, s.copy_issue[x], s.copy_due[x])

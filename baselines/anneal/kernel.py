@@ -18,7 +18,7 @@ from mallocgame.baselines.anneal.moves import (
     take_out,
     weigh,
 )
-from mallocgame.baselines.anneal.nest import is_right
+from mallocgame.baselines.anneal.nest import goes_with, is_right, kin
 from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
 from mallocgame.baselines.anneal.state import COPIED, I64, Choice, Tables
 from mallocgame.baselines.anneal.timing import forget, judge, judge_all, keep, put, take
@@ -175,26 +175,92 @@ def load(p: Tables, s: Choice, best: I64) -> None:
 
 
 @kernel
-def adopt(p: Tables, s: Choice, c: int, issue: int, back: int, offset: int, slices: tuple[int, int, int]) -> None:
-    """Choose c at an offset, with these times and (cut, is_low, late) where possible, beside what is chosen."""
-    if s.is_chosen[c] or not draw_inside(p, s, c):
-        return
+def adopt(p: Tables, s: Choice, wanted: I64, is_shifted: bool, is_judged: bool) -> float:
+    """Choose what a mapping holds; return the seconds then, infinity where a link holds too many copies.
+
+    ``wanted`` int64[N, ROW] has the columns of ``state.ROW``. What does not go beside the rest as it is goes as near to
+    it as may be if ``is_shifted``, else it is left out. ``is_judged``: what is one copy too many is left out, too.
+    """
+    np.random.seed(0)  # times that the mapping does not say are drawn: each call begins alike
+    while s.number[0] > 0:
+        take(p, s, s.chosen[s.number[0] - 1])
+    judge_all(p, s)
+    for row in wanted:
+        c = row[0]
+        if s.is_chosen[c] or not draw_inside(p, s, c):
+            continue
+        set_as_wanted(p, s, row)
+        if not stands(p, s, c) and not (is_shifted and shift(p, s, c)):
+            continue
+        forget(p, s)
+        put(p, s, c)
+        if not is_judged:
+            continue
+        if judge(p, s, np.inf) < np.inf:
+            keep(p, s)
+        else:
+            take(p, s, c)
+    s.total[0] = judge_all(p, s)
+    return float(s.total[0])
+
+
+@part
+def set_as_wanted(p: Tables, s: Choice, row: I64) -> None:
+    """Give a candidate the times, offset and slices of a row, as far as it may have them."""
+    c, issue, back = row[0], row[1], row[2]
     if p.kind[c] == COPIED and p.context[issue] == p.context[p.due[c]]:
         s.issue[c] = min(max(issue, p.start[c]), p.latest[c])
-        cut, is_low, late = slices
+        cut, is_low, late = row[4], row[5], row[6]
         is_aligned = cut % p.alignment[p.layer[c]] == 0 and 0 < cut < p.bytes[c] and p.sliceable[c] == 1
         if is_aligned and s.issue[c] < late <= p.due[c] and p.context[late] == p.context[p.due[c]]:
             s.cut[c], s.is_low[c], s.late[c] = cut, is_low, late
     if p.back_issue[c] <= back <= p.back_due[c] and p.context[back] == p.context[p.back_issue[c]]:
         s.back[c] = back
+    s.offset[c] = row[3]
+
+
+@part
+def stands(p: Tables, s: Choice, c: int) -> bool:
+    """Whether c, as it is, goes beside what is chosen."""
     set_span(p, s, c)
-    s.offset[c] = offset
     m = neighbours(p, s, c, s.near[0])
-    if occupies(p, s, c, s.near[0], m, s.near[1]) or not is_right(p, s, c):
-        return
-    forget(p, s)
-    put(p, s, c)
-    if judge(p, s, np.inf) < np.inf:
-        keep(p, s)
-    else:  # too many copies under way at once
-        take(p, s, c)
+    return not occupies(p, s, c, s.near[0], m, s.near[1]) and is_right(p, s, c)
+
+
+@part
+def shift(p: Tables, s: Choice, c: int) -> bool:
+    """Let c go beside what is chosen: whole, issued later, or elsewhere; False: it cannot."""
+    s.cut[c], s.is_low[c], s.late[c] = 0, 0, 0
+    first = s.issue[c]
+    while not stands(p, s, c):
+        issue = leaves_next(p, s, c) if p.kind[c] == COPIED else -1
+        if issue < 0 or issue > p.latest[c] or p.context[issue] != p.context[p.due[c]]:
+            break
+        s.issue[c] = issue
+    else:
+        return True
+    s.issue[c] = first
+    set_span(p, s, c)
+    m = neighbours(p, s, c, s.near[0])
+    offset = fit(p.capacity[p.layer[c]], p.size[c], s.near[0], m, True)
+    if offset >= 0:
+        s.offset[c] = offset
+    return bool(offset >= 0 and is_right(p, s, c))
+
+
+@part
+def leaves_next(p: Tables, s: Choice, c: int) -> int:
+    """Return the first boundary after c's issue at which something that is in its way is gone; -1: there is none."""
+    after, found = s.issue[c], -1
+    low, high = s.offset[c], s.offset[c] + p.size[c]
+    for i in range(neighbours(p, s, c, s.near[0])):
+        until = s.until[s.near[0][i, 0], 0]
+        if s.near[0][i, 1] < high and low < s.near[0][i, 2] and until > after and (found < 0 or until < found):
+            found = until
+    i = kin(p, s, c)
+    while i < s.number[0] and s.chosen[i] < p.kin_end[c]:
+        until = s.until[s.chosen[i], 0]
+        if until > after and (found < 0 or until < found) and not goes_with(p, s, c, s.chosen[i]):
+            found = until
+        i += 1
+    return int(found)

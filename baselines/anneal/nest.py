@@ -118,10 +118,21 @@ def back_issue(p: Tables, s: Choice, i: int) -> int:
 
 
 @part
+def is_relieved(p: Tables, s: Choice, earlier: int, later: int) -> bool:
+    """Whether ``later`` is filled when ``earlier``, which only lets the tensor be read, is there no more.
+
+    Two copies of a tensor may be in a layer while one is on its way there.
+    """
+    if p.kind[later] != COPIED or p.back_issue[earlier] >= 0 or s.until[earlier, 1] > 0 or s.until[later, 1] > 0:
+        return False
+    return bool(p.kind[earlier] == COPIED and s.until[earlier, 0] <= p.due[later])
+
+
+@part
 def goes_with(p: Tables, s: Choice, a: int, b: int) -> bool:
     """Whether two candidates of one tensor can both be chosen."""
     if p.layer_speed.shape[0] == 2:
-        return not meet(s.begin, s.until, a, b)
+        return not meet(s.begin, s.until, a, b) or is_relieved(p, s, a, b) or is_relieved(p, s, b, a)
     if p.layer[a] != p.layer[b]:
         inner, outer = (a, b) if p.layer[a] > p.layer[b] else (b, a)
         if leans_on(p, inner, outer):

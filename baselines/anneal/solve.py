@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.anneal import kernel, timing
+from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
-from mallocgame.baselines.anneal.start import adopt, construct, seed_draws
+from mallocgame.baselines.anneal.start import adopt, construct
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
 from mallocgame.explanation.reachable import Reach
@@ -90,9 +90,7 @@ def _anneal(
     if not pieces or tables is None or search.should_stop:
         return
     first = empty_choice(program, hierarchy, tables)
-    seed_draws(search.seed % 2**32)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
-    first.total[0] = timing.judge_all(tables, first)
     unit = home_seconds(program, hierarchy)
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
         construct(search, tables, first, GREEDY_SHARE)
@@ -177,9 +175,7 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
     if not pieces or tables is None or search.should_stop:
         return
     choice, best = empty_choice(program, hierarchy, tables), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
-    seed_draws(search.seed % 2**32)
     adopt(program, tables, pieces, choice, mapping)
-    choice.total[0] = timing.judge_all(tables, choice)
     construct(search, tables, choice, 1.0, least_layer=2 if mapping.residencies else 1)
     kernel.save(choice, best)
     search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))

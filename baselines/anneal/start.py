@@ -6,8 +6,7 @@ import numpy as np
 
 from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate
-from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, Choice, Tables
-from mallocgame.jit import jit
+from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, ROW, Choice, Tables
 from mallocgame.mapping import HELD, HOME, Mapping, Transfer
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent
@@ -63,33 +62,42 @@ class _Stay(NamedTuple):
 
 
 def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Choice, mapping: Mapping) -> None:
-    """Choose the candidates that come nearest to ``mapping``'s residencies, at the same offsets and times."""
+    """Choose the candidates that come nearest to ``mapping``'s residencies, at the same offsets and times.
+
+    Where some do not go beside the others (a copy in more than two slices, say), those are shifted or left out,
+    whichever is faster. How many copies are under way is looked at in the end: before, with some of the rest missing,
+    time passes otherwise. Only where there are too many then, those that are one too many in their turn are left out.
+    """
     lookup: dict[tuple[int, int, int, int, int], list[int]] = {}
     for index, piece in enumerate(pieces):
         lookup.setdefault((piece.tensor, piece.layer, piece.base, piece.kind, piece.first_use), []).append(index)
+    rows = []
     for stay in sorted(_stays(program, mapping), key=lambda stay: stay.layer):
-        _adopt_one(program, tables, pieces, choice, (stay, lookup))
+        nearest = _nearest(program, pieces, lookup, stay)
+        if nearest is not None:
+            rows.append((nearest, max(stay.start, 0), stay.back, stay.offset, stay.cut, stay.is_low, stay.late))
+    wanted = np.array(rows, dtype=np.int64).reshape(-1, ROW)
+    for is_judged in (False, True):
+        seconds = {shifted: kernel.adopt(tables, choice, wanted, shifted, is_judged) for shifted in (False, True)}
+        best = min(seconds, key=lambda shifted: seconds[shifted])
+        if seconds[best] < np.inf:
+            kernel.adopt(tables, choice, wanted, best, is_judged)
+            return
 
 
-def _adopt_one(
+def _nearest(
     program: Program,
-    tables: Tables,
     pieces: list[Candidate],
-    choice: Choice,
-    wanted: tuple[_Stay, dict[tuple[int, int, int, int, int], list[int]]],
-) -> None:
-    stay, lookup = wanted
+    lookup: dict[tuple[int, int, int, int, int], list[int]],
+    stay: _Stay,
+) -> int | None:
     low, high = program.uses.first[stay.tensor], program.uses.first[stay.tensor + 1]
     served = [u for u in range(low, high) if stay.fill <= program.uses.step[u] < stay.end]
     if not served:
-        return
+        return None
     options = lookup.get((stay.tensor, stay.layer, stay.base, stay.kind, served[0]), [])
     options = [o for o in options if pieces[o].last_use <= served[-1]]
-    if not options:
-        return
-    c = max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end))
-    slices = (stay.cut, stay.is_low, stay.late)
-    kernel.adopt(tables, choice, c, max(stay.start, 0), stay.back, stay.offset, slices)
+    return max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end)) if options else None
 
 
 def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
@@ -122,21 +130,33 @@ def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
             kind = FOREVER if end == program.num_steps and index not in source else HELD_OVER
         base, done = back.get(last, (0, -1))
         base = source.get(index, base if kind == BORN else 0)
-        times = (kind, r.start_step, fills[index], end)
-        stays.append(_Stay(r.tensor, r.layer, base, *times, r.offset_bytes, done, *_slices(parts.get(index, []))))
+        issue, *slices = _slices(parts.get(index, []))
+        times = (kind, r.start_step if issue is None else issue, fills[index], end)
+        stays.append(_Stay(r.tensor, r.layer, base, *times, r.offset_bytes, done, *slices))
     return stays
 
 
-def _slices(copies: list[Transfer]) -> tuple[int, int, int]:
-    """Return (cut, is_low, late) of a residency's copies; (0, 0, -1) where they are not two."""
-    if len(copies) != 2:
-        return 0, 0, -1
-    low, high = sorted(copies, key=lambda x: x.slice_offset_bytes)
-    is_low = low.start_after > high.start_after
-    return high.slice_offset_bytes, int(is_low), max(low.start_after, high.start_after) + 1
+def _slices(copies: list[Transfer]) -> tuple[int | None, int, int, int]:
+    """Return (issue, cut, is_low, late) that come nearest to a residency's copies; (None, 0, 0, -1) of one copy.
 
-
-@jit
-def seed_draws(seed: int) -> None:
-    """Seed what ``adopt`` draws where a mapping does not say: without, each call would begin elsewhere."""
-    np.random.seed(seed)
+    More than two slices become two that are issued when the last of each is, those of the first together at one end of
+    the tensor; or a whole copy, issued when the last one is.
+    """
+    if len(copies) < 2:
+        return None, 0, 0, -1
+    by_time = sorted(copies, key=lambda x: x.start_after)
+    last = by_time[-1].start_after + 1
+    found: tuple[int, tuple[int | None, int, int, int]] = (0, (last, 0, 0, -1))
+    for count in range(1, len(copies)):
+        early, late = by_time[:count], by_time[count:]
+        low = min(x.slice_offset_bytes for x in late)
+        high = min(x.slice_offset_bytes for x in early)
+        issue, size = early[-1].start_after + 1, sum(x.size_bytes for x in early)
+        is_low = int(low < high)
+        cut = max(low, high)
+        is_apart = all((x.slice_offset_bytes >= cut) == (is_low == 1) for x in early)
+        is_apart &= all((x.slice_offset_bytes >= cut) == (is_low == 0) for x in late)
+        ahead = size * (last - issue)
+        if is_apart and ahead > found[0]:
+            found = (ahead, (issue, cut, is_low, last))
+    return found[1]

@@ -8,9 +8,11 @@ import numpy as np
 
 from mallocgame.baselines.anneal.copies import (
     FIRST,
+    ISSUE,
     LAST,
     MASK,
     follow,
+    order_key,
     schedule,
     touch,
     unschedule,
@@ -152,7 +154,7 @@ def drain(s: Choice, link: int, seconds: float) -> None:
 @part
 def wait_for(s: Choice, x: int, queue: int) -> float:
     """Let all links work until copy x of ``queue`` is complete; return the seconds."""
-    key = s.copy_issue[x] << 32 | x
+    key = order_key(s, x)
     if s.head[queue] == s.tail[queue] or s.order[queue, s.head[queue]] > key:
         return 0.0
     mine = s.left[queue]
@@ -178,10 +180,10 @@ def wait_for(s: Choice, x: int, queue: int) -> float:
 def begin_walk(s: Choice, first: int) -> None:
     """Set the queues as they are before boundary ``first``."""
     for q in range(s.head.shape[0]):
-        s.tail[q] = where(s.order[q], s.queued[q], first << 32)
+        s.tail[q] = where(s.order[q], s.queued[q], first << ISSUE)
         s.due[q] = where(s.by_due[q], s.queued[q], (2 * first) << 32)
         x = s.heads[first, q]
-        s.head[q] = s.tail[q] if x < 0 else where(s.order[q], s.queued[q], s.copy_issue[x] << 32 | x)
+        s.head[q] = s.tail[q] if x < 0 else where(s.order[q], s.queued[q], order_key(s, x))
         s.left[q] = s.lefts[first, q]
 
 
@@ -214,7 +216,7 @@ def cross(p: Tables, s: Choice, boundary: int) -> float:
     waited = wait_at(s, boundary, 0)
     for q in range(s.head.shape[0]):
         was_empty = s.head[q] == s.tail[q]
-        while s.tail[q] < s.queued[q] and s.order[q, s.tail[q]] >> 32 == boundary:
+        while s.tail[q] < s.queued[q] and s.order[q, s.tail[q]] >> ISSUE == boundary:
             s.tail[q] += 1
         if was_empty and s.head[q] < s.tail[q]:
             s.left[q] = s.copy_work[s.order[q, s.head[q]] & MASK]
@@ -230,7 +232,7 @@ def next_event(s: Choice, until: int) -> int:
     """Return the first boundary at which a copy is issued or due, at most ``until``."""
     for q in range(s.head.shape[0]):
         if s.tail[q] < s.queued[q]:
-            until = min(until, s.order[q, s.tail[q]] >> 32)
+            until = min(until, s.order[q, s.tail[q]] >> ISSUE)
         if s.due[q] < s.queued[q]:
             until = min(until, s.by_due[q, s.due[q]] >> 33)
     return until
