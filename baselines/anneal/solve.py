@@ -86,7 +86,7 @@ def _anneal(
     others: Sequence[Mapping] = (),
 ) -> None:
     program, hierarchy = search.problem
-    pieces, tables = _prepared(search, for_compiler=for_compiler)
+    pieces, tables = prepared(search, for_compiler=for_compiler)
     if not pieces or tables is None or search.should_stop:
         return
     first = empty_choice(program, hierarchy, tables)
@@ -122,7 +122,7 @@ _latest: list[tuple[Problem, bool, list[Candidate], Tables]] = []  # of the late
 _preparing = threading.Lock()
 
 
-def _prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple[list[Candidate], Tables | None]:
+def prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple[list[Candidate], Tables | None]:
     """Return the candidates of a problem and their arrays, made once; without those that there was no time for."""
     with _preparing:
         for (program, hierarchy), is_for_compiler, pieces, tables in _latest:
@@ -171,7 +171,7 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
     """Offer ``mapping`` with what a greedy pass adds to it: in the middle layers only if there is nothing in them."""
     program, hierarchy = search.problem
     search.offer(mapping)
-    pieces, tables = _prepared(search)
+    pieces, tables = prepared(search)
     if not pieces or tables is None or search.should_stop:
         return
     choice, best = empty_choice(program, hierarchy, tables), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)

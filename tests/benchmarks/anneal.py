@@ -3,6 +3,9 @@
 Both run in turn, seed by seed, on this core, each in a process of its own with its kernels warm, from the compiler's
 mapping. One row a trace: judged milliseconds (geometric mean over the seeds), how many times as fast the mappings of
 this checkout are, and how many times as many moves a second it makes. Rows go to ``--out``, and are not made again.
+
+``--starts [TRACE...]``: what mappings lose when annealing takes them over, before it makes a move: the compiler's, and
+that of 200,000 decisions of ``play`` in the game alone.
 """
 
 import argparse
@@ -14,6 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mallocgame.baselines.anneal.solve import prepared
+from mallocgame.baselines.anneal.start import adopt
+from mallocgame.baselines.anneal.tables import empty_choice
+from mallocgame.baselines.play.play import play
+from mallocgame.cli.cases import open_case
+from mallocgame.judge.simulation import simulate
+from mallocgame.mapping import Mapping
+from mallocgame.solver import Incumbent, Limits
 from tests.benchmarks.solvers import geometric_mean
 
 TRACES = ("graph_network-v4", "wavenet-v4", "winograd-v4", "gpt2_training-v4", "strassen_deep-v6e")
@@ -79,6 +90,24 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, f"| geometric mean | | | {geometric_mean(gains):.3f} | {geometric_mean(rates):.1f} |"])
 
 
+def starts(names: Sequence[str]) -> str:
+    """Return the table of what mappings lose when they are taken over."""
+    lines = ["| trace | compiler's, ms | taken over | play's, ms | taken over |", "|---|---|---|---|---|"]
+    for name in names:
+        case = open_case(name, hoist=True, bound_seconds=0)
+        search = Incumbent(case.problem, Limits(steps=200_000))
+        play.improve(search, annealing=False)
+        pieces, tables = prepared(Incumbent(case.problem, Limits(steps=1)))
+        cells = [name]
+        for mapping in (case.compiler_mapping or Mapping(), search.mapping or Mapping()):
+            assert tables is not None
+            choice, seconds = empty_choice(*case.problem, tables), simulate(*case.problem, mapping).total_seconds
+            adopt(case.problem.program, tables, pieces, choice, mapping)
+            cells += [f"{1e3 * seconds:.4f}", f"{100 * (float(choice.total[0]) / seconds - 1):+.1f} %"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,7 +116,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("docs/results/anneal.jsonl"))
+    parser.add_argument("--starts", action="store_true")
     arguments = parser.parse_args()
+    if arguments.starts:
+        print(starts(arguments.traces))
+        return
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
     if arguments.against:
         done = {(row["trace"], row["seconds"], row["seed"]) for row in rows}

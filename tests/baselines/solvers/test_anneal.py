@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mallocgame
 from mallocgame.baselines.anneal import kernel, timing
 from mallocgame.baselines.anneal.candidates import candidates
-from mallocgame.baselines.anneal.solve import anneal, restore, to_mapping
+from mallocgame.baselines.anneal.solve import anneal, prepared, restore, to_mapping
 from mallocgame.baselines.anneal.start import adopt
 from mallocgame.baselines.anneal.state import ROW, Choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
@@ -15,6 +16,7 @@ from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from mallocgame.solver import Incumbent, Limits, Problem
 from tests.strategies import likely_mappings, programs, small_hierarchy
 
 
@@ -73,3 +75,16 @@ def test_a_start_is_adopted_validly_and_never_made_worse(
     assert validate(program, memory, result.mapping) == []
     assert result.seconds <= simulate(program, memory, start).total_seconds + 1e-9
     assert result.lower_bound_seconds <= result.seconds + 1e-9
+
+
+@pytest.mark.parametrize("name", ["gpt2_training-v5e", "strassen_deep-v4"])
+def test_the_compilers_mapping_is_taken_over_nearly_as_it_is(name: str) -> None:
+    trace = mallocgame.load_trace(name)
+    problem = Problem(trace.program, trace.hierarchy)
+    assert trace.mapping is not None
+    seconds = simulate(*problem, trace.mapping).total_seconds
+    pieces, tables = prepared(Incumbent(problem, Limits(steps=1)))
+    assert tables is not None
+    choice = empty_choice(*problem, tables)
+    adopt(problem.program, tables, pieces, choice, trace.mapping)
+    assert choice.total[0] < 1.02 * seconds  # copies in three slices become two; issued at one boundary, by due
