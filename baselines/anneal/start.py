@@ -12,6 +12,7 @@ from mallocgame.program import Program
 from mallocgame.solver import Incumbent
 
 STEPS_PER_CALL = 500_000  # of the schedule that the judge walks between looks at the clock
+MANY = 3000  # residencies above which taking a mapping over is done once: it takes as long as their number squared
 COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
 
 
@@ -78,10 +79,12 @@ def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Cho
             rows.append((nearest, max(stay.start, 0), stay.back, stay.offset, stay.cut, stay.is_low, stay.late))
     wanted = np.array(rows, dtype=np.int64).reshape(-1, ROW)
     for is_judged in (False, True):
-        seconds = {shifted: kernel.adopt(tables, choice, wanted, shifted, is_judged) for shifted in (False, True)}
+        ways = (False, True) if len(wanted) <= MANY else (True,)
+        seconds = {shifted: kernel.adopt(tables, choice, wanted, shifted, is_judged) for shifted in ways}
         best = min(seconds, key=lambda shifted: seconds[shifted])
         if seconds[best] < np.inf:
-            kernel.adopt(tables, choice, wanted, best, is_judged)
+            if len(ways) > 1:
+                kernel.adopt(tables, choice, wanted, best, is_judged)
             return
 
 
