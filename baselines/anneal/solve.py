@@ -31,6 +31,7 @@ MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
 LEAST_MOVES = 100
 STEPS_PER_CALL = 4_000_000  # moves in a call times steps of the program
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
+MANY_DECISIONS = 10_000
 MAX_OTHERS = 3  # results of earlier chains that later ones take stretches over from
 
 
@@ -96,6 +97,7 @@ def _anneal(
         construct(search, tables, first, GREEDY_SHARE)
         unit = float(first.total[0])
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
+    others = others if program.num_decisions <= MANY_DECISIONS else ()  # taking one over takes seconds there
     saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
     walkers = [_Walker(search, tables, first, seed, saved) for seed in seeds]
     try:
