@@ -28,7 +28,6 @@ FEW_DECISIONS = 150  # up to which the exact model is small and evolution is wor
 PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
 PROOF_SHARE = 0.3  # of the time, for the bound on one core; with several it is proved to the end, beside refining
 START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race: constructive starts, and play
-MAX_OTHERS = 3  # mappings of other lanes that refining takes stretches over from
 
 
 def _prepare(problem: Problem, **_options: int) -> None:
@@ -70,7 +69,7 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
         busy = sum(lane.is_alive() for lane in lanes)
         others = [part.mapping for part in race.parts if part.mapping is not None and part.seconds > search.seconds]
         refined = search.part(seed=search.seed + 2)
-        anneal.improve(refined, workers=max(workers - busy, 1), refine=True, others=others[-MAX_OTHERS:])
+        anneal.improve(refined, workers=max(workers - busy, 1), refine=True, others=others)
 
 
 class Lane(threading.Thread):

@@ -5,8 +5,9 @@ in ``order`` and by (due, issued at that boundary, copy) in ``by_due``, as packe
 of copies issued at one boundary the first due goes first.
 """
 
+from mallocgame.baselines.anneal.keys import insert_key, remove_key, where
 from mallocgame.baselines.anneal.nest import back_issue, kin
-from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables
+from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, Choice, Tables
 from mallocgame.jit import part
 
 IN, SECOND, BACK = 0, 1, 2
@@ -21,36 +22,6 @@ def touch(s: Choice, first: int, last: int) -> None:
     """Note that something changes at boundaries [first, last], or in the steps that follow them."""
     s.window[FIRST] = min(s.window[FIRST], first)
     s.window[LAST] = max(s.window[LAST], last)
-
-
-@part
-def insert_key(keys: I64, count: int, key: int) -> None:
-    """Insert a key into ``keys[:count]``, ascending."""
-    n = count
-    while n > 0 and keys[n - 1] > key:
-        keys[n] = keys[n - 1]
-        n -= 1
-    keys[n] = key
-
-
-@part
-def where(keys: I64, count: int, key: int) -> int:
-    """Return how many of ``keys[:count]``, ascending, are less than ``key``."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@part
-def remove_key(keys: I64, count: int, key: int) -> None:
-    """Remove a key that is in ``keys[:count]``, ascending."""
-    for n in range(where(keys, count, key), count - 1):
-        keys[n] = keys[n + 1]
 
 
 @part

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mallocgame.baselines.anneal.copies import MASK, where
+from mallocgame.baselines.anneal.copies import MASK
 from mallocgame.baselines.anneal.journal import (
     TAKEN,
     begin_timing,
@@ -12,6 +12,7 @@ from mallocgame.baselines.anneal.journal import (
     put_noted,
     take_noted,
 )
+from mallocgame.baselines.anneal.keys import where
 from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, kin, leans_on, outer_of
 from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
 from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables

@@ -31,8 +31,8 @@ MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
 LEAST_MOVES = 100
 STEPS_PER_CALL = 4_000_000  # moves in a call times steps of the program
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
-MANY_DECISIONS = 10_000
-MAX_OTHERS = 3  # results of earlier chains that later ones take stretches over from
+MANY_DECISIONS = 10_000  # beyond, it takes seconds to take a mapping over: stretches come from chains alone
+MAX_OTHERS = 3  # mappings, or results of earlier chains, that moves take stretches over from
 
 
 class Chain(NamedTuple):
@@ -97,7 +97,7 @@ def _anneal(
         construct(search, tables, first, GREEDY_SHARE)
         unit = float(first.total[0])
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
-    others = others if program.num_decisions <= MANY_DECISIONS else ()  # taking one over takes seconds there
+    others = others[-MAX_OTHERS:] if program.num_decisions <= MANY_DECISIONS else ()
     saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
     walkers = [_Walker(search, tables, first, seed, saved) for seed in seeds]
     try:
@@ -153,9 +153,14 @@ def _saved(problem: Problem, tables: Tables, pieces: list[Candidate], mapping: M
     """Return a mapping as a saved choice."""
     choice = empty_choice(*problem, tables)
     adopt(problem.program, tables, pieces, choice, mapping)
-    saved = np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
-    kernel.save(choice, saved)
-    return saved
+    return _rows_of(choice)
+
+
+def _rows_of(choice: Choice) -> I64:
+    """Return what is chosen as ``kernel.save`` writes it."""
+    rows = np.zeros((len(choice.is_chosen) + 1, ROW), dtype=np.int64)
+    kernel.save(choice, rows)
+    return rows
 
 
 def to_mapping(program: Program, pieces: list[Candidate], rows: I64) -> Mapping:
@@ -176,10 +181,10 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
     pieces, tables = prepared(search)
     if not pieces or tables is None or search.should_stop:
         return
-    choice, best = empty_choice(program, hierarchy, tables), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
+    choice = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, choice, mapping)
     construct(search, tables, choice, 1.0, least_layer=2 if mapping.residencies else 1)
-    kernel.save(choice, best)
+    best = _rows_of(choice)
     search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))
 
 
@@ -189,8 +194,7 @@ class _Walker:
     def __init__(self, search: Incumbent, tables: Tables, choice: Choice, seed: int, others: list[I64]) -> None:
         self.search, self.tables, self.seed, self.calls = search, tables, seed, 0
         self.choice = copy_choice(choice)
-        self.best = np.zeros((len(tables.tensor) + 1, ROW), dtype=np.int64)
-        kernel.save(self.choice, self.best)
+        self.best = _rows_of(choice)
         self.total = float(choice.total[0])
         self.earlier: list[tuple[float, I64]] = []  # what chains found before one began afresh
         self.others = others or [np.zeros((1, ROW), dtype=np.int64)]  # what moves take stretches over from

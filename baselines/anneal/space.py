@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mallocgame.baselines.anneal.keys import insert_key, remove_key
 from mallocgame.baselines.anneal.state import COPIED, FOREVER, HELD_OVER, I64, Choice, Tables
 from mallocgame.jit import part
 
@@ -48,22 +49,15 @@ def meet(begin: I64, until: I64, a: int, b: int) -> bool:
 @part
 def enter(s: Choice, c: int) -> None:
     """Count c among what takes space, at its offset."""
-    key = s.offset[c] << ID_BITS | c
-    n = s.number[1]
-    while n > 0 and s.by_offset[n - 1] > key:
-        s.by_offset[n] = s.by_offset[n - 1]
-        n -= 1
-    s.by_offset[n] = key
+    insert_key(s.by_offset, s.number[1], s.offset[c] << ID_BITS | c)
     s.number[1] += 1
 
 
 @part
 def leave(s: Choice, c: int) -> None:
     """Undo ``enter``."""
+    remove_key(s.by_offset, s.number[1], s.offset[c] << ID_BITS | c)
     s.number[1] -= 1
-    n = np.searchsorted(s.by_offset[: s.number[1]], s.offset[c] << ID_BITS | c)
-    for i in range(n, s.number[1]):
-        s.by_offset[i] = s.by_offset[i + 1]
 
 
 @part

@@ -78,12 +78,12 @@ def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Cho
         if nearest is not None:
             rows.append((nearest, max(stay.start, 0), stay.back, stay.offset, stay.cut, stay.is_low, stay.late))
     wanted = np.array(rows, dtype=np.int64).reshape(-1, ROW)
+    ways = (False, True) if len(wanted) <= MANY else (True,)
     for is_judged in (False, True):
-        ways = (False, True) if len(wanted) <= MANY else (True,)
         seconds = {shifted: kernel.adopt(tables, choice, wanted, shifted, is_judged) for shifted in ways}
         best = min(seconds, key=lambda shifted: seconds[shifted])
         if seconds[best] < np.inf:
-            if len(ways) > 1:
+            if best != ways[-1]:
                 kernel.adopt(tables, choice, wanted, best, is_judged)
             return
 

@@ -16,8 +16,8 @@ from mallocgame.baselines.anneal.copies import (
     schedule,
     touch,
     unschedule,
-    where,
 )
+from mallocgame.baselines.anneal.keys import insert_key, remove_key, where
 from mallocgame.baselines.anneal.space import enter, leave
 from mallocgame.baselines.anneal.state import Choice, Tables
 from mallocgame.jit import kernel, part
@@ -48,11 +48,7 @@ def all_times(p: Tables, s: Choice) -> None:
 @part
 def lay(p: Tables, s: Choice, c: int) -> None:
     """Count c among what is in memory."""
-    n = s.number[0]
-    while n > 0 and s.chosen[n - 1] > c:
-        s.chosen[n] = s.chosen[n - 1]
-        n -= 1
-    s.chosen[n] = c
+    insert_key(s.chosen, s.number[0], c)
     s.number[0] += 1
     s.is_chosen[c] = True
     enter(s, c)
@@ -61,12 +57,10 @@ def lay(p: Tables, s: Choice, c: int) -> None:
 @part
 def lift(p: Tables, s: Choice, c: int) -> None:
     """Undo ``lay``: c makes room, and serves all the same until ``unserve``."""
-    n = where(s.chosen, s.number[0], c)
+    remove_key(s.chosen, s.number[0], c)
     s.number[0] -= 1
     s.is_chosen[c] = False
     leave(s, c)
-    for i in range(n, s.number[0]):
-        s.chosen[i] = s.chosen[i + 1]
 
 
 @part
