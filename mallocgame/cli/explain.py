@@ -261,7 +261,7 @@ def _print_combination(explanation: "Explanation", tried: "Tried | None", limit:
                 _micros(remedy.saved_seconds),
                 _micros(saved),
                 _told(remedy.ordered_by),
-                *((_micros((explanation.total_seconds - compiled)) if compiled else "–",) if tried else ()),
+                *((_micros(explanation.total_seconds - compiled) if compiled else "–",) if tried else ()),
                 remedy.action,
             )
         )

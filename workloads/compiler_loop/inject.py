@@ -10,7 +10,7 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.solver import Problem
 from mallocgame.workloads.compiler_loop.final_check import FinalCheck
-from mallocgame.workloads.compiler_loop.flags import WAYS, flags_for
+from mallocgame.workloads.compiler_loop.flags import flags_for
 from mallocgame.workloads.compiler_loop.overrides import Override, overrides_of
 from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.realise import (
@@ -172,9 +172,8 @@ def _suggest(
     """Suggest the whole mapping in every way with every set of flags, until it comes true or ``until`` is reached."""
     wanted = simulate(*problem, mapping).total_seconds * (1 + NEXT_TO_NOTHING)
     for flags in sets:
-        for more, first_above in WAYS:
+        for more, overrides in Reaction(problem=problem).ways(mapping):
             if time.monotonic() >= until:
                 return
-            overrides = Reaction(problem=problem, first_above=first_above).suggestion(mapping)
             if started({**flags, **more}).try_out(overrides).judged_seconds <= wanted:
                 return

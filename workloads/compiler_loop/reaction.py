@@ -5,7 +5,7 @@ it was asked to, and that costs time, solvers are told how far such stays reach 
 are when a copy back was waited for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,9 +15,9 @@ import numpy.typing as npt
 from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
 from mallocgame.explanation.reachable import Beginning, CopyBack, Reach, waits
 from mallocgame.judge.simulation import simulate
-from mallocgame.mapping import HOME, Mapping
+from mallocgame.mapping import HOME, Mapping, Residency
 from mallocgame.solver import Problem
-from mallocgame.workloads.compiler_loop.flags import NEVER, max_wait
+from mallocgame.workloads.compiler_loop.flags import NEVER, ONE_SLICE, WAYS, max_wait
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.compiler import Options
 
@@ -64,6 +64,18 @@ class Reaction:
                 found += definitions(program, tensor, Action.FIRST)
         return tuple(found)
 
+    def ways(self, goal: Mapping) -> Iterator[tuple[Options, tuple[Override, ...]]]:
+        """Yield flags and overrides of each way to suggest a whole mapping (``flags.WAYS``), the same only once.
+
+        ``first_above`` is meanwhile that of the way.
+        """
+        done: set[tuple[tuple[Override, ...], bool]] = set()
+        for flags, self.first_above in WAYS:
+            key = self.suggestion(goal), ONE_SLICE.items() <= flags.items()
+            if key not in done:  # else nothing waits long
+                done.add(key)
+                yield flags, key[0]
+
     @cached_property
     def longest_waits(self) -> F64:
         """float64[N], how long each tensor would wait if it were in fast memory from its first to its last use."""
@@ -91,12 +103,10 @@ class Reaction:
         for beginning, last in stays(self.problem, got).items():
             if last > self.reaches.get(beginning, last):
                 self.reaches[beginning] = last
-        uses = self.problem.program.uses
         for copy in got.transfers:
             if copy.target == HOME:
                 stay = got.residencies[copy.source]
-                rows = range(int(uses.first[copy.tensor]), int(uses.first[copy.tensor + 1]))
-                served = [row for row in rows if stay.start_step <= uses.step[row] < stay.end_step]
+                served = _served(self.problem, stay, stay.start_step)
                 if served:
                     self.copies_back[copy.tensor, copy.start_after + 1, served[-1]] = copy.done_before
 
@@ -113,12 +123,18 @@ class Reaction:
 
 def stays(problem: Problem, mapping: Mapping) -> Stays:
     """Return each stay in fast memory by its beginning, with the last use that it serves."""
-    uses, fills = problem.program.uses, mapping.fill_boundaries
+    fills = mapping.fill_boundaries
     copied = {x.target for x in mapping.transfers if x.target != HOME}
     found: Stays = {}
     for number, stay in enumerate(mapping.residencies):
-        rows = range(int(uses.first[stay.tensor]), int(uses.first[stay.tensor + 1]))
-        served = [row for row in rows if fills[number] <= uses.step[row] < stay.end_step]
+        served = _served(problem, stay, int(fills[number]))
         if served:
             found[stay.tensor, number in copied, served[0]] = served[-1]
     return found
+
+
+def _served(problem: Problem, stay: Residency, begin: int) -> list[int]:
+    """Return the rows of ``Program.uses`` that a residency serves from step ``begin`` on."""
+    uses = problem.program.uses
+    rows = range(int(uses.first[stay.tensor]), int(uses.first[stay.tensor + 1]))
+    return [row for row in rows if begin <= uses.step[row] < stay.end_step]

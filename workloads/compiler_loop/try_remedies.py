@@ -9,7 +9,7 @@ from mallocgame.explanation.invariants import invariant_parameters
 from mallocgame.mapping import Mapping, hoisted
 from mallocgame.program import Program
 from mallocgame.solver import Problem
-from mallocgame.workloads.compiler_loop.flags import WAYS, hoist_limits_kib
+from mallocgame.workloads.compiler_loop.flags import hoist_limits_kib
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Override, overrides_of
 from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.verify import Target, carry_over, tensors_now
@@ -64,10 +64,9 @@ def _together(target: Target, goal: Mapping, until: float) -> float | None:
     """Return the judged time of the best way to suggest ``goal``, None if none was tried."""
     problem = Problem(target.trace.program, target.trace.hierarchy)
     found: list[float] = []
-    for flags, first_above in WAYS:
+    for flags, overrides in Reaction(problem=problem).ways(goal):
         if time.monotonic() >= until:
             break
-        overrides = Reaction(problem=problem, first_above=first_above).suggestion(goal)
         done = target.evaluate(overrides, flags, deadline=until)
         if done.mapping is not None:
             found.append(done.judged_seconds)

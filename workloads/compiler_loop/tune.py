@@ -24,8 +24,6 @@ from mallocgame.workloads.compiler_loop.flags import (
     LONG_WAITS,
     NEVER,
     NOTHING_HELD,
-    ONE_SLICE,
-    WAYS,
     hoist_limits_kib,
     max_wait,
 )
@@ -254,10 +252,8 @@ class _Tuning:
             search.best = replace(self.default, mapping=None, judged_seconds=float("inf"))
             search.try_out(())
         if search.best.mapping is not None:
-            program, hierarchy = (
-                self._program_for(search.best.mapping, search.best.options),
-                self.target.trace.hierarchy,
-            )
+            program = self._program_for(search.best.mapping, search.best.options)
+            hierarchy = self.target.trace.hierarchy
             reaction = Reaction(problem=Problem(program, hierarchy), first_above=self.first_above)
             if self.target.trace.mapping is not None:
                 reaction.see(self.target.trace.mapping)
@@ -275,24 +271,17 @@ class _Tuning:
 
     def _in_the_best_way(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
         """Suggest a mapping in several ways, and return the search that goes on; ``reaction`` knows the way."""
-        best, best_way, found = search, WAYS[0], None
-        done: set[tuple[tuple[Override, ...], bool]] = set()
-        for flags, first_above in WAYS:
+        best, first_above, found = search, NEVER, None
+        for flags, overrides in reaction.ways(goal):
             way = self._new_search({**search.flags, **flags})
             way.best, way.overrides = best.best, best.overrides
             left = self._deadline() - time.monotonic()
             if found is not None and left < LEAST_EVALUATIONS * self.search.last_seconds:
                 break
-            reaction.first_above = first_above
-            overrides = reaction.suggestion(goal)
-            key = overrides, ONE_SLICE.items() <= flags.items()
-            if key in done:  # nothing waits long
-                continue
-            done.add(key)
             got = way.try_out(overrides)
             if found is None or got.judged_seconds < found.judged_seconds:
-                best, best_way, found = way, (flags, first_above), got
-        reaction.first_above = best_way[1]
+                best, first_above, found = way, reaction.first_above, got
+        reaction.first_above = first_above
         if found is not None and found.mapping is not None:
             reaction.learn(goal, found.mapping)
         return best
