@@ -30,7 +30,6 @@ ProgramsOption = Annotated[
 ]
 COLUMNS = ("function", "args", "chip", "mesh", "name")
 ROWS = "rows.jsonl"
-LOCK = "tune.lock"  # of a tuning folder
 MAX_NAME_BYTES = 200  # a file system takes 255, with what is put behind it
 
 
@@ -102,6 +101,8 @@ def read_programs(path: Path, chip: str) -> list[Entry]:
 
 def _entry(path: Path, number: int, line: Mapping[str, Any], chip: str) -> Entry:
     import re
+
+    from mallocgame.workloads.compiler_loop.tuning_folder import LOCK
 
     if "" in line:
         raise TraceError(path, number, "has more cells than the header; arguments with commas stand in quotes")

@@ -127,11 +127,10 @@ def _plan(path: Path) -> "NDArray[np.float64]":
 
 def _check_plot(plot: Path | None) -> None:
     from mallocgame.cli.paging_output import PLOTS
-    from mallocgame.files import check_name, check_writable
+    from mallocgame.files import check_name
 
     if plot is not None:
         check_name(plot, PLOTS, "--plot")
-    check_writable(plot)
 
 
 COLUMNS = ("method", "network", "worst case", "exact", "lower bound", "gap %", "seconds", "scenarios")
@@ -260,7 +259,10 @@ def compare(
 
     Example: mallocgame robust compare gpt2_training-v5e --problem memory --methods exact,nominal --budgets 0,1,2,4
     """
+    from mallocgame.files import check_writable
+
     _check_plot(plot)
+    check_writable(plot)
     names = _names(methods)
     if device is not None and "learned" not in names:
         raise InputError("--device is for method learned; it is not among --methods")

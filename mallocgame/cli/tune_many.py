@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mallocgame.cli.programs import LOCK, Entry, read_programs, run_table
+from mallocgame.cli.programs import Entry, read_programs, run_table
 
 if TYPE_CHECKING:
     from mallocgame.sweep import Job, Made
@@ -94,6 +94,8 @@ def _tuning() -> "Iterator[Work]":
 
 
 def _tune(task: Task) -> "Made":
+    from mallocgame.workloads.compiler_loop.tuning_folder import LOCK
+
     if task.folder is not None:
         return _made(task, task.folder, dict)
     with tempfile.TemporaryDirectory(prefix="mallocgame-") as text:
