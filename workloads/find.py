@@ -1,7 +1,6 @@
 """Traces by file or by the name of a shipped one."""
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 
 from mallocgame.errors import InputError
@@ -24,11 +23,8 @@ def trace_file(text: str) -> tuple[Path, bool]:
     Raises:
         InputError: no such file and no shipped trace of that name.
     """
-    names = suite.names()
-    if text in names and not Path(text).is_file():
+    if text in suite.names() and not Path(text).is_file():
         return suite.path(text), True
     if os.path.lexists(text):  # a folder or a pipe, too: its reader says what it is
         return Path(text), False
-    near = get_close_matches(text, names, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`mallocgame suite` lists the shipped ones"
-    raise InputError(f"{text}: no such file and no shipped trace of that name; {hint}")
+    raise InputError(f"{text}: no such file and no shipped trace of that name; {suite.hint(text)}")

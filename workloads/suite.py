@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,16 @@ def entry(name: str) -> Entry:
     """
     found = next((e for e in entries() if e.name == name), None)
     if found is None:
-        raise InputError(f"no shipped trace {name!r}; `mallocgame suite` lists them")
+        raise InputError(f"no shipped trace {name!r}; {hint(name)}")
     if found.refused:
         raise InputError(f"{name} is not shipped: {found.refused}")
     return found
+
+
+def hint(name: str) -> str:
+    """Return which shipped traces a wrong name may have meant."""
+    near = get_close_matches(name, names(), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "`mallocgame suite` lists the shipped ones"
 
 
 def path(name: str) -> Path:
