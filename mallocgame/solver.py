@@ -176,8 +176,12 @@ class Incumbent:
 
     def met(self, history: Iterable[tuple[float, float]]) -> None:
         """Note improvements (solve seconds, judged seconds) that kernels made before their mapping was offered."""
+        rows = list(history)
         with self._lock:
-            self._history = merged_history([self._history, history])
+            self._history = merged_history([self._history, rows])
+        if self._whole is not None:
+            later = self._begin - self._whole._begin
+            self._whole.met((later + when, seconds) for when, seconds in rows)
 
     def stop(self) -> None:
         """Make ``out_of_time`` true here and in every part."""

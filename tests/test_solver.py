@@ -78,6 +78,20 @@ def test_what_a_part_finds_belongs_to_the_whole() -> None:
     assert from_home.out_of_time()
 
 
+def test_what_kernels_met_in_a_part_is_in_the_history_of_the_whole() -> None:
+    search = Incumbent(PROBLEM, Limits(seconds=60.0))
+    search.offer(Mapping())
+    home = search.seconds
+    search._begin -= 5.0  # the part begins five seconds later
+    part = search.part()
+    part.offer(GOOD.mapping)
+    between = (home + part.seconds) / 2
+    part.met([(-4.0, between), (-3.0, 2.0 * home)])
+    times, seconds = zip(*search.result().history, strict=True)
+    assert seconds == (home, between, part.seconds)
+    assert times[1] == pytest.approx(1.0, abs=0.5)
+
+
 def test_threads_may_offer_at_once() -> None:
     search = Incumbent(PROBLEM)
     threads = [Thread(target=search.offer, args=(mapping,)) for mapping in (Mapping(), GOOD.mapping) * 8]
