@@ -12,7 +12,7 @@ from mallocgame.explanation import explain
 from mallocgame.explanation.combination import combine
 from mallocgame.explanation.peaks import peaks
 from mallocgame.explanation.placement import TensorPlacement, put_together, take_apart
-from mallocgame.explanation.remedy import FLAG, KEEP, NOT, PIN, PREFETCH, ordered_by
+from mallocgame.explanation.remedy import FLAG, KEEP, NOT, PIN, PREFETCH, SUGGEST, ordered_by
 from mallocgame.explanation.source_changes import without_work
 from mallocgame.explanation.stalls import free_offset, without
 from mallocgame.judge.simulation import simulate
@@ -135,7 +135,9 @@ def test_what_the_compiler_can_be_told() -> None:
     early = pinned(1, 0, 3)  # leaves before its last use
     assert ordered_by(program(), 1, TensorPlacement(residencies=(early,))) == NOT
     back = Transfer(tensor=1, source=0, target=HOME, start_after=0, done_before=3, size_bytes=40)
-    assert ordered_by(program(), 1, TensorPlacement(residencies=(pinned(1, 0, 3),), transfers=(back,))) == NOT
+    leaves = TensorPlacement(residencies=(pinned(1, 0, 3),), transfers=(back,))
+    assert ordered_by(program(), 1, leaves) == NOT
+    assert ordered_by(program(), 1, leaves, is_reached=True) == SUGGEST
     held = replace(parts[0].residencies[0], start_step=HELD)
     assert ordered_by(program(), 0, TensorPlacement(residencies=(held,))) == NOT
 
@@ -147,6 +149,11 @@ def test_a_copy_of_an_argument_is_told_to_be_donated() -> None:
     new = Tensor(name="new", size_bytes=50, is_output=True, uses=(Use(step=0, bytes=50, kind=UseKind.DEFINE),))
     copied = Program(name="c", instructions=instructions, tensors=(cache, new))
     first, second = explain(copied, HIERARCHY, Mapping()).movements
+    fused = replace(copied, instructions=(instructions[0], replace(instructions[1], opcode="fusion")))
+    assert len(explain(fused, HIERARCHY, Mapping()).movements) == 1
+    _, cut = explain(fused, HIERARCHY, Mapping(), moving={1: "slice"}).movements
+    assert (cut.kind, cut.opcode) == ("copying", "fusion")
+    assert "cuts parts out of a larger array" in cut.hint
     assert (first.instruction, second.instruction) == ("update", "move")
     assert "copy of argument cache: donate it" in first.hint
     assert "layout" in second.hint

@@ -16,6 +16,7 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.workloads.anonymise import anonymise
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
+from mallocgame.workloads.hlo.movement import movement_of
 from mallocgame.workloads.hlo.schedule import Expectations
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
@@ -406,7 +407,12 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
             fast.append(int(place in log.charged_fast))
     opaque = tuple(step for step, times in enumerate(built.times) if times.is_opaque)
     padding = padding_bytes(built)
+    aliases = built.aliases
+    moving = [movement_of(aliases.module, aliases.instruction(name)) for name in steps]
+    fusions = [step for step, kind in enumerate(moving) if kind]
     return {
+        **({"moving_fusion_steps": tuple(fusions)} if fusions else {}),
+        **({"moving_fusion_kinds": tuple(moving[step] for step in fusions)} if fusions else {}),
         **({"xla_opaque_steps": opaque} if opaque else {}),
         **({"tensor_padding_bytes": padding} if any(padding) else {}),
         "xla_seconds": log.seconds_with_copies,

@@ -1,11 +1,14 @@
 """Which function to compile: ``package.module:function``, with its arguments."""
 
+import contextlib
 import importlib
 import inspect
+import io
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -52,9 +55,11 @@ class ProgramReference:
     arguments_from: str = ""
     mesh: str = ""  # axes over the chips, such as data=2,model=2
     folder: str = ""  # put on the import path first, where the module lies outside it
+    words: str = ""  # of the command line that a script finds, quoted as in a shell; its name comes before them
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.name}{',' if self.arguments_from else ''}{self.arguments_from}"
+        words = f" {self.words}" if self.words else ""
+        return f"{self.module}{words}:{self.name}{',' if self.arguments_from else ''}{self.arguments_from}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +75,41 @@ class Call:
 def parse_reference(text: str, arguments: str = "", folder: str | None = None, mesh: str = "") -> ProgramReference:
     """Parse ``package.module:function``, ``folder/module.py:function``, or either with ``,args_function``.
 
+    Words behind the module, as in ``train.py --layers 4:step``, are the command line that it finds when imported.
+
     Raises:
         InputError: not of that form, or ``arguments`` that do not parse.
     """
-    module, colon, names = text.partition(":")
+    script, colon, names = text.rpartition(":")
+    module, *words = _split(script, text)
     if module.endswith(".py"):
         folder, module = _module_of(Path(module), text)
     name, comma, arguments_from = names.partition(",")
-    words = (*module.split("."), *name.split("."), *((arguments_from,) if comma else ()))
-    if not colon or not all(word.isidentifier() for word in words):
+    names_given = (*module.split("."), *name.split("."), *((arguments_from,) if comma else ()))
+    if not colon or not all(given.isidentifier() for given in names_given):
         raise InputError(f"expected a function as package.module:function[,args_function], got {text!r}")
     if arguments and arguments_from:
         raise InputError(f"{text}: arguments are given twice, as text and by {arguments_from}")
     parse_arguments(arguments)
-    where = os.getcwd() if folder is None else folder
     return ProgramReference(
-        module=module, name=name, arguments=arguments, arguments_from=arguments_from, mesh=mesh, folder=where
+        module=module,
+        name=name,
+        arguments=arguments,
+        arguments_from=arguments_from,
+        mesh=mesh,
+        folder=os.getcwd() if folder is None else folder,
+        words=shlex.join(words),
     )
+
+
+def _split(script: str, text: str) -> list[str]:
+    """Return a module, or a file whose name may hold blanks, and the words behind it."""
+    if Path(script).is_file():
+        return [script]
+    try:
+        return shlex.split(script) or [""]
+    except ValueError as error:
+        raise InputError(f"{text}: the words behind the module do not parse: {error}") from None
 
 
 def _module_of(path: Path, text: str) -> tuple[str, str]:
@@ -130,11 +153,46 @@ def resolve(reference: ProgramReference, mesh: Any = None) -> Call:
     an argument, or that has one called ``mesh``.
 
     Raises:
-        InputError: no such module or function, or no arguments. What the user's code raises is let through.
+        InputError: no such module or function, no arguments, or a script that ends for want of words. What else the
+            user's code raises is let through.
     """
     if reference.folder and reference.folder not in sys.path:
         sys.path.insert(0, reference.folder)
+    with _as_script(reference):
+        return _resolve(reference, mesh)
+
+
+@contextlib.contextmanager
+def _as_script(reference: ProgramReference) -> Iterator[None]:
+    """Let modules that read the command line (argparse, absl flags) find the reference's words in place of ours."""
+    own, said = sys.argv, io.StringIO()
+    sys.argv = [f"{reference.module.rpartition('.')[2]}.py", *shlex.split(reference.words)]
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        last = (said.getvalue().strip().splitlines() or [f"exit code {error.code}"])[-1]
+        where = f"write its command line behind the module: '{reference.module} --option VALUE:{reference.name}'"
+        raise InputError(f"{reference}: the script ended while it was imported: {last}; {where}") from None
+    finally:
+        sys.argv = own
+        sys.stderr.write(said.getvalue())
+
+
+def _parse_flags() -> None:
+    """Let absl's flags have their values, as ``app.run`` would."""
+    flags: Any = getattr(sys.modules.get("absl.flags"), "FLAGS", None)
+    if flags is not None and not flags.is_parsed():
+        try:
+            flags(sys.argv)
+        except sys.modules["absl.flags"].Error as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(1) from None
+
+
+def _resolve(reference: ProgramReference, mesh: Any) -> Call:
     module = _import(reference)
+    _parse_flags()
     models = getattr(module, "MODELS", {})
     if reference.name in models and not reference.arguments:
         model = models[reference.name]

@@ -56,6 +56,15 @@ class Trace:
             return None
         return tuple(size if isinstance(size, int) else 0 for size in known)
 
+    @property
+    def moving_fusions(self) -> dict[int, str]:
+        """How fusions that only move data do it (``hlo.movement``), by their steps; empty where that is not known."""
+        steps, kinds = (self.estimates.get(f"moving_fusion_{what}") for what in ("steps", "kinds"))
+        if not isinstance(steps, tuple) or not isinstance(kinds, tuple):
+            return {}
+        found = zip(steps, kinds, strict=False)
+        return {s: str(kind) for s, kind in found if isinstance(s, int) and 0 <= s < self.program.num_steps}
+
 
 def save_trace(path: StrPath, trace: Trace) -> None:
     """Write ``trace``; the same trace gives the same bytes.

@@ -31,7 +31,9 @@ BOUND_SECONDS = 2.0  # about as long as a compilation
 def capture(
     function: Annotated[
         str | None,
-        typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile; or FILE.py:FUNCTION."),
+        typer.Argument(
+            metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function; FILE.py:FUNCTION; 'train.py --layers 4:step'."
+        ),
     ] = None,
     chip: ChipOption = "v5e",
     mesh: MeshOption = "",

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from mallocgame.workloads.trace import Trace
 
 MIB = 2**20
+TOLD_SHARE = 0.7  # of the solver's time, for mappings that the compiler can be told
+LEAST_TOLD = 0.25  # of what any mapping saves; where the compiler can be told less, the others are shown
+WORTH_TELLING = 5e-3  # of the time
+SHORT = {  # words for what orders a remedy (``explanation.remedy``)
+    "keep_in_default_memory": "keep",
+    "pin_in_alternate_memory": "pin",
+    "suggestion of the whole mapping": "suggest",
+    "flag for copies before loops": "flag",
+    "or mallocgame.hoist": "hoist",
+    "": "no",
+}
 
 
 def explain(
@@ -30,7 +41,7 @@ def explain(
     limit: Annotated[int, typer.Option("--limit", help="Show so many rows of each table.")] = 15,
     solver_seconds: Annotated[
         float, typer.Option("--solver-seconds", help="Look so long for a better mapping; 0: do not.")
-    ] = 5.0,
+    ] = 8.0,
     hoist: Annotated[
         bool, typer.Option("--hoist/--no-hoist", help="Allow copies before loops, which XLA makes with a flag.")
     ] = True,
@@ -53,6 +64,7 @@ def explain(
     """
     from mallocgame.explanation import explain as run
     from mallocgame.files import check_writable
+    from mallocgame.workloads.compiler_loop.flags import LONG_WAITS, max_wait
 
     if limit < 1:
         raise InputError(f"--limit must be at least 1, got {limit}")
@@ -67,10 +79,19 @@ def explain(
     with status(solver_seconds + seconds * bool(program)) as shown:
         if solver_seconds:
             shown.phase("looking for a better mapping")
-        better = _better(found, own, solver_seconds, hoist)
+        better, on_paper = _better(found, own, solver_seconds, hoist)
         shown.phase("trying remedies")
         padding = found.padding_bytes
-        explanation = run(found.program, found.hierarchy, own, better=better, limit=limit, padding_bytes=padding)
+        explanation = run(
+            found.program,
+            found.hierarchy,
+            own,
+            better=better,
+            limit=limit,
+            padding_bytes=padding,
+            moving=found.moving_fusions,
+            max_wait=max_wait(LONG_WAITS),
+        )
         if program:
             shown.phase("compiling")
         compiled = _compile(found, explanation, better, (program, args, seconds)) if program else _Compiled()
@@ -80,6 +101,11 @@ def explain(
         print_json({"trace": found.name, **row} for row in _rows(explanation, compiled))
         return
     _print(explanation, compiled, found.name, limit)
+    if solver_seconds and explanation.combination is None:
+        say(f"no better mapping was found in {solver_seconds:g} s (--solver-seconds)")
+    if on_paper:
+        least = f"{_micros(explanation.total_seconds - on_paper)} µs less"
+        say(f"a mapping that the compiler can not be told would bring {least} (mallocgame evaluate --solver best)")
     if unsaid := _fixed_cost(found, own):
         say(unsaid)
     if html is not None:
@@ -106,14 +132,28 @@ def _own_mapping(found: "Trace", name: str, path: Path | None) -> "Mapping":
     return own
 
 
-def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "Mapping | None":
+def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "tuple[Mapping | None, float]":
+    """Return a better mapping, if possible one that ``tune`` can ask for, and the time of a yet better one; else 0."""
     if not seconds:
-        return None
+        return None, 0.0
     from mallocgame.baselines.anneal import anneal
     from mallocgame.evaluation import as_hoisted
+    from mallocgame.explanation.reachable import Reach
+    from mallocgame.judge.simulation import simulate
+    from mallocgame.workloads.compiler_loop.flags import LONG_WAITS, max_wait
+    from mallocgame.workloads.compiler_loop.tune import LARGE
 
-    program = found.program if hoist else as_hoisted(found.program, found.hierarchy, own)
-    return anneal(program, found.hierarchy, seconds=seconds, start=own).mapping
+    program, hierarchy = found.program if hoist else as_hoisted(found.program, found.hierarchy, own), found.hierarchy
+    if hierarchy.num_layers != 2:  # XLA:TPU compiles for two
+        return anneal(program, hierarchy, seconds=seconds, start=own).mapping, 0.0
+    reach = Reach(max_wait=max_wait(LONG_WAITS))
+    near = program.num_steps >= LARGE
+    told = anneal(program, hierarchy, seconds=TOLD_SHARE * seconds, start=own, for_compiler=reach, refine=near)
+    free = anneal(program, hierarchy, seconds=(1 - TOLD_SHARE) * seconds, start=told.mapping)
+    now = simulate(program, hierarchy, own).total_seconds
+    if now - told.seconds < LEAST_TOLD * (now - free.seconds):
+        return free.mapping, 0.0
+    return told.mapping, free.seconds if free.seconds < told.seconds * (1 - WORTH_TELLING) else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +307,8 @@ def _print_combination(explanation: "Explanation", tried: "Tried | None", limit:
         )
     gain = explanation.total_seconds - together.seconds
     told = min(together.ordered_seconds, gain)
-    title = f"together: {_micros(gain)} µs less, of which {_micros(told)} µs can be told to the compiler"
+    part = "all of which" if told > (1 - WORTH_TELLING) * gain else f"of which {_micros(told)} µs"
+    title = f"together: {_micros(gain)} µs less, {part} `mallocgame tune` can ask the compiler for"
     columns = ("saves µs", "in all µs", "told by", *(("compiled, in all µs",) if tried else ()), "remedy")
     print_table(title, columns, rows)
     if tried and tried.together_seconds is not None:
@@ -297,11 +338,7 @@ def _print_peak(peak: Any) -> None:
 
 
 def _told(ordered_by: str) -> str:
-    return {
-        "keep_in_default_memory": "keep",
-        "pin_in_alternate_memory": "pin",
-        "": "no",
-    }.get(ordered_by, "flag" if "flag" in ordered_by else "yes" if "," in ordered_by else ordered_by)
+    return ", ".join(SHORT.get(by, by) for by in ordered_by.split(", "))
 
 
 def _cells(stall: "Stall") -> tuple[str, ...]:

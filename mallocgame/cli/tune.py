@@ -32,7 +32,9 @@ MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 def tune(
     function: Annotated[
         str | None,
-        typer.Argument(metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function to compile; or FILE.py:FUNCTION."),
+        typer.Argument(
+            metavar="[PACKAGE.MODULE:FUNCTION]", help="The JAX function; FILE.py:FUNCTION; 'train.py --layers 4:step'."
+        ),
     ] = None,
     chip: ChipOption = "v5e",
     mesh: MeshOption = "",
@@ -158,5 +160,7 @@ def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bo
             say(f"not compiled to its end ({found.unchecked}): what is illegal only there is not known")
     elif where is not None and (where / OPTIONS).exists():
         say(f"{where / OPTIONS} stands as it was: nothing faster was found in this time")
+    elif not found.interrupted and not found.evaluations:
+        say("nothing but the compiler's default was compiled: no options")
     elif not found.interrupted:
         say("nothing that was tried is faster than the compiler's default: no options")

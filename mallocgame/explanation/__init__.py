@@ -1,5 +1,6 @@
 """Why a program is slower than its memory allows, and what would mend it; every figure is the judge's."""
 
+from collections.abc import Mapping as Table
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from mallocgame.explanation.combination import Combination, combine
 from mallocgame.explanation.invariants import InvariantParameter, moved_parameters
 from mallocgame.explanation.peaks import Peak, peaks
+from mallocgame.explanation.reachable import MAX_WAIT
 from mallocgame.explanation.remedy import Remedy
 from mallocgame.explanation.slow_reads import SlowTensor, slow_tensors
 from mallocgame.explanation.source_changes import (
@@ -63,6 +65,8 @@ def explain(
     better: Mapping | None = None,
     limit: int = MAX_TRIED,
     padding_bytes: Sequence[int] | None = None,
+    moving: Table[int, str] | None = None,
+    max_wait: float = MAX_WAIT,
 ) -> Explanation:
     """Explain a valid mapping.
 
@@ -73,6 +77,8 @@ def explain(
         better: a valid mapping that a solver has found; the way there is cut into remedies that add up.
         limit: remedies are tried one by one for so many stalls, and so many tensors in slow memory.
         padding_bytes: of each tensor, where it is known.
+        moving: how fusions that only move data do it, by their steps (``Trace.moving_fusions``).
+        max_wait: how long XLA can be told to let a value wait in fast memory (``reachable.waits``).
     """
     timeline = simulate(program, hierarchy, mapping)
     fastest = max(range(1, hierarchy.num_layers), key=lambda k: hierarchy.layers[k].bytes_per_second)
@@ -88,8 +94,8 @@ def explain(
         stalls=stalls(program, hierarchy, mapping, timeline, idle, limit),
         slow=slow_tensors(program, hierarchy, mapping, timeline, fastest, limit),
         invariants=moved_parameters(program, hierarchy, mapping),
-        movements=data_movements(program, hierarchy, mapping, timeline, limit),
+        movements=data_movements(program, hierarchy, mapping, timeline, limit, moving or {}),
         rematerialisations=rematerialisations(program, hierarchy, mapping, timeline, limit),
         peaks=peaks(program, hierarchy, mapping, padding_bytes),
-        combination=None if better is None else combine(program, hierarchy, mapping, better),
+        combination=None if better is None else combine(program, hierarchy, mapping, better, max_wait),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
+from mallocgame.explanation.reachable import MAX_WAIT, reachable
 from mallocgame.explanation.remedy import Remedy, in_words, ordered_by
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
@@ -18,6 +19,7 @@ from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
+NEXT_TO_NOTHING = 1e-4  # of the time
 LEAST = 1e-3  # of the time, for a change to be told of its own
 MAX_STEPS = 40
 MAX_ROOM = 24  # tensors that one change may send away
@@ -28,8 +30,9 @@ MAX_SECONDS = 6.0
 class Combination:
     """Remedies in order, each with what it saves after those before it.
 
-    Their savings sum to the difference of the two mappings. Between them space is checked by its sum, at the end by
-    the judge's validation. ``ordered_seconds`` is the part that XLA can be told to do.
+    Their savings sum to the difference of the two mappings; changes that bring nothing are left out. Between them
+    space is checked by its sum: the compiler chooses addresses. ``ordered_seconds`` is the part that XLA can be told,
+    or brought, to do.
     """
 
     seconds: float  # judged, with all of them
@@ -37,18 +40,25 @@ class Combination:
 
     @property
     def ordered_seconds(self) -> float:
-        """What the remedies save that an override or flag can order."""
+        """What the remedies save that an override, a flag or a suggestion of the whole mapping can order."""
         return sum(remedy.saved_seconds for remedy in self.remedies if remedy.ordered_by)
 
 
-def combine(program: Program, hierarchy: Hierarchy, mapping: Mapping, better: Mapping) -> Combination | None:
-    """Cut the way from one valid mapping to another into remedies; None if the other is not valid or no better."""
+def combine(
+    program: Program, hierarchy: Hierarchy, mapping: Mapping, better: Mapping, max_wait: float = MAX_WAIT
+) -> Combination | None:
+    """Cut the way from one valid mapping to another into remedies; None if the other is not valid or no better.
+
+    ``max_wait`` says how long XLA can be told to let a value wait in fast memory (``reachable.waits``).
+    """
     goal = simulate(program, hierarchy, better).total_seconds
     if validate(program, hierarchy, better) or goal >= simulate(program, hierarchy, mapping).total_seconds:
         return None
     way = _Way(program, hierarchy, take_apart(mapping), take_apart(better))
+    if hierarchy.num_layers == 2:
+        way.reached = take_apart(reachable(program, hierarchy, better, mapping, max_wait))
     remedies = way.walk()
-    if way.left and remedies[-1].saved_seconds <= 0 and not validate(program, hierarchy, put_together(way.now)):
+    if way.left and remedies[-1].saved_seconds <= NEXT_TO_NOTHING * goal:
         remedies, goal = remedies[:-1], way.seconds  # what is left helps nothing
     return Combination(seconds=goal, remedies=tuple(remedies))
 
@@ -58,6 +68,7 @@ class _Way:
 
     def __init__(self, program: Program, hierarchy: Hierarchy, now: Placements, goal: Placements) -> None:
         self.program, self.hierarchy, self.now, self.goal = program, hierarchy, now, goal
+        self.reached: Placements = {}  # what XLA would make of the goal
         self.left = {t for t in now.keys() | goal.keys() if _form(now.get(t)) != _form(goal.get(t))}
         self.seconds = self._judged(now)
         self.until = time.monotonic() + MAX_SECONDS
@@ -77,13 +88,18 @@ class _Way:
         return found
 
     def _rest(self) -> Remedy:
-        by = [ordered_by(self.program, t, self.goal.get(t, TensorPlacement())) for t in self.left]
+        by = [self._ordered_by(t) for t in self.left]
         return Remedy(
             action=f"{len(self.left)} more changes" if len(self.left) > 1 else "one more change",
             saved_seconds=self.seconds - self._judged(self.goal),
             ordered_by=", ".join(dict.fromkeys(by)) if all(by) else "",
             tensors=tuple(sorted(self.left)),
         )
+
+    def _ordered_by(self, tensor: int) -> str:
+        wanted = self.goal.get(tensor, TensorPlacement())
+        is_reached = _form(self.reached.get(tensor)) == _form(wanted)
+        return ordered_by(self.program, tensor, wanted, is_reached)
 
     def _queue(self) -> list[tuple[float, int]]:
         queue = []
@@ -155,7 +171,7 @@ class _Way:
         saved, self.seconds = self.seconds - seconds, seconds
         self.now = self.now | changed
         self.left -= changed.keys()
-        by = [ordered_by(self.program, t, p) for t, p in changed.items()]
+        by = [self._ordered_by(t) for t in changed]
         said = [in_words(self.program, t, p) for t, p in changed.items()]
         action = said[0] + (f"; {said[1]}" if len(said) == 2 else "")
         if len(said) > 2:

@@ -19,6 +19,7 @@ from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, UseKind
 
+B1 = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 Beginning = tuple[
     int, bool, int
@@ -79,12 +80,18 @@ def copy_back_due(before: F64, copy_seconds: float, begin: int, last_use: int) -
     return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use)
 
 
-def reachable(program: Program, hierarchy: Hierarchy, mapping: Mapping, own: Mapping | None = None) -> Mapping:
+def reachable(
+    program: Program,
+    hierarchy: Hierarchy,
+    mapping: Mapping,
+    own: Mapping | None = None,
+    max_wait: float = MAX_WAIT,
+) -> Mapping:
     """Return what the compiler would make of a valid mapping that it is told, as far as is known; it is valid, too.
 
     Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds, nothing
-    waits in fast memory longer than it does by default, nor is written there only to be copied back. A tensor for which
-    that leaves no room stays in layer 0.
+    waits in fast memory longer than it does (``max_wait``), nor is written there only to be copied back. A tensor for
+    which that leaves no room stays in layer 0.
 
     Raises:
         InputError: not two layers, which is what XLA:TPU compiles for.
@@ -96,7 +103,7 @@ def reachable(program: Program, hierarchy: Hierarchy, mapping: Mapping, own: Map
     parts: Placements = {}
     for index, part in take_apart(mapping).items():
         kept = part if index in held else _without_held(program, part)
-        parts[index] = _timed(program, hierarchy, before, index, _without_long(program, wait, index, kept))
+        parts[index] = _timed(program, hierarchy, before, index, _without_long(program, wait > max_wait, index, kept))
     while broken := {v.tensor for v in validate(program, hierarchy, put_together(parts))} & parts.keys():
         parts = {index: part for index, part in parts.items() if index not in broken}
     return put_together(parts)
@@ -111,7 +118,7 @@ def _without_held(program: Program, part: TensorPlacement) -> TensorPlacement:
     return part
 
 
-def _without_long(program: Program, wait: F64, index: int, part: TensorPlacement) -> TensorPlacement:
+def _without_long(program: Program, is_long: B1, index: int, part: TensorPlacement) -> TensorPlacement:
     """Leave out stays in which the tensor waits too long, or is written only to be copied back."""
     tensor, first = program.tensors[index], int(program.uses.first[index])
     for number in reversed(range(len(part.residencies))):
@@ -121,7 +128,7 @@ def _without_long(program: Program, wait: F64, index: int, part: TensorPlacement
         steps = {int(program.uses.step[row]) for row in rows}
         leaves = any(x.source == number for x in part.transfers)
         for_nothing = leaves and not tensor.is_output and steps == {stay.start_step} and filled == stay.start_step
-        if wait[rows[1:]].max(initial=0.0) > MAX_WAIT or for_nothing:
+        if is_long[rows[1:]].any() or for_nothing:
             part = part.without(number)
     return part
 

@@ -10,6 +10,7 @@ KEEP = "keep_in_default_memory"
 PIN = "pin_in_alternate_memory"
 PREFETCH = "prefetch"
 FLAG = "flag for copies before loops, or mallocgame.hoist"
+SUGGEST = "suggestion of the whole mapping"
 NOT = ""
 
 
@@ -23,12 +24,19 @@ class Remedy:
     tensors: tuple[int, ...] = ()  # whose placements change
 
 
-def ordered_by(program: Program, tensor: int, placement: TensorPlacement) -> str:
+def ordered_by(program: Program, tensor: int, placement: TensorPlacement, is_reached: bool = False) -> str:
     """Return how the compiler can be told to place a tensor so; empty where it takes no such override.
 
     It leaves a tensor in slow memory, keeps one in fast memory from its definition to its last use, and copies one in;
     it takes no word about when a copy back must be done, and chooses itself what it holds from one run to the next.
+    What it does of its own accord where everything else is as in the mapping (``is_reached``, ``reachable``) is
+    brought by suggesting the whole mapping, as ``mallocgame tune`` does.
     """
+    found = _override(program, tensor, placement)
+    return found or (SUGGEST if is_reached else NOT)
+
+
+def _override(program: Program, tensor: int, placement: TensorPlacement) -> str:
     subject = program.tensors[tensor]
     if not placement.residencies:
         return KEEP

@@ -4,6 +4,7 @@ No override makes them; each is judged with the compiler's mapping left as it is
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping as Table
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +19,17 @@ from mallocgame.program import Program, Tensor, Use, UseKind
 NEXT_TO_NOTHING = 1e-4  # of the time
 MOVING = frozenset(("copy", "transpose", "reshape", "concatenate", "pad"))
 BETWEEN_CHIPS = frozenset(("all-gather", "all-reduce", "all-to-all", "reduce-scatter", "collective-permute"))
-DONATION, LAYOUT, SHARDING = "donation", "layout", "sharding"
+DONATION, LAYOUT, SHARDING, COPYING = "donation", "layout", "sharding", "copying"
+COPIES = {
+    "concatenate": "puts values together (stack, concatenate, pad): keep them apart, or write each into its place of an"
+    " array that is there already (.at[].set, lax.dynamic_update_slice)",
+    "slice": "cuts parts out of a larger array: keep the parts as arrays of their own, or let lax.scan hand them out",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataMovement:
-    """An instruction that computes nothing: it copies, or talks to other chips.
+    """An instruction that computes nothing: it copies (a fusion, too), or talks to other chips.
 
     ``saved_seconds`` is what the judge says the program would save without it: all that a change of the source can
     bring. A sharding that moves fewer bytes between chips brings a part of it, and of the network's time besides.
@@ -31,7 +37,7 @@ class DataMovement:
 
     instruction: str
     opcode: str
-    kind: str  # of the change: donation, layout or sharding
+    kind: str  # of the change: donation, copying, layout or sharding
     seconds: float  # in one run
     saved_seconds: float
     size_bytes: int  # moved in one execution, all layers
@@ -59,21 +65,30 @@ class Rematerialisation:
 
 
 def data_movements(
-    program: Program, hierarchy: Hierarchy, mapping: Mapping, timeline: Timeline, limit: int
+    program: Program,
+    hierarchy: Hierarchy,
+    mapping: Mapping,
+    timeline: Timeline,
+    limit: int,
+    fusions: Table[int, str] | None = None,
 ) -> tuple[DataMovement, ...]:
-    """Return instructions that only move data and take more than next to nothing, at most ``limit``, the best first."""
+    """Return instructions that only move data and take more than next to nothing, at most ``limit``, the best first.
+
+    ``fusions`` says how those do it that only move data, by their steps.
+    """
+    fusions = fusions or {}
     least = 10 * NEXT_TO_NOTHING * timeline.total_seconds
     moving = [
         step
         for step, instruction in enumerate(program.instructions)
-        if instruction.opcode in MOVING | BETWEEN_CHIPS and timeline.elapsed_seconds[step] > least
+        if (instruction.opcode in MOVING | BETWEEN_CHIPS or step in fusions) and timeline.elapsed_seconds[step] > least
     ]
     moving.sort(key=lambda step: -float(timeline.elapsed_seconds[step]))
     found = []
     for step in moving[:limit]:
         instruction = program.instructions[step]
         then = simulate(without_work(program, step), hierarchy, mapping).total_seconds
-        kind, hint = _hint(program, step)
+        kind, hint = _hint(program, step, fusions.get(step) or instruction.opcode)
         found.append(
             DataMovement(
                 instruction=instruction.name,
@@ -103,9 +118,8 @@ def without_work(program: Program, step: int) -> Program:
     return replace(program, instructions=tuple(instructions), tensors=tensors)
 
 
-def _hint(program: Program, step: int) -> tuple[str, str]:
+def _hint(program: Program, step: int, opcode: str) -> tuple[str, str]:
     """Return the kind of change that might avoid an instruction, and how to make it."""
-    opcode = program.instructions[step].opcode
     if opcode in BETWEEN_CHIPS:
         return SHARDING, "another sharding moves other bytes between chips"
     here = [(t, u) for t in program.tensors for u in t.uses if u.step == step]
@@ -114,6 +128,8 @@ def _hint(program: Program, step: int) -> tuple[str, str]:
     if opcode == "copy" and any(w.size_bytes == r.size_bytes for w in kept for r in reads):
         said = f"a copy of argument {reads[0].title}: donate it (donate_argnums), and it can be written in place"
         return DONATION, said
+    if opcode in COPIES:
+        return COPYING, COPIES[opcode]
     return LAYOUT, "another layout, or order of dimensions, upstream may avoid it"
 
 

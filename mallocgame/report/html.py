@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from mallocgame.program import Program
-from mallocgame.report.scene import Scene, tensor_color
+from mallocgame.report.scene import Scene, label_color, tensor_color
 
 
 def page(program: Program, scenes: Sequence[tuple[str, Scene]], title: str, figures: Sequence[tuple[str, str]]) -> str:
@@ -35,7 +35,13 @@ def _data(program: Program, scenes: Sequence[tuple[str, Scene]]) -> dict[str, An
         "links": first.links,
         "steps": [[i.name, i.opcode, i.source, i.trip_count] for i in program.instructions],
         "tensors": [
-            [t.title, t.size_bytes, tensor_color(k), [[u.step, int(u.kind)] for u in t.uses]]
+            [
+                t.title,
+                t.size_bytes,
+                tensor_color(k),
+                [[u.step, int(u.kind)] for u in t.uses],
+                label_color(tensor_color(k)),
+            ]
             for k, t in enumerate(program.tensors)
         ],
         "runs": [{"label": label, **_run(scene)} for label, scene in scenes],

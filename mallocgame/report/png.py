@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from mallocgame.report.scene import Scene
+from mallocgame.report.scene import Scene, label_color
 from mallocgame.text import label
 
 MIB = 2.0**20
@@ -114,11 +114,14 @@ def _draw_names(axis: Axes, scene: Scene, layer: int, scale: float, height_bytes
     total = scene.total_seconds
     boxes = sorted((b for b in scene.boxes if b.layer == layer), key=lambda b: -b.size_bytes)
     for box in boxes[:_MAX_LABELS]:
-        width = (box.end_seconds - box.start_seconds) / total if total else 0.0
+        width = (box.end_seconds - box.filled_seconds) / total if total else 0.0
         if box.size_bytes / height_bytes > 0.03 and width > 0.0062 * len(box.name):
-            middle = (box.start_seconds + box.end_seconds) / 2 * scale
+            middle = (box.filled_seconds + box.end_seconds) / 2 * scale
             height = (box.offset_bytes + box.size_bytes / 2) / MIB
-            axis.text(middle, height, label(box.name), ha="center", va="center", fontsize=6.5, clip_on=True)
+            color = label_color(box.color)
+            axis.text(
+                middle, height, label(box.name), ha="center", va="center", fontsize=6.5, clip_on=True, color=color
+            )
 
 
 def _draw_occupancy(axis: Axes, scene: Scene, scale: float) -> None:

@@ -15,6 +15,7 @@ from mallocgame.program import Program
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
+EVEN = (1.05 * 0.05) ** 0.5 - 0.05  # the luminance that black and white contrast alike with
 LINK_BINS = 600  # columns of the picture of link use
 
 
@@ -121,6 +122,24 @@ def tensor_color(tensor: int) -> str:
     saturation, value = ((0.45, 0.88), (0.62, 0.74), (0.32, 0.94))[tensor % 3]
     red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def label_color(fill: str) -> str:
+    """Return black or white, whichever contrasts more with a #rrggbb fill: at least 4.58 to 1.
+
+    Source: relative luminance and contrast, WCAG 2.2.
+
+    >>> label_color("#ffee88"), label_color("#483dbd")
+    ('#000000', '#ffffff')
+    """
+    return "#000000" if luminance(fill) > EVEN else "#ffffff"
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of #rrggbb, from 0 to 1."""
+    shares = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _boxes(program: Program, mapping: Mapping, timeline: Timeline, edges: F64) -> tuple[Box, ...]:

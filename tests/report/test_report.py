@@ -26,7 +26,7 @@ from mallocgame.program import Program
 from mallocgame.report.comparison import save_comparison
 from mallocgame.report.memory_map import Report, save_report
 from mallocgame.report.perfetto import perfetto_events, save_perfetto
-from mallocgame.report.scene import Scene, build_scene, tensor_color
+from mallocgame.report.scene import Scene, build_scene, label_color, luminance, tensor_color
 from mallocgame.workloads import suite
 from tests.strategies import likely_mappings, programs, small_hierarchy
 from tests.toy import toy_program
@@ -122,6 +122,13 @@ def test_slices_are_boxes_of_their_own() -> None:
     assert [(box.offset_bytes, box.size_bytes) for box in scene.boxes] == [(0, half), (half, size - half)]
     assert scene.boxes[0].start_seconds < scene.boxes[1].start_seconds
     assert [arrow.target for arrow in scene.arrows] == [0, 1]
+
+
+@given(st.tuples(*3 * [st.integers(0, 255)]))
+def test_a_label_can_be_read_on_any_fill(rgb: tuple[int, int, int]) -> None:
+    fill = "#{:02x}{:02x}{:02x}".format(*rgb)
+    low, high = sorted((luminance(fill), luminance(label_color(fill))))
+    assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_png(tmp_path: Path) -> None:
@@ -261,6 +268,8 @@ def test_the_page_of_a_large_trace_works_in_a_browser(dark: bool, tmp_path: Path
     assert seen["swiped"] == pytest.approx(seen["zoom"])  # five turns of the wheel; the swipe does not zoom
     assert re.match(r"\d+ tensors, \d+ steps", seen["matches"])
     assert seen["colors"] > 30
+    assert seen["labels"] > 50
+    assert seen["worst"][0] >= 4.5, seen["worst"]  # WCAG 2.2 AA
     assert seen["milliseconds"] < 5000
     assert seen["paper"] == ("rgb(21, 23, 27)" if dark else "rgb(255, 255, 255)")
 

@@ -67,3 +67,47 @@ def test_a_file_stands_for_its_module(folder: Path, monkeypatch: pytest.MonkeyPa
     assert resolve(within).function(None) == "own_package.inner"
     with pytest.raises(InputError, match=r"there is no file nothing\.py"):
         parse_reference("nothing.py:step")
+
+
+SCRIPT = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--layers", type=int, default=2)
+parser.add_argument("--name", required=True)
+config = parser.parse_args()
+
+def step(x):
+    return x
+
+def example_args():
+    return config.layers, config.name
+"""
+
+FLAGGED = """
+from absl import flags
+flags.DEFINE_integer("test_reference_layers", 3, "how many")
+
+def step(x):
+    return x
+
+def example_args():
+    return (flags.FLAGS.test_reference_layers,)
+"""
+
+
+def test_a_script_finds_its_own_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "script_model.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "flagged_model.py").write_text(FLAGGED, encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["mallocgame", "capture", "--chip", "v5e"])
+    with pytest.raises(InputError, match=r"arguments are required: --name; write its command line behind the module"):
+        resolve(parse_reference("script_model:step", folder=str(folder)))
+    reference = parse_reference(f"{folder / 'script_model.py'} --name 'a b' --layers 4:step")
+    assert resolve(reference).arguments == (4, "a b")
+    assert str(reference) == "script_model --name 'a b' --layers 4:step"
+    assert parse_reference(str(reference), folder=reference.folder) == reference
+    assert resolve(parse_reference("flagged_model:step", folder=str(folder))).arguments == (3,)
+
+
+def test_words_that_do_not_parse_are_told() -> None:
+    with pytest.raises(InputError, match="do not parse: No closing quotation"):
+        parse_reference("model --name 'a:step")

@@ -15,7 +15,7 @@ from mallocgame.workloads.xla.compiler import Options
 
 USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of docs/compiler_loop.md
 SAFETY = 1.25
-LARGEST_SHARE = 0.5  # of the time, for the check; where it takes more there is none
+LARGEST_SHARE = 0.5  # of the time from the default compilation on, for the check; where it takes more there is none
 
 Say = Callable[[str], None]
 
@@ -73,8 +73,9 @@ class FinalCheck:
         return max(so_far, USUAL_RATIO * self._target.usual_seconds)
 
     def is_affordable(self) -> bool:
-        """Whether the check takes a small enough part of the time."""
-        return self._wanted and self.estimated_seconds() <= LARGEST_SHARE * self._seconds
+        """Whether the check leaves the search a large enough part of what the default compilation has left."""
+        left = self._seconds - max(min(self._started, time.monotonic()) - self._begin, 0.0)
+        return self._wanted and SAFETY * self.estimated_seconds() <= LARGEST_SHARE * left
 
     def search_deadline(self) -> float:
         """Return when the search has to end, as far as is known now."""

@@ -49,6 +49,8 @@ LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
 LEAST_SOLVER_SECONDS = 4.0  # of a short run: with less a busy machine finds nothing, and the search would end
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
+LEAST_SEARCH = 0.5  # as long as the default compilation: with less time left nothing more can be tried
+ENOUGH_TIMES = 12  # as long as that, for a first run
 LEAST_EVALUATIONS = 8  # that there is time for, for another way to suggest a mapping to be tried
 TOLD_SECONDS = 2.0  # that kernels keep the user waiting
 
@@ -377,8 +379,19 @@ class _Tuning:
             goal = self._solve_with(given)
             if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
                 return goal
-        self.settings.say(f"nothing found on paper is {100 * LEAST_HEADROOM:g} % better: the search ends")
+        if self.final.search_deadline() - time.monotonic() < LEAST_SEARCH * self.target.usual_seconds:
+            self.settings.say(f"no time is left to search in{self._what_took_it()}")
+        else:
+            self.settings.say(f"nothing found on paper is {100 * LEAST_HEADROOM:g} % better: the search ends")
         return None
+
+    def _what_took_it(self) -> str:
+        """Say what the time went into, and how much would do, where nothing has been tried yet."""
+        if self.evaluation_seconds:
+            return ""
+        usual, given = self.target.usual_seconds, self.settings.seconds
+        enough = 60 * max(round(ENOUGH_TIMES * usual / 60), 1)
+        return f": compiling by default took {usual:.0f} of {given:g} s; --seconds {enough} would do"
 
     def _solve_with(self, options: dict[str, Any]) -> Mapping | None:
         best = self.search.best

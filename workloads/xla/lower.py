@@ -1,6 +1,7 @@
 """A user's function, lowered for chips that are not there. Imports JAX; runs in the compiling process only."""
 
 import contextlib
+import inspect
 import math
 import os
 import traceback
@@ -16,6 +17,8 @@ from mallocgame.workloads.xla.topology import make_mesh, parse_mesh, topology_na
 
 Leaf = Callable[[Any], Any]
 
+TRACED = "numbers among the arguments are traced, as under jax.jit: bind them, or jit with static_argnames"
+NEEDS_A_NUMBER = ("TracerIntegerConversionError", "TracerBoolConversionError", "ConcretizationTypeError")
 SEVERAL = "a program for several chips needs --topology, such as v5e:2x2, and --mesh AXIS=N,… for a mesh from outside"
 
 
@@ -107,6 +110,7 @@ def _lower(call: Call, described: Leaf, device: Any) -> Any:
     """Lower with each array described; static arguments and what is no array are handed on as they are."""
     import jax
 
+    call = _with_data_alone(call)
     function, static, names = _jitted(call)
     arguments = [a if i in static else jax.tree.map(described, a) for i, a in enumerate(call.arguments)]
     keywords = {k: a if k in names else jax.tree.map(described, a) for k, a in call.keywords.items()}
@@ -141,6 +145,68 @@ def _jitted(call: Call) -> tuple[Any, frozenset[int], frozenset[str]]:
         call.function, donate_argnums=call.donated, static_argnums=sorted(static), static_argnames=sorted(names)
     )
     return run, static, names
+
+
+def _with_data_alone(call: Call) -> Call:
+    """Return a call without the leaves that are no data, which a model holds beside its arrays (an activation, say).
+
+    They stay what they are when the function runs; of what it returns they are left out. Equinox's ``filter_jit``,
+    whose own way to lower takes descriptions of arrays for such leaves, is taken as a function that donates alike.
+    """
+    import jax
+
+    is_filtered = type(call.function).__module__.startswith("equinox") and hasattr(call.function, "donate_first")
+    given = _numbered(call.arguments, call.keywords)
+    if not is_filtered and (hasattr(call.function, "lower") or not any(map(_is_mixed, given.values()))):
+        return call
+    whole = {} if is_filtered else {key: argument for key, argument in given.items() if _is_data(argument)}
+    data = {key: whole.get(key, _arrays(argument)) for key, argument in given.items()}
+    rest = {key: _arrays(argument, False) for key, argument in given.items() if key not in whole}
+
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        now = _numbered(arguments, keywords)
+        now |= {key: jax.tree.map(_either, now[key], other, is_leaf=_is_none) for key, other in rest.items()}
+        named = {key: argument for key, argument in now.items() if isinstance(key, str)}
+        return _arrays(call.function(*(now[n] for n in range(len(arguments))), **named))
+
+    with contextlib.suppress(TypeError, ValueError):
+        run.__signature__ = inspect.signature(call.function)  # type: ignore[attr-defined]
+    donated = set(call.donated)
+    if is_filtered:
+        first, others = call.function.donate_first, call.function.donate_rest  # type: ignore[attr-defined]
+        donated = {n for n in range(len(call.arguments)) if (others if n else first)}
+    return Call(
+        function=jax.jit(run, donate_argnums=sorted(donated)),
+        arguments=tuple(data[n] for n in range(len(call.arguments))),
+        keywords={name: data[name] for name in call.keywords},
+    )
+
+
+def _numbered(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[int | str, Any]:
+    found: dict[int | str, Any] = dict(enumerate(arguments))
+    found.update(keywords.items())
+    return found
+
+
+def _arrays(tree: Any, wanted: bool = True) -> Any:
+    """Return a tree with its arrays alone (else with all but those), None in place of others."""
+    import jax
+
+    return jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") == wanted else None, tree)
+
+
+def _either(data: Any, other: Any) -> Any:
+    return other if data is None else data
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _is_mixed(argument: Any) -> bool:
+    import jax
+
+    return not _is_data(argument) and any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(argument))
 
 
 def _is_data(argument: Any) -> bool:
@@ -228,6 +294,8 @@ def describe_failure(error: BaseException, folder: str) -> str:
         return f"InputError: {error}"
     where = _users_place(error, folder)
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()) if note.startswith(("a program", "--mesh")))
+    if type(error).__name__ in NEEDS_A_NUMBER:
+        notes += f"; {TRACED}"
     return f"{type(error).__name__}: {error}{f' ({where})' if where else ''}{notes}"
 
 

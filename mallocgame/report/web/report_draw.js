@@ -85,7 +85,7 @@ const someChosen = () => view.pinned >= 0 || (view.matches !== null && view.matc
 
 function drawBox(panel, box) {
   const [tensor, , start, filled, end, offset, size] = box;
-  const [name, , color] = data.tensors[tensor];
+  const [name, , color, , labelColor] = data.tensors[tensor];
   const top = y(panel, offset + size), high = Math.max(y(panel, offset) - top, 0.5);
   const left = Math.max(x(start), LEFT), right = Math.min(x(end), width() - RIGHT);
   context.globalAlpha = someChosen() && !isChosen(tensor) ? 0.22 : 1;
@@ -102,10 +102,11 @@ function drawBox(panel, box) {
     context.lineWidth = 1.6;
     context.strokeRect(x(start), top, Math.max(x(end) - x(start), 1), high);
   }
-  if (high > 11 && right - left > name.length * 6.2) {
-    context.fillStyle = "#222";
+  const solid = Math.max(x(filled), left); // where the copy is under way, the fill is no one colour
+  if (high > 11 && right - solid > name.length * 6.2 && context.globalAlpha === 1) {
+    context.fillStyle = labelColor;
     context.textAlign = "center";
-    context.fillText(name, (left + right) / 2, top + high / 2 + 4);
+    context.fillText(name, (solid + right) / 2, top + high / 2 + 4);
   }
   context.globalAlpha = 1;
 }

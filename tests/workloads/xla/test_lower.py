@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mallocgame.program import UseKind
 from mallocgame.workloads.capture import capture
 from mallocgame.workloads.program_reference import parse_reference
 from mallocgame.workloads.xla.compiler import Compiler
@@ -69,3 +70,51 @@ def test_arguments_of_flax_have_their_words_and_sources_are_the_users(tmp_path: 
     assert "net.up.bias" in sizes
     places = {i.source.partition(":")[0] for i in trace.program.instructions if i.source}
     assert places == {"nnx_net.py"}
+
+
+MIXED = """
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Net:
+    weight: Any
+    activation: Any  # no data, and not marked as such
+
+def step(net, x, steps):
+    return Net(net.weight - net.activation(x @ net.weight).T @ x * steps, net.activation)
+
+class _JitWrapper:
+    \"\"\"Says of itself what Equinox's filter_jit does.\"\"\"
+    donate_first, donate_rest = True, False
+
+    def __call__(self, net, x, steps):
+        weight = jax.jit(lambda weight: step(Net(weight, net.activation), x, steps).weight)(net.weight)
+        return Net(weight, net.activation)
+
+    def lower(self, *arguments):
+        raise AttributeError("'ShapeDtypeStruct' object has no attribute 'astype'")
+
+_JitWrapper.__module__ = "equinox._jit"
+filtered = _JitWrapper()
+
+def example_args():
+    return Net(jnp.zeros((512, 512)), jax.nn.relu), jnp.zeros((512, 512)), 2
+"""
+
+
+@pytest.mark.tpu
+@tpu
+def test_a_model_may_hold_functions_beside_its_arrays(tmp_path: Path) -> None:
+    (tmp_path / "mixed_net.py").write_text(MIXED, encoding="utf-8")
+    with Compiler() as compiler:
+        plain = capture(parse_reference(f"{tmp_path}/mixed_net.py:step"), chip="v5e", compiler=compiler)
+        filtered = capture(parse_reference(f"{tmp_path}/mixed_net.py:filtered"), chip="v5e", compiler=compiler)
+    for trace, is_donated in ((plain, False), (filtered, True)):
+        weight = next(t for t in trace.program.tensors if t.is_parameter and t.title == "net.weight")
+        assert weight.size_bytes == 512 * 512 * 4
+        assert any(u.kind != UseKind.READ for u in weight.uses) == is_donated
