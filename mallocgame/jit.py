@@ -28,6 +28,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, install_listener
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NativeLowering
+from numba.core.typing import arraydecl
 
 from mallocgame import system
 
@@ -245,6 +246,26 @@ class _Part(_Kernel):
         if self._in_python is None:
             self._in_python = kernel(self.py_func)
         return self._in_python._compile_for_args(*arguments, **named)
+
+
+def _let_enums_be_indices() -> None:
+    """Have Numba take members of an IntEnum as indices, too: elsewhere they are integers before 0.68.1 as well."""
+    find = arraydecl.get_array_index_type
+
+    def with_integers(array: Any, index: Any) -> Any:
+        if isinstance(index, types.BaseTuple):
+            return find(array, types.BaseTuple.from_types([_integer(x) for x in index]))
+        return find(array, _integer(index))
+
+    arraydecl.get_array_index_type = with_integers
+
+
+def _integer(index: types.Type) -> types.Type:
+    return types.intp if isinstance(index, types.IntEnumMember) else index
+
+
+if numba.version_info.full < (0, 68, 1):
+    _let_enums_be_indices()
 
 
 def _warn(kind: str, line: str) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 _PR_SET_PDEATHSIG = 1
 
@@ -33,9 +33,10 @@ def owner_of(descriptor: int) -> str:
 
 
 def sign(descriptor: int) -> None:
-    """Write this process's id into a lock file that it holds, for those that find it locked."""
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    """Write this process's id into a lock file that it holds, for those that find it locked, if there is room."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def end_with_parent(signal_number: int, parent: int) -> bool:

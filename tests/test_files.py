@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import resource
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from mallocgame.errors import InputError, MissingExtraError, TraceError, printable
 from mallocgame.files import (
+    append_bytes,
     atomic_path,
     check_folder,
     check_name,
@@ -231,6 +233,20 @@ def test_what_stands_for_a_stream_is_added_to(tmp_path: Path) -> None:
     for wrong in (path, tmp_path / "new.txt", tmp_path, "/dev/shm/new.txt"):
         with pytest.raises(InputError, match=rf"^--out {wrong}: expected a name that ends in .csv or .json"):
             check_name(wrong, (".csv", ".json"), "--out")
+
+
+def test_what_is_added_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append_bytes(path, b"one,")
+    append_bytes(path, b"two,")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(TraceError, match=f"^{path}: cannot write: File too large"):
+            append_bytes(path, b"three")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"one,two,"
 
 
 def test_who_writes_last_wins(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ it the checkpoint counts. A new checkpoint touches nothing that an older ``state
 
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.learner import Learner, check_finite
 from mallocgame.agents.muzero.replay import Episode, Kept, Records, Replay
 from mallocgame.errors import InputError, TraceError
-from mallocgame.files import atomic_path, read_json, write_text
+from mallocgame.files import append_bytes, atomic_path, read_json, write_text
 from mallocgame.game.features import OUTLOOK, OVERVIEW
 from mallocgame.game.observation import FORESIGHT, OUTCOMES, global_names, plain_columns, use_names
 from mallocgame.hierarchy import Hierarchy
@@ -182,14 +184,12 @@ class RunFolder:
         """Write a checkpoint and return its number; older ones go afterwards.
 
         Raises:
-            InputError: the weights are not finite.
+            InputError: the weights are not finite, or something cannot be written.
         """
         check_finite(learner, f"{self.path}: nothing was saved")
         before = self.newest()
         number = 1 + max([int(p.stem.split("-")[-1].split(".")[0]) for p in self._numbered()], default=0)
-        target = (self.path / "checkpoints" / str(number)).absolute()
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(target, learner._asdict())
+        self._save_learner(learner, number)
         written = {row[2] for row in before["kept"]} if before is not None else set()  # a kill may have left others
         for kept in replay.kept:
             if kept.number not in written:
@@ -210,6 +210,19 @@ class RunFolder:
         records.changed.clear()
         self._clean(number, {f"{kept.number}.npz" for kept in replay.kept}, set(files.values()))
         return number
+
+    def _save_learner(self, learner: Learner, number: int) -> None:
+        target = (self.path / "checkpoints" / str(number)).absolute()
+        with _quiet():
+            try:
+                with ocp.StandardCheckpointer() as checkpointer:
+                    checkpointer.save(target, learner._asdict())
+                return
+            except Exception as error:  # what orbax and TensorStore raise is not documented
+                reason = _reason(error)
+        for left in target.parent.glob(f"{number}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        raise TraceError(target, None, f"cannot write: {reason}")
 
     def _numbered(self) -> list[Path]:
         """Return all that has a checkpoint's number."""
@@ -256,11 +269,10 @@ class RunFolder:
         """
         folder = (self.path / "checkpoints" / str(int(state["number"]))).absolute()
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
                 restored = checkpointer.restore(folder, jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict()))
         except Exception as error:  # what orbax and TensorStore raise for damaged files is not documented
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TraceError(folder, None, f"not a checkpoint of this network: {first}") from None
+            raise TraceError(folder, None, f"not a checkpoint of this network: {_reason(error)}") from None
         learner = Learner(**restored)
         check_finite(learner, str(folder))
         return learner
@@ -339,8 +351,7 @@ class RunFolder:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_bytes(self.path / "metrics.jsonl", (json.dumps(row) + "\n").encode())
 
 
 def fingerprint(program: Program, hierarchy: Hierarchy) -> str:
@@ -362,6 +373,32 @@ def part_of(arrays: Arrays, prefix: str) -> Arrays:
 
 def _flat(arrays: Arrays, prefix: str) -> Arrays:
     return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep orbax from logging the traceback of what it raises, too, once for each of its threads."""
+    logging.getLogger("asyncio").addFilter(_is_not_of_orbax)  # its tasks say so when they are collected, much later
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's words for what orbax or TensorStore met, or else the first line of theirs."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number is not None:
+        return os.strerror(int(number[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _features(num_actions: int, config: Config) -> list[str]:

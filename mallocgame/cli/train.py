@@ -212,9 +212,10 @@ class _Watch:
     def __enter__(self) -> "_Watch":
         from rich.console import Console
         from rich.live import Live
-        from tensorboardX import SummaryWriter
 
-        self.board = SummaryWriter(str(self.out / "tensorboard"))
+        from mallocgame.cli.board import Board
+
+        self.board = Board(self.out / "tensorboard")
         self.live = Live(console=Console(stderr=True), refresh_per_second=2, transient=False)
         if not self.quiet:
             self.live.start()
@@ -222,7 +223,6 @@ class _Watch:
 
     def __exit__(self, *_: object) -> None:
         self.live.stop()
-        self.board.close()
 
     def report(self, row: "TrainingReport") -> None:
         """Show a report, log it, and write what improved."""
@@ -233,10 +233,8 @@ class _Watch:
         for name, seconds in row.best.items():
             scalars[f"best_ms/{name}"] = seconds * 1e3
             scalars |= {f"speedup_over_{solver}/{name}": x for solver, x in self._speedups(name, seconds).items()}
-        for name, value in scalars.items():
-            self.board.add_scalar(name, value, row.steps)
-        for name in row.improved:
-            self._picture(name, row.steps)
+        pictures = {f"map/{name}": self._picture(name) for name in row.improved}
+        self.board.write(row.steps, scalars, pictures)
         if row.improved:
             self.write_best()
         if not self.quiet:
@@ -279,14 +277,12 @@ class _Watch:
         everyone = {"xla": self.xla, **self.rivals}
         return {solver: found[name] / seconds for solver, found in everyone.items() if name in found}
 
-    def _picture(self, name: str, steps: int) -> None:
-        import numpy as np
-
+    def _picture(self, name: str) -> Any:
+        """Return the memory map of the best mapping of a program, uint8[H, W, 3]."""
         from mallocgame.game.render import render_rgb
 
         best, trace = self.trainer.best[name], self.traces[name]
-        image = render_rgb(trace.program, trace.hierarchy, best.mapping, -1, trace.program.num_steps)
-        self.board.add_image(f"map/{name}", np.moveaxis(image, -1, 0), steps)
+        return render_rgb(trace.program, trace.hierarchy, best.mapping, -1, trace.program.num_steps)
 
     def _panel(self, row: "TrainingReport") -> Any:
         from rich.panel import Panel

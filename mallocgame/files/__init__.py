@@ -14,6 +14,7 @@ from mallocgame.files.reading import (
     refusing_damage,
 )
 from mallocgame.files.writing import (
+    append_bytes,
     atomic_path,
     check_folder,
     check_name,
@@ -27,6 +28,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_INTEGER",
     "StrPath",
+    "append_bytes",
     "atomic_path",
     "check_folder",
     "check_name",

@@ -112,6 +112,25 @@ def write_bytes(path: StrPath, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def append_bytes(path: StrPath, data: bytes) -> None:
+    """Add ``data`` to the end of a file, all of it or nothing; a file that is not there is made.
+
+    Raises:
+        TraceError: ``path`` cannot be written, the disk is full.
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            size_bytes, rest = file.tell(), memoryview(data)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(size_bytes)
+                raise
+    except OSError as error:
+        refuse(path, error, "write")
+
+
 def _target(path: StrPath) -> _Target:
     try:
         status = _status(path)

@@ -130,13 +130,9 @@ def write_rows(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
     """Write rows to a file as a whole: CSV or JSON Lines by its name.
 
     Raises:
-        InputError: it cannot be written.
+        TraceError: it cannot be written.
     """
-    text = _text(path, columns, rows, header=True)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror or error}") from None
+    write_text(path, _text(path, columns, rows, header=True))
 
 
 def _text(path: Path, columns: Columns, rows: Iterable[Row], *, header: bool) -> str:

@@ -1,13 +1,16 @@
 """``train``: what it prints, writes and refuses."""
 
 import json
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -23,6 +26,33 @@ SMALL = "latent_size = 16\nhidden_size = 16\nconv_channels = 2\nnum_games = 8\nn
 def settings_file_fixture(tmp_path: Path) -> Path:
     (tmp_path / "agent.toml").write_text(SMALL)
     return tmp_path / "agent.toml"
+
+
+def events(folder: Path) -> set[str]:
+    """Return the tags in the one event file of a folder."""
+    (file,) = folder.iterdir()
+    data, found, place = file.read_bytes(), set(), 0
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        found |= {value.tag for value in Event.FromString(data[place + 12 : place + 12 + length]).summary.value}
+        place += length + 16
+    return found
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(
+    cli: Run, trace_file: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # less than the weights take
+    try:
+        train = ("train", "--workload", trace_file, "--out", tmp_path / "run", "--steps", "100", "--json")
+        result = cli(*train, "--config", settings_file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == f"mallocgame: {tmp_path}/run/checkpoints/1: cannot write: File too large"
+    assert "Traceback" not in result.err
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_a_run_is_compared_written_resumed_and_played(
@@ -41,7 +71,8 @@ def test_a_run_is_compared_written_resumed_and_played(
     mapping = load_mapping(Path(row["mapping"]), toy.program, toy.hierarchy)
     assert validate(toy.program, toy.hierarchy, mapping) == []
     assert simulate(toy.program, toy.hierarchy, mapping).total_seconds == pytest.approx(row["judged_seconds"])
-    assert list((run / "tensorboard").iterdir())
+    name = toy.program.name
+    assert {"best_ms/" + name, "map/" + name, "speedup_over_none/" + name} <= events(run / "tensorboard")
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["steps"] == row["steps"] >= 400
 

@@ -298,9 +298,7 @@ def _session(leader: int) -> list[int]:
 
 def _is_shared(path: Path) -> bool:
     """Whether a temporary file is one that libraries keep between runs."""
-    return (
-        path.name in ("libtpu_lockfile", "tpu_logs") or "tpu_logs" in path.parts or path.name.startswith("matplotlib")
-    )
+    return path.name == "libtpu_lockfile" or path.name.startswith("matplotlib")
 
 
 def _read_rows(path: Path | None) -> list[dict[str, Any]]:

@@ -127,17 +127,14 @@ class TuningFolder:
         """Write the state, and the options where there are any that are as good as those that are there.
 
         Raises:
-            InputError: the folder cannot be written.
+            TraceError: a file cannot be written.
         """
         row = asdict(replace(state, flags={k: v for k, v in state.flags.items() if k in options}))
         text = json.dumps({"version": STATE_VERSION, **self._identity, **row}) + "\n"
-        try:
-            if state.judged_seconds <= self._state_seconds():
-                write_text(self.path / STATE, text)
-            if options and state.judged_seconds <= self.best_seconds():
-                save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot write: {error.strerror or error}") from None
+        if state.judged_seconds <= self._state_seconds():
+            write_text(self.path / STATE, text)
+        if options and state.judged_seconds <= self.best_seconds():
+            save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
 
     def set_aside(self) -> None:
         """Rename options and state that the compiler refuses now: nobody should load them, and nothing is lost."""

@@ -232,6 +232,7 @@ class Compiler:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             "TPU_MIN_LOG_LEVEL": "0",
             "TPU_STDERR_LOG_LEVEL": "0",
+            "TPU_LOG_DIR": "disabled",  # or else libtpu writes all of it to /tmp/tpu_logs, too, and never removes it
         }
         command = [sys.executable, "-m", "mallocgame.workloads.xla.compiler_child"]
         if threading.current_thread() is threading.main_thread():  # the kernel means the thread that started it
