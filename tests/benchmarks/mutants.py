@@ -3,7 +3,8 @@
 One small change at a time is made to a module (a comparison, a sign, a constant, a boolean, a min for a max, a
 condition turned round), and the tests that run the changed line are run until one fails. Rows go to
 docs/results/mutants.jsonl; what is there, for the module as it is, is not tried again. ``--again`` tries again what
-survived; ``--report`` prints the table and the survivors.
+survived, ``--thorough`` with all examples of each property and everything imported anew; ``--report`` prints the table
+and the survivors.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import random
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from tests.paths import ROOT
 
 ROWS = ROOT / "docs/results/mutants.jsonl"
 _AS_PYTHON = (("NUMBA_DISABLE_JIT", "1"),)
+_VALIDATION = ("tests/judge/test_validation.py", "tests/judge/test_branches.py")
 _GAME = ("tests/game/test_rules.py", "tests/game/test_space.py", "tests/game/test_outcomes.py")
 _SOLVERS = "tests/baselines/solvers/"
 TARGETS = {
-    "validation": Target("mallocgame/judge/validation.py", ("tests/judge/test_validation.py",)),
-    "coherence": Target("mallocgame/judge/coherence.py", ("tests/judge/test_validation.py",)),
+    "validation": Target("mallocgame/judge/validation.py", _VALIDATION),
+    "coherence": Target("mallocgame/judge/coherence.py", _VALIDATION),
     "simulation": Target("mallocgame/judge/simulation.py", ("tests/judge/test_simulation.py",)),
     "branches": Target("mallocgame/judge/branches.py", ("tests/judge/test_branches.py",)),
     "addresses": Target("mallocgame/game/rules/addresses.py", _GAME, _AS_PYTHON),
@@ -79,8 +82,9 @@ def _equivalent(name: str, line: int, change: str) -> str:
     return why_equivalent(target.module, source_of(target).splitlines()[line - 1], change)
 
 
-def run(name: str, wanted: list[Mutant], rows: Path, deadline: float) -> None:
+def run(name: str, wanted: list[Mutant], rows: Path, deadline: float, *, thorough: bool) -> None:
     """Try mutants until the deadline, in a process of its own; one row each."""
+    kills = Counter(row["by"] for row in read_rows(rows).values() if row["target"] == name and row["by"])
     child = os.fork()
     if child:
         if os.waitpid(child, 0)[1]:
@@ -89,7 +93,7 @@ def run(name: str, wanted: list[Mutant], rows: Path, deadline: float) -> None:
     code = 1
     try:
         with tempfile.TemporaryDirectory(prefix="mallocgame-mutants-") as folder:
-            bench = Bench(TARGETS[name], Path(folder))
+            bench = Bench(TARGETS[name], Path(folder), kills, thorough=thorough)
             for each in wanted:
                 if time.monotonic() > deadline:
                     break
@@ -139,6 +143,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so long")
     parser.add_argument("--again", action="store_true", help="try again what survived")
+    parser.add_argument("--thorough", action="store_true", help="try what survives with all that there is")
     parser.add_argument("--rows", type=Path, default=ROWS, help="the file of rows")
     parser.add_argument("--report", action="store_true", help="print the table")
     args = parser.parse_args()
@@ -158,7 +163,7 @@ def main() -> None:
     for name, wanted in sorted(waiting.items(), key=lambda pair: -len(pair[1])):
         if wanted and time.monotonic() < deadline:
             begun = time.monotonic()
-            run(name, wanted, args.rows, deadline)
+            run(name, wanted, args.rows, deadline, thorough=args.thorough)
             print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
 
 

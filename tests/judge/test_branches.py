@@ -40,7 +40,7 @@ def test_a_mapping_without_violations_runs_on_every_way_through() -> None:
                 assert not Machine(program, memory, mapping).run(seed), (program, mapping)
 
     check()
-    assert min(seen[True], seen[False]) > 40, "the property saw only one kind of mapping"
+    assert min(seen[True], seen[False]) > sum(seen.values()) / 20, "the property saw only one kind of mapping"
 
 
 def _encloses(program: Program, mapping: Mapping) -> bool:

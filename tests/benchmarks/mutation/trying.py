@@ -1,8 +1,9 @@
 """Run the tests that reach a changed line, in a fork of a process that has imported them already.
 
-A change inside a plain function is made by giving the living function the changed code. Any other (constants, defaults,
-decorators), and any that this did not catch (something may have been kept from before the change), is tried again in a
-copy of the checkout by a process that imports everything anew.
+A change inside a plain function is made by giving the living function the changed code, first with few examples of each
+property, then with more. Any other (constants, defaults, decorators), and, where that is asked for, any that this did
+not catch (something may have been kept from before the change), is tried in a copy of the checkout by a process that
+imports everything anew.
 """
 
 import hashlib
@@ -28,7 +29,9 @@ from tests.benchmarks.mutation.changes import Mutant
 from tests.paths import ROOT
 
 MOST_CALLS = 30  # of a function in a test, whose lines are noted: that is slow
-MOST_EXAMPLES = 30  # of a property, until a change has survived them
+FEW_EXAMPLES = 30  # of a property, until a change has survived them
+MORE_EXAMPLES = 300  # then
+ALL_EXAMPLES = 10**6
 QUICK_SECONDS = 2.0  # tests that are run before the forks, to have imported and compiled what they need
 
 
@@ -62,28 +65,30 @@ class Coverage:
     lines: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))  # seen in the first calls of a test
     functions: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     seconds: dict[str, float] = field(default_factory=dict)
+    kills: Counter[str] = field(default_factory=Counter)  # changes of this module that a test has caught
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Return the tests that reach a mutant's function: those that reach its line first, the quickest first."""
+        """Return the tests that reach a mutant's function.
+
+        Those that reach its line come first, and among them what catches most changes a second.
+        """
         line: Collection[str] = self.lines.get(mutant.line, set())
         found: Collection[str] = self.seconds if mutant.function is None else self.functions.get(mutant.function, set())
-        return sorted(found, key=lambda test: (test not in line, self.seconds[test]))
+        return sorted(found, key=lambda test: (test not in line, -(self.kills[test] + 1) / self.seconds[test]))
 
 
 class _Plugin:
     """Chooses and orders tests, and remembers which one failed."""
 
-    def __init__(self, wanted: Sequence[str] | None, *, most_examples: int = MOST_EXAMPLES) -> None:
+    def __init__(self, wanted: Sequence[str] | None, *, most_examples: int = FEW_EXAMPLES) -> None:
         self.wanted = None if wanted is None else {test: rank for rank, test in enumerate(wanted)}
         self.most_examples = most_examples
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            test = getattr(item, "obj", None)
-            if (chosen := getattr(test, "_hypothesis_internal_use_settings", None)) is not None:
-                fewer = settings(chosen, max_examples=min(chosen.max_examples, self.most_examples))
-                test._hypothesis_internal_use_settings = fewer
+        most = self.most_examples
+        fewer = property(lambda one: min(one._max_examples, most))
+        type.__setattr__(settings, "max_examples", fewer)  # of functions inside tests, too
         if self.wanted is not None:
             items[:] = sorted(
                 (item for item in items if item.nodeid in self.wanted), key=lambda item: self.wanted[item.nodeid]
@@ -131,13 +136,17 @@ class _Tracer(_Plugin):
 class Bench:
     """A target's tests, imported and run once in this process; ``attempt`` runs them with a mutant in a fork."""
 
-    def __init__(self, target: Target, folder: Path) -> None:
+    def __init__(self, target: Target, folder: Path, kills: Counter[str], *, thorough: bool = False) -> None:
         """Run the tests as they are.
+
+        Args:
+            kills: how many changes of this module each test has caught before.
+            thorough: try what survives with all examples and everything imported anew.
 
         Raises:
             RuntimeError: they fail.
         """
-        self.target, self.checkout = target, folder / "checkout"
+        self.target, self.checkout, self.thorough = target, folder / "checkout", thorough
         ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.nbc", "*.nbi", "results", ".hypothesis")
         shutil.copytree(ROOT, self.checkout, symlinks=True, ignore=ignored)
         os.environ.update(target.environment)
@@ -147,6 +156,7 @@ class Bench:
         known = _known_file(target)
         if known.exists():  # an earlier process ran them: here only the quick ones, for what they import and compile
             self.coverage, self.can_swap = _load(known)
+            self.coverage.kills += kills
             quick = [test for test, seconds in self.coverage.seconds.items() if seconds < QUICK_SECONDS]
             _silently(lambda: _pytest(target.tests, _Plugin(quick)))
             return
@@ -154,27 +164,33 @@ class Bench:
         if _silently(lambda: _pytest(target.tests, tracer)) != 0:
             raise RuntimeError(f"{target.module}: its tests fail as they are: {tracer.failed}")
         self.coverage = tracer.coverage
-        self.can_swap = self._fork(None, list(self.coverage.seconds), swap=True).result == "survived"
+        self.can_swap = self._fork(None, list(self.coverage.seconds), FEW_EXAMPLES, swap=True).result == "survived"
         _save(known, self.coverage, self.can_swap)
+        self.coverage.kills += kills
 
     def attempt(self, mutant: Mutant) -> Outcome:
         """Return what becomes of a mutant."""
         tests = self.coverage.tests(mutant)
         if not tests:
             return Outcome(result="unreached")
-        if self.can_swap and mutant.function is not None:
-            found = self._fork(mutant, tests, swap=True)
-            if found.result == "caught":
-                return found
-        return self._fork(mutant, tests, swap=False)
+        ways = [(FEW_EXAMPLES, True), (MORE_EXAMPLES, True)] if self.can_swap and mutant.function is not None else []
+        if not ways or self.thorough:
+            ways.append((ALL_EXAMPLES if self.thorough else MORE_EXAMPLES, False))
+        for most_examples, swap in ways:
+            found = self._fork(mutant, tests, most_examples, swap=swap)
+            if found.result != "survived":
+                break
+        self.coverage.kills[found.by] += found.result == "caught"
+        return found
 
     def _file(self, root: Path) -> Path:
         """Return the module's file as its code objects name it."""
         module = Path(self.target.module)
         return root / module if module.parts[0] == "mallocgame" else root / "mallocgame" / module
 
-    def _fork(self, mutant: Mutant | None, tests: list[str], *, swap: bool) -> Outcome:
-        limit = 30.0 + 10.0 * sum(self.coverage.seconds[test] for test in tests)
+    def _fork(self, mutant: Mutant | None, tests: list[str], most_examples: int, *, swap: bool) -> Outcome:
+        once = sum(self.coverage.seconds[test] for test in tests)
+        limit = 15.0 + 5.0 * once * min(most_examples / FEW_EXAMPLES, 10.0) + (0.0 if swap else 30.0)
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
@@ -182,7 +198,7 @@ class Bench:
             try:
                 os.close(read)
                 os.setsid()
-                code = self._in_child(mutant, tests, swap, write)
+                code = self._in_child(mutant, _Plugin(tests, most_examples=most_examples), swap, write)
             finally:
                 os._exit(code)
         os.close(write)
@@ -193,15 +209,15 @@ class Bench:
             return Outcome(result="slow")
         return Outcome(result="survived") if code == 0 else Outcome(result="caught", by=by)
 
-    def _in_child(self, mutant: Mutant | None, tests: list[str], swap: bool, write: int) -> int:
-        plugin = _Plugin(tests, most_examples=MOST_EXAMPLES if swap else 10**6)
+    def _in_child(self, mutant: Mutant | None, plugin: _Plugin, swap: bool, write: int) -> int:
         if swap and mutant is not None:
             _swap(self.target, mutant, str(self._file(ROOT)))
         elif not swap:
             assert mutant is not None
             (self.checkout / self.target.module).write_text(mutant.source, encoding="utf-8")
             _forget_modules(self.checkout)
-        files = sorted({test.partition("::")[0] for test in tests})
+        assert plugin.wanted is not None
+        files = sorted({test.partition("::")[0] for test in plugin.wanted})
         code = _silently(lambda: _pytest(files, plugin))
         os.write(write, plugin.failed.encode()[:1000])
         return code
