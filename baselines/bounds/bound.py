@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from mallocgame.baselines import native
 from mallocgame.baselines.bounds.ascent import Ascent
+from mallocgame.baselines.bounds.coarse import may_coarsen, without
 from mallocgame.baselines.bounds.covers import add_covers, knapsacks
 from mallocgame.baselines.bounds.integer import MARGIN, solve_integer
 from mallocgame.baselines.bounds.linear import LinearSolution, boxes_below, solve
 from mallocgame.baselines.bounds.prices import market
-from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, relax
+from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, placed_tensors, relax
 from mallocgame.collapse import is_straight
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import warm_up
@@ -22,9 +23,14 @@ from mallocgame.warm_up import tiny_problem
 
 MANY = 800  # decisions above which a linear program may not finish: it gets only a part of the time
 FIRST_SHARE, LINEAR_SHARE = 0.25, 0.6  # of the time: prices first; of what is left then: such a linear program
+SLOTS = 128  # of time, in programs of at most ``MANY`` decisions
 ROUNDS = 8  # of cover rows
 ENOUGH = 1.5  # times what a linear program took: what must be left for another one
 LITTLE = 2e-4  # a round that raises the bound by less is the last
+COARSE_SIZES = (0.1, 0.03, 0.01, 0.003, 0.001)  # of the layer: what may be left out as smaller, the most at first,
+LOST = 1e-3  # where the linear bound loses no more than this
+FEWER = 0.6  # of the shares: what must be gone, or it is not worth it
+COARSE_SHARE = 0.6  # of the time that is left then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ def capacity_bound(
     *,
     seconds: float = 20.0,
     integer: bool = True,
-    num_slots: int = 64,
+    num_slots: int = 0,
     relaxation: Relaxation | None = None,
     search: Incumbent | None = None,
 ) -> Bound:
@@ -61,7 +67,7 @@ def capacity_bound(
         hierarchy: any number of layers.
         seconds: time limit, of building the relaxation too.
         integer: keep 0-1 decisions whole in the time that is left.
-        num_slots: into how many slots of time the schedule is cut to see when copies can happen.
+        num_slots: into how many slots of time the schedule is cut to see when copies can happen (0: by its size).
         relaxation: of this problem, if it is built already; cover rows are added to it.
         search: is told of each bound as soon as it is proved, and ends the work when it stops; what cannot beat its
             incumbent need not be looked at.
@@ -76,7 +82,7 @@ def capacity_bound(
     if max(speeds[1:]) >= speeds[0] or seconds == 0:  # else it counts some traffic twice
         work.note(simple)
     if seconds > 0 and is_straight(program):  # the relaxation knows no branches
-        work.run(relaxation, num_slots, integer)
+        work.run(relaxation, num_slots or (SLOTS if program.num_decisions <= MANY else SLOTS // 2), integer)
     return Bound(
         seconds=work.best,
         simple_seconds=simple,
@@ -144,18 +150,48 @@ class _Proof:
         self.note(self.priced_seconds)
 
     def solve_relaxation(self, relaxation: Relaxation | None, num_slots: int, integer: bool, seconds: float) -> None:
-        """Solve the linear program in at most so long, add cover rows, then keep shares whole."""
-        program, hierarchy = self.problem
+        """Solve the linear program in at most so long, add cover rows, keep shares whole: few at first, then all."""
         if relaxation is None:
-            relaxation = relax(program, hierarchy, num_slots=num_slots, stop=self.is_over)
-        solution, boxes = self.tighten(relaxation, seconds), None
-        if not integer or solution is None or self.left <= 0.1 or self.stop():
+            relaxation = relax(*self.problem, num_slots=num_slots, stop=self.is_over)
+        solution = self.tighten(relaxation, seconds)
+        if not integer or solution is None:
+            return
+        smaller = self.coarser(relaxation, solution, num_slots)
+        if smaller is not None:
+            self.branch(*smaller, COARSE_SHARE * self.left)
+        self.branch(relaxation, solution, self.left)
+
+    def coarser(
+        self, relaxation: Relaxation, solution: LinearSolution, num_slots: int
+    ) -> tuple[Relaxation, LinearSolution] | None:
+        """Return the relaxation without as many small tensors as its linear bound lets go; None: all are needed."""
+        program, hierarchy = self.problem
+        if hierarchy.num_layers > 2 or not may_coarsen(hierarchy):
+            return None
+        placed, enough = placed_tensors(program, hierarchy), solution.bound * (1.0 - LOST)
+        sizes, before = program.sizes_bytes / hierarchy.layers[1].capacity_bytes, relaxation.num_shares
+        for size in COARSE_SIZES:
+            is_small = placed & (sizes < size)
+            if (placed & ~is_small).any() and not self.is_over():
+                rest = relax(without(program, hierarchy, is_small), hierarchy, num_slots=num_slots, stop=self.is_over)
+                if rest.num_shares > FEWER * before:
+                    break
+                found = self.tighten(rest, self.left, enough)
+                if found is not None and found.bound * rest.unit_seconds >= enough * relaxation.unit_seconds:
+                    return rest, found
+        return None
+
+    def branch(self, relaxation: Relaxation, solution: LinearSolution, seconds: float) -> None:
+        """Keep shares whole for at most so long: HiGHS's branch and bound, below the incumbent."""
+        if self.left <= 0.1 or self.stop():
             return
         cutoff = self.search.seconds if self.search is not None else float("inf")
+        boxes = None
         if cutoff < float("inf"):
             boxes = boxes_below(relaxation.linear, solution.duals, cutoff / relaxation.unit_seconds)
-        found = solve_integer(relaxation, seconds=self.left, boxes=boxes, stop=self.stop).bound_seconds
-        self.integer_seconds = min(found, cutoff * (1.0 - MARGIN))  # what costs more than the cutoff was left out
+        found = solve_integer(relaxation, seconds=min(seconds, self.left), boxes=boxes, stop=self.stop).bound_seconds
+        found = min(found, cutoff * (1.0 - MARGIN))  # what costs more than the cutoff was left out
+        self.integer_seconds = max(self.integer_seconds, found)
         self.note(self.integer_seconds)
 
     def solve(self, relaxation: Relaxation, seconds: float) -> LinearSolution | None:
@@ -167,8 +203,8 @@ class _Proof:
         self.note(self.linear_seconds)
         return solution if solution.is_solved else None
 
-    def tighten(self, relaxation: Relaxation, seconds: float) -> LinearSolution | None:
-        """Solve, add the cover rows that the solution breaks, and so on while that raises the bound."""
+    def tighten(self, relaxation: Relaxation, seconds: float, enough: float = float("inf")) -> LinearSolution | None:
+        """Solve, add the cover rows that it breaks, and so on while that raises the bound, up to ``enough``."""
         begun = time.perf_counter()
         solution = self.solve(relaxation, seconds)
         took = time.perf_counter() - begun
@@ -176,14 +212,12 @@ class _Proof:
             return solution
         found = knapsacks(relaxation, self.is_over)
         for _ in range(ROUNDS):
-            before = self.linear_seconds
-            if not add_covers(relaxation, found, solution.columns):
+            before = solution.bound
+            if before >= enough or not add_covers(relaxation, found, solution.columns):
                 break
-            sharper = self.solve(relaxation, self.left)
-            if sharper is None:
-                solution = None  # its duals have no word about the new rows
+            solution = self.solve(relaxation, self.left)
+            if solution is None:  # its duals have no word about the new rows
                 break
-            solution = sharper
-            if self.linear_seconds < before * (1.0 + LITTLE) or self.left < ENOUGH * took:
+            if solution.bound < before * (1.0 + LITTLE) or self.left < ENOUGH * took:
                 break
         return solution

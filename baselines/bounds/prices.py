@@ -105,7 +105,7 @@ def _edges(program: Program, hierarchy: Hierarchy, table: Routes, num_slots: int
     owner = np.repeat(np.arange(len(table.tensors)), np.diff(table.first))[real]
     work = program.sizes_bytes[table.tensors[owner]] * table.trip_counts[real] / unit
     legs, zeros = table.legs[real], np.zeros(len(real), dtype=np.int64)
-    large = LargeMoves(legs[:, LegColumn.FIRST_ISSUE], legs[:, LegColumn.LAST_DUE], zeros, zeros, work)
+    large = LargeMoves(legs[:, LegColumn.FIRST_ISSUE], legs[:, LegColumn.LAST_DUE], zeros, zeros, work, zeros > 0)
     return pick_edges(program.num_steps, large, num_slots)
 
 

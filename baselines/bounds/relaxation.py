@@ -50,7 +50,7 @@ class Relaxation:
     columns: Flows
     unit_seconds: float
     is_tiny: Bool  # [N], of the tensors of ``columns``: their shares may be fractions
-    steps: I64  # those that use a tensor of ``columns``
+    steps: I64  # those that use a tensor of ``columns``, and the last one where something is held
     edges: I64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     capacity_rows: list[int] = field(default_factory=list)
 
@@ -77,10 +77,11 @@ class Relaxation:
         return np.arange(len(self.linear.cost)) < self.num_shares
 
     def present(self, layer: int) -> Present:
-        """Return what may be in a layer in full, at uses and between them."""
+        """Return what may be in a layer in full, at uses, between them, and in the last step for the next run."""
         at_use = _at_uses(self, self.columns.present, self.columns.present.layer == layer)
         kept = _on_legs(self, self.columns.kept, self.columns.kept.layer == layer)
-        return Present(*(np.concatenate(pair) for pair in zip(at_use, kept, strict=True)))
+        reloaded = _reloaded(self) if self.hierarchy.num_layers == 2 else tuple(part[:0] for part in kept)
+        return Present(*(np.concatenate(parts) for parts in zip(at_use, kept, reloaded, strict=True)))
 
 
 class OutOfTime(Exception):  # noqa: N818 (not an error: the limit is reached)
@@ -111,6 +112,8 @@ def relax(
         raise OutOfTime
     _check(stop)
     columns = add_flows(linear, program, hierarchy, routes(program, np.flatnonzero(tensors)))
+    uses = columns.routes.stops[columns.present_stops, StopColumn.BOUNDARY]
+    last = [program.num_steps - 1] if len(columns.ending.column) else []
     relaxation = Relaxation(
         program=program,
         hierarchy=hierarchy,
@@ -118,7 +121,7 @@ def relax(
         columns=columns,
         unit_seconds=unit,
         is_tiny=_tiny(program, hierarchy, unit)[columns.routes.tensors],
-        steps=np.unique(columns.routes.stops[columns.present_stops, StopColumn.BOUNDARY]),
+        steps=np.unique(np.append(uses, np.array(last, dtype=np.int64))),
     )
     _check(stop)
     idle = _add_times(relaxation)
@@ -235,6 +238,7 @@ def _add_links(relaxation: Relaxation, idle: list[Idle], num_slots: int) -> tupl
         column=moves.column[chosen],
         link=link[chosen],
         work=work[chosen],
+        is_back=moves.target[chosen] == 0,
     )
     relaxation.edges = pick_edges(program.num_steps, large, num_slots)
     wait = linear.add_columns(np.ones(2 * len(relaxation.edges) - 1), cost=1.0)
@@ -276,6 +280,16 @@ def _on_legs(relaxation: Relaxation, places: Places, mask: Bool | None = None) -
     return low, np.maximum(low, high), places.column[rows], table.tensors[places.owner[rows]]
 
 
+def _reloaded(relaxation: Relaxation) -> tuple[I64, I64, I64, I64]:
+    """Return (low, high, column, tensor) of what is loaded again for the next run, during the last step (two layers).
+
+    A residency lasts for a step at least, and this one serves no use: all its space is taken from there on.
+    """
+    ending, last = relaxation.columns.ending, np.searchsorted(relaxation.steps, relaxation.program.num_steps - 1)
+    low = np.full(len(ending.column), last, dtype=np.int64)
+    return low, low + 1, ending.column, relaxation.columns.routes.tensors[ending.owner]
+
+
 def _add_capacity(relaxation: Relaxation, moves: I64, progress: Progress, stop: Callable[[], bool]) -> None:
     """What is present, kept or on its way fits into each layer at each step.
 
@@ -298,9 +312,9 @@ def _add_capacity(relaxation: Relaxation, moves: I64, progress: Progress, stop: 
         column, tensor = present.column[owner], present.tensor[owner]
         rows, columns, factors = row, column, (-(sizes / capacity))[tensor]
         if hierarchy.num_layers == 2:  # else a copy on its way through may leave at once
-            flying = _flying(relaxation, moves, progress)
-            rows, columns = np.concatenate([rows, flying[0]]), np.concatenate([columns, flying[1]])
-            factors = np.concatenate([factors, -flying[2] / capacity])
+            for more in (_flying(relaxation, moves, progress), _leaving(relaxation, moves, progress)):
+                rows, columns = np.concatenate([rows, more[0]]), np.concatenate([columns, more[1]])
+                factors = np.concatenate([factors, -more[2] / capacity])
         _check(stop)
         relaxation.capacity_rows += _add_room(relaxation, rows, columns, factors)
         if (rounded > sizes).any():
@@ -351,14 +365,47 @@ def _flying(relaxation: Relaxation, chosen: I64, progress: Progress) -> tuple[I6
     issue = legs[:, LegColumn.FIRST_ISSUE]
     low = np.searchsorted(steps, issue)
     high = np.searchsorted(steps, np.maximum(legs[:, LegColumn.TO_STEP], issue))
-    # From the first step that begins at an edge whose slot ends after a node's, until the next node's: that node.
-    edge = progress.last_slot // 2 + progress.last_slot % 2  # the first edge e with 2 e >= the slot
-    begins = np.append(relaxation.edges, relaxation.program.num_steps)[edge]
+    # From the last step of the slot in which a node ends, until the next node's: what is copied during a step was
+    # issued before it. (2 e: the wait at edge e; 2 e + 1: the steps between edges e and e + 1.)
+    after = progress.last_slot % 2
+    begins = np.append(relaxation.edges, relaxation.program.num_steps)[progress.last_slot // 2 + after] - after
     since = np.maximum(np.searchsorted(steps, begins), low[progress.move])
     until = high[progress.move].copy()
     same = progress.move[1:] == progress.move[:-1]
     until[:-1][same] = np.minimum(until[:-1][same], since[1:][same])
+    again = np.isin(moves.column[chosen], relaxation.columns.ending.column)[progress.move]
+    until[again] = np.minimum(until[again], len(steps) - 1)  # in the last step all of it is there (``_reloaded``)
     mask = moves.target[chosen][progress.move] > 0
     owner, row = expand(since[mask], until[mask])
     tensors = table.tensors[moves.owner[chosen]][progress.move[mask]]
     return row, progress.column[mask][owner], relaxation.program.sizes_bytes[tensors][owner].astype(np.float64)
+
+
+def _leaving(relaxation: Relaxation, chosen: I64, progress: Progress) -> tuple[I64, I64, F64]:
+    """What is written back takes its space until that is done, though it is not kept: (row, column, bytes).
+
+    For each node of such a copy's window, but the last, a column: at least the copy, less what is done of it by the
+    node's end, less what is kept anyway. It takes space in the steps that begin after the node before, until its end.
+    """
+    moves, table, edges = relaxation.columns.moves, relaxation.columns.routes, relaxation.edges
+    leg, back = moves.leg[chosen], moves.target[chosen] == 0
+    kept_of = np.full(len(table.stops), -1, dtype=np.int64)
+    kept_of[relaxation.columns.kept.at] = relaxation.columns.kept.column
+    at = np.searchsorted(edges, relaxation.steps, side="right") - 1
+    slot = 2 * at + (edges[at] < relaxation.steps)  # the last one that begins before each step
+    ends = np.searchsorted(slot, progress.last_slot, side="right")
+    is_first = np.append(True, progress.move[1:] != progress.move[:-1])[: len(ends)]
+    is_last = np.append(is_first[1:], True)[: len(ends)]
+    low = np.searchsorted(relaxation.steps, table.legs[leg, LegColumn.FROM_STEP])[progress.move]
+    high = np.searchsorted(relaxation.steps, table.legs[leg, LegColumn.TO_STEP])[progress.move]
+    since = np.maximum(low, np.where(is_first, 0, np.roll(ends, 1)))
+    until = np.minimum(high, ends)
+    nodes = np.flatnonzero(back[progress.move] & ~is_last & (until > since) & (kept_of[leg] >= 0)[progress.move])
+    owner = progress.move[nodes]
+    waits = relaxation.linear.add_columns(np.ones(len(nodes)))
+    rows, ones = np.tile(np.arange(len(nodes)), 4), np.ones(len(nodes))
+    columns = np.concatenate([waits, progress.column[nodes], kept_of[leg[owner]], moves.column[chosen[owner]]])
+    relaxation.linear.add_rows(rows, columns, np.concatenate([ones, ones, ones, -ones]), np.zeros(len(nodes)))
+    entry, row = expand(since[nodes], until[nodes])
+    tensors = table.tensors[moves.owner[chosen[owner]]]
+    return row, waits[entry], relaxation.program.sizes_bytes[tensors][entry].astype(np.float64)

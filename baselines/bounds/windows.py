@@ -16,10 +16,11 @@ import numpy.typing as npt
 from mallocgame.baselines.bounds.linear import LinearProgram
 from mallocgame.jit import jit
 
+Bool = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-FINENESS = 2  # a node of a window is at most this fraction of its distance from the window's end
+FINENESS = 2  # a node of a window is at most this fraction of its distance from the window's end (or its start)
 
 
 class LargeMoves(NamedTuple):
@@ -30,6 +31,7 @@ class LargeMoves(NamedTuple):
     column: I64
     link: I64
     work: F64
+    is_back: Bool  # toward layer 0: what counts is how early it is done, not how late it begins
 
 
 class Idle(NamedTuple):
@@ -58,8 +60,8 @@ def pick_edges(num_steps: int, moves: LargeMoves, count: int) -> I64:
         count: K.
     """
     score = np.zeros(num_steps + 1)
-    ends = np.column_stack([moves.last_due, moves.first_issue]).ravel()
-    np.add.at(score, ends, np.repeat(moves.work, 2))
+    ends = np.column_stack([moves.last_due, moves.first_issue, np.minimum(moves.last_due + 1, num_steps)]).ravel()
+    np.add.at(score, ends, np.repeat(moves.work, 3))
     score[[0, num_steps]] = np.inf
     best = np.argsort(-score, kind="stable")[: count + 1]
     return np.sort(best[score[best] > 0.0]).astype(np.int64)
@@ -78,7 +80,7 @@ def spread(linear: LinearProgram, moves: LargeMoves, idle: list[Idle], wait: I64
     num_slots = 2 * len(edges) - 1
     size = 1 << (num_slots - 1).bit_length()
     first, last = window_slots(moves.first_issue, moves.last_due, edges)
-    move, node = _covers(first, last, size)
+    move, node = _covers(first, last, size, moves.is_back)
     is_last = np.append(move[1:] != move[:-1], True)[: len(move)]
     is_first = np.append(True, move[1:] != move[:-1])[: len(move)]
     column = np.empty(len(move), dtype=np.int64)
@@ -147,10 +149,17 @@ def _share_out(
     linear.add_rows(rows[there], columns[there], factors[there], -constants[used])
 
 
-def _covers(first: I64, last: I64, size: int) -> tuple[I64, I64]:
-    """Return (window, tree node) pairs: ``_cover`` of each window."""
-    counts = _count_nodes(first, last)
-    return np.repeat(np.arange(len(first)), counts), _cover_all(first, last, size, int(counts.sum()))
+def _covers(first: I64, last: I64, size: int, is_back: Bool) -> tuple[I64, I64]:
+    """Return (window, tree node) pairs that cover each window, in the order of time.
+
+    Nodes are fine toward a window's end, or toward its start where ``is_back``: those are covered in a mirror.
+    """
+    low, high = np.where(is_back, size - 1 - last, first), np.where(is_back, size - 1 - first, last)
+    counts = _count_nodes(low, high)
+    window = np.repeat(np.arange(len(first)), counts)
+    node = _cover_all(low, high, size, is_back, int(counts.sum()))
+    level = 1 << np.floor(np.log2(np.maximum(node, 1))).astype(np.int64)  # its first node
+    return window, np.where(is_back[window], 3 * level - 1 - node, node)
 
 
 @jit
@@ -165,7 +174,7 @@ def _count_nodes(first: I64, last: I64) -> I64:
 
 
 @jit
-def _cover_all(first: I64, last: I64, size: int, total: int) -> I64:
+def _cover_all(first: I64, last: I64, size: int, is_back: Bool, total: int) -> I64:
     nodes = np.empty(total, np.int64)
     at = 0
     for i in range(len(first)):
@@ -175,7 +184,8 @@ def _cover_all(first: I64, last: I64, size: int, total: int) -> I64:
             nodes[at] = (size + end - width) // width
             at += 1
             end -= width
-        nodes[begin:at] = nodes[begin:at][::-1].copy()
+        if not is_back[i]:
+            nodes[begin:at] = nodes[begin:at][::-1].copy()
     return nodes
 
 

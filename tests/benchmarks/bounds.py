@@ -3,7 +3,9 @@
 ``--programs N`` instead attacks the bounds with N random tiny programs: brute force over mappings, whose copies come
 in slices and go from one residency to another, in two and three layers by turns. The bounds of prices (drawn at random
 and raised), of the linear program, and of ``capacity_bound`` with that optimum as its cutoff (each 10th program) must
-not be above it. ``--count FILE`` keeps how many held: a second call goes on from there.
+not be above it. Nor may the linear program, with the shares of a mapping that annealing met on a program of up to nine
+steps, be above that mapping's time: each row is tried on mappings far from the best too. ``--count FILE`` keeps how
+many held: a second call goes on from there.
 """
 
 import argparse
@@ -12,17 +14,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linprog
 
+from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds import capacity_bound
 from mallocgame.baselines.bounds.ascent import Ascent
 from mallocgame.baselines.bounds.linear import solve
 from mallocgame.baselines.bounds.prices import Point, market, value
-from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.baselines.bounds.relaxation import Relaxation, relax
+from mallocgame.baselines.milp.encode import encode
 from mallocgame.files import write_text
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import home_seconds, simulate
+from mallocgame.mapping import Mapping
 from mallocgame.program import Program
-from mallocgame.solver import Incumbent, Problem
+from mallocgame.solver import Incumbent, Limits, Problem
 from mallocgame.workloads.trace import load_trace
 from tests.baselines.solvers.tiny import deep_hierarchy, tiny_hierarchy, tiny_program
 from tests.brute_force import brute_force
@@ -76,6 +83,62 @@ def attack(seed: int) -> float:
     return bounds["linear"] / best.seconds if best.seconds else 1.0
 
 
+def attack_with_mappings(seed: int) -> int:
+    """Check that each mapping that annealing meets is a point of the relaxation that costs no more than it takes.
+
+    Which layer serves a use is fixed; what is kept and copied is at most what the mapping keeps and copies. Returns how
+    many mappings held.
+
+    Raises:
+        SystemExit: one is not.
+    """
+    rng = random.Random(seed)
+    program = tiny_program(seed, num_steps=rng.choice([3, 4, 6, 9]), num_tensors=rng.choice([1, 2, 3, 5]))
+    problem = Problem(program, tiny_hierarchy(7 * seed + 1))
+    relaxation = relax(*problem, num_slots=rng.choice([1, 3, 8, 64]))
+    linear, search = relaxation.linear, _Met(problem, Limits(steps=rng.choice([1, 2])), seed=seed)
+    search.offer(Mapping())
+    anneal.improve(search)
+    for mapping, seconds in search.met_mappings:
+        answer = linprog(
+            np.array(linear.cost),
+            A_ub=-linear.matrix,
+            b_ub=-np.array(linear.row_bound),
+            bounds=boxes_of(relaxation, mapping).T,
+        )
+        found = (float(answer.fun) + linear.constant) * relaxation.unit_seconds if answer.status == 0 else float("inf")
+        if found > seconds * (1 + 1e-9) + 1e-9:
+            raise SystemExit(f"seed {seed}: {found} for a mapping that takes {seconds}: {mapping}")
+    return len(search.met_mappings)
+
+
+class _Met(Incumbent):
+    """Notes each mapping that it takes."""
+
+    def __init__(self, problem: Problem, limits: Limits, *, seed: int) -> None:
+        super().__init__(problem, limits, seed=seed)
+        self.met_mappings: list[tuple[Mapping, float]] = []
+
+    def _take(self, mapping: Mapping, seconds: float) -> bool:
+        self.met_mappings.append((mapping, seconds))
+        return super()._take(mapping, seconds)
+
+
+def boxes_of(relaxation: Relaxation, mapping: Mapping) -> npt.NDArray[np.float64]:
+    """Return float64[2, columns], the relaxation's boxes with the shares of a mapping as ends."""
+    low, high = np.array(relaxation.linear.low), np.array(relaxation.linear.high)
+    point = encode(relaxation, mapping)
+    for flow in relaxation.flows:
+        for table in (flow.served, flow.present, flow.kept):
+            columns = [c for places in table.values() for place in places[1:] for c, _ in place.terms]
+            high[columns] = point[columns]
+            if table is flow.served:
+                low[columns] = point[columns]
+        moves = [move.column for move in flow.moves]
+        high[moves] = point[moves]
+    return np.array([low, high])
+
+
 def priced(program: Program, hierarchy: Hierarchy, seed: int) -> float:
     """Return the best bound of prices, some drawn at random, some raised."""
     rng = np.random.default_rng(seed)
@@ -98,14 +161,16 @@ def priced(program: Program, hierarchy: Hierarchy, seed: int) -> float:
 def on_tiny_programs(count: int, file: Path | None) -> None:
     """Attack until so many programs held; exit with an error if one does not."""
     done = int(file.read_text("utf-8")) if file is not None and file.exists() else 0
-    begun, first, exact = time.perf_counter(), done, 0
+    begun, first, exact, mappings = time.perf_counter(), done, 0, 0
     for seed in range(done, count):
         exact += attack(seed) >= 1 - 1e-6
+        mappings += attack_with_mappings(seed)
         done = seed + 1
         if file is not None and (done % 50 == 0 or done == count):
             write_text(file, f"{done}\n")
     spent = time.perf_counter() - begun
     print(f"{done} programs held, {done - first} of them now, the linear bound exact on {exact}, {spent:.0f} s")
+    print(f"{mappings} mappings of larger ones held")
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds import capacity_bound
 from mallocgame.baselines.bounds.ascent import Ascent
+from mallocgame.baselines.bounds.coarse import may_coarsen, without
 from mallocgame.baselines.bounds.covers import Knapsack, broken_cover
 from mallocgame.baselines.bounds.linear import LinearProgram, safe_bound, solve
 from mallocgame.baselines.bounds.prices import market
-from mallocgame.baselines.bounds.relaxation import relax
+from mallocgame.baselines.bounds.relaxation import placed_tensors, relax
 from mallocgame.baselines.bounds.windows import _covers
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.judge.simulation import home_seconds, lower_bound
@@ -24,7 +25,7 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.solver import Incumbent, Limits, Problem
 from tests.baselines.solvers.tiny import tiny_hierarchy, tiny_program
-from tests.benchmarks.bounds import attack
+from tests.benchmarks.bounds import attack, attack_with_mappings
 from tests.brute_force import brute_force
 from tests.strategies import small_hierarchy
 
@@ -181,6 +182,59 @@ def test_capacity_is_seen() -> None:
     assert capacity_bound(program, _hierarchy(20), seconds=5.0).seconds < 1.0
 
 
+def test_a_write_back_takes_its_space_until_it_is_done() -> None:
+    """Two tensors are written one after the other, room for one: the first cannot leave in no time, nor be read then."""
+    steps = (1, 2)
+    tensors = tuple(
+        Tensor(name=f"t{s}", size_bytes=10, uses=(Use(step=s, bytes=20, kind=UseKind.DEFINE), Use(step=4, bytes=1)))
+        for s in steps
+    )
+    seconds = (0.0, 0.0, 0.0, 1e3, 0.0)
+    instructions = tuple(Instruction(name=f"i{s}", compute_seconds=each) for s, each in enumerate(seconds))
+    program = Program(name="backs", instructions=instructions, tensors=tensors)
+    assert capacity_bound(program, _hierarchy(10), seconds=5.0).seconds == pytest.approx(1011.0, rel=1e-4)
+    assert capacity_bound(program, _hierarchy(20), seconds=5.0).seconds == pytest.approx(1000.0, rel=1e-4)
+
+
+def test_what_is_copied_during_a_step_has_its_space_there() -> None:
+    """A parameter is read in a long step, another in the next: with room for one, nothing comes in during the first."""
+    tensors = tuple(
+        Tensor(name=f"w{s}", size_bytes=10, uses=(Use(step=s, bytes=40),), is_parameter=True) for s in (0, 1)
+    )
+    instructions = (Instruction(name="long", compute_seconds=100.0), Instruction(name="i", compute_seconds=0.0))
+    program = Program(name="two", instructions=instructions, tensors=tensors)
+    assert capacity_bound(program, _hierarchy(20), seconds=5.0).seconds == pytest.approx(100.0, rel=1e-4)
+    late = replace(tensors[0], uses=(Use(step=0, bytes=400),))
+    program = replace(program, tensors=(late, tensors[1]))
+    assert capacity_bound(program, _hierarchy(20), seconds=5.0).seconds == pytest.approx(110.0, rel=1e-4)
+    assert capacity_bound(program, _hierarchy(10), seconds=5.0).seconds == pytest.approx(120.0, rel=1e-4)
+
+
+def test_what_is_held_has_its_place_in_the_last_step() -> None:
+    """A held weight is loaded again during the long last step, whose own tensor needs the room."""
+    held = Tensor(name="w", size_bytes=10, uses=(Use(step=0, bytes=10),), is_parameter=True, holdable=True)
+    own = Tensor(name="own", size_bytes=10, uses=(Use(step=1, bytes=30),), is_parameter=True)
+    instructions = (Instruction(name="i", compute_seconds=10.0), Instruction(name="long", compute_seconds=20.0))
+    program = Program(name="held", instructions=instructions, tensors=(held, own))
+    assert capacity_bound(program, _hierarchy(20), seconds=5.0).seconds == pytest.approx(30.0, rel=1e-4)
+    assert capacity_bound(program, _hierarchy(10), seconds=5.0).seconds == pytest.approx(40.0, rel=1e-4)
+
+
+def test_each_mapping_is_a_point_of_the_relaxation() -> None:
+    assert sum(attack_with_mappings(seed) for seed in range(40)) > 60
+
+
+def test_leaving_small_tensors_out_raises_no_bound() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        program, hierarchy = tiny_program(seed, num_steps=9, num_tensors=6), tiny_hierarchy(7 * seed + 1)
+        if not may_coarsen(hierarchy):
+            continue
+        is_small = placed_tensors(program, hierarchy) & (rng.random(len(program.tensors)) < 0.5)
+        rest = without(program, hierarchy, is_small)
+        assert _linear(rest, hierarchy) <= _linear(program, hierarchy) * (1 + 1e-9) + 1e-12, f"seed {seed}"
+
+
 def test_window_of_a_copy_is_seen() -> None:
     """A parameter needed at step 0 has no time before it to be copied in; the idle hours after it do not help."""
     late = Instruction(name="long", compute_seconds=100.0)
@@ -228,8 +282,9 @@ def test_any_duals_give_a_bound() -> None:
 @settings(deadline=None)  # the first call compiles
 def test_cover_is_a_partition_of_the_window(ends: list[tuple[int, int]]) -> None:
     first, last = np.sort(np.array(ends), axis=1).T
+    is_back = np.arange(len(ends)) % 2 == 1
     slots: list[list[int]] = [[] for _ in ends]
-    for window, node in zip(*_covers(first, last, 64), strict=True):
+    for window, node in zip(*_covers(first, last, 64, is_back), strict=True):
         low = high = node
         while low < 64:
             low, high = 2 * low, 2 * high + 1
