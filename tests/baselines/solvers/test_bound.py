@@ -183,7 +183,7 @@ def test_capacity_is_seen() -> None:
 
 
 def test_a_write_back_takes_its_space_until_it_is_done() -> None:
-    """Two tensors are written one after the other, room for one: the first cannot leave in no time, nor be read then."""
+    """Two tensors are written one after the other, room for one: the first cannot leave in no time."""
     steps = (1, 2)
     tensors = tuple(
         Tensor(name=f"t{s}", size_bytes=10, uses=(Use(step=s, bytes=20, kind=UseKind.DEFINE), Use(step=4, bytes=1)))
