@@ -130,17 +130,23 @@ def _end(program: LinearProgram, flow: ContentsFlow) -> None:
     """Before the end, what is fetched again is in the layer that it comes from, and has its place where it goes."""
     reloads = [move for move in flow.moves if move.is_reload]
     for at, layer in enumerate(flow.layers):
-        columns = [move.column for move in reloads if layer in (move.source, move.target)]
-        columns += [flow.lasting[at]] if at in flow.lasting else []
-        if at > 0 and columns:
-            there = columns[0] if len(columns) == 1 else program.column(0.0, 1.0)
-            for column in columns if len(columns) > 1 else []:
-                program.not_above(Expression.of(column), Expression.of(there))
-            flow.ending[at] = Expression.of(there)
+        arrives = [move.column for move in reloads if layer == move.target]
+        arrives += [flow.lasting[at]] if at in flow.lasting else []
+        leaves = [move.column for move in reloads if layer == move.source]
+        if at > 0 and arrives:
+            if len(arrives) + len(leaves) == 1:
+                flow.ending[at] = Expression.of(*arrives)
+                continue
+            flow.ending[at] = Expression.of(program.column(0.0, 1.0))
+            for columns in (arrives, *([column] for column in leaves)):
+                program.not_above(Expression.of(*columns), flow.ending[at])
 
 
 def _hold_above(program: LinearProgram, flow: ContentsFlow, before: Expression) -> None:
     """What is held is in some layer above 0 from its last use to the end, or comes from layer 0 then.
+
+    Between two runs it is in a middle layer, as what lasts, what is fetched again or where that comes from; or the
+    fastest layer fetches it from layer 0.
 
     ``before``: 1 where one of them has it after the last use.
     """
@@ -162,6 +168,10 @@ def _hold_above(program: LinearProgram, flow: ContentsFlow, before: Expression) 
             program.not_above(Expression.of(move.column), enough)
     if flow.held is not None:
         program.not_above(Expression.of(flow.held), enough)
+        between = Expression.of(*(m.column for m in reloads if m.source == 0 and m.target == flow.layers[-1]))
+        for at in range(1, len(flow.layers) - 1):
+            between.add(flow.ending.get(at, ZERO))
+        program.not_above(Expression.of(flow.held), between)
     for column in flow.lasting.values():
         program.not_above(Expression.of(column), flow.above[last])
 

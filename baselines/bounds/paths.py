@@ -123,7 +123,7 @@ def cheapest_paths(paths: Paths, prices: Prices, use: Use, work: Scratch) -> flo
             chosen = (chosen - 1) & held
         if walks > 1:
             _walk(paths, prices, work, n, best_held, best_forced)
-        _trace(paths, use, work, n, last, best_held, best_forced)
+        _trace(paths, prices, use, work, n, last, best_held, best_forced)
         total += best
     return total
 
@@ -143,11 +143,7 @@ def _walk(paths: Paths, prices: Prices, work: Scratch, n: int, held: int, forced
     level, rows = 0, 1
     cost = work.cost
     cost[0, 0, :] = FAR
-    cost[0, 0, 1 | held] = 0.0
-    between = prices.space.shape[1] - 2
-    for a in range(1, num_layers):
-        if held >> a & 1:
-            cost[0, 0, 1 | held] += paths.size[n] * (prices.space[a, between + 1] - prices.space[a, between])
+    cost[0, 0, 1 | held] = _between(paths, prices, n, held)
     for k in range(begin, end - 1):
         _leg(paths, work, n, k, cost[level], rows, states, stay)
         kind = paths.stops[k + 1, 0]
@@ -173,11 +169,51 @@ def _walk(paths: Paths, prices: Prices, work: Scratch, n: int, held: int, forced
         if before >= FAR:
             continue
         mask = state % masks
-        need = wanted | (1 if paths.is_output[n] and not mask & 1 else 0)
-        after = before + work.keep[at, stay] + _bring(work.arrive[at, mask], need)
+        if paths.is_constant[n] and wanted:
+            fetched, _, _ = _fetch(paths, prices, work, n, mask, held, forced)
+            after = before + fetched
+        else:
+            need = wanted | (1 if paths.is_output[n] and not mask & 1 else 0)
+            after = before + work.keep[at, stay] + _bring(work.arrive[at, mask], need)
         if after < best:
             best, last = after, state
     return best, last
+
+
+@part
+def _between(paths: Paths, prices: Prices, n: int, layers: int) -> float:
+    """Return what places in a set of layers cost between two runs."""
+    price, last = 0.0, prices.space.shape[1] - 1
+    for a in range(1, prices.space.shape[0]):
+        if layers >> a & 1:
+            price += paths.size[n] * (prices.space[a, last] - prices.space[a, last - 1])
+    return price
+
+
+@part
+def _fetch(
+    paths: Paths, prices: Prices, work: Scratch, n: int, mask: int, held: int, forced: int
+) -> tuple[float, int, int]:
+    """Return the cost of the end of a constant, what of ``mask`` it keeps until then, and what copies bring.
+
+    What is held and does not stay for ever is fetched again; that and where it comes from is there between two runs.
+    """
+    at = paths.first[n + 1] - 2 - paths.first[n]
+    keep, arrive = work.keep[at], work.arrive[at]
+    best, best_kept, best_brought = FAR, 0, 0
+    kept = mask & ~1
+    while True:  # the subsets of mask that have what stays for ever
+        if kept & forced == forced:
+            for brought in range(0, len(arrive), 2):
+                if brought & (held & ~forced) == held & ~forced and arrive[kept | 1, brought] < FAR:
+                    cost = keep[kept] + arrive[kept | 1, brought]
+                    cost += _between(paths, prices, n, (kept | brought) & ~held)
+                    if cost < best:
+                        best, best_kept, best_brought = cost, kept, brought
+        if kept == 0:
+            break
+        kept = (kept - 1) & mask & ~1
+    return best, best_kept, best_brought
 
 
 @part
@@ -399,7 +435,9 @@ def _leave(work: Scratch, at: int, outer: F64, inner: F64, rows: int, states: in
 
 
 @part
-def _trace(paths: Paths, use: Use, work: Scratch, n: int, last: int, held: int, forced: int) -> None:
+def _trace(
+    paths: Paths, prices: Prices, use: Use, work: Scratch, n: int, last: int, held: int, forced: int
+) -> None:
     """Add what the path that ends in state ``last`` uses."""
     begin, end = paths.first[n], paths.first[n + 1] - 1
     num_layers = len(paths.saving)
@@ -407,16 +445,21 @@ def _trace(paths: Paths, use: Use, work: Scratch, n: int, last: int, held: int, 
     stay = forced if paths.is_constant[n] else 0
     size = paths.size[n]
     bring = work.arrive[end - 1 - begin, last % masks]
+    source, kept, there = last % masks, stay, held
     need = (held & ~forced) | (1 if paths.is_output[n] and not last & 1 else 0)
     arrive = need
-    for more in range(masks):
-        if more & need == need and bring[more] < bring[arrive]:
-            arrive = more
+    if paths.is_constant[n] and need:
+        _, kept, arrive = _fetch(paths, prices, work, n, source, held, forced)
+        source, there = kept | 1, held | kept | arrive
+    else:
+        for more in range(masks):
+            if more & need == need and bring[more] < bring[arrive]:
+                arrive = more
     if need:
-        _copies(paths, use, work, n, end - 1, last % masks, arrive)
-    _keep(paths, use, n, end - 1, stay)
+        _copies(paths, use, work, n, end - 1, source, arrive)
+    _keep(paths, use, n, end - 1, kept)
     for a in range(1, num_layers):
-        if held >> a & 1:
+        if there >> a & 1:
             use.space[a, use.space.shape[1] - 2] += size
             use.space[a, use.space.shape[1] - 1] -= size
     state, row = last, 0

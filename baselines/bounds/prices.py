@@ -230,8 +230,8 @@ def start(goods: Market, stop: Callable[[], bool] = lambda: False) -> Point:
 
 
 def _uniform(goods: Market, link: int, share: float, rent: float) -> Point:
-    """``rent``: of a place between two runs, beside what bringing it by the link costs then."""
+    """``rent``: of a place in a middle layer between two runs, beside what bringing it by the link costs then."""
     slot, space = np.zeros(goods.free.shape), np.zeros(goods.is_priced.shape)
     slot[link] = share
-    space[1:, -1] = share * rent * goods.capacity[1:] / goods.paths.link_speed[link]
+    space[1:-1, -1] = share * rent * goods.capacity[1:-1] / goods.paths.link_speed[link]
     return Point(np.where(goods.gap > 0.0, 1.0 - share, 0.0), space, slot)

@@ -215,6 +215,7 @@ def _hoists(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterato
 
 
 def _held(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
+    early = {x.target for x in mapping.transfers if x.done_before < program.num_steps}
     for r in mapping.residencies:
         if r.start_step != HELD:
             continue
@@ -223,7 +224,7 @@ def _held(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[
             yield _broken("held", r.tensor, -1, f"{tensor.name} may not be held from one run to the next")
         elif r.end_step == program.num_steps and r.layer < hierarchy.num_layers - 1:
             continue  # it stays for ever: only the fastest layer is given to others between two runs
-        elif not any(_reloads(program, mapping, r, x) for x in mapping.transfers):
+        elif not any(_reloads(program, mapping, r, x) for x in mapping.transfers if x.target not in early):
             yield _broken("held", r.tensor, -1, f"{tensor.name} is held at the start and not loaded again by the end")
 
 

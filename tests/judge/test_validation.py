@@ -220,6 +220,11 @@ def test_what_is_held_is_loaded_again_by_the_end() -> None:
     defined = (Use(step=1, bytes=4, kind=UseKind.DEFINE), Use(step=3, bytes=4))
     for kind in ({"holdable": False}, {"is_parameter": False, "uses": defined}):
         assert "held" in _rules((held, *RESIDENCIES[1:], again), transfers, program=_program(**kind)), kind
+    early = replace(reload, size_bytes=3, done_before=7)
+    late = replace(reload, size_bytes=1, slice_offset_bytes=3)
+    assert _rules((held, *RESIDENCIES[1:], again), (TRANSFERS[1], early, late)) == {"held"}  # one byte is not all of it
+    halves = (TRANSFERS[1], replace(early, done_before=8), late)
+    assert _rules((held, *RESIDENCIES[1:], again), halves) == set()
 
 
 def test_slices_of_one_copy_share_their_loops() -> None:
