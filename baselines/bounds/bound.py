@@ -198,7 +198,8 @@ class _Proof:
         """Solve a linear program and note its bound; None where there is no time."""
         if self.is_over():
             return None
-        solution = solve(relaxation.linear, seconds=min(seconds, self.left), stop=self.stop)
+        method = "highs" if self.problem.hierarchy.num_layers == 2 else "highs-ipm"  # two to four times as fast there
+        solution = solve(relaxation.linear, seconds=min(seconds, self.left), method=method, stop=self.stop)
         self.linear_seconds = max(self.linear_seconds, solution.bound * relaxation.unit_seconds)
         self.note(self.linear_seconds)
         return solution if solution.is_solved else None

@@ -90,6 +90,8 @@ def add_flow(
         there = path.stops[k + 1]
         wanted = tensor.is_output if k == last else not (there.kind is StopKind.USE and _only_defines(there))
         arrived = _travel(program, flow, k, leg, current) if wanted else [ZERO] * len(layers)
+        if wanted and (k == last or there.kind is StopKind.USE):
+            _keep_somewhere(program, flow, k, current[0])
         arrivals.append(arrived)
         if split and wanted:
             native = [ZERO, *(_both(program, n, kept) for n, kept in zip(native[1:], flow.kept[k][1:], strict=True))]
@@ -267,9 +269,7 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
             reachable = not _is_zero(current[a]) or len(layers) > 2
             if a != b and reachable and not (b == 0 and clean):
                 moves[a, b] = _move(program, flow, k, layers[a], layers[b])
-    from_home = flow.brought[k] = Expression()
-    for b in range(1, len(layers)):
-        from_home.add(moves.get((0, b), ZERO))
+    from_home = flow.brought[k] = _brought(program, flow, current[0], moves)
     arrived = list(kept)
     for (a, b), moved in moves.items():
         source = current[a]
@@ -286,6 +286,32 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
             program.not_above(moved, from_home.plus(flow.above[k]))
         arrived[b] = arrived[b].plus(moved) if arrived[b] is not ONE else ONE
     return arrived
+
+
+def _keep_somewhere(program: LinearProgram, flow: ContentsFlow, k: int, at_home: Expression) -> None:
+    """What is needed at the end of a leg is above layer 0 all the while, or layer 0 has it, or gets it, on the way."""
+    if at_home is not ONE:
+        places = flow.above[k].plus(at_home)
+        places.add(Expression.of(*(move.column for move in flow.moves if move.leg_index == k and move.target == 0)))
+        program.not_above(ONE, places)
+
+
+def _brought(
+    program: LinearProgram, flow: ContentsFlow, at_home: Expression, moves: dict[tuple[int, int], Expression]
+) -> Expression:
+    """Return what comes from layer 0 into those above it as one: at most what layer 0 has, else a part counts twice."""
+    brought, has = Expression(), Expression(list(at_home.terms), at_home.constant)
+    for (a, b), moved in moves.items():
+        if a == 0:
+            brought.add(moved)
+        elif b == 0:
+            has.add(moved)
+    if not flow.is_deep or at_home is ONE or not brought.terms:
+        return brought
+    column = Expression.of(program.column(0.0, 1.0))
+    program.not_above(column, brought)
+    program.not_above(column, has)
+    return column
 
 
 def _use(program: LinearProgram, flow: ContentsFlow, index: int, stop: Stop, arrived: PerLayer) -> PerLayer:
