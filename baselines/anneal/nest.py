@@ -50,6 +50,8 @@ def is_inside(p: Tables, s: Choice, inner: int, outer: int) -> bool:
         after = back_after(p, s, inner)
         if after > s.back[outer] or p.context[after] != p.context[p.back_issue[outer]]:
             return False
+        if p.base[outer] > 0 and after >= p.compute.shape[0]:
+            return False  # what the outer one leans on cannot begin to hold it at the end
         if s.until[outer, 0] < min(after + 1, p.compute.shape[0]):
             return False
     return True

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.baselines import native
 from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
-from mallocgame.baselines.anneal.start import adopt, construct
+from mallocgame.baselines.anneal.gaps import GapOrders
+from mallocgame.baselines.anneal.start import add, adopt, construct
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
 from mallocgame.explanation.reachable import Reach
@@ -52,6 +54,7 @@ def compile_all(problem: Problem, **_options: Any) -> None:
     """Compile what annealing, and the greedy pass before it, call."""
     tiny = tiny_problem()
     if problem.hierarchy.num_layers > 2:
+        native.start()
         tiny = Problem(tiny.program, preset("host-v5e"))
     _anneal(Incumbent(tiny, Limits(steps=1)), HOT)
 
@@ -94,7 +97,7 @@ def _anneal(
     adopt(program, tables, pieces, first, search.mapping or Mapping())
     unit = home_seconds(program, hierarchy)
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
-        construct(search, tables, first, GREEDY_SHARE)
+        first = _constructed(search, pieces, tables, first)
         unit = float(first.total[0])
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
     others = others[-MAX_OTHERS:] if program.num_decisions <= MANY_DECISIONS else ()
@@ -118,6 +121,22 @@ def _anneal(
         rows = best[: best[-1, 0]]
         if search.offer(to_mapping(program, pieces, rows)):
             search.met(row for walker in walkers for row in walker.history)
+
+
+def _constructed(search: Incumbent, pieces: list[Candidate], tables: Tables, start: Choice) -> Choice:
+    """Return the best of what a greedy pass makes of the start, alone and after what is worth holding."""
+    best, orders = copy_choice(start), GapOrders(search, pieces)
+    construct(search, tables, best, GREEDY_SHARE)
+    while not orders.is_over and search.spent_share < GREEDY_SHARE and not search.should_stop:
+        plan, weights, order = orders.next()
+        choice = copy_choice(start)
+        add(search, tables, choice, order)
+        is_held = choice.is_chosen.copy()
+        construct(search, tables, choice, 1.0)
+        search.count()
+        orders.learn(plan, weights, float(choice.total[0]), is_held)
+        best = min(best, choice, key=lambda choice: float(choice.total[0]))
+    return best
 
 
 _latest: list[tuple[Problem, bool, list[Candidate], Tables]] = []  # of the latest problem; lanes share it

@@ -6,7 +6,7 @@ import numpy as np
 
 from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate
-from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, ROW, Choice, Tables
+from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, I64, ROW, Choice, Tables
 from mallocgame.mapping import HELD, HOME, Mapping, Transfer
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent
@@ -28,6 +28,15 @@ def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *
                     return
                 search.count()
                 kernel.construct(tables, choice, order[first : first + at_once], search.seed % 2**32)
+
+
+def add(search: Incumbent, tables: Tables, choice: Choice, order: I64) -> None:
+    """Add candidates in this order, those that fit and that the judge agrees to."""
+    at_once = max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
+    for first in range(0, len(order), at_once):
+        if search.should_stop:
+            return
+        kernel.construct(tables, choice, order[first : first + at_once], search.seed % 2**32)
 
 
 def _density(tables: Tables) -> F64:

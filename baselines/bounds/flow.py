@@ -90,8 +90,7 @@ def add_flow(
         there = path.stops[k + 1]
         wanted = tensor.is_output if k == last else not (there.kind is StopKind.USE and _only_defines(there))
         arrived = _travel(program, flow, k, leg, current) if wanted else [ZERO] * len(layers)
-        if wanted and (k == last or there.kind is StopKind.USE):
-            _keep_somewhere(program, flow, k, current[0])
+        _keep_somewhere(program, flow, k, current[0], wanted)
         arrivals.append(arrived)
         if split and wanted:
             native = [ZERO, *(_both(program, n, kept) for n, kept in zip(native[1:], flow.kept[k][1:], strict=True))]
@@ -288,9 +287,12 @@ def _travel(program: LinearProgram, flow: ContentsFlow, k: int, leg: Leg, curren
     return arrived
 
 
-def _keep_somewhere(program: LinearProgram, flow: ContentsFlow, k: int, at_home: Expression) -> None:
-    """What is needed at the end of a leg is above layer 0 all the while, or layer 0 has it, or gets it, on the way."""
-    if at_home is not ONE:
+def _keep_somewhere(program: LinearProgram, flow: ContentsFlow, k: int, at_home: Expression, wanted: bool) -> None:
+    """What is needed at the end of a leg is above layer 0 all the while, or layer 0 has it, or gets it, on the way.
+
+    Of what is current at a loop's edge nobody knows whether it is needed.
+    """
+    if wanted and at_home is not ONE and flow.route.stops[k + 1].kind in (StopKind.USE, StopKind.END):
         places = flow.above[k].plus(at_home)
         places.add(Expression.of(*(move.column for move in flow.moves if move.leg_index == k and move.target == 0)))
         program.not_above(ONE, places)

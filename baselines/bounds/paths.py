@@ -435,9 +435,7 @@ def _leave(work: Scratch, at: int, outer: F64, inner: F64, rows: int, states: in
 
 
 @part
-def _trace(
-    paths: Paths, prices: Prices, use: Use, work: Scratch, n: int, last: int, held: int, forced: int
-) -> None:
+def _trace(paths: Paths, prices: Prices, use: Use, work: Scratch, n: int, last: int, held: int, forced: int) -> None:
     """Add what the path that ends in state ``last`` uses."""
     begin, end = paths.first[n], paths.first[n + 1] - 1
     num_layers = len(paths.saving)
