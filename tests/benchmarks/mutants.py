@@ -38,9 +38,7 @@ TARGETS = {
     "addresses": Target("mallocgame/game/rules/addresses.py", _GAME, _AS_PYTHON),
     "retime": Target("mallocgame/game/rules/retime.py", _GAME, _AS_PYTHON),
     "overrides": Target("workloads/compiler_loop/overrides.py", ("tests/workloads/compiler_loop/test_overrides.py",)),
-    "replay": Target(
-        "agents/muzero/replay.py", ("tests/agents/muzero/test_parts.py", "tests/agents/muzero/test_priority.py")
-    ),
+    "replay": Target("agents/muzero/replay.py", ("tests/agents/muzero/test_replay.py",)),
     "trace": Target("workloads/trace.py", ("tests/workloads/test_trace.py",)),
     "files": Target("mallocgame/files/reading.py", ("tests/test_files.py",)),
     "writing": Target("mallocgame/files/writing.py", ("tests/test_files.py",)),

@@ -1,18 +1,24 @@
-"""Every solver on random programs: ``python -m tests.benchmarks.validity --programs 1000 [--solver NAME] [--seed 0]``.
+"""Every solver on random programs: ``python -m tests.benchmarks.validity --programs 1000 [--solver NAME] [--seed N]``.
 
 Programs have loops, conditionals, updates, outputs and held parameters; hierarchies two to four layers with alignments
 and capacities that fit no alignment. The frame refuses an invalid mapping, so no solver can return one; here every
 mapping that a solver *offers* is looked at, for an invalid one is a fault even if nobody sees it. Exit code 1: a solver
 offered an invalid mapping, raised, or returned a time that is not the judge's.
+
+Solvers that count their steps have a few each time; those that start processes or an exact solver take a second
+at least, and get one program in ``--slow-every``. ``--rows FILE`` takes a row for each solver and counts on: ``--seed``
+left out takes the next, so that a run can be made in pieces. ``--report`` prints what all rows come to.
 """
 
 import argparse
+import json
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -28,7 +34,14 @@ from mallocgame.registry import SOLVERS, registered
 from mallocgame.solver import Problem
 from tests.strategies import branching_programs, programs, small_hierarchy
 
-SLOW = ("muzero",)  # asked only by name: JAX compiles for the shapes of each program
+BY_NAME = ("muzero",)  # asked only by name: JAX compiles for the shapes of each program
+LIMITS: dict[str, dict[str, Any]] = {  # where a step is thousands of moves, or an episode with games after each move
+    "anneal": {"steps": 2},
+    "evolution": {"steps": 2, "workers": 1},
+    "gorp": {"steps": 2},
+}
+STEPS = {"steps": 200}
+SLOW = ("best", "cpsat", "hybrid", "lns", "muzero")  # limited in seconds
 
 
 @dataclass
@@ -71,13 +84,13 @@ def _watched(count: Count) -> Iterator[None]:
         yield
 
 
-def solve(name: str, problem: Problem, seconds: float, number: int, count: Count) -> None:
+def solve(name: str, problem: Problem, limit: dict[str, Any], number: int, count: Count) -> None:
     """Run a solver on one problem and look at all that it does."""
     solver, options = find_solver(name)
     begun, before = time.perf_counter(), len(count.faults)
     try:
         with _watched(count):
-            found = solver(*problem, seconds=seconds, seed=number, **options)
+            found = solver(*problem, seed=number, **limit, **options)
         if validate(*problem, found.mapping):
             count.faults.append("returned an invalid mapping")
         elif abs(found.seconds - simulate(*problem, found.mapping).total_seconds) > 1e-12 * found.seconds:
@@ -94,12 +107,13 @@ def solve(name: str, problem: Problem, seconds: float, number: int, count: Count
         print(f"{name}, problem {number}: {count.faults[-1]}", flush=True)
 
 
-def run(solvers: list[str], number: int, first: int, seconds: float) -> dict[str, Count]:
-    """Run every solver on ``number`` random problems."""
+def run(solvers: list[str], args: argparse.Namespace, first: int) -> dict[str, Count]:
+    """Run every solver on random problems."""
     counts = {name: Count() for name in solvers}
+    limits = {name: {"seconds": args.seconds} if name in SLOW else LIMITS.get(name, STEPS) for name in solvers}
     done = 0
     quiet = settings(
-        max_examples=number,
+        max_examples=args.programs,
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -114,11 +128,21 @@ def run(solvers: list[str], number: int, first: int, seconds: float) -> dict[str
         problem = Problem(program, hierarchy)
         assert lower_bound(*problem) >= 0.0
         for name in solvers:
-            solve(name, problem, seconds, done, counts[name])
+            if name not in SLOW or done % args.slow_every == 0:
+                solve(name, problem, limits[name], done, counts[name])
         done += 1
 
     each()
     return counts
+
+
+def report(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table of all that was run."""
+    yield "| solver | problems | mappings offered | not all at home | seconds | faults |\n|---|---|---|---|---|---|"
+    for name in dict.fromkeys(row["solver"] for row in rows):
+        mine = [row for row in rows if row["solver"] == name]
+        totals = (sum(row[key] for row in mine) for key in ("runs", "offers", "improved", "seconds", "faults"))
+        yield f"| {name} | {' | '.join(f'{total:.0f}' for total in totals)} |"
 
 
 def main() -> None:
@@ -127,16 +151,26 @@ def main() -> None:
     everyone = sorted(registered(SOLVERS))
     parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--solver", action="append", choices=everyone, help="only this one; repeatable")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=0.03, help="limit of each run")
+    parser.add_argument("--seed", type=int, help="left out: one more than the last of --rows")
+    parser.add_argument("--seconds", type=float, default=0.03, help="limit of each run of a slow solver")
+    parser.add_argument("--slow-every", type=int, default=50, help="of so many problems, those get one")
+    parser.add_argument("--rows", type=Path, help="a .jsonl file that counts")
+    parser.add_argument("--report", action="store_true", help="print what --rows holds, run nothing")
     args = parser.parse_args()
-    chosen = args.solver or [name for name in everyone if name not in SLOW]
-    counts = run(chosen, args.programs, args.seed, args.seconds)
-    print("| solver | problems | mappings offered | not all at home | seconds | faults |\n|---|---|---|---|---|---|")
-    for name, count in counts.items():
-        row = (count.runs, count.offers, count.improved, f"{count.seconds:.0f}", len(count.faults))
-        print(f"| {name} | {' | '.join(map(str, row))} |", flush=True)
-    sys.exit(1 if any(count.faults for count in counts.values()) else 0)
+    kept = args.rows.read_text(encoding="utf-8").splitlines() if args.rows and args.rows.exists() else []
+    rows: list[dict[str, Any]] = [json.loads(line) for line in kept]
+    if not args.report:
+        first = args.seed if args.seed is not None else max((row["seed"] for row in rows), default=-1) + 1
+        counts = run(args.solver or [name for name in everyone if name not in BY_NAME], args, first)
+        for name, count in counts.items():
+            row = {"solver": name, "seed": first, "runs": count.runs, "offers": count.offers}
+            row |= {"improved": count.improved, "seconds": round(count.seconds, 1), "faults": len(count.faults)}
+            rows.append(row)
+            if args.rows:
+                with args.rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    print("\n".join(report(rows)))
+    sys.exit(1 if any(row["faults"] for row in rows) else 0)
 
 
 if __name__ == "__main__":

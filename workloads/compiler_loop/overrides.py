@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.errors import InputError
-from mallocgame.mapping import HELD, HOME, Mapping, serving_layers
+from mallocgame.mapping import HELD, Mapping, serving_layers
 from mallocgame.program import Program, UseKind
 from mallocgame.workloads.xla.compiler import Options
 from mallocgame.workloads.xla.records import Position
@@ -114,7 +114,7 @@ def definitions(program: Program, index: int, action: Action) -> list[Override]:
 def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence[int]) -> Iterator[Override]:
     uses = program.tensors[index].uses
     for number, residency in enumerate(mapping.residencies):
-        starts = [x.start_after for x in mapping.transfers if x.target == number and x.target != HOME]
+        starts = [x.start_after for x in mapping.transfers if x.target == number]
         if residency.tensor != index or not starts or residency.start_step == HELD:
             continue
         fill = int(mapping.fill_boundaries[number])

@@ -164,7 +164,10 @@ class Bench:
         if _silently(lambda: _pytest(target.tests, tracer)) != 0:
             raise RuntimeError(f"{target.module}: its tests fail as they are: {tracer.failed}")
         self.coverage = tracer.coverage
-        self.can_swap = self._fork(None, list(self.coverage.seconds), FEW_EXAMPLES, swap=True).result == "survived"
+        unchanged = self._fork(None, list(self.coverage.seconds), FEW_EXAMPLES, swap=True)
+        if unchanged.result == "slow":
+            raise RuntimeError(f"{target.module}: its tests hang in a fork (JAX has threads?)")
+        self.can_swap = unchanged.result == "survived"
         _save(known, self.coverage, self.can_swap)
         self.coverage.kills += kills
 

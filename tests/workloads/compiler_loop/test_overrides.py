@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mallocgame.errors import InputError
 from mallocgame.explanation.placement import TensorPlacement, put_together, take_apart
 from mallocgame.judge.validation import validate
-from mallocgame.mapping import HOME, Mapping, Residency, Transfer
-from mallocgame.program import Instruction, Program, Tensor, Use
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.workloads.compiler_loop.moves import MoveEstimator, WantedMapping, moves
 from mallocgame.workloads.compiler_loop.overrides import (
     PREFERRED,
@@ -28,6 +28,7 @@ from mallocgame.workloads.compiler_loop.overrides import (
     escape,
     options_of,
     overrides_of,
+    traffic_bytes,
 )
 from mallocgame.workloads.compiler_loop.realise import (
     MAX_REFUSALS,
@@ -350,3 +351,89 @@ def test_blame_falls_on_the_operand_else_on_the_definition() -> None:
     assert blamed(REFUSAL.format("use_b", 1, "weight.0"), overrides) == prefetch
     assert blamed(REFUSAL.format("use_b", 0, "make.1"), overrides) == pin
     assert blamed("something else", overrides) == []
+
+
+def _steps(*trips: int) -> tuple[Instruction, ...]:
+    return tuple(Instruction(name=f"i{t}", compute_seconds=1.0, trip_count=trip) for t, trip in enumerate(trips))
+
+
+def _at(tensor: int, start: int, end: int) -> Residency:
+    return Residency(tensor=tensor, layer=1, offset_bytes=8 * tensor, start_step=start, end_step=end)
+
+
+def _copy(tensor: int, source: int, target: int, after: int, due: int) -> Transfer:
+    return Transfer(tensor=tensor, source=source, target=target, start_after=after, done_before=due, size_bytes=8)
+
+
+def _told(program: Program, mapping: Mapping, tensor: int) -> set[tuple[Action, str, int, int]]:
+    found = [o for o in overrides_of(program, mapping) if o.tensor == tensor]
+    return {(o.action, o.place.instruction, o.place.operand, o.start_after) for o in found}
+
+
+def test_a_use_is_not_kept_where_a_fast_update_in_place_would_be_hit_too() -> None:
+    """A first operand that is fast may be what the instruction writes; a second one never is."""
+    define, late = Use(step=0, bytes=8, kind=UseKind.DEFINE), Use(step=1, bytes=8, operand=1)
+    for operand, kept in ((0, set()), (1, {(Action.KEEP, "i1", 1, -1)})):
+        other = Use(step=1, bytes=8, kind=UseKind.UPDATE, operand=operand)
+        tensors = tuple(Tensor(name=f"t{k}", size_bytes=8, uses=(define, use)) for k, use in enumerate((late, other)))
+        program = Program(name="update", instructions=_steps(1, 1), tensors=tensors)
+        assert _told(program, Mapping(residencies=(_at(0, 0, 1), _at(1, 0, 2))), 0) == kept
+
+
+def test_a_slow_update_is_kept_by_its_first_operand_and_a_read_without_one_not_at_all() -> None:
+    define, update = Use(step=0, bytes=8, kind=UseKind.DEFINE), Use(step=1, bytes=8, kind=UseKind.UPDATE, index=(3,))
+    tensor = Tensor(name="t", size_bytes=8, uses=(define, update, Use(step=2, bytes=8)))
+    program = Program(name="slow", instructions=_steps(1, 1, 1), tensors=(tensor,))
+    assert _told(program, Mapping(residencies=(_at(0, 0, 1),)), 0) == {(Action.KEEP, "i1", 0, -1)}
+    (kept,) = overrides_of(program, Mapping(residencies=(_at(0, 0, 1),)))
+    assert kept.place.index == ()
+
+
+def test_definitions_are_what_makes_a_value() -> None:
+    uses = (
+        Use(step=0, bytes=8, kind=UseKind.DEFINE),
+        Use(step=1, bytes=8, kind=UseKind.UPDATE, operand=0),
+        Use(step=2, bytes=8),
+        Use(step=3, bytes=8, operand=0),
+    )
+    tensor, loop = Tensor(name="t", size_bytes=8, uses=uses), Loop(start_step=1, end_step=3, trip_count=5)
+    program = Program(name="d", instructions=_steps(1, 5, 5, 1), tensors=(tensor,), loops=(loop,))
+    assert [o.place.instruction for o in definitions(program, 0, Action.KEEP)] == ["i0"]
+    assert traffic_bytes(program).tolist() == [8 * (1 + 5 + 5 + 1)]
+
+
+def test_a_prefetch_is_for_the_first_use_that_the_copy_serves() -> None:
+    uses = (
+        Use(step=0, bytes=8, operand=0),
+        Use(step=1, bytes=8),  # no operand that a matcher could name
+        Use(step=2, bytes=8, operand=1, home_only=True),
+        Use(step=3, bytes=8, operand=2),
+        Use(step=4, bytes=8, operand=3),
+    )
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, holdable=True, uses=uses)
+    program = Program(name="first", instructions=_steps(1, 1, 1, 1, 1), tensors=(weight,))
+    slices = tuple(_copy(0, HOME, 0, after, 1) for after in (0, -1))
+    kept = {(Action.KEEP, "i0", 0, -1), (Action.KEEP, "i2", 1, -1)}
+    told = {*kept, (Action.PREFETCH, "i3", 2, -1)}  # from the first of its slices
+    assert _told(program, Mapping(residencies=(_at(0, 0, 5),), transfers=slices), 0) == told
+    begun = (_copy(0, HOME, 0, 2, 3), _copy(0, HOME, 1, 3, 4))
+    twice = Mapping(residencies=(_at(0, 3, 3), _at(0, 4, 5)), transfers=begun)  # the first ends before it serves
+    assert _told(program, twice, 0) == {*kept, (Action.KEEP, "i3", 2, -1), (Action.PREFETCH, "i4", 3, 3)}
+    held = Mapping(residencies=(_at(0, HELD, 5),), transfers=begun[:1])
+    assert _told(program, held, 0) == kept  # nothing is asked of a copy into what is held
+
+
+def test_what_is_copied_at_all_is_not_pinned() -> None:
+    uses = (Use(step=0, bytes=8, kind=UseKind.DEFINE), Use(step=1, bytes=8, operand=0))
+    tensors = tuple(Tensor(name=f"t{k}", size_bytes=8, uses=uses) for k in range(2))
+    program = Program(name="pin", instructions=_steps(1, 1), tensors=tensors)
+    mapping = Mapping(residencies=(_at(0, 0, 2), _at(1, 0, 2)), transfers=(_copy(0, 0, HOME, 0, 2),))
+    assert (_told(program, mapping, 0), _told(program, mapping, 1)) == (set(), {(Action.PIN, "i0", -1, -1)})
+
+
+def test_overrides_in_words() -> None:
+    place = Position(instruction="dot.1", operand=0, index=(2, 0))
+    copy = Override(action=Action.PREFETCH, tensor=0, place=place, step=4, start_after=2)
+    assert str(copy) == "prefetch dot.1 operand 0 {2,0} after step 2"
+    assert str(replace(copy, action=Action.PREFER)).endswith(" after step 2")
+    assert str(replace(copy, action=Action.PIN, place=Position(instruction="dot.1"))) == "pin_in_alternate_memory dot.1"
