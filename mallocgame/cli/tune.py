@@ -100,6 +100,7 @@ def tune(
             folder=where,
             seed=seed,
             workers=max(min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS), 1),  # one core lowers and thinks
+            lanes=min(len(os.sched_getaffinity(0)), MAX_WORKERS),
             full=full,
             say=shown.say,
             phase=shown.phase,
@@ -139,6 +140,30 @@ def _draw(found: "Tuned", plot: Path) -> None:
     say(f"memory map: {plot}")
 
 
+def _cells(found: "Tuned") -> list[tuple[str, str]]:
+    default, now = found.default_seconds, found.judged_seconds
+    own = "by the compiler's own estimate"
+    cells = [("by default", f"{_time(default)} judged, {_time(found.default_xla_seconds)} {own}")]
+    if found.options:
+        gain = f"{default / now:.3f} times faster"
+        cells.append(("tuned", f"{_time(now)} judged, {gain}; {_time(found.xla_seconds)} {own}"))
+    done = f"; the compiler does {100 * found.realised_share:.0f} % of it" if found.evaluations else ""
+    cells.append(("best on paper", f"{_time(found.goal_seconds)}{done}"))
+    each = f" of {found.seconds_per_evaluation:.1f} s" if found.evaluations else ""
+    cells.append(("compilations", f"{found.evaluations}{each}"))
+    if found.cycles is not None and found.default_cycles is not None:
+        cells.append(("estimated cycles", f"{found.cycles} (by default {found.default_cycles})"))
+    if found.full_compile_seconds is not None:
+        cells.append(("to its end", f"the compiler takes {found.full_compile_seconds:.0f} s"))
+    return cells
+
+
+def _time(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "unknown"
+    return f"{1e3 * seconds:.3f} ms" if seconds >= 1e-2 else f"{1e6 * seconds:.1f} µs"
+
+
 def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bool) -> None:
     """Print the figures, and the options themselves where no file holds them: they may be long."""
     from mallocgame.cli.inject import print_options, say_saved
@@ -148,9 +173,7 @@ def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bo
     if json:
         print_json([row])
         return
-    shown = {key: value for key, value in row.items() if key != "options"}
-    cells = [(key.replace("_", " "), f"{v:.6g}" if isinstance(v, float) else str(v)) for key, v in shown.items()]
-    print_table(function, ("", "value"), cells)
+    print_table(f"{function} for {chip}", ("", ""), _cells(found))
     if found.options:
         if where is None:
             print_options(found.options)

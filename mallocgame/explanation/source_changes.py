@@ -23,6 +23,7 @@ DONATION, LAYOUT, SHARDING, COPYING = "donation", "layout", "sharding", "copying
 COPIES = {
     "concatenate": "puts values together (stack, concatenate, pad): keep them apart, or write each into its place of an"
     " array that is there already (.at[].set, lax.dynamic_update_slice)",
+    "update": "writes into a copy of an array: donate the array, or use it no more after this",
     "slice": "cuts parts out of a larger array: keep the parts as arrays of their own, or let lax.scan hand them out",
 }
 

@@ -12,7 +12,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .35rem .6rem; vertical-align: top; }
 tr + tr td { border-top: 1px solid #ddd; } td.n, th.n { text-align: right; white-space: nowrap; }
 .bar { background: #c2410c; height: .5rem; min-width: 1px; } .note { background: #fef3c7; padding: .6rem .9rem; }
-code { font-size: .92em; overflow-wrap: anywhere; } small { color: #555; }
+code { font-size: .92em; overflow-wrap: break-word; } small { color: #555; }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #e8e8e8; } .note { background: #4a3b0a; }
  small { color: #aaa; } tr + tr td { border-color: #3a3d44; } }
 """

@@ -8,6 +8,7 @@ programs of less than 600 instructions. ``--tables`` writes docs/compiler_loop_t
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
     parser.add_argument("--full-steps", type=int, default=400, help="and of programs of at most so many instructions")
     parser.add_argument("--evaluations", type=int, help="a limit in compilations: the same on a busy machine")
+    parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)), help="that plan and compile in turn")
     parser.add_argument("--report", action="store_true", help="only print what there is")
     parser.add_argument("--only", choices=("all", "small", "large"), default="all", help=f"than {LARGE} instructions")
     parser.add_argument("--tables", action="store_true", help=f"only write {PAGE.relative_to(ROOT)}")
@@ -60,7 +62,7 @@ def main() -> None:
     rows = read(options.out)
     if not options.report:
         known = best_known(SOLVERS)
-        with Compiler() as compiler:
+        with Compiler(ready=options.lanes) as compiler:
             for chip in options.chips.split(","):
                 for program in options.programs.split(","):
                     size = "small" if ":" in program or steps_of(program, chip) < LARGE else "large"
@@ -91,6 +93,7 @@ def run(
                 solver_seconds=options.solver_seconds,
                 evaluations=options.evaluations,
                 full=full,
+                lanes=options.lanes,
             ),
             compiler=compiler,
         )

@@ -55,13 +55,13 @@ class OverrideSearch:
     def try_out(self, overrides: Iterable[Override]) -> Evaluation:
         """Evaluate overrides; they become the best if the judged time falls."""
         chosen = tuple(dict.fromkeys(overrides))
-        return self._take(chosen, self.evaluate(chosen))
+        return self.take(chosen, self.evaluate(chosen))
 
     def try_all(self, sets: Sequence[Iterable[Override]]) -> list[Evaluation]:
         """Evaluate several sets of overrides, ``workers`` at a time, until the time is over; return what was done."""
         chosen = [tuple(dict.fromkeys(overrides)) for overrides in sets]
         if self.workers == 1 or len(chosen) == 1:
-            return [self._take(given, self.evaluate(given)) for given in chosen if not self.is_over()]
+            return [self.take(given, self.evaluate(given)) for given in chosen if not self.is_over()]
         found: list[Evaluation] = []
         pool = ThreadPoolExecutor(self.workers)
         try:
@@ -69,12 +69,13 @@ class OverrideSearch:
                 if self.is_over():
                     break
                 together = chosen[first : first + self.workers]
-                found += map(self._take, together, pool.map(self.evaluate, together))
+                found += map(self.take, together, pool.map(self.evaluate, together))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for compilations
         return found
 
-    def _take(self, chosen: tuple[Override, ...], found: Evaluation) -> Evaluation:
+    def take(self, chosen: tuple[Override, ...], found: Evaluation) -> Evaluation:
+        """Take note of an evaluation of overrides, which become the best if the judged time falls; return it."""
         self.evaluations += 1
         self.last_seconds = found.seconds
         if found.mapping is not None and found.judged_seconds < self.best.judged_seconds * (1 - 1e-9):

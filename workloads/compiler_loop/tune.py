@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mallocgame.errors import InputError
@@ -96,6 +97,7 @@ class Settings:
     folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
     seed: int = 0  # of the solver
     workers: int = 1  # compilations at a time
+    lanes: int = 1  # that plan and compile in turn, while whole mappings are suggested: as many as there are processors
     full: bool = True  # compile the best to its end, which finds what is illegal only then
     say: Say = field(default=lambda text: None)  # told what was found, one line a time
     phase: Say = field(default=lambda text: None)  # told what is being done
@@ -140,7 +142,7 @@ def tune(
         reference = parse_reference(reference)
     with ExitStack() as stack:
         if compiler is None:
-            compiler = stack.enter_context(Compiler(ready=settings.workers))
+            compiler = stack.enter_context(Compiler(ready=max(settings.workers, settings.lanes)))
         settings.phase(f"compiling {reference} by default")
         kernels = _Kernels(settings.solve, settings.say)
         target = Target.of(reference, chip, compiler, assumptions=assumptions)
@@ -193,7 +195,9 @@ class _Tuning:
     ) -> None:
         self.target, self.settings, self.final, self.folder, self.begin = target, settings, final, folder, begin
         self.history: list[tuple[float, float]] = []
-        self.rounds = self.plans = 0
+        self.rounds = 0
+        self.plans = count(1)
+        self.lock = threading.Lock()  # of the goal
         self.first_above = NEVER  # what is placed first, as ``Reaction`` has it
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
@@ -262,7 +266,9 @@ class _Tuning:
             if not self.rounds:
                 search = self._in_the_best_way(search, goal, reaction)
                 self.first_above = reaction.first_above
-            replan(search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [])
+            replan(
+                search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [], self.settings.lanes
+            )
             is_large = program.num_steps >= LARGE
             improve(search, program, hierarchy, goal, patience=FEW_MOVES if is_large else None)
             if not is_large and not search.is_over():
@@ -290,12 +296,12 @@ class _Tuning:
 
     def _plan(self, flags: "Options", start: Mapping, reach: "Reach") -> Mapping:
         """Return a mapping near ``start`` that the compiler may reach; each call has a seed of its own."""
-        self.plans += 1
         options = getattr(self.settings.solve, "options", ())
         wanted = {"for_compiler": reach, "refine": True}
         seconds = max(2 * self.search.last_seconds, LEAST_PLANNING_SECONDS)
         program = self._program_for(start, flags)
-        return self._solve_for(program, start, seconds, {k: v for k, v in wanted.items() if k in options}).mapping
+        chosen = {k: v for k, v in wanted.items() if k in options}
+        return self._solve_for(program, start, seconds, chosen, plan=next(self.plans)).mapping
 
     def _new_search(self, flags: "Options") -> "OverrideSearch":
         from mallocgame.workloads.compiler_loop.realise import OverrideSearch
@@ -401,21 +407,24 @@ class _Tuning:
         self.settings.say(f"on paper: {1e3 * result.seconds:.4f} ms")
         return result.mapping if result.seconds < best.judged_seconds * (1 - 1e-4) else self.goal
 
-    def _solve_for(self, program: Program, start: Mapping, seconds: float, options: dict[str, Any]) -> SolveResult:
+    def _solve_for(
+        self, program: Program, start: Mapping, seconds: float, options: dict[str, Any], plan: int = 0
+    ) -> SolveResult:
         self.settings.phase("solving on paper")
         left = max(self.final.search_deadline() - time.monotonic(), 0.0)
         result = self.settings.solve(
             program,
             self.target.trace.hierarchy,
             seconds=min(self.settings.solver_seconds, seconds, max(left / 8, min(LEAST_SOLVER_SECONDS, left / 3))),
-            seed=self.settings.seed + self.rounds + 1000 * self.plans,
+            seed=self.settings.seed + self.rounds + 1000 * plan,
             start=start,
             **options,
         )
         if result.status == "interrupted":
             raise KeyboardInterrupt
-        if result.seconds < self.goal_seconds:
-            self.goal_seconds, self.goal = result.seconds, result.mapping
+        with self.lock:
+            if result.seconds < self.goal_seconds:
+                self.goal_seconds, self.goal = result.seconds, result.mapping
         return result
 
     def _check(self) -> "Checked | None":

@@ -14,9 +14,10 @@ MOVES = {
     "transpose": "transpose",
     "copy": "copy",
     "reshape": "reshape",
+    "dynamic-update-slice": "update",
 }
 CHANGES_NOTHING = frozenset(("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "broadcast", "fusion"))
-JOINS = frozenset(("maximum", "or"))
+JOINS = frozenset(("maximum", "or"))  # of pads; bfloat16 is widened for it, and narrowed again
 
 
 def movement_of(module: HloModule, instruction: HloInstruction) -> str:
@@ -24,17 +25,12 @@ def movement_of(module: HloModule, instruction: HloInstruction) -> str:
 
     Arithmetic of single numbers, such as the place of a slice, is no computing.
     """
-    found = set()
-    for inner in _inside(module, instruction) if instruction.opcode == "fusion" else ():
-        if inner.opcode in MOVES:
-            found.add(MOVES[inner.opcode])
-        elif inner.opcode in JOINS:
-            found.add("")
-        elif inner.opcode not in CHANGES_NOTHING and not _is_number(inner):
-            return ""
-    if "" in found and "concatenate" not in found:
+    if instruction.opcode != "fusion":
         return ""
-    return next((kind for kind in MOVES.values() if kind in found), "")
+    opcodes = {i.opcode for i in _inside(module, instruction) if i.opcode in MOVES or not _is_number(i)}
+    joined = opcodes & JOINS if "pad" in opcodes else frozenset[str]()
+    others = opcodes - MOVES.keys() - CHANGES_NOTHING - joined - ({"convert"} if joined else set())
+    return "" if others else next((kind for opcode, kind in MOVES.items() if opcode in opcodes), "")
 
 
 def _inside(module: HloModule, instruction: HloInstruction) -> Iterator[HloInstruction]:

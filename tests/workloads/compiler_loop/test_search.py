@@ -54,6 +54,44 @@ def test_whole_mappings_are_suggested_by_what_is_never_refused() -> None:
     assert reaches[-1].allows((0, True, 0), 0)
 
 
+def test_one_lane_plans_while_another_compiles() -> None:
+    """Every compilation after the first waits until a plan is thought through beside it."""
+    fake, compiling, met = FakeCompiler(), threading.Event(), threading.Event()
+    search, here, takers = fake.search(), threading.current_thread(), set()
+    compiled, took = search.evaluate, search.take
+
+    def evaluate(overrides: Sequence[Override]) -> Evaluation:
+        compiling.set()
+        met.wait(0.5)
+        compiling.clear()
+        return compiled(overrides)
+
+    def plan(start: Mapping, reach: Reach) -> Mapping:
+        if compiling.wait(0.5):
+            met.set()
+        return goal()
+
+    def take(chosen: tuple[Override, ...], found: Evaluation) -> Evaluation:
+        takers.add(threading.current_thread())
+        return took(chosen, found)
+
+    search.evaluate, search.take = evaluate, take  # type: ignore[method-assign]
+    default = search.best.judged_seconds
+    replan(search, Reaction(problem=PROBLEM), plan, lanes=2)
+    assert met.is_set()
+    assert takers == {here}
+    assert search.best.judged_seconds < default
+
+
+def test_what_fails_in_a_lane_is_told() -> None:
+    def plan(start: Mapping, reach: Reach) -> Mapping:
+        raise KeyboardInterrupt
+
+    for lanes in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            replan(FakeCompiler().search(), Reaction(problem=PROBLEM), plan, lanes=lanes)
+
+
 def test_what_stays_and_waits_long_is_placed_first() -> None:
     reaction = Reaction(problem=PROBLEM)
     plain = reaction.suggestion(goal())

@@ -30,12 +30,21 @@ PADS = """%p = f32[16,8]{1,0} pad(%a, %low), padding=0_8x0_0
   %q = f32[16,8]{1,0} pad(%b, %low), padding=8_0x0_0
   ROOT %r = f32[16,8]{1,0} maximum(%p, %q)"""
 
+WIDENED = """%p = f32[16,8]{1,0} pad(%a, %low), padding=0_8x0_0
+  %q = f32[16,8]{1,0} pad(%b, %low), padding=8_0x0_0
+  %p2 = f64[16,8]{1,0} convert(%p)
+  %q2 = f64[16,8]{1,0} convert(%q)
+  %m = f64[16,8]{1,0} maximum(%p2, %q2)
+  ROOT %r = f32[16,8]{1,0} convert(%m)"""
+
 
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
         (SLICE, "slice"),
         (PADS, "concatenate"),
+        (WIDENED, "concatenate"),
+        ("ROOT %r = f64[8,8]{1,0} convert(%a)", ""),
         ("%t = f32[8,8]{1,0} transpose(%a), dimensions={1,0}\n  ROOT %r = f32[64]{0} bitcast(%t)", "transpose"),
         ("ROOT %r = f32[8,8]{1,0} maximum(%a, %b)", ""),
         ("%t = f32[8,8]{1,0} copy(%a)\n  ROOT %r = f32[8,8]{1,0} maximum(%t, %b)", ""),
