@@ -99,8 +99,8 @@ def tune(
             solver_seconds=solver_seconds if solve_seconds is None else solve_seconds,
             folder=where,
             seed=seed,
-            workers=max(min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS), 1),  # one core lowers and thinks
-            lanes=min(len(os.sched_getaffinity(0)), MAX_WORKERS),
+            workers=workers_here(),
+            lanes=workers_here(),
             full=full,
             say=shown.say,
             phase=shown.phase,
@@ -113,6 +113,11 @@ def tune(
         gain = found.default_seconds / found.judged_seconds
         kept = f", kept in {where}" if where else ""
         raise interrupted(f"the best so far is {gain:.3f} times faster{kept}")
+
+
+def workers_here() -> int:
+    """Return how many compilations, or plans, run at a time: one core lowers and thinks."""
+    return max(min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS), 1)
 
 
 def check_plot(path: Path, made: Path | None = None) -> None:

@@ -8,7 +8,6 @@ programs of less than 600 instructions. ``--tables`` writes docs/compiler_loop_t
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--full-chips", default="v5e", help="chips for which default and best are compiled to the end")
     parser.add_argument("--full-steps", type=int, default=400, help="and of programs of at most so many instructions")
     parser.add_argument("--evaluations", type=int, help="a limit in compilations: the same on a busy machine")
-    parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)), help="that plan and compile in turn")
+    parser.add_argument("--lanes", type=int, default=1, help="that plan and compile in turn")
     parser.add_argument("--report", action="store_true", help="only print what there is")
     parser.add_argument("--only", choices=("all", "small", "large"), default="all", help=f"than {LARGE} instructions")
     parser.add_argument("--tables", action="store_true", help=f"only write {PAGE.relative_to(ROOT)}")
