@@ -62,9 +62,7 @@ class _Gaps:
             moved[step] = moved.get(step, 0) + int(uses.bytes[u])
         self.used[steps] += size
         left = sum(moved.values())
-        clean = (
-            -1
-        )  # the column that is 1 where what was written last is never written back; -1: there is no such choice
+        clean = -1  # the column that is 1 where what was written last is never written back; -1: no such choice
         for step, after in pairwise(steps):
             left -= moved[step]
             needed = any(kind != UseKind.DEFINE for kind in kinds[after])
