@@ -292,7 +292,7 @@ def _keep_somewhere(program: LinearProgram, flow: ContentsFlow, k: int, at_home:
 
     Of what is current at a loop's edge nobody knows whether it is needed.
     """
-    if wanted and at_home is not ONE and flow.route.stops[k + 1].kind in (StopKind.USE, StopKind.END):
+    if wanted and flow.is_deep and at_home is not ONE and flow.route.stops[k + 1].kind in (StopKind.USE, StopKind.END):
         places = flow.above[k].plus(at_home)
         places.add(Expression.of(*(move.column for move in flow.moves if move.leg_index == k and move.target == 0)))
         program.not_above(ONE, places)
