@@ -1,9 +1,11 @@
 """Damage: one seeded mutation of a file's bytes, text, JSON, gzip stream or npz archive."""
 
+import bz2
 import copy
 import gzip
 import io
 import json
+import lzma
 import random
 import re
 import zipfile
@@ -11,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import zstandard
 
 NUMBERS = (
     *("0", "-0", "-1", "1", "2", "7", "127", "128", "255", "256", "65535", "65536", "2147483647", "2147483648"),
@@ -41,6 +44,11 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 3, 10**9, 2**31, 2**62, 2**63, 2**64, 10**40, 0.5, -0.0, 1e308, float("nan")),
     *(float("inf"), "", "x", "1", "\x1b[31m", "\u202e", "a" * 5000, [], {}, [[]], [0], ["x"], {"a": 1}, [1.5], [None]),
 )
+PACKERS: tuple[tuple[bytes, Callable[[bytes], bytes], Callable[[bytes], bytes]], ...] = (
+    (b"\x28\xb5\x2f\xfd", zstandard.decompress, zstandard.compress),
+    (b"\xfd7zXZ\x00", lzma.decompress, lzma.compress),
+    (b"BZh", bz2.decompress, bz2.compress),
+)
 TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[A-Za-z_]+")
 
 
@@ -48,6 +56,9 @@ def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
     """Return ``data`` damaged one to four times; ``others`` are files of the same kind to splice with."""
     if data.startswith(b"\x1f\x8b") and rng.random() < 0.7:
         return _squeezed(data, others, rng)
+    for magic, unpack, pack in PACKERS:
+        if data.startswith(magic) and rng.random() < 0.7:
+            return _repacked(data, unpack, pack, rng)
     if data.startswith(b"PK") and rng.random() < 0.7:
         return _archive(data, rng)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
@@ -170,6 +181,17 @@ def _squeezed(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes
         return gzip.compress(plain[:1] + bytes(rng.choice((b"0,", b"{},", b"1 ", b"[", b"\n"))) * (8 << 20), 9, mtime=0)
     inner = mutate(plain, (), rng)
     packed = gzip.compress(inner, 1, mtime=0)
+    return packed + rng.choice((b"", b"", b"", b"x", packed))
+
+
+def _repacked(
+    data: bytes, unpack: Callable[[bytes], bytes], pack: Callable[[bytes], bytes], rng: random.Random
+) -> bytes:
+    """Damage what is in a packed stream, and now and then put another behind it."""
+    try:
+        packed = pack(mutate(unpack(data), (), rng))
+    except Exception:  # it is damaged already, each packer in its own words
+        return _bytes(data, rng)
     return packed + rng.choice((b"", b"", b"", b"x", packed))
 
 

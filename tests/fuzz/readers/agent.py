@@ -92,7 +92,32 @@ def _read_records(path: Path) -> Any:
         return RunFolder(Path(folder)).load_records({"records": {"p": "0.npz"}})
 
 
+def _checkpoints() -> list[bytes]:
+    from mallocgame.agents.muzero.archive import mapping_arrays
+    from mallocgame.mapping import HOME, Mapping, Residency, Transfer
+
+    place = Residency(tensor=0, layer=1, offset_bytes=0, start_step=0, end_step=2)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=-1, done_before=1, size_bytes=4)
+    return [npz(mapping_arrays(Mapping(residencies=(place,), transfers=(copy,))))]
+
+
+def _read_checkpoint(path: Path) -> Any:
+    from mallocgame.agents.muzero.archive import mapping_from
+    from mallocgame.agents.muzero.run import RunFolder
+    from mallocgame.errors import TraceError
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "arrays").mkdir()
+        (Path(folder) / "arrays" / "7.npz").symlink_to(path.resolve())
+        arrays = RunFolder(Path(folder)).load_arrays({"number": 7})
+    try:
+        return mapping_from(arrays["residencies"], arrays["transfers"])
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:  # as Trainer tells it
+        raise TraceError(path, None, f"not a state of this run: {type(error).__name__}") from None
+
+
 READERS = (
+    Reader(name="checkpoint", suffix=".npz", seeds=_checkpoints, read=_read_checkpoint),
     Reader(name="run", suffix=".json", seeds=_runs, read=_read_run),
     Reader(name="state", suffix=".json", seeds=lambda: [STATE], read=_read_state),
     Reader(

@@ -88,6 +88,21 @@ def _read_tuning(path: Path) -> Any:
         return TuningFolder(Path(folder), {"program": "m:f"}).load()
 
 
+def _tuned() -> list[bytes]:
+    from mallocgame.compiler_options import save_compiler_options
+
+    about = {"program": "m:f", "chip": "v5e", "judged_seconds": 1e-3}
+    return [written(lambda p: save_compiler_options(p, {"xla_a": True, "xla_b": "text"}, about), "o.json")]
+
+
+def _read_tuned(path: Path) -> Any:
+    from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "options.json").symlink_to(path.resolve())
+        return TuningFolder(Path(folder), {"program": "m:f", "chip": "v5e"}).best_seconds()
+
+
 def _policies() -> list[bytes]:
     from mallocgame.workloads.checkpointing.policy import (
         CheckpointPolicy,
@@ -127,5 +142,6 @@ READERS = (
     Reader(name="mapping", suffix=".json", seeds=_mappings, read=_read_mapping),
     Reader(name="hierarchy", suffix=".json", seeds=_hierarchies, read=_read_hierarchy),
     Reader(name="options", suffix=".json", seeds=_options, read=_read_options),
+    Reader(name="tuned", suffix=".json", seeds=_tuned, read=_read_tuned),
     Reader(name="tuning", suffix=".json", seeds=_states, read=_read_tuning),
 )
