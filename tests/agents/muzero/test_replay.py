@@ -1,5 +1,7 @@
 """The replay and the records of the best games, against slow references. (No test here computes with JAX.)"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,6 +108,66 @@ def test_records_keep_the_best_of_each_program_and_imitate_it() -> None:
     batch = records.gather(np.array([1]), 2, np.ones(1, np.float32))
     assert batch.policies[0, 0].tolist() == pytest.approx([0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3])
     assert batch.values[0].tolist() == [6.0, 4.0, 2.0]  # all that was still won, whatever the search expected
+
+
+def test_a_tie_keeps_the_older_record_and_episodes_are_given_back() -> None:
+    records = Records({"a": 4, "b": 6}, priority_exponent=1.0)
+    assert records.episodes() == []
+    assert records.of("a") is None
+    assert records.offer(_episode(4, "a"), 0.9)
+    records.changed.clear()
+    assert not records.offer(_episode(4, "a"), 0.9)  # as good is not better
+    assert records.changed == set()
+    records.keep(_episode(6, "b"))
+    assert [(e.program, e.length, e.observations["x"][-1, 0]) for e in records.episodes()] == [("a", 4, 3), ("b", 6, 5)]
+    assert records.changed == {"b"}
+
+
+def test_windows_end_with_their_episodes() -> None:
+    replay = _replay(12)
+    for number in range(3):
+        replay.add(_episode(4, str(number)), number)  # the last fills the replay to the brim
+    assert replay.num_steps == replay.cursor == 12
+    assert replay.window(np.array([1, 2, 7]), 2).tolist() == [1, 2, 3, 7]
+    before, moves = replay.before(np.array([1, 6]))
+    assert before.tolist() == [1, 2]
+    assert [part.tolist() for part in moves] == [[0, 1, 2, 0]] * 2
+    seen, legal = replay.look(np.array([2, 7]))
+    assert seen["x"][:, 0].tolist() == [2, 3]
+    assert legal.shape == (2, 3)
+    assert replay.programs_of(np.array([0, 3, 4, 11])) == ["0", "0", "1", "2"]
+    far = replay.gather(np.array([10]), 3, np.ones(1, np.float32), np.random.default_rng(0))
+    assert far.mask.tolist() == [[1, 1, 0, 0]]
+    assert far.rewards.tolist() == [[1, 1, 0]]
+    drawn = [replay.gather(np.array([11]), 40, np.ones(1, np.float32), np.random.default_rng(k)) for k in range(3)]
+    assert {int(a) for batch in drawn for a in batch.actions[0, 1:]} == {0, 1, 2}  # any action leads nowhere
+
+
+def test_a_replay_comes_back_as_it_was() -> None:
+    replay, random = _replay(25), np.random.default_rng(0)
+    for number, length in enumerate((9, 7, 8, 5)):  # the last makes room for itself at the start
+        replay.add(_episode(length, str(number)), number)
+    positions = replay.window(np.array([kept.start for kept in replay.kept]), 3)
+    replay.prioritise(positions, random.random(len(positions)))
+    policies = random.dirichlet(np.ones(3), len(positions)).astype(np.float32)
+    replay.reanalyse(positions, policies, random.random(len(positions)).astype(np.float32))
+    state = {name: array.copy() for name, array in replay.state().items()}
+    episodes = [(kept, replay.episode(kept.start, kept.program)) for kept in replay.kept]
+    again = _replay(25)
+    again.put_back(
+        [(kept, replace(e, policies=e.policies * 0, root_values=e.root_values * 0)) for kept, e in episodes], 5
+    )
+    again.restore(state)
+    assert (list(again.kept), again.cursor, again.num_steps) == (list(replay.kept), 5, replay.num_steps)
+    one, two = (r.draw(np.random.default_rng(1), 50) for r in (replay, again))
+    assert np.array_equal(one[0], two[0])
+    assert np.array_equal(one[1], two[1])
+    for name in ("values", "policies", "rewards", "actions"):
+        first, second = (getattr(r.gather(one[0], 4, np.ones(50, np.float32)), name) for r in (replay, again))
+        assert np.array_equal(first, second), name
+    for wrong in ({"mass": state["mass"]}, {**state, "mass": np.zeros(24)}):
+        with pytest.raises(ValueError, match="of 25 positions expected"):
+            again.restore(wrong)
 
 
 def test_joined_batches_keep_their_rows() -> None:
