@@ -23,7 +23,8 @@ from mallocgame.warm_up import tiny_problem
 
 MANY = 800  # decisions above which a linear program may not finish: it gets only a part of the time
 FIRST_SHARE, LINEAR_SHARE = 0.25, 0.6  # of the time: prices first; of what is left then: such a linear program
-SLOTS = 128  # of time, in programs of at most ``MANY`` decisions
+FEW = 1000  # decisions up to which a linear program with many slots of time is small
+SLOTS = (256, 64)  # of time: up to so many, and above
 ROUNDS = 8  # of cover rows
 ENOUGH = 1.5  # times what a linear program took: what must be left for another one
 LITTLE = 2e-4  # a round that raises the bound by less is the last
@@ -82,7 +83,7 @@ def capacity_bound(
     if max(speeds[1:]) >= speeds[0] or seconds == 0:  # else it counts some traffic twice
         work.note(simple)
     if seconds > 0 and is_straight(program):  # the relaxation knows no branches
-        work.run(relaxation, num_slots or (SLOTS if program.num_decisions <= MANY else SLOTS // 2), integer)
+        work.run(relaxation, num_slots or SLOTS[program.num_decisions > FEW], integer)
     return Bound(
         seconds=work.best,
         simple_seconds=simple,
@@ -168,7 +169,7 @@ class _Proof:
         program, hierarchy = self.problem
         if hierarchy.num_layers > 2 or not may_coarsen(hierarchy):
             return None
-        placed, enough = placed_tensors(program, hierarchy), solution.bound * (1.0 - LOST)
+        placed, enough = placed_tensors(program, hierarchy), solution.bound * relaxation.unit_seconds * (1.0 - LOST)
         sizes, before = program.sizes_bytes / hierarchy.layers[1].capacity_bytes, relaxation.num_shares
         for size in COARSE_SIZES:
             is_small = placed & (sizes < size)
@@ -177,7 +178,7 @@ class _Proof:
                 if rest.num_shares > FEWER * before:
                     break
                 found = self.tighten(rest, self.left, enough)
-                if found is not None and found.bound * rest.unit_seconds >= enough * relaxation.unit_seconds:
+                if found is not None and found.bound * rest.unit_seconds >= enough:
                     return rest, found
         return None
 
@@ -205,7 +206,7 @@ class _Proof:
         return solution if solution.is_solved else None
 
     def tighten(self, relaxation: Relaxation, seconds: float, enough: float = float("inf")) -> LinearSolution | None:
-        """Solve, add the cover rows that it breaks, and so on while that raises the bound, up to ``enough``."""
+        """Solve, add the cover rows that it breaks, and so on while that raises the bound, up to ``enough`` seconds."""
         begun = time.perf_counter()
         solution = self.solve(relaxation, seconds)
         took = time.perf_counter() - begun
@@ -214,7 +215,7 @@ class _Proof:
         found = knapsacks(relaxation, self.is_over)
         for _ in range(ROUNDS):
             before = solution.bound
-            if before >= enough or not add_covers(relaxation, found, solution.columns):
+            if before * relaxation.unit_seconds >= enough or not add_covers(relaxation, found, solution.columns):
                 break
             solution = self.solve(relaxation, self.left)
             if solution is None:  # its duals have no word about the new rows
