@@ -240,7 +240,7 @@ def _add_links(relaxation: Relaxation, idle: list[Idle], num_slots: int) -> tupl
         work=work[chosen],
         is_back=moves.target[chosen] == 0,
     )
-    relaxation.edges = pick_edges(program.num_steps, large, num_slots)
+    relaxation.edges = pick_edges(program.num_steps, large, num_slots, afterwards=True)
     wait = linear.add_columns(np.ones(2 * len(relaxation.edges) - 1), cost=1.0)
     for number, free in enumerate(idle):
         own = np.flatnonzero(link == number)

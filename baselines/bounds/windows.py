@@ -51,17 +51,20 @@ class Progress(NamedTuple):
     last_slot: I64
 
 
-def pick_edges(num_steps: int, moves: LargeMoves, count: int) -> I64:
+def pick_edges(num_steps: int, moves: LargeMoves, count: int, *, afterwards: bool = False) -> I64:
     """Return at most ``count`` + 1 boundaries, 0 and T among them: where the windows of the largest moves begin or end.
 
     Args:
         num_steps: T.
         moves: the large ones.
         count: K.
+        afterwards: also one step after a window's end, so that a slot ends with the step that waits for the copy.
     """
     score = np.zeros(num_steps + 1)
-    ends = np.column_stack([moves.last_due, moves.first_issue, np.minimum(moves.last_due + 1, num_steps)]).ravel()
-    np.add.at(score, ends, np.repeat(moves.work, 3))
+    ends = [moves.last_due, moves.first_issue]
+    if afterwards:
+        ends.append(np.minimum(moves.last_due + 1, num_steps))
+    np.add.at(score, np.column_stack(ends).ravel(), np.repeat(moves.work, len(ends)))
     score[[0, num_steps]] = np.inf
     best = np.argsort(-score, kind="stable")[: count + 1]
     return np.sort(best[score[best] > 0.0]).astype(np.int64)
