@@ -24,6 +24,7 @@ CANDIDATE_FLAGS: tuple[Options, ...] = (
     {"xla_msa_max_retries": "10"},
     {"xla_msa_max_repacks": "0"},
     {WAIT: "20"},
+    {"xla_msa_min_overlap_to_async_copy_ratio": "3"},  # copies under which less is computed are not made
 )
 
 
