@@ -101,6 +101,7 @@ def serve() -> None:
     if "--die-with-parent" in sys.argv:
         _die_with_parent(signal.SIGTERM)
     with work_folder() as folder:
+        os.environ["TMPDIR"] = str(folder)  # where libtpu begins a log even if it is told to write none
         _print({"folder": str(folder)})
         import jax
 
