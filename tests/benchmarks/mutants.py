@@ -33,8 +33,10 @@ _SOLVERS = "tests/baselines/solvers/"
 TARGETS = {
     "validation": Target("mallocgame/judge/validation.py", _VALIDATION),
     "coherence": Target("mallocgame/judge/coherence.py", _VALIDATION),
-    "simulation": Target("mallocgame/judge/simulation.py", ("tests/judge/test_simulation.py",)),
-    "branches": Target("mallocgame/judge/branches.py", ("tests/judge/test_branches.py",)),
+    "simulation": Target(
+        "mallocgame/judge/simulation.py", ("tests/judge/test_simulation.py", "tests/judge/test_branches.py")
+    ),
+    "branches": Target("mallocgame/judge/branches.py", ("tests/judge/test_branches.py",), _AS_PYTHON),
     "addresses": Target("mallocgame/game/rules/addresses.py", _GAME, _AS_PYTHON),
     "retime": Target("mallocgame/game/rules/retime.py", _GAME, _AS_PYTHON),
     "overrides": Target("workloads/compiler_loop/overrides.py", ("tests/workloads/compiler_loop/test_overrides.py",)),

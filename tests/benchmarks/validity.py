@@ -37,10 +37,10 @@ from tests.strategies import branching_programs, programs, small_hierarchy
 BY_NAME = ("muzero",)  # asked only by name: JAX compiles for the shapes of each program
 LIMITS: dict[str, dict[str, Any]] = {  # where a step is thousands of moves, or an episode with games after each move
     "anneal": {"steps": 2},
-    "evolution": {"steps": 2, "workers": 1},
+    "evolution": {"steps": 1, "workers": 1},
     "gorp": {"steps": 2},
 }
-STEPS = {"steps": 200}
+STEPS = {"steps": 50}
 SLOW = ("best", "cpsat", "hybrid", "lns", "muzero")  # limited in seconds
 
 

@@ -129,7 +129,8 @@ def test_a_copy_lies_in_one_branch_or_around_both() -> None:
     assert _rules(program, around, [_copy(0, 0, 0, 7)]) == set()
     assert _rules(program, around, [_copy(0, 0, 0, 3)]) == {"branch", "stale"}
     assert "branch" in _rules(program, [_place(0, 0, 2, 8)], [_copy(0, 0, 1, 5)])
-    assert "branch" in _rules(program, [_place(0, 0, 4, 8)], [_copy(0, 0, 3, 6)])  # issued between the branches
+    for due in (4, 6):  # issued between the branches
+        assert "branch" in _rules(program, [_place(0, 0, 4, 8)], [_copy(0, 0, 3, due)])
     assert "stale" in _rules(program, [_place(0, 0, 2, 8)], [_copy(0, 0, 1, 3)])  # the other branch does not copy
 
 

@@ -4,7 +4,6 @@ _LIMIT = "a limit chosen with room to spare: one more or less is as good"
 _SHORT = "how much of a bad value a message shows"
 _FILES, _VALIDATION = "mallocgame/files/reading.py", "mallocgame/judge/validation.py"
 _BUFFERS = "baselines/packing/buffers.py"
-_WRITING, _TRACE = "mallocgame/files/writing.py", "workloads/trace.py"
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_FILES, "MAX_BYTES = 64 * 2**20", "64 -> 65"): _LIMIT,
@@ -17,18 +16,31 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_FILES, "if len(digits) > 20", "20 -> 21"): "what has 21 digits is out of range for the other reason, too",
     (_FILES, 'raise _BadValueError(f"key ', "40 -> 41"): _SHORT,
     (_FILES, 'raise _BadValueError(f"{ascii(entry)', "40 -> 41"): _SHORT,
-    (_WRITING, "@dataclass(", "True -> False"): "nobody changes it",
-    (_TRACE, "**{flag: column[i]", "True -> False"): "both have one entry a flag",
     (_BUFFERS, "reason = f", "40 -> 41"): _SHORT,
     (_BUFFERS, 'raise TraceError(path, line, f"{title} must be', "40 -> 41"): _SHORT,
-    (_BUFFERS, "fields = {title:", "True -> False"): "their lengths were compared before",
     (
         _BUFFERS,
         "while k >= 0 and live[k][0] + longest > low",
         "live[k][0] + longest > low -> live[k][0] + longest >= low",
     ): "looks at one more, which the next line leaves out",
+    (
+        "mallocgame/judge/simulation.py",
+        "weights[(first < start) & (start < last)",
+        "(first < start) & (start < last) -> (first < start) | (start < last)",
+    ): "a copy that ends in a branch begins in it: validate refuses others",
+    (_VALIDATION, "last: tuple[int, int, int]", "-1 -> +1"): "no tensor and no layer has the number -1",
     (_VALIDATION, "near = live[", "1 -> 2"): "looks at one neighbour more, which does not overlap",
 }
+
+
+ANYWHERE = (  # what a line holds, the change, and why
+    (
+        "@dataclass(",
+        "True -> False",
+        "nobody changes one, nobody gives it another attribute, and every call names its fields",
+    ),
+    ("strict=True", "True -> False", "they are as long as one another by how they were made"),
+)
 
 
 def why_equivalent(module: str, line: str, change: str) -> str:
@@ -36,4 +48,4 @@ def why_equivalent(module: str, line: str, change: str) -> str:
     for (of, begin, what), why in EQUIVALENT.items():
         if (of, what) == (module, change) and line.strip().startswith(begin):
             return why
-    return ""
+    return next((why for part, what, why in ANYWHERE if part in line and what == change), "")

@@ -153,6 +153,7 @@ def test_what_is_asked_of_many_alike_is_one_override_that_matches_them_alone() -
 
 def test_a_shell_hands_the_line_on_unchanged() -> None:
     options = options_of(overrides_of(program(), goal()))
+    assert environment_line({"a": True, "b": 2}) == environment_line({"a": "true", "b": "2"})
     (word,) = shlex.split(environment_line(options))
     assert word == f"LIBTPU_INIT_ARGS=--{TENSOR_OVERRIDES}={options[TENSOR_OVERRIDES]}"
     assert not set(str(options[TENSOR_OVERRIDES])) & set(' \\"\n')
@@ -398,7 +399,9 @@ def test_definitions_are_what_makes_a_value() -> None:
     )
     tensor, loop = Tensor(name="t", size_bytes=8, uses=uses), Loop(start_step=1, end_step=3, trip_count=5)
     program = Program(name="d", instructions=_steps(1, 5, 5, 1), tensors=(tensor,), loops=(loop,))
-    assert [o.place.instruction for o in definitions(program, 0, Action.KEEP)] == ["i0"]
+    assert [(o.place.instruction, o.step) for o in definitions(program, 0, Action.KEEP)] == [("i0", 0)]
+    given = replace(program, tensors=(replace(tensor, is_parameter=True),))
+    assert [(o.place.instruction, o.step) for o in definitions(given, 0, Action.KEEP)] == [("t", -1), ("i0", 0)]
     assert traffic_bytes(program).tolist() == [8 * (1 + 5 + 5 + 1)]
 
 
@@ -416,18 +419,19 @@ def test_a_prefetch_is_for_the_first_use_that_the_copy_serves() -> None:
     kept = {(Action.KEEP, "i0", 0, -1), (Action.KEEP, "i2", 1, -1)}
     told = {*kept, (Action.PREFETCH, "i3", 2, -1)}  # from the first of its slices
     assert _told(program, Mapping(residencies=(_at(0, 0, 5),), transfers=slices), 0) == told
-    begun = (_copy(0, HOME, 0, 2, 3), _copy(0, HOME, 1, 3, 4))
-    twice = Mapping(residencies=(_at(0, 3, 3), _at(0, 4, 5)), transfers=begun)  # the first ends before it serves
-    assert _told(program, twice, 0) == {*kept, (Action.KEEP, "i3", 2, -1), (Action.PREFETCH, "i4", 3, 3)}
+    begun = (_copy(0, HOME, 0, 1, 3), _copy(0, HOME, 1, 2, 3))
+    twice = Mapping(residencies=(_at(0, 2, 3), _at(0, 3, 5)), transfers=begun)  # the first ends before it serves
+    assert _told(program, twice, 0) == {*kept, (Action.PREFETCH, "i3", 2, 2)}
     held = Mapping(residencies=(_at(0, HELD, 5),), transfers=begun[:1])
     assert _told(program, held, 0) == kept  # nothing is asked of a copy into what is held
 
 
 def test_what_is_copied_at_all_is_not_pinned() -> None:
     uses = (Use(step=0, bytes=8, kind=UseKind.DEFINE), Use(step=1, bytes=8, operand=0))
-    tensors = tuple(Tensor(name=f"t{k}", size_bytes=8, uses=uses) for k in range(2))
+    tensors = tuple(Tensor(name=f"t{k}", size_bytes=8, uses=uses) for k in range(3))
     program = Program(name="pin", instructions=_steps(1, 1), tensors=tensors)
-    mapping = Mapping(residencies=(_at(0, 0, 2), _at(1, 0, 2)), transfers=(_copy(0, 0, HOME, 0, 2),))
+    back = (_copy(0, 0, HOME, 0, 2), _copy(2, 2, HOME, 0, 2))
+    mapping = Mapping(residencies=(_at(0, 0, 2), _at(1, 0, 2), _at(2, 0, 2)), transfers=back)
     assert (_told(program, mapping, 0), _told(program, mapping, 1)) == (set(), {(Action.PIN, "i0", -1, -1)})
 
 
