@@ -161,10 +161,16 @@ def test_the_bound_holds_where_layer_0_is_the_fastest() -> None:
 
 def test_the_bound_counts_what_layer_0_must_move() -> None:
     """By hand, a byte a second: 2 bytes of every step but the last, 3 at home only, 4 of a weight, 5 of an output."""
-    weight = Tensor(name="w", size_bytes=40, is_parameter=True, uses=(Use(step=0, bytes=1), Use(step=1, bytes=3)))
+    weight = Tensor(
+        name="w",
+        size_bytes=40,
+        is_parameter=True,
+        holdable=True,  # for ever only in a layer between: here there is none
+        uses=(Use(step=0, bytes=1), Use(step=1, bytes=3)),
+    )
     home = Tensor(name="h", size_bytes=8, is_parameter=True, uses=(Use(step=2, bytes=3, home_only=True),))
     made = Tensor(name="o", size_bytes=5, is_output=True, uses=(Use(step=1, bytes=9, kind=UseKind.DEFINE),))
-    fixed = ((2,), (2, 9), (2,), ())
+    fixed = ((2,), (2, 1), (2,), ())
     steps = tuple(Instruction(name=f"i{t}", compute_seconds=0.0, fixed_bytes=b) for t, b in enumerate(fixed))
     program = Program(name="p", instructions=steps, tensors=(weight, home, made))
     assert lower_bound(program, small_hierarchy()) == 3 * 2 + 3 + 4 + 5
