@@ -325,11 +325,16 @@ def test_the_next_writer_removes_what_a_dead_process_left(tmp_path: Path) -> Non
     )
     for path in (old, young, alive):
         path.touch()
-    for path in (old, alive):
+    other = tmp_path / ".mallocgame-x-aa.tmp"  # nobody's that we know
+    other.touch()
+    for path in (old, alive, other):
         os.utime(path, (0, 0))
     with mock.patch.object(writing, "_open_nameless", return_value=None):
         write_text(tmp_path / "x.txt", "x")
-    assert sorted(tmp_path.iterdir()) == sorted([young, alive, tmp_path / "x.txt"])
+    assert sorted(tmp_path.iterdir()) == sorted([young, alive, other, tmp_path / "x.txt"])
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:

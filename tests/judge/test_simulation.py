@@ -147,6 +147,7 @@ def test_a_copy_hides_behind_compute_and_stalls_for_the_rest() -> None:
     assert found.stall_seconds[1] == pytest.approx(45.4876e-6 - 20e-6, rel=1e-4)
     assert found.total_seconds == pytest.approx(45.4876e-6 + 10.9e-6, rel=1e-4)
     assert np.array_equal(found.occupancy_bytes[:, 1], [size, size])
+    assert found.start_seconds == pytest.approx([0.0, 45.4876e-6], rel=1e-4)
 
 
 def test_the_bound_holds_where_layer_0_is_the_fastest() -> None:

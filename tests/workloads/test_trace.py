@@ -295,6 +295,17 @@ def test_bombs_and_things_that_are_not_files(tmp_path: Path) -> None:
         save_trace(tmp_path / "no" / "folder.json", sample())
 
 
+def test_a_link_may_share_no_layer_and_names_none_that_is_not_there(tmp_path: Path) -> None:
+    link = replace(MEMORY.links[0], shared_layer=None)
+    trace = replace(sample(), hierarchy=replace(MEMORY, links=(link,)))
+    save_trace(tmp_path / "t.json", trace)
+    assert load_trace(tmp_path / "t.json") == trace
+    value = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    for layer in (-2, 2):
+        value["hierarchy"]["links"]["shared_layer"] = [layer]
+        assert "shared_layer" in _refused(tmp_path / "t.json", json.dumps(value))
+
+
 def test_too_many_loops_are_refused_at_once(tmp_path: Path) -> None:
     value = _plain(tmp_path)
     count = 200_000

@@ -139,6 +139,11 @@ def test_windows_end_with_their_episodes() -> None:
     far = replay.gather(np.array([10]), 3, np.ones(1, np.float32), np.random.default_rng(0))
     assert far.mask.tolist() == [[1, 1, 0, 0]]
     assert far.rewards.tolist() == [[1, 1, 0]]
+    assert far.actions[0, :2].tolist() == [2, 0]
+    replay.prioritise(np.arange(12), np.zeros(12))
+    positions, chances = replay.draw(np.random.default_rng(0), 500)
+    assert set(positions.tolist()) == set(range(12))
+    assert chances == pytest.approx(np.ones(500))
     drawn = [replay.gather(np.array([11]), 40, np.ones(1, np.float32), np.random.default_rng(k)) for k in range(3)]
     assert {int(a) for batch in drawn for a in batch.actions[0, 1:]} == {0, 1, 2}  # any action leads nowhere
 
