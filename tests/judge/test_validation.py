@@ -314,6 +314,24 @@ def test_a_chain_of_copies_takes_each_in_turn() -> None:
     assert chain((-1, 2), (0, 2)) == {"stale"}
 
 
+def test_what_one_link_brings_another_takes_on_a_boundary_later() -> None:
+    program, memory = _three_layers()[0], small_hierarchy(16, num_layers=4)
+    for layers, hops, rules in (
+        ((2, 1), ((1, 2), (1, 2)), {"stale"}),  # by way of the fastest layer, both at boundary 2
+        ((2, 1), ((0, 1), (1, 2)), set()),
+        ((1, 2, 3), ((-1, 1), (1, 2), (1, 2)), {"stale"}),
+        ((1, 2, 3), ((-1, 1), (1, 2), (2, 3)), set()),
+    ):
+        places = tuple(Residency(tensor=0, layer=k, offset_bytes=0, start_step=0, end_step=4) for k in layers)
+        copies = tuple(
+            Transfer(tensor=0, source=k - 1, target=k, start_after=after, done_before=due, size_bytes=8)
+            for k, (after, due) in enumerate(hops)
+        )
+        assert _rules(places, copies, program=program, memory=memory) == rules
+        machine = Machine(program, memory, Mapping(residencies=places, transfers=copies))
+        assert bool(machine.run()) == bool(rules)
+
+
 def test_a_weight_may_stay_for_ever_below_the_fastest_layer() -> None:
     program, memory = _three_layers()
     for layer, rules in ((1, set()), (2, {"held"})):

@@ -229,7 +229,8 @@ class Bench:
 def _known_file(target: Target) -> Path:
     """Return where the coverage of a target's tests, as they are, is kept between processes."""
     files = [ROOT / target.module, *(file for test in target.tests for file in _python_files(ROOT / test))]
-    stamp = hashlib.sha256(b"2".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    content = b"2".join((repr(target).encode(), *(file.read_bytes() for file in files)))
+    stamp = hashlib.sha256(content).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"mallocgame-coverage-{os.getuid()}" / f"{target.import_name}-{stamp}.json"
 
 
