@@ -1,18 +1,20 @@
 """Programs with conditionals: the judge against machines and clocks that take every way through the branches."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mallocgame.errors import InputError
+from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
 from tests.judge.concrete import Clock, Machine
-from tests.strategies import branching_programs, likely_mappings, loose_mappings, small_hierarchy
+from tests.strategies import branching_programs, likely_mappings, loose_mappings, programs, small_hierarchy
 
 THOROUGH = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -199,3 +201,22 @@ def test_live_spans_follow_every_branch() -> None:
     after = Tensor(name="v", size_bytes=8, is_parameter=True, uses=(Use(step=7, bytes=8),))
     program = _program(read_in_one, after)
     assert program.live_steps == (((0, 1), (4, 6)), ((0, 8),))  # the other branch has no need of it
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(2, 4).flatmap(lambda n: st.tuples(st.just(small_hierarchy(num_layers=n)), programs())), st.data())
+def test_a_conditional_at_the_end_changes_nothing_before_it(
+    case: tuple[Hierarchy, Program], data: st.DataObject
+) -> None:
+    """The clock of branches says of every copy and step what the plain one says."""
+    memory, program = case
+    mapping = data.draw(st.one_of(likely_mappings(program, memory), loose_mappings(program, memory)))
+    end = program.num_steps
+    nothing = tuple(Instruction(name=f"branch{k}", compute_seconds=0.0, trip_count=0.5) for k in range(2))
+    conditional = Conditional(edges=(end, end + 1, end + 2), weights=(0.5, 0.5))
+    longer = replace(program, instructions=(*program.instructions, *nothing), conditionals=(conditional,))
+    plain, found = simulate(program, memory, mapping), simulate(longer, memory, mapping)
+    assert found.total_seconds == pytest.approx(plain.total_seconds)
+    assert found.transfer_finish_seconds == pytest.approx(plain.transfer_finish_seconds)
+    assert found.link_busy_seconds == pytest.approx(plain.link_busy_seconds)
+    assert found.stall_seconds[: end + 1] == pytest.approx(plain.stall_seconds)

@@ -33,6 +33,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "for start in np.unique(self._first[self._mass > 0])",
         "self._mass > 0 -> self._mass >= 0",
     ): "renews the returns of the first episode once more",
+    (
+        "mallocgame/judge/simulation.py",
+        "weights[(first < start) & (start < last)",
+        "(first < start) & (start < last) & (first < end) -> (first < start) & (start < last) | (first < end)",
+    ): "as above",
     (_VALIDATION, "last: tuple[int, int, int]", "-1 -> +1"): "no tensor and no layer has the number -1",
     (_VALIDATION, "near = live[", "1 -> 2"): "looks at one neighbour more, which does not overlap",
 }
