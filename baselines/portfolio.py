@@ -7,6 +7,7 @@ stretches over from what other lanes found. Kernels release the
 GIL, integer programs run in processes of their own, so lanes run in parallel.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,6 +27,8 @@ RACE = 0.75  # of the time; the rest refines the winner
 PATIENCE = 0.05  # of the time: how long refining waits for the other lanes
 FEW_DECISIONS = 150  # up to which the exact model is small and evolution is worth a try
 PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
+ANNEALED = 1000  # decisions a second of the limit: above, nothing but annealing has the time to begin
+GREEDY_SHARE = 0.4  # of the time, there, for a start where there is none
 PROOF_SHARE = 0.3  # of the time, for the bound on one core; with several it is proved to the end, beside refining
 START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race: constructive starts, and play
 
@@ -47,6 +50,9 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
         workers: lanes beside the one that proves the bound (threads; 1: one after the other, and the bound is proved
             in ``PROOF_SHARE`` of the time).
     """
+    if search.program.num_decisions > ANNEALED * search.limits.seconds:
+        _anneal_alone(search, workers)
+        return
     race = search.part(RACE)
     proof = Lane(partial(_prove, search, 1.0 if workers > 1 else PROOF_SHARE))
     lanes = [Lane(work) for work in _lanes(race, workers)]
@@ -70,6 +76,21 @@ def best(search: Incumbent, *, workers: int = 2) -> None:
         others = [part.mapping for part in race.parts if part.mapping is not None and part.seconds > search.seconds]
         refined = search.part(seed=search.seed + 2)
         anneal.improve(refined, workers=max(workers - busy, 1), refine=True, others=others)
+
+
+def _anneal_alone(search: Incumbent, workers: int) -> None:
+    """Anneal, beside the proof of a bound if there is a core for it.
+
+    Of a program so large, taking it over twice leaves no time for moves.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if search.mapping is None or not search.mapping.residencies:
+        greedy.improve(search.part(GREEDY_SHARE))
+    proof = Lane(partial(_prove, search, 1.0))
+    if cores > 1:
+        proof.start()
+    anneal.improve(search.part(), workers=max(min(workers, cores - 1), 1))
+    proof.raise_what_went_wrong()
 
 
 class Lane(threading.Thread):

@@ -9,8 +9,7 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One residency with its copies; boundaries are moments before steps, as in docs/judge.md."""
 
     tensor: int

@@ -9,7 +9,7 @@ validator's abstract interpretation; elsewhere it holds by construction.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +55,12 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
         if stop():
             break
         groups = _groups(program, index, tensor)
-        for candidate in _of_tensor(program, index, tensor, groups):
+        of_tensor = _of_tensor if program.loops else _without_loops
+        for candidate in of_tensor(program, index, tensor, groups):
             if plain or _is_consistent(program, candidate):
                 bases = [0, *layers] if plain or _may_lean(program, tensor, candidate) else [0]
                 pairs = ((base, layer) for layer in layers for base in bases if base < layer)
-                found[index].extend(replace(candidate, layer=layer, base=base) for base, layer in pairs)
+                found[index].extend(candidate._replace(layer=layer, base=base) for base, layer in pairs)
         found[index].extend(
             _for_ever(program, index, tensor, groups, [k for k in layers if k < hierarchy.num_layers - 1])
         )
@@ -113,7 +114,7 @@ def as_compiler_does(
     before, wait = elapsed_before(program, hierarchy), waits(program, hierarchy)
     step = program.uses.step
     for whole in pieces:
-        piece = replace(whole, sliceable=0)
+        piece = whole._replace(sliceable=0)
         beginning = (piece.tensor, piece.kind == COPIED, piece.first_use)
         if piece.kind in (HELD_OVER, FOREVER) or not reach.allows(beginning, piece.last_use):
             continue
@@ -131,7 +132,7 @@ def as_compiler_does(
             (piece.tensor, piece.back_issue, piece.last_use),
             copy_back_due(before, seconds, piece.back_issue, int(step[piece.last_use])),
         )
-        yield replace(piece, back_due=max(min(piece.back_due, due), piece.back_issue))
+        yield piece._replace(back_due=max(min(piece.back_due, due), piece.back_issue))
 
 
 def _fits(size_bytes: int, layer: MemoryLayer) -> bool:
@@ -162,10 +163,39 @@ def _of_tensor(program: Program, index: int, tensor: Tensor, groups: list[_Group
             if hi - lo < MAX_RUN or hi == len(groups) - 1:
                 limit = groups[hi + 1].step if hi + 1 < len(groups) else program.num_steps
                 for entry in _entries(program, index, tensor, groups, lo):
-                    whole = replace(entry, last_use=groups[hi].last)
+                    whole = entry._replace(last_use=groups[hi].last)
                     for candidate in _exits(program, tensor, groups, lo, hi, whole):
                         if _last_step(candidate) <= limit:  # else it would serve the next use too
-                            yield replace(candidate, back_due=min(candidate.back_due, limit))
+                            yield candidate._replace(back_due=min(candidate.back_due, limit))
+
+
+def _without_loops(program: Program, index: int, tensor: Tensor, groups: list[_Group]) -> Iterator[Candidate]:
+    """Yield what ``_of_tensor`` does, in a fraction of the time, where there are no loops."""
+    end_step, written = program.num_steps, 0
+    for lo, first in enumerate(groups):
+        kinds = [(BORN, first.step)] if not first.reads else []
+        if first.reads and (written or tensor.is_parameter):
+            kinds = [(COPIED, written)] + ([(HELD_OVER, first.step)] if tensor.holdable and lo == 0 else [])
+        last_write = 0
+        for hi in range(lo, len(groups) if kinds else lo):
+            group, following = groups[hi], groups[hi + 1] if hi + 1 < len(groups) else None
+            if group.home_only:
+                break
+            last_write = group.step + 1 if group.writes else last_write
+            if hi - lo >= MAX_RUN and following is not None:
+                continue
+            limit = following.step if following is not None else end_step
+            is_needed = following.reads if following is not None else tensor.is_output
+            end = group.step + 1
+            back = (last_write, limit) if last_write and is_needed else (-1, -1)
+            for kind, start in kinds:
+                uses = (first.first, group.last)
+                if kind == HELD_OVER:
+                    if end < end_step and not any(g.writes for g in groups):
+                        yield Candidate(index, 1, kind, *uses, end, end_step - 1, end_step, end, -1, -1)
+                elif back[1] < 0 or max(end, back[0] + 1) <= limit:
+                    yield Candidate(index, 1, kind, *uses, start, first.step, first.step, max(end, back[0]), *back)
+        written = first.step + 1 if first.writes else written
 
 
 def _last_step(candidate: Candidate) -> int:
@@ -194,15 +224,15 @@ def _entries(program: Program, index: int, tensor: Tensor, groups: list[_Group],
     earliest = max(writes, default=0)
     if not writes and not tensor.is_parameter:
         return
-    yield replace(base, kind=COPIED, start=earliest)
+    yield base._replace(kind=COPIED, start=earliest)
     if tensor.hoistable:
         served = max((g.step for g in groups[:lo] if not g.home_only), default=-1)  # a copy due by then serves it, too
         for loop in program.loops:
             is_first = max(earliest, served + 1) <= loop.start_step
             if loop.contains_boundary(group.step) and is_first and loop.trip_count > 1:
-                yield replace(base, kind=COPIED, start=earliest, latest=loop.start_step, due=loop.start_step)
+                yield base._replace(kind=COPIED, start=earliest, latest=loop.start_step, due=loop.start_step)
     if tensor.holdable and lo == 0:
-        yield replace(base, kind=HELD_OVER, due=program.num_steps)
+        yield base._replace(kind=HELD_OVER, due=program.num_steps)
 
 
 def _exits(
@@ -219,17 +249,17 @@ def _exits(
         if entry.kind == HELD_OVER:
             late = [b for b in range(end, program.num_steps) if _same_loops(program, b, program.num_steps)]
             if late and not any(g.writes for g in groups):
-                yield replace(entry, start=end, latest=late[-1], end=end)
+                yield entry._replace(start=end, latest=late[-1], end=end)
             continue
         written = [g.step for g in groups[lo : hi + 1] if g.writes]
         if not written:
-            yield replace(entry, end=end)
+            yield entry._replace(end=end)
             continue
         for issue, due in _write_backs(program, tensor, groups, hi, written[-1] + 1):
             if due < 0:
-                yield replace(entry, end=end)
+                yield entry._replace(end=end)
             elif due >= issue:
-                yield replace(entry, end=max(end, issue), back_issue=issue, back_due=due)
+                yield entry._replace(end=max(end, issue), back_issue=issue, back_due=due)
 
 
 def _write_backs(

@@ -19,7 +19,7 @@ from mallocgame.baselines.anneal.moves import (
     weigh,
 )
 from mallocgame.baselines.anneal.nest import goes_with, is_right, kin
-from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
+from mallocgame.baselines.anneal.space import fit, meet, neighbours, occupies, place_sliced, set_span
 from mallocgame.baselines.anneal.state import COPIED, I64, Choice, Tables
 from mallocgame.baselines.anneal.timing import forget, judge, judge_all, keep, put, take
 from mallocgame.jit import kernel, part
@@ -182,8 +182,7 @@ def adopt(p: Tables, s: Choice, wanted: I64, is_shifted: bool, is_judged: bool) 
     it as may be if ``is_shifted``, else it is left out. ``is_judged``: what is one copy too many is left out, too.
     """
     np.random.seed(0)  # times that the mapping does not say are drawn: each call begins alike
-    while s.number[0] > 0:
-        take(p, s, s.chosen[s.number[0] - 1])
+    clear(p, s)
     judge_all(p, s)
     for row in wanted:
         c = row[0]
@@ -202,6 +201,57 @@ def adopt(p: Tables, s: Choice, wanted: I64, is_shifted: bool, is_judged: bool) 
             take(p, s, c)
     s.total[0] = judge_all(p, s)
     return float(s.total[0])
+
+
+@part
+def clear(p: Tables, s: Choice) -> None:
+    """Take out everything."""
+    while s.number[0] > 0:
+        take(p, s, s.chosen[s.number[0] - 1])
+
+
+@kernel
+def adopt_all(p: Tables, s: Choice, wanted: I64) -> bool:
+    """Choose what a large mapping holds, all as it is; False where some of it cannot be so.
+
+    Whether it is apart in space is not looked at: ``is_apart``. Nothing may be chosen yet.
+    """
+    np.random.seed(0)
+    for row in wanted:
+        c = row[0]
+        if s.is_chosen[c] or not draw_inside(p, s, c):
+            return False
+        set_as_wanted(p, s, row)
+        set_span(p, s, c)
+        if s.cut[c] > 0 or not is_right(p, s, c):
+            return False
+        put(p, s, c)
+    s.total[0] = judge_all(p, s)
+    return bool(s.total[0] < np.inf)
+
+
+@kernel
+def is_apart(p: Tables, s: Choice, by_time: I64, there: I64) -> bool:
+    """Whether no two of ``by_time``, candidates by their first step, are in one place at a time (none in slices).
+
+    In the order of time: to look at all for each one would take as long as their number squared. ``there`` int64[N] is
+    scratch: what is still there.
+    """
+    count = 0
+    for c in by_time:
+        n = 0
+        for i in range(count):
+            other = there[i]
+            if s.until[other, 1] == 0 and s.until[other, 0] <= s.begin[c, 0]:
+                continue
+            shares = s.offset[c] < s.offset[other] + p.size[other] and s.offset[other] < s.offset[c] + p.size[c]
+            if shares and p.layer[c] == p.layer[other] and meet(s.begin, s.until, c, other):
+                return False
+            there[n] = other
+            n += 1
+        there[n] = c
+        count = n + 1
+    return True
 
 
 @part

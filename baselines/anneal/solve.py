@@ -57,6 +57,12 @@ def compile_all(problem: Problem, **_options: Any) -> None:
         native.start()
         tiny = Problem(tiny.program, preset("host-v5e"))
     _anneal(Incumbent(tiny, Limits(steps=1)), HOT)
+    on_top(Incumbent(tiny), Mapping())
+    _, tables = prepared(Incumbent(tiny))
+    if tables is not None:  # for a large start
+        none = np.zeros(0, dtype=np.int64)
+        kernel.adopt_all(tables, empty_choice(*tiny, tables), np.zeros((0, ROW), dtype=np.int64))
+        kernel.is_apart(tables, empty_choice(*tiny, tables), none, none)
 
 
 @solver(warm_up=compile_all)

@@ -13,6 +13,7 @@ from mallocgame.solver import Incumbent
 
 STEPS_PER_CALL = 500_000  # of the schedule that the judge walks between looks at the clock
 MANY = 3000  # residencies above which taking a mapping over is done once: it takes as long as their number squared
+LARGE = 500  # residencies above which it is first tried to take all over as they are
 COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
 
 
@@ -87,6 +88,11 @@ def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Cho
         if nearest is not None:
             rows.append((nearest, max(stay.start, 0), stay.back, stay.offset, stay.cut, stay.is_low, stay.late))
     wanted = np.array(rows, dtype=np.int64).reshape(-1, ROW)
+    if len(wanted) > LARGE and kernel.adopt_all(tables, choice, wanted):
+        chosen = choice.chosen[: choice.number[0]]
+        by_time = chosen[np.argsort(choice.begin[chosen, 0], kind="stable")]
+        if kernel.is_apart(tables, choice, by_time, np.zeros_like(by_time)):
+            return
     ways = (False, True) if len(wanted) <= MANY else (True,)
     for is_judged in (False, True):
         seconds = {shifted: kernel.adopt(tables, choice, wanted, shifted, is_judged) for shifted in ways}

@@ -13,9 +13,8 @@ HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic th
 
 def make_tables(program: Program, hierarchy: Hierarchy, pieces: list[Candidate]) -> Tables:
     """Return the kernel's arrays for ``pieces``."""
-    columns = {
-        name: np.array([getattr(c, name) for c in pieces], dtype=np.int64) for name in Candidate.__dataclass_fields__
-    }
+    table = np.array(pieces, dtype=np.int64).reshape(-1, len(Candidate._fields)).T.copy()
+    columns = dict(zip(Candidate._fields, table, strict=True))
     layers = hierarchy.layers
     alignment = np.array([layer.alignment_bytes for layer in layers], dtype=np.int64)
     capacity = np.array([layer.capacity_bytes for layer in layers], dtype=np.int64) // alignment * alignment

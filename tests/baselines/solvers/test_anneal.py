@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import mallocgame
 from mallocgame.baselines.anneal import kernel, timing
-from mallocgame.baselines.anneal.candidates import candidates
+from mallocgame.baselines.anneal.candidates import _groups, _of_tensor, _without_loops, candidates
 from mallocgame.baselines.anneal.solve import anneal, prepared, restore, to_mapping
 from mallocgame.baselines.anneal.start import adopt
 from mallocgame.baselines.anneal.state import ROW, Choice
@@ -53,6 +53,45 @@ def test_after_any_moves_all_is_as_if_made_anew_and_judged_exactly(
         for kept, anew in zip(_kept(state), _kept(fresh), strict=True):
             assert np.allclose(kept, anew, rtol=0, atol=1e-9)
         other = best.copy()
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs(max_steps=10, max_tensors=4))
+def test_without_loops_the_fast_way_finds_the_same_candidates(program: Program) -> None:
+    if program.loops:
+        return
+    for index, tensor in enumerate(program.tensors):
+        groups = _groups(program, index, tensor)
+        if groups:
+            expected = list(_of_tensor(program, index, tensor, groups))
+            assert list(_without_loops(program, index, tensor, groups)) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs(max_steps=10, max_tensors=6), st.integers(0, 2**31), st.booleans())
+def test_a_large_start_is_taken_over_as_it_is_or_not_at_all(program: Program, seed: int, moved: bool) -> None:
+    memory = small_hierarchy()
+    pieces = candidates(program, memory)
+    if not pieces:
+        return
+    tables, best = make_tables(program, memory, pieces), np.zeros((len(pieces) + 1, ROW), dtype=np.int64)
+    state, fresh = empty_choice(program, memory, tables), empty_choice(program, memory, tables)
+    timing.judge_all(tables, state)
+    kernel.anneal(tables, state, best, np.inf, best.copy(), 20, 1e-3, seed)
+    kernel.save(state, best)
+    rows = best[: best[-1, 0]]
+    if moved and len(rows):  # onto another's place, if one is there
+        rows[0, 3] = rows[-1, 3]
+    is_whole = kernel.adopt_all(tables, fresh, rows)
+    chosen = fresh.chosen[: fresh.number[0]]
+    by_time = chosen[np.argsort(fresh.begin[chosen, 0], kind="stable")]
+    if is_whole and kernel.is_apart(tables, fresh, by_time, np.zeros_like(by_time)):
+        kernel.save(fresh, best)
+        mapping = to_mapping(program, pieces, best[: best[-1, 0]])
+        assert validate(program, memory, mapping) == []
+        assert len(rows) == best[-1, 0]
+    else:
+        assert moved or (rows[:, 4] > 0).any()
 
 
 @settings(max_examples=150, deadline=None)
