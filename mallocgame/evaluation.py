@@ -326,15 +326,18 @@ def run(
         steps=limits.steps,
         **own,
     )
-    return judge(
-        case,
-        result.mapping,
-        solver=name,
-        solve_seconds=first.seconds + time.perf_counter() - begun,
-        bound_seconds=result.lower_bound_seconds,
-        status=result.status,
-        history=result.history,
-    )
+    about: dict[str, Any] = {
+        "solver": name,
+        "solve_seconds": first.seconds + time.perf_counter() - begun,
+        "bound_seconds": result.lower_bound_seconds,
+        "status": result.status,
+        "history": result.history,
+    }
+    found, xla = judge(case, result.mapping, **about), case.xla_judged_seconds
+    may_keep = start == "auto" and not solve_it.is_constructive
+    if case.for_compiler and may_keep and xla is not None and (found.judged_seconds or 0.0) > xla:
+        return judge(case, compiler_mapping(case), **about)  # what is left of the plan when it is told is worse
+    return found
 
 
 def solve(

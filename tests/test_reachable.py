@@ -100,6 +100,14 @@ def test_a_case_for_the_compiler_judges_what_it_reaches() -> None:
     assert run(told, "xla", limits=limits).mapping is told.compiler_mapping
 
 
+def test_what_gets_worse_when_it_is_told_is_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = make_case(suite.load("lstm_training-v5e"), for_compiler=True)
+    monkeypatch.setattr("mallocgame.explanation.reachable.reachable", lambda *_: Mapping())
+    limits = Limits(seconds=60, steps=30)
+    assert run(told, "anneal", limits=limits).mapping is told.compiler_mapping
+    assert run(told, "greedy", limits=limits).mapping == Mapping()
+
+
 def test_three_layers_are_refused() -> None:
     trace = suite.load("mlp-v4")
     with pytest.raises(InputError, match="two layers of memory, not 3"):
