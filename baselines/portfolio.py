@@ -7,7 +7,6 @@ stretches over from what other lanes found. Kernels release the
 GIL, integer programs run in processes of their own, so lanes run in parallel.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +21,7 @@ from mallocgame.baselines.placement.xla_heuristic import xla_heuristic
 from mallocgame.baselines.play.evolution import evolution
 from mallocgame.baselines.play.play import play
 from mallocgame.solver import Incumbent, Problem, Solver, solver
+from mallocgame.system import num_cores
 
 RACE = 0.75  # of the time; the rest refines the winner
 PATIENCE = 0.05  # of the time: how long refining waits for the other lanes
@@ -83,7 +83,7 @@ def _anneal_alone(search: Incumbent, workers: int) -> None:
 
     Of a program so large, taking it over twice leaves no time for moves.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     if search.mapping is None or not search.mapping.residencies:
         greedy.improve(search.part(GREEDY_SHARE))
     proof = Lane(partial(_prove, search, 1.0))

@@ -1,4 +1,4 @@
-"""What the operating system does for us: locks that end with their process, processes that end with their parent."""
+"""What the operating system does for us: cores, locks that end with their process, children that end with theirs."""
 
 import ctypes
 import fcntl
@@ -11,6 +11,11 @@ _PR_SET_PDEATHSIG = 1
 
 # What stands by while a library computes and hears no signal, and nothing can be lost yet: the command line sets it.
 stand_by: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def try_lock(descriptor: int) -> bool:

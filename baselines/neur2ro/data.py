@@ -5,7 +5,6 @@ and once per scenario, not once per label. Shards are .npz files without pickled
 """
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path, read_text, write_text
+from mallocgame.system import num_cores
 
 LABEL_GAP = 1e-3  # relative, of mixed-integer second stages: far below what a network learns
 AVERAGE_GAP = 1e-2  # relative, of the plan that others are flipped from ...
@@ -163,7 +163,7 @@ def generate(
     jobs = [(sampler, plan, s, p) for s in shards if not (p := _shard_path(target, s)).exists()]
     done = plan.instances - sum(min(plan.per_shard, plan.instances - job[2] * plan.per_shard) for job in jobs)
     on_progress(done)
-    workers = min(processes or os.cpu_count() or 1, len(jobs))
+    workers = min(processes or num_cores(), len(jobs))
     if workers <= 1:
         for job in jobs:
             done += _write_shard(job)

@@ -1,6 +1,5 @@
 """``pack``: one call for every packing solver, with honest status words."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from mallocgame.baselines.packing.problem import I64, PackingProblem
 from mallocgame.baselines.packing.result import SOLVERS, PackResult, SolverName, status_of
 from mallocgame.baselines.packing.types import conflict_pairs
 from mallocgame.errors import InputError
+from mallocgame.system import num_cores
 
 _CPSAT_BUFFERS = 3000  # above this a model takes too long to build for one slice
 
@@ -114,7 +114,7 @@ def _pack_general(  # noqa: PLR0913 (its options, by name)
 ) -> PackResult:
     """``pack_problem`` for buffers with gaps, windows or conflict lists."""
     _check_options(capacity_bytes, solver, seconds, workers)
-    run = GeneralRun(buffers, seed, workers or cores())
+    run = GeneralRun(buffers, seed, workers or num_cores())
     began = time.monotonic()
     if start is not None:
         run.offer(start // run.clear.unit, packing_height(buffers, start.tolist()) // run.clear.unit)
@@ -187,15 +187,10 @@ def pack_problem(  # noqa: PLR0913 (its options, by name)
         minimise or capacity_bytes is None,
         seconds,
         seed,
-        workers or cores(),
+        workers or num_cores(),
         progress,
     )
     return run.result(solver, start)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_options(capacity_bytes: int | None, solver: str, seconds: float, workers: int | None) -> None:

@@ -1,6 +1,5 @@
 """The engine: several policies and cache sizes over one sequence, in chunks, on all cores, with progress."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from mallocgame.baselines.paging.structures import FAULT, FLUSH, HIT, I32, I64, 
 from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError
 from mallocgame.jit import jit
+from mallocgame.system import num_cores
 
 CHUNK_REQUESTS = 1 << 18
 _NO_HINTS: U8 = np.zeros(0, np.uint8)
@@ -166,7 +166,7 @@ def simulate(
         InputError: k < 1, or hints missing, of the wrong length or the wrong type.
     """
     running = [_Running(trace, job, keep_events=False) for job in jobs]
-    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_threads or num_cores()) as pool:
         for start in range(0, trace.num_requests, CHUNK_REQUESTS):
             stop = min(start + CHUNK_REQUESTS, trace.num_requests)
             for future in [pool.submit(one.advance, start, stop) for one in running]:

@@ -9,7 +9,6 @@ island makes no difference, so a seed gives the same answer for any number of wo
 """
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent, Problem, solver
+from mallocgame.system import num_cores
 from mallocgame.warm_up import tiny_problem
 
 F64 = npt.NDArray[np.float64]
@@ -96,7 +96,7 @@ def evolution(search: Incumbent, *, workers: int | None = None) -> None:
     if problem.game.num_decisions == 0:
         return
     if workers is None:
-        workers = min(os.cpu_count() or 1, ISLANDS) if search.left_seconds >= PAYS_FOR_PROCESSES else 1
+        workers = min(num_cores(), ISLANDS) if search.left_seconds >= PAYS_FOR_PROCESSES else 1
     deadline = time.time() + search.left_seconds
     rngs = [np.random.default_rng([search.seed, island]) for island in range(ISLANDS)]
     with _runner(search, problem, min(workers, ISLANDS)) as run:

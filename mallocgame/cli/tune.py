@@ -1,6 +1,5 @@
 """``mallocgame tune``: search options for the real compiler until the time is over."""
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +21,7 @@ from mallocgame.cli.status import status
 from mallocgame.cli.sweeping import RayOption, WorkersOption
 from mallocgame.errors import InputError
 from mallocgame.files import check_folder, check_writable
+from mallocgame.system import num_cores
 
 if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.tune import Tuned
@@ -117,7 +117,7 @@ def tune(
 
 def workers_here() -> int:
     """Return how many compilations, or plans, run at a time: one core lowers and thinks."""
-    return max(min(len(os.sched_getaffinity(0)) - 1, MAX_WORKERS), 1)
+    return max(min(num_cores() - 1, MAX_WORKERS), 1)
 
 
 def check_plot(path: Path, made: Path | None = None) -> None:

@@ -1,12 +1,12 @@
 """``mallocgame warm-up``: compile the kernels once, so that no later command waits for it."""
 
-import os
 import time
 from typing import Annotated
 
 import typer
 
 from mallocgame.cli.common import progress, say
+from mallocgame.system import num_cores
 
 
 def warm_up(
@@ -28,7 +28,7 @@ def warm_up(
     groups = _by_kernels(names)
     begun = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    number = min(workers or os.cpu_count() or 1, len(groups))
+    number = min(workers or num_cores(), len(groups))
     with (
         progress("compiling kernels", total=len(groups)) as advance,
         ProcessPoolExecutor(number, mp_context=context) as pool,

@@ -1,16 +1,12 @@
 """Rows of a batch in groups, one a core: the kernels hold no lock."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+from mallocgame.system import num_cores
+
 FEWEST_ROWS = 16  # in a group: below that starting a thread costs more than it saves
-
-
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_groups(rows: int, run: Callable[[int, slice], None]) -> None:

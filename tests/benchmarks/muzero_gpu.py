@@ -25,8 +25,8 @@ from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.selfplay import SelfPlay
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.game.threads import num_cores
 from mallocgame.solver import Problem
+from mallocgame.system import num_cores
 from mallocgame.workloads import suite
 
 Row = dict[str, Any]
