@@ -57,7 +57,7 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
         groups = _groups(program, index, tensor)
         of_tensor = _of_tensor if program.loops else _without_loops
         for candidate in of_tensor(program, index, tensor, groups):
-            if plain or _is_consistent(program, candidate):
+            if plain or _is_consistent(program, hierarchy, candidate):
                 bases = [0, *layers] if plain or _may_lean(program, tensor, candidate) else [0]
                 pairs = ((base, layer) for layer in layers for base in bases if base < layer)
                 found[index].extend(candidate._replace(layer=layer, base=base) for base, layer in pairs)
@@ -279,7 +279,7 @@ def _write_backs(
                 yield loop.end_step, due  # once, after the last
 
 
-def _is_consistent(program: Program, candidate: Candidate) -> bool:
+def _is_consistent(program: Program, hierarchy: Hierarchy, candidate: Candidate) -> bool:
     """Whether the candidate alone, with the least generous timing, is coherent round every loop."""
     issue = candidate.latest
     due = candidate.back_due
@@ -297,7 +297,7 @@ def _is_consistent(program: Program, candidate: Candidate) -> bool:
                 uses = program.uses.step[candidate.first_use : candidate.last_use + 1]
                 if ((uses >= loop.start_step) & (uses < loop.end_step)).any():
                     return False
-    return not any(True for _ in stale_uses(program, mapping))
+    return not any(True for _ in stale_uses(program, hierarchy, mapping))
 
 
 def _same_loops(program: Program, a: int, b: int) -> bool:

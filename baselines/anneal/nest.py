@@ -131,10 +131,21 @@ def is_relieved(p: Tables, s: Choice, earlier: int, later: int) -> bool:
 
 
 @part
+def reads_too_soon(p: Tables, s: Choice, earlier: int, later: int) -> bool:
+    """Whether ``later`` is copied from layer 0 by one link when ``earlier`` is due there by another."""
+    if p.link[earlier] == p.link[later] or p.base[earlier] > 0 or p.base[later] > 0:
+        return False
+    is_copied = p.kind[later] == COPIED and p.back_issue[earlier] >= 0
+    return bool(is_copied and s.issue[later] == s.back[earlier])
+
+
+@part
 def goes_with(p: Tables, s: Choice, a: int, b: int) -> bool:
     """Whether two candidates of one tensor can both be chosen."""
     if p.layer_speed.shape[0] == 2:
         return not meet(s.begin, s.until, a, b) or is_relieved(p, s, a, b) or is_relieved(p, s, b, a)
+    if reads_too_soon(p, s, a, b) or reads_too_soon(p, s, b, a):
+        return False
     if p.layer[a] != p.layer[b]:
         inner, outer = (a, b) if p.layer[a] > p.layer[b] else (b, a)
         if leans_on(p, inner, outer):

@@ -7,12 +7,13 @@ is walked from the state at its entry; after it, a place holds the current conte
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.program import Program, Use, UseKind
 from mallocgame.regions import Loop, Region, nested
 
 
-def stale_uses(program: Program, mapping: Mapping) -> Iterator[tuple[int, int, str]]:
+def stale_uses(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[tuple[int, int, str]]:
     """Yield (tensor, step, message) for each use, copy or output that does not find the current contents."""
     residencies: dict[int, list[int]] = {}
     for index, r in enumerate(mapping.residencies):
@@ -22,7 +23,8 @@ def stale_uses(program: Program, mapping: Mapping) -> Iterator[tuple[int, int, s
         transfers.setdefault(x.tensor, []).append(index)
     regions = _regions(program)
     for tensor in sorted(residencies.keys() | transfers.keys()):
-        walk = _Walk(program, mapping, tensor, residencies.get(tensor, []), transfers.get(tensor, []), regions)
+        own = residencies.get(tensor, []), transfers.get(tensor, [])
+        walk = _Walk(program, hierarchy, mapping, tensor, *own, regions)
         for step, message in walk.to_fixed_point():
             yield tensor, step, message
 
@@ -66,6 +68,7 @@ class _Walk:
     """One tensor's states along the schedule."""
 
     program: Program
+    hierarchy: Hierarchy
     mapping: Mapping
     tensor: int
     residencies: list[int]
@@ -182,23 +185,23 @@ class _Walk:
     def _issue(self, boundary: int) -> None:
         """Begin the copies that are issued here; one that is due at once brings its target to those after it.
 
-        From a fast layer only if they take the same way back: copies between two layers share a link, which is busy
-        with one or the other, so their order costs nothing. One on another link would run before what it reads came.
+        To those on the same link only: it is busy with one or the other, so their order costs nothing. One on another
+        link would run before what it reads came.
         """
         before = set(self.state.current)
-        brought: dict[int, frozenset[int]] = {}  # place: the layers between which its contents just came
+        brought: dict[int, int] = {}  # place: the link that its contents just came by
         for i in self.transfers:
             x = self.mapping.transfers[i]
             if x.start_after + 1 != boundary:
                 continue
-            layers = frozenset((self._layer(x.source), self._layer(x.target)))
-            is_there = x.source in before or x.source == HOME or brought.get(x.source) == layers
+            link = self.hierarchy.link_index(self._layer(x.source), self._layer(x.target))
+            is_there = x.source in before or brought.get(x.source) == link
             if not (is_there and x.source in self.state.current):
                 self.found.append((x.start_after, f"a copy issued after step {x.start_after} reads {_name(x.source)}"))
             self.state.intact[i] = is_there and x.source in self.state.current
             if x.done_before == boundary:
                 self._arrive(i)
-                brought[x.target] = layers
+                brought[x.target] = link
 
     def _layer(self, place: int) -> int:
         return 0 if place == HOME else self.mapping.residencies[place].layer

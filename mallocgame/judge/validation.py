@@ -236,7 +236,7 @@ def _reloads(program: Program, mapping: Mapping, held: Residency, x: Transfer) -
 
 
 def _staleness(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Iterator[Violation]:
-    for tensor, step, message in stale_uses(program, mapping):
+    for tensor, step, message in stale_uses(program, hierarchy, mapping):
         yield _broken("stale", tensor, step, f"{program.tensors[tensor].name}: {message}")
 
 

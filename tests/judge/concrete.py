@@ -78,7 +78,7 @@ class Machine:
     def __init__(
         self, program: Program, hierarchy: Hierarchy, mapping: Mapping, replaced: tuple[int, ...] = ()
     ) -> None:
-        self.program, self.mapping, self.replaced = program, mapping, replaced
+        self.program, self.hierarchy, self.mapping, self.replaced = program, hierarchy, mapping, replaced
         self.instead: dict[int, tuple[int, int]] = {}  # result of a replaced copy: its source, and that one's version
         self.memory: list[dict[int, tuple[int, int]]] = [{} for _ in hierarchy.layers]
         self.version = [0] * len(program.tensors)
@@ -131,27 +131,28 @@ class Machine:
         memory = self.memory[self.mapping.residencies[place].layer]
         return all(memory.get(cell) == (tensor, self.version[tensor]) for cell in self._cells(place))
 
-    def _way(self, x: int) -> set[int]:
-        """Return the layers between which a copy goes: copies between the same two share a link."""
+    def _link(self, x: int) -> int:
         places = (self.mapping.transfers[x].source, self.mapping.transfers[x].target)
-        return {0 if place == HOME else self.mapping.residencies[place].layer for place in places}
+        return self.hierarchy.link_index(
+            *(0 if place == HOME else self.mapping.residencies[place].layer for place in places)
+        )
 
     def _boundary(self, boundary: int) -> None:
-        self._delivered: dict[tuple[int, int], set[int]] = {}  # at this boundary: tensor and place, by which way
+        self._delivered: dict[tuple[int, int], int] = {}  # at this boundary: tensor and place, by which link
         for x, transfer in enumerate(self.mapping.transfers):
             if transfer.done_before == boundary and transfer.start_after + 1 < boundary:
                 self._complete(x)
         for x, transfer in enumerate(self.mapping.transfers):
             if transfer.start_after + 1 == boundary:
                 before = self._delivered.get((transfer.tensor, transfer.source))
-                if before is not None and before != self._way(x) and transfer.source != HOME:
+                if before is not None and before != self._link(x):
                     self.errors.append(f"copy {x} reads what another link has yet to bring")
                 was_there = self._holds(transfer.target, transfer.tensor)
                 self._issue(x)
                 if transfer.done_before == boundary:
                     self._complete(x)
                     if not was_there:
-                        self._delivered[transfer.tensor, transfer.target] = self._way(x)
+                        self._delivered[transfer.tensor, transfer.target] = self._link(x)
 
     def _slice(self, x: int, place: int) -> range:
         cells = self._cells(place)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mallocgame.hierarchy import Hierarchy
+from mallocgame.hierarchy import Hierarchy, Link
 from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
@@ -330,6 +330,33 @@ def test_what_one_link_brings_another_takes_on_a_boundary_later() -> None:
         assert _rules(places, copies, program=program, memory=memory) == rules
         machine = Machine(program, memory, Mapping(residencies=places, transfers=copies))
         assert bool(machine.run()) == bool(rules)
+
+
+def test_what_one_link_brings_home_another_takes_on_a_boundary_later() -> None:
+    """Written in layer 2, written back at boundary 2, copied into a fast layer for step 3: by the same link, or not."""
+    uses = (Use(step=0, bytes=8, kind=UseKind.DEFINE), Use(step=3, bytes=8))
+    tensor = Tensor(name="a", size_bytes=8, uses=uses)
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(4))
+    program = Program(name="home", instructions=steps, tensors=(tensor,))
+    apart = small_hierarchy(16, num_layers=3)
+    shared = Link(name="home", pairs=((0, 1), (0, 2)), bytes_per_second=1.0, shared_layer=0)
+    together = replace(apart, links=(shared, Link(name="1-2", pairs=((1, 2),), bytes_per_second=1.0, shared_layer=1)))
+    for memory, layer, issue, rules in (
+        (apart, 1, 1, {"stale"}),
+        (apart, 1, 2, set()),
+        (apart, 2, 1, set()),
+        (together, 1, 1, set()),
+    ):
+        places = (
+            Residency(tensor=0, layer=2, offset_bytes=0, start_step=0, end_step=3),
+            Residency(tensor=0, layer=layer, offset_bytes=8, start_step=issue + 1, end_step=4),
+        )
+        copies = (
+            Transfer(tensor=0, source=0, target=HOME, start_after=1, done_before=2, size_bytes=8),
+            Transfer(tensor=0, source=HOME, target=1, start_after=issue, done_before=3, size_bytes=8),
+        )
+        assert _rules(places, copies, program=program, memory=memory) == rules
+        assert bool(Machine(program, memory, Mapping(residencies=places, transfers=copies)).run()) == bool(rules)
 
 
 def test_a_weight_may_stay_for_ever_below_the_fastest_layer() -> None:
