@@ -24,7 +24,7 @@ from mallocgame.files import check_folder, check_writable
 from mallocgame.system import num_cores
 
 if TYPE_CHECKING:
-    from mallocgame.workloads.compiler_loop.tune import Tuned
+    from mallocgame.workloads.compiler_loop.settings import Tuned
 
 MAX_WORKERS = 4  # compilations at a time: each takes a core and up to 1 GB
 
@@ -86,7 +86,7 @@ def tune(
     if where is not None:
         check_folder(where)
     from mallocgame.baselines.anneal import anneal
-    from mallocgame.workloads.compiler_loop.tune import Settings
+    from mallocgame.workloads.compiler_loop.settings import Settings
     from mallocgame.workloads.compiler_loop.tune import tune as run
     from mallocgame.workloads.program_reference import parse_reference
 

@@ -111,7 +111,8 @@ def _tune(task: Task) -> "Made":
 def _made(task: Task, folder: Path, files: Callable[[], dict[str, bytes]]) -> "Made":
     from mallocgame.baselines.anneal import anneal
     from mallocgame.sweep import Made
-    from mallocgame.workloads.compiler_loop.tune import Settings, tune
+    from mallocgame.workloads.compiler_loop.settings import Settings
+    from mallocgame.workloads.compiler_loop.tune import tune
 
     entry, how = task.entry, task.how
     settings = Settings(

@@ -16,7 +16,8 @@ from typing import Any
 from mallocgame.baselines.anneal import anneal
 from mallocgame.errors import InputError, TraceError
 from mallocgame.workloads import suite
-from mallocgame.workloads.compiler_loop.tune import Settings, tune
+from mallocgame.workloads.compiler_loop.settings import Settings
+from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.models import MODELS
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference
 from mallocgame.workloads.xla.compiler import Compiler

@@ -7,17 +7,16 @@ the deadline the best options have to be there.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mallocgame.workloads.compiler_loop.settings import Say
 from mallocgame.workloads.compiler_loop.verify import FullCompile, Target
 from mallocgame.workloads.xla.compiler import Options
 
 USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of docs/compiler_loop.md
 SAFETY = 1.25
 LARGEST_SHARE = 0.5  # of the time from the default compilation on, for the check; where it takes more there is none
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

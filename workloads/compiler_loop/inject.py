@@ -21,6 +21,7 @@ from mallocgame.workloads.compiler_loop.realise import (
     improve,
     realise,
 )
+from mallocgame.workloads.compiler_loop.settings import Say
 from mallocgame.workloads.compiler_loop.verify import FullCompile, OverrideOutcome, Target, outcome_of
 from mallocgame.workloads.xla.compiler import Options
 
@@ -59,7 +60,7 @@ def inject(
     full: bool = True,
     flags: Options | None = None,
     on_better: OnBetter | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> InjectionResult:
     """Give ``mapping`` (of ``target.trace.program``) to the compiler and keep what makes the program faster.
 

@@ -4,22 +4,19 @@ What is better is what the judge says of the mapping that the compiler really ch
 disk as soon as they are found, and a later run goes on from them.
 """
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from mallocgame.errors import InputError
 from mallocgame.evaluation import as_hoisted
 from mallocgame.mapping import HELD, Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Problem, SolveResult
-from mallocgame.warm_up import tiny_problem
 from mallocgame.workloads.compiler_loop.flags import (
     CANDIDATE_FLAGS,
     LONG_WAITS,
@@ -28,7 +25,9 @@ from mallocgame.workloads.compiler_loop.flags import (
     hoist_limits_kib,
     max_wait,
 )
+from mallocgame.workloads.compiler_loop.kernels import Kernels
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
+from mallocgame.workloads.compiler_loop.settings import Settings, Tuned
 
 if TYPE_CHECKING:
     from mallocgame.explanation.reachable import Reach
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
     from mallocgame.workloads.program_reference import ProgramReference
-    from mallocgame.workloads.trace import Trace
     from mallocgame.workloads.xla.compiler import Options
 
 MAX_STALE = 3  # rounds without improvement
@@ -53,59 +51,6 @@ LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 LEAST_SEARCH = 0.5  # as long as the default compilation: with less time left nothing more can be tried
 ENOUGH_TIMES = 12  # as long as that, for a first run
 LEAST_EVALUATIONS = 8  # that there is time for, for another way to suggest a mapping to be tried
-TOLD_SECONDS = 2.0  # that kernels keep the user waiting
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """The best that was found. ``options`` is empty iff nothing beats the compiler's default."""
-
-    options: dict[str, str | bool]
-    trace: "Trace"  # of the default compilation, with its mapping
-    mapping: Mapping  # what the compiler does under ``options``
-    default_seconds: float  # judged
-    judged_seconds: float
-    default_xla_seconds: float  # the compiler's own estimates
-    xla_seconds: float
-    default_cycles: int | None  # sums of estimated_cycles; None: not asked for, not done in time, or no estimates
-    cycles: int | None
-    goal_seconds: float  # judged time of the best mapping on paper
-    realised_share: float  # of that mapping's overrides, those that the compiler carries out exactly
-    full_compile_seconds: float | None  # of the default; None: not known
-    evaluations: int
-    seconds_per_evaluation: float
-    history: tuple[tuple[float, float], ...] = ()  # of what was best: seconds since the beginning, judged seconds
-    unchecked: str = ""  # why ``options`` were not compiled to the end; empty: they were, or there are none
-    interrupted: bool = False
-
-    def figures(self) -> dict[str, Any]:
-        """Return everything but trace, mapping and history, for a table or a line of JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping", "history")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How ``tune`` goes about it. Times count everything that the user waits for."""
-
-    solve: Callable[..., SolveResult]  # a ``mallocgame.solver.Solver``: finds mappings on paper
-    seconds: float = 120.0  # for everything, compilations to the end included
-    begin: float | None = None  # when that began, on time.monotonic's clock; None: with the call
-    solver_seconds: float = 10.0  # for each mapping on paper
-    evaluations: int | None = None  # no more than so many: a limit that means the same on a busy machine
-    folder: str | os.PathLike[str] | None = None  # where the best is kept, and gone on from; None: nowhere
-    seed: int = 0  # of the solver
-    workers: int = 1  # compilations at a time
-    lanes: int = 1  # that plan and compile in turn, while whole mappings are suggested: as many as there are processors
-    full: bool = True  # compile the best to its end, which finds what is illegal only then
-    say: Say = field(default=lambda text: None)  # told what was found, one line a time
-    phase: Say = field(default=lambda text: None)  # told what is being done
-
-    def __post_init__(self) -> None:
-        if not 0 < self.seconds < float("inf") or not 0 <= self.solver_seconds < float("inf"):
-            got = f"{self.seconds} and {self.solver_seconds}"
-            raise InputError(f"need a budget > 0 and a solver's time >= 0 in seconds, got {got}")
 
 
 def tune(
@@ -144,7 +89,7 @@ def tune(
         if compiler is None:
             compiler = stack.enter_context(Compiler(ready=max(settings.workers, settings.lanes)))
         settings.phase(f"compiling {reference} by default")
-        kernels = _Kernels(settings.solve, settings.say)
+        kernels = Kernels(settings.solve, settings.say)
         target = Target.of(reference, chip, compiler, assumptions=assumptions)
         begin += kernels.wait()
         folder = None
@@ -153,29 +98,6 @@ def tune(
             folder = stack.enter_context(TuningFolder.open_for(settings.folder, identity))
         final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
         return _Tuning(target, settings, final, folder, begin).run()
-
-
-class _Kernels:
-    """Loads a solver's kernels, or compiles them where that was never done, while the default program compiles."""
-
-    def __init__(self, solve: Any, say: Say) -> None:
-        self._solve, self._say = solve, say
-        self._thread = threading.Thread(target=self._prepare, daemon=True)
-        self._thread.start()
-
-    def _prepare(self) -> None:
-        if hasattr(self._solve, "prepare"):
-            self._solve.prepare(tiny_problem())
-
-    def wait(self) -> float:
-        """Wait for them, and return the seconds: compiling kernels, once for good, is no part of the search's time."""
-        start = time.monotonic()
-        while self._thread.is_alive():
-            self._thread.join(0.2)
-        waited = time.monotonic() - start
-        if waited > TOLD_SECONDS:
-            self._say(f"kernels were compiled, once, for {waited:.0f} s more: --seconds count without these")
-        return waited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ import pytest
 import mallocgame
 from mallocgame.baselines.anneal import anneal
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions
-from mallocgame.workloads.compiler_loop.tune import Settings, tune
+from mallocgame.workloads.compiler_loop.settings import Settings
+from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.compiler_loop.verify import OverrideOutcome, Target, outcome_of
 from mallocgame.workloads.program_reference import ProgramReference
 from tests.cli.run import run

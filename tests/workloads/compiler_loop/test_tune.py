@@ -24,7 +24,8 @@ from mallocgame.workloads.compiler_loop import tune as tune_module
 from mallocgame.workloads.compiler_loop.final_check import FinalCheck
 from mallocgame.workloads.compiler_loop.inject import inject
 from mallocgame.workloads.compiler_loop.overrides import TENSOR_OVERRIDES, Override
-from mallocgame.workloads.compiler_loop.tune import Settings, Tuned, tune
+from mallocgame.workloads.compiler_loop.settings import Settings, Tuned
+from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STATE, SavedSearch, TuningFolder
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
 from mallocgame.workloads.program_reference import ProgramReference
