@@ -7,91 +7,9 @@ served by one layer. What holds at a loop's entry must hold at the end of its bo
 costs for each state at its entry.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-
+from mallocgame.baselines.bounds.path_costs import between_runs, bring, cheapest_source, fetch_again, price_leg
+from mallocgame.baselines.bounds.path_tables import F64, FAR, I64, Paths, Prices, Scratch, Use
 from mallocgame.jit import kernel, part
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
-
-FAR = 1e300
-
-
-class Paths(NamedTuple):
-    """What paths go along: routes, and what prices multiply. Seconds are in units."""
-
-    first: I64  # [N + 1], see ``Routes``
-    stops: I64
-    legs: I64
-    trips: F64
-    slot_low: I64  # [S]: the slots of the window of each leg's copies
-    slot_high: I64
-    size: F64  # [N], bytes
-    fits: I64  # [N]: layers that can hold it, a bit each
-    is_output: I64  # [N], 0 or 1
-    is_split: I64  # [N]: it may not be hoisted, and a loop uses it
-    is_held: I64  # [N]
-    is_constant: I64  # [N]: nothing writes it
-    link: I64  # [L, L]: which link copies
-    link_speed: F64  # bytes per unit
-    link_latency: F64  # units
-    saving: F64  # [L]: units that a byte takes less in a layer than in layer 0
-    reach: F64  # [T]: what the step can save
-    scale: F64  # [T]: trips
-    begins: I64  # [slots]: the first step that begins after a slot
-    counts_flying: bool  # whether what is on its way takes space
-
-
-class Prices(NamedTuple):
-    """What space, link time and the time of a step cost."""
-
-    space: F64  # [L, T + 2]: of a byte in all steps before; the step after the last is the moment between two runs
-    slot: F64  # [links, slots]: of a unit of link time
-    time: F64  # [T]: of a unit of what a step takes beyond its compute time
-    relief: F64  # [T, L]: worth of a byte of a step's traffic that a layer serves, for the links (times trips)
-
-
-class Use(NamedTuple):
-    """What the cheapest paths use, to be filled."""
-
-    space: F64  # [L, T + 2]: change of bytes at each step, the moment between two runs after them
-    slot: F64  # [links, slots]: units of link time
-    saved: F64  # [T]: units that a step takes less
-    served: F64  # [T, L]: bytes times trips that a layer serves
-
-
-class Scratch(NamedTuple):
-    """Room for the work on one tensor at a time."""
-
-    cost: F64  # [depth, rows, states]
-    leg_choice: I64  # [stops, rows, states]
-    stop_choice: I64
-    copy: F64  # [stops, L, L]: of a leg, the cost of a copy
-    slot: I64  # [stops, L, L]: and where it happens
-    arrive: F64  # [stops, masks, masks]: from a set of layers, the cost of copies into another
-    keep: F64  # [stops, masks]
-    ahead: F64  # [rows, states]
-    frames: I64  # [depth, 2]: where a path came into the loops that it is traced back through
-
-    @classmethod
-    def of(cls, paths: Paths, depth: int) -> "Scratch":
-        """Return room for any of ``paths``, loops nested ``depth`` deep."""
-        num_layers, longest = len(paths.saving), int(np.diff(paths.first).max(initial=1))
-        masks = 1 << num_layers
-        return cls(
-            np.empty((depth + 1, masks, 2 * masks)),
-            np.zeros((longest, masks, 2 * masks), np.int64),
-            np.zeros((longest, masks, 2 * masks), np.int64),
-            np.empty((longest, num_layers, num_layers)),
-            np.zeros((longest, num_layers, num_layers), np.int64),
-            np.empty((longest, masks, masks)),
-            np.empty((longest, masks)),
-            np.empty((masks, 2 * masks)),
-            np.zeros((depth + 1, 2), np.int64),
-        )
 
 
 @kernel
@@ -105,7 +23,7 @@ def cheapest_paths(paths: Paths, prices: Prices, use: Use, work: Scratch) -> flo
             middle |= paths.fits[n] & (1 << a)
         best, best_held, best_forced, last, walks = FAR, 0, 0, 0, 0
         for k in range(paths.first[n], paths.first[n + 1] - 1):
-            _price_leg(paths, prices, work, n, k)
+            price_leg(paths, prices, work, n, k)
         held = paths.fits[n] & ~1 if paths.is_held[n] else 0
         chosen = held
         while True:  # all sets of layers that hold it at the start
@@ -143,7 +61,7 @@ def _walk(paths: Paths, prices: Prices, work: Scratch, n: int, held: int, forced
     level, rows = 0, 1
     cost = work.cost
     cost[0, 0, :] = FAR
-    cost[0, 0, 1 | held] = _between(paths, prices, n, held)
+    cost[0, 0, 1 | held] = between_runs(paths, prices, n, held)
     for k in range(begin, end - 1):
         _leg(paths, work, n, k, cost[level], rows, states, stay)
         kind = paths.stops[k + 1, 0]
@@ -170,123 +88,14 @@ def _walk(paths: Paths, prices: Prices, work: Scratch, n: int, held: int, forced
             continue
         mask = state % masks
         if paths.is_constant[n] and wanted:
-            fetched, _, _ = _fetch(paths, prices, work, n, mask, held, forced)
+            fetched, _, _ = fetch_again(paths, prices, work, n, mask, held, forced)
             after = before + fetched
         else:
             need = wanted | (1 if paths.is_output[n] and not mask & 1 else 0)
-            after = before + work.keep[at, stay] + _bring(work.arrive[at, mask], need)
+            after = before + work.keep[at, stay] + bring(work.arrive[at, mask], need)
         if after < best:
             best, last = after, state
     return best, last
-
-
-@part
-def _between(paths: Paths, prices: Prices, n: int, layers: int) -> float:
-    """Return what places in a set of layers cost between two runs."""
-    price, last = 0.0, prices.space.shape[1] - 1
-    for a in range(1, prices.space.shape[0]):
-        if layers >> a & 1:
-            price += paths.size[n] * (prices.space[a, last] - prices.space[a, last - 1])
-    return price
-
-
-@part
-def _fetch(
-    paths: Paths, prices: Prices, work: Scratch, n: int, mask: int, held: int, forced: int
-) -> tuple[float, int, int]:
-    """Return the cost of the end of a constant, what of ``mask`` it keeps until then, and what copies bring.
-
-    What is held and does not stay for ever is fetched again; that and where it comes from is there between two runs.
-    """
-    at = paths.first[n + 1] - 2 - paths.first[n]
-    keep, arrive = work.keep[at], work.arrive[at]
-    best, best_kept, best_brought = FAR, 0, 0
-    kept = mask & ~1
-    while True:  # the subsets of mask that have what stays for ever
-        if kept & forced == forced:
-            for brought in range(0, len(arrive), 2):
-                if brought & (held & ~forced) == held & ~forced and arrive[kept | 1, brought] < FAR:
-                    cost = keep[kept] + arrive[kept | 1, brought]
-                    cost += _between(paths, prices, n, (kept | brought) & ~held)
-                    if cost < best:
-                        best, best_kept, best_brought = cost, kept, brought
-        if kept == 0:
-            break
-        kept = (kept - 1) & mask & ~1
-    return best, best_kept, best_brought
-
-
-@part
-def _bring(arrive: F64, need: int) -> float:
-    """Return the cost of copies that make the contents current in all layers of ``need`` once more."""
-    if need == 0:
-        return 0.0
-    best = FAR
-    for brought in range(len(arrive)):
-        if brought & need == need:
-            best = min(best, arrive[brought])
-    return best
-
-
-@part
-def _price_leg(paths: Paths, prices: Prices, work: Scratch, n: int, k: int) -> None:
-    """Fill ``copy``, ``slot``, ``arrive`` and ``keep`` for a leg."""
-    num_layers = len(paths.saving)
-    masks, at = 1 << num_layers, k - paths.first[n]
-    size, fits = paths.size[n], paths.fits[n]
-    low, high = paths.legs[k, 3], max(paths.legs[k, 3], paths.legs[k, 4])
-    keep, copy, arrive = work.keep[at], work.copy[at], work.arrive[at]
-    for mask in range(masks):
-        keep[mask] = 0.0
-        for a in range(1, num_layers):
-            if mask >> a & 1:
-                keep[mask] += size * (prices.space[a, high] - prices.space[a, low])
-    arrive[:, :] = FAR
-    arrive[:, 0] = 0.0
-    if paths.legs[k, 0] > paths.legs[k, 1]:
-        return
-    copy[:, :] = FAR
-    for a in range(num_layers):
-        for b in range(num_layers):
-            if a != b and fits >> a & 1 and fits >> b & 1:
-                _price_copy(paths, prices, work, k, at, size, a, b)
-    for mask in range(1, masks):
-        for brought in range(1, masks):
-            if brought & ~fits:
-                continue
-            for b in range(num_layers):
-                if brought >> b & 1:
-                    rest = brought & ~(1 << b)
-                    price, _ = _source(copy, mask | rest, b)
-                    arrive[mask, brought] = min(arrive[mask, brought], arrive[mask, rest] + price)
-
-
-@part
-def _price_copy(paths: Paths, prices: Prices, work: Scratch, k: int, at: int, size: float, a: int, b: int) -> None:
-    """Find the cheapest slot of a copy: the later, the less space it takes on its way."""
-    link, high = paths.link[a, b], paths.legs[k, 4]
-    seconds = (size / paths.link_speed[link] + paths.link_latency[link]) * paths.trips[k]
-    flies = b > 0 and paths.counts_flying
-    best, chosen, space = FAR, 0, 0.0
-    for slot in range(paths.slot_high[k], paths.slot_low[k] - 1, -1):
-        if flies and paths.begins[slot] < high:
-            space = size * (prices.space[b, high] - prices.space[b, paths.begins[slot]])
-        price = seconds * prices.slot[link, slot] + space
-        if price < best:
-            best, chosen = price, slot
-        if best <= space:
-            break
-    work.copy[at, a, b], work.slot[at, a, b] = best, chosen
-
-
-@part
-def _source(copy: F64, mask: int, b: int) -> tuple[float, int]:
-    """Return the cost of the cheapest copy into layer ``b`` from one of ``mask``, and which."""
-    best, source = FAR, -1
-    for a in range(len(copy)):
-        if a != b and mask >> a & 1 and copy[a, b] < best:
-            best, source = copy[a, b], a
-    return best, source
 
 
 @part
@@ -447,7 +256,7 @@ def _trace(paths: Paths, prices: Prices, use: Use, work: Scratch, n: int, last: 
     need = (held & ~forced) | (1 if paths.is_output[n] and not last & 1 else 0)
     arrive = need
     if paths.is_constant[n] and need:
-        _, kept, arrive = _fetch(paths, prices, work, n, source, held, forced)
+        _, kept, arrive = fetch_again(paths, prices, work, n, source, held, forced)
         source, there = kept | 1, held | kept | arrive
     else:
         for more in range(masks):
@@ -511,11 +320,11 @@ def _copies(paths: Paths, use: Use, work: Scratch, n: int, k: int, mask: int, ar
         for b in range(len(copy)):
             if arrive >> b & 1:
                 rest = arrive & ~(1 << b)
-                price, _ = _source(copy, mask | rest, b)
+                price, _ = cheapest_source(copy, mask | rest, b)
                 if bring[rest] + price < best:
                     best, into = bring[rest] + price, b
         arrive &= ~(1 << into)
-        _, source = _source(copy, mask | arrive, into)
+        _, source = cheapest_source(copy, mask | arrive, into)
         link, slot = paths.link[source, into], work.slot[at, source, into]
         size = paths.size[n]
         use.slot[link, slot] += (size / paths.link_speed[link] + paths.link_latency[link]) * paths.trips[k]

@@ -12,7 +12,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.paths import Paths, Prices, Scratch, Use, cheapest_paths
+from mallocgame.baselines.bounds.path_tables import Paths, Prices, Scratch, Use
+from mallocgame.baselines.bounds.paths import cheapest_paths
 from mallocgame.baselines.bounds.relaxation import home_traffic, placed_tensors
 from mallocgame.baselines.bounds.route import LegColumn, Routes, StopColumn, StopKind, routes
 from mallocgame.baselines.bounds.templates import fitting_layers
