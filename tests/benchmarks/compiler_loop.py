@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help=f"only write {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     if options.tables:
-        found = {name: read(RESULTS / file) for name, file in GROUPS.items()}
+        known = best_known(SOLVERS)
+        found = {name: [with_known(row, known) for row in read(RESULTS / file)] for name, file in GROUPS.items()}
         write_page(PAGE, {name: rows for name, rows in found.items() if rows})
         return
     rows = read(options.out)
@@ -155,6 +156,12 @@ def best_known(path: Path) -> dict[str, float]:
         if row["valid"]:
             found[row["trace"]] = min(found.get(row["trace"], float("inf")), row["judged_seconds"])
     return found
+
+
+def with_known(row: dict[str, Any], known: dict[str, float]) -> dict[str, Any]:
+    """Return a row whose headroom counts from the best mapping that is known now, not when it was run."""
+    seconds = [s for s in (row.get("known_seconds"), known.get(row["case"])) if s is not None]
+    return row | {"known_seconds": min(seconds, default=None)}
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
