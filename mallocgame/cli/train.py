@@ -217,12 +217,15 @@ class _Watch:
 
         self.board = Board(self.out / "tensorboard")
         self.live = Live(console=Console(stderr=True), refresh_per_second=2, transient=False)
+        self.is_shown = False
         if not self.quiet:
             self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.live.stop()
+        if self.is_shown and not self.live.console.is_terminal:
+            self.live.console.print()  # into a file Rich writes the last panel without an end of line
 
     def report(self, row: "TrainingReport") -> None:
         """Show a report, log it, and write what improved."""
@@ -239,6 +242,7 @@ class _Watch:
             self.write_best()
         if not self.quiet:
             self.live.update(self._panel(row))
+            self.is_shown = True
 
     def write_best(self) -> None:
         """Write each program's best mapping where it is better than what was written before."""

@@ -92,6 +92,7 @@ def test_the_panel_shows_every_rival(cli: Run, trace_file: Path, settings_file: 
     assert result.code == 0, result.err
     assert " x xla" in result.err
     assert " x none" in result.err
+    assert result.err.endswith("╯\n")  # what is said next has a line of its own
     assert "best-" in result.out.replace("\n", "")
 
 
