@@ -333,9 +333,9 @@ def run(
         "status": result.status,
         "history": result.history,
     }
-    found, xla = judge(case, result.mapping, **about), case.xla_judged_seconds
+    found = judge(case, result.mapping, **about)
     may_keep = start == "auto" and not solve_it.is_constructive
-    if case.for_compiler and may_keep and xla is not None and (found.judged_seconds or 0.0) > xla:
+    if case.for_compiler and may_keep and (found.speedup_over_xla or 1.0) < 1.0:
         return judge(case, compiler_mapping(case), **about)  # what is left of the plan when it is told is worse
     return found
 

@@ -1,5 +1,6 @@
 """Where annealing begins: at a mapping, and, with three layers and more, at what a greedy pass adds to it."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,25 +20,30 @@ COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the ju
 
 def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *, least_layer: int = 1) -> None:
     """Add what saves most, layer by layer from the slowest, until the share of the limit is spent."""
-    score, at_once = _density(tables), max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
+    score = _density(tables)
     for layer in range(least_layer, len(tables.layer_speed)):
         for base in range(layer - 1, -1, -1):
             own = np.flatnonzero((tables.layer == layer) & (tables.base == base) & (score > 0.0))
-            order = own[np.argsort(-score[own], kind="stable")]
-            for first in range(0, len(order), at_once):
+            for part in _parts(tables, own[np.argsort(-score[own], kind="stable")]):
                 if search.spent_share > share or search.should_stop:
                     return
                 search.count()
-                kernel.construct(tables, choice, order[first : first + at_once], search.seed % 2**32)
+                kernel.construct(tables, choice, part, search.seed % 2**32)
 
 
 def add(search: Incumbent, tables: Tables, choice: Choice, order: I64) -> None:
     """Add candidates in this order, those that fit and that the judge agrees to."""
-    at_once = max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
-    for first in range(0, len(order), at_once):
+    for part in _parts(tables, order):
         if search.should_stop:
             return
-        kernel.construct(tables, choice, order[first : first + at_once], search.seed % 2**32)
+        kernel.construct(tables, choice, part, search.seed % 2**32)
+
+
+def _parts(tables: Tables, order: I64) -> Iterator[I64]:
+    """Cut an order of candidates into parts, between which there is time to look at the clock."""
+    at_once = max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
+    for first in range(0, len(order), at_once):
+        yield order[first : first + at_once]
 
 
 def _density(tables: Tables) -> F64:

@@ -23,14 +23,6 @@ MIB = 2**20
 TOLD_SHARE = 0.7  # of the solver's time, for mappings that the compiler can be told
 LEAST_TOLD = 0.25  # of what any mapping saves; where the compiler can be told less, the others are shown
 WORTH_TELLING = 5e-3  # of the time
-SHORT = {  # words for what orders a remedy (``explanation.remedy``)
-    "keep_in_default_memory": "keep",
-    "pin_in_alternate_memory": "pin",
-    "suggestion of the whole mapping": "suggest",
-    "flag for copies before loops": "flag",
-    "or mallocgame.hoist": "hoist",
-    "": "no",
-}
 
 
 def explain(
@@ -79,7 +71,8 @@ def explain(
     with status(solver_seconds + seconds * bool(program)) as shown:
         if solver_seconds:
             shown.phase("looking for a better mapping")
-        better, on_paper = _better(found, own, solver_seconds, hoist)
+        longest = max_wait(LONG_WAITS)
+        better, on_paper = _better(found, own, solver_seconds, hoist, longest)
         shown.phase("trying remedies")
         padding = found.padding_bytes
         explanation = run(
@@ -90,7 +83,7 @@ def explain(
             limit=limit,
             padding_bytes=padding,
             moving=found.moving_fusions,
-            max_wait=max_wait(LONG_WAITS),
+            max_wait=longest,
         )
         if program:
             shown.phase("compiling")
@@ -132,21 +125,25 @@ def _own_mapping(found: "Trace", name: str, path: Path | None) -> "Mapping":
     return own
 
 
-def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool) -> "tuple[Mapping | None, float]":
-    """Return a better mapping, if possible one that ``tune`` can ask for, and the time of a yet better one; else 0."""
+def _better(
+    found: "Trace", own: "Mapping", seconds: float, hoist: bool, longest: float
+) -> "tuple[Mapping | None, float]":
+    """Return a better mapping, if possible one that ``tune`` can ask for, and the time of a yet better one; else 0.
+
+    ``longest`` is how long a value may wait (``reachable.Reach``).
+    """
     if not seconds:
         return None, 0.0
     from mallocgame.baselines.anneal import anneal
     from mallocgame.evaluation import as_hoisted
     from mallocgame.explanation.reachable import Reach
     from mallocgame.judge.simulation import simulate
-    from mallocgame.workloads.compiler_loop.flags import LONG_WAITS, max_wait
     from mallocgame.workloads.compiler_loop.tune import LARGE
 
     program, hierarchy = found.program if hoist else as_hoisted(found.program, found.hierarchy, own), found.hierarchy
     if hierarchy.num_layers != 2:  # XLA:TPU compiles for two
         return anneal(program, hierarchy, seconds=seconds, start=own).mapping, 0.0
-    reach = Reach(max_wait=max_wait(LONG_WAITS))
+    reach = Reach(max_wait=longest)
     near = program.num_steps >= LARGE
     told = anneal(program, hierarchy, seconds=TOLD_SHARE * seconds, start=own, for_compiler=reach, refine=near)
     free = anneal(program, hierarchy, seconds=(1 - TOLD_SHARE) * seconds, start=told.mapping)
@@ -338,7 +335,12 @@ def _print_peak(peak: Any) -> None:
 
 
 def _told(ordered_by: str) -> str:
-    return ", ".join(SHORT.get(by, by) for by in ordered_by.split(", "))
+    """Return what orders a remedy in words that a column has room for."""
+    from mallocgame.explanation.remedy import FLAG, KEEP, PIN, SUGGEST
+
+    for by, word in ((KEEP, "keep"), (PIN, "pin"), (SUGGEST, "suggest"), (FLAG, "flag, hoist")):
+        ordered_by = ordered_by.replace(by, word)
+    return ordered_by or "no"
 
 
 def _cells(stall: "Stall") -> tuple[str, ...]:

@@ -12,14 +12,13 @@ import numpy as np
 
 from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
 from mallocgame.explanation.reachable import MAX_WAIT, reachable
-from mallocgame.explanation.remedy import Remedy, in_words, ordered_by
+from mallocgame.explanation.remedy import NEXT_TO_NOTHING, Remedy, in_words, ordered_by
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
-NEXT_TO_NOTHING = 1e-4  # of the time
 LEAST = 1e-3  # of the time, for a change to be told of its own
 MAX_STEPS = 40
 MAX_ROOM = 24  # tensors that one change may send away

@@ -6,6 +6,8 @@ from mallocgame.explanation.placement import TensorPlacement
 from mallocgame.mapping import HELD, HOME
 from mallocgame.program import Program, UseKind
 
+NEXT_TO_NOTHING = 1e-4  # of the time: what saves less is not told of
+
 KEEP = "keep_in_default_memory"
 PIN = "pin_in_alternate_memory"
 PREFETCH = "prefetch"

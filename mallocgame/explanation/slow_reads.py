@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
-from mallocgame.explanation.remedy import Remedy, definition_source, in_words, ordered_by
+from mallocgame.explanation.remedy import NEXT_TO_NOTHING, Remedy, definition_source, in_words, ordered_by
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
 from mallocgame.program import Program, UseKind
-
-NEXT_TO_NOTHING = 1e-4  # of the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mallocgame.explanation.placement import Placements, TensorPlacement, put_together, take_apart
-from mallocgame.explanation.remedy import NOT, definition_source
+from mallocgame.explanation.remedy import NEXT_TO_NOTHING, NOT, definition_source
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import HOME, Mapping, Residency, serving_layers
 from mallocgame.program import Program, Tensor, Use, UseKind
 
-NEXT_TO_NOTHING = 1e-4  # of the time
 MOVING = frozenset(("copy", "transpose", "reshape", "concatenate", "pad"))
 BETWEEN_CHIPS = frozenset(("all-gather", "all-reduce", "all-to-all", "reduce-scatter", "collective-permute"))
 DONATION, LAYOUT, SHARDING, COPYING = "donation", "layout", "sharding", "copying"
