@@ -13,10 +13,12 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -377,8 +379,11 @@ def _flat(arrays: Arrays, prefix: str) -> Arrays:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep orbax from logging the traceback of what it raises, too, once for each of its threads."""
+    """Keep orbax and TensorStore from showing the traceback of what they raise, too, once for each of their threads."""
     logging.getLogger("asyncio").addFilter(_is_not_of_orbax)  # its tasks say so when they are collected, much later
+    if sys.excepthook is not _except_late_answers:
+        _shown_by[:] = [sys.excepthook]
+        sys.excepthook = _except_late_answers
     logger = logging.getLogger("absl")
     before, logger.disabled = logger.disabled, True
     try:
@@ -389,6 +394,18 @@ def _quiet() -> Iterator[None]:
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.getMessage()
+
+
+_shown_by = [sys.__excepthook__]
+
+
+def _except_late_answers(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Show an exception unless TensorStore met it telling asyncio, after the first write failed, how another one went.
+
+    Orbax has closed its event loop by then; TensorStore's threads hand what asyncio raises to ``sys.excepthook``.
+    """
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        _shown_by[0](kind, error, traceback)
 
 
 def _reason(error: Exception) -> str:

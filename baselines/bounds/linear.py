@@ -130,7 +130,9 @@ def solve(
     """Solve by HiGHS, in a child that ends with the limit; an unfinished solve gives the bound of the boxes alone."""
     cost, boxes, rows = np.array(program.cost), np.array([program.low, program.high]), np.array(program.row_bound)
     arguments = (cost, program.matrix, rows, boxes, method, max(seconds, 0.01))
-    found = call(_solve, *arguments, seconds=max(seconds, 0.01), stop=stop)
+    found: tuple[F64 | None, F64 | None, str] | None = (cost, np.zeros(len(rows)), "There is nothing to decide.")
+    if len(cost):  # linprog refuses a program without columns
+        found = call(_solve, *arguments, seconds=max(seconds, 0.01), stop=stop)
     columns, duals, status = found if found is not None else (None, None, "Time limit reached.")
     if status.startswith("The problem is infeasible"):
         raise AssertionError("the relaxation has no solution, though the empty mapping is one")

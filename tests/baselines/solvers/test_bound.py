@@ -280,6 +280,14 @@ def test_any_duals_give_a_bound() -> None:
         assert solve(linear).bound == pytest.approx(optimum, abs=1e-9)
 
 
+def test_with_nothing_to_decide_the_bound_is_the_constant() -> None:
+    linear = LinearProgram(constant=2.5)
+    solution = solve(linear)
+    assert solution.is_solved
+    assert (solution.value, len(solution.columns)) == (2.5, 0)
+    assert solution.bound == pytest.approx(2.5)
+
+
 @given(st.lists(st.tuples(st.integers(0, 63), st.integers(0, 63)), min_size=1, max_size=4))
 @settings(deadline=None)  # the first call compiles
 def test_cover_is_a_partition_of_the_window(ends: list[tuple[int, int]]) -> None:

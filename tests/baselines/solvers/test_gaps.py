@@ -108,3 +108,11 @@ def test_what_found_no_place_comes_earlier_in_the_next_order() -> None:
     _, heavier, again = orders.next()
     assert heavier[orders.best[3]].min() > weights[orders.best[3]].max() * 0.5
     assert sorted(again.tolist()) == sorted(first.tolist())
+
+
+def test_a_tensor_that_is_used_once_leaves_nothing_to_decide() -> None:
+    once = Tensor(name="w", size_bytes=1, uses=(Use(step=0, bytes=1, kind=UseKind.READ),), is_parameter=True)
+    program = Program(name="once", instructions=(Instruction(name="i", compute_seconds=1.0),), tensors=(once,))
+    search = Incumbent(Problem(program, _hierarchy(2)))
+    _, _, order = GapOrders(search, []).next()
+    assert len(order) == 0
