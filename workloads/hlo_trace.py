@@ -16,7 +16,7 @@ from mallocgame.workloads.hlo import xla_parser
 from mallocgame.workloads.hlo.aliases import Aliases, alias_groups
 from mallocgame.workloads.hlo.buffer_assignment import Offsets, read_offsets
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
-from mallocgame.workloads.hlo.placement import Placed, PlacedText, place
+from mallocgame.workloads.hlo.placement import CompilerPlacement, PlacedText, place
 from mallocgame.workloads.hlo.schedule import ASSUMED_TRIP_COUNT, Expectations, Schedule, flatten, opaque_calls
 from mallocgame.workloads.hlo.spaces import Spaces
 from mallocgame.workloads.hlo.tensors import Tensors, find_tensors
@@ -170,7 +170,7 @@ class Reading:
             conditionals=tuple(self.schedule.conditionals),
         )
 
-    def placement(self, program: Program, offsets: Offsets) -> Placed:
+    def placement(self, program: Program, offsets: Offsets) -> CompilerPlacement:
         """Return the mapping that the text's memory spaces state."""
         assert self.hierarchy is not None
         text = PlacedText(aliases=self.aliases, schedule=self.schedule, tensors=self.tensors, spaces=self.spaces)

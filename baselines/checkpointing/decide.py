@@ -42,9 +42,9 @@ def decide(problem: CheckpointProblem, budget_bytes: int, *, seconds: float = 10
 def _solve(
     problem: CheckpointProblem, budget_bytes: int, seconds: float
 ) -> tuple[list[int] | None, float, bool]:  # runs in a child
-    from mallocgame.baselines.checkpointing.linear import Model
+    from mallocgame.baselines.checkpointing.linear import CheckpointModel
 
-    return Model(problem, budget_bytes).solve(seconds)
+    return CheckpointModel(problem, budget_bytes).solve(seconds)
 
 
 def prune(problem: CheckpointProblem, choices: Sequence[Choice]) -> list[Choice]:

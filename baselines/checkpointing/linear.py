@@ -32,7 +32,7 @@ class _Rows:
         self.low.append(low)
 
 
-class Model:
+class CheckpointModel:
     """Columns: node i runs again (3 i), is kept (3 i + 1), is offloaded (3 i + 2); then names; then waits."""
 
     def __init__(self, problem: CheckpointProblem, budget_bytes: int) -> None:

@@ -46,7 +46,7 @@ class CcgConfig:
 
 
 @dataclass(slots=True)
-class Branch:
+class RankedScenario:
     """One stored scenario and what is known of the plans for which the network ranks it worst."""
 
     xi: F64
@@ -65,7 +65,7 @@ class ArgMaxProgram:
         self.stages = SecondStages(problem)
         self.config = config
         self._width = problem.uncertainty().size
-        self.branches: list[Branch] = []
+        self.branches: list[RankedScenario] = []
         self.best = np.inf
         self.best_x = np.zeros(0)
         self._plans: list[F64] = []  # answers to the stored scenarios: starts of the local search
@@ -98,7 +98,7 @@ class ArgMaxProgram:
             InputError: no plan has a second stage at ``xi``.
         """
         clock = self.stages.clock = Clock(seconds)
-        branch = Branch(xi)
+        branch = RankedScenario(xi)
         self.branches.append(branch)
         for other in self.branches:
             other.closed = False  # ranked anew against one more

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.neur2ro.network import BoundNetwork, Branch, Network
+from mallocgame.baselines.neur2ro.network import BoundNetwork, Network, SetEncoder
 from mallocgame.baselines.neur2ro.problem import AffineMap, Features
 from mallocgame.errors import InputError, MissingExtraError
 
@@ -60,7 +60,7 @@ class DeviceNetwork(BoundNetwork):
         self._value = [self._put(w) for w in (network.value_x, network.value_xi, network.value_bias, network.value_out)]
         self._width = (features.x_map.width, features.xi_map.width)
 
-    def _branches(self) -> dict[str, Branch]:
+    def _branches(self) -> dict[str, SetEncoder]:
         return {"x": self.network.x, "xi": self.network.xi}
 
     def _put(self, array: F64) -> Any:
@@ -69,7 +69,7 @@ class DeviceNetwork(BoundNetwork):
     def _map(self, mapping: AffineMap) -> tuple[Any, Any, int]:
         return self._put(mapping.matrix.T), self._put(mapping.offset), mapping.width
 
-    def _branch_weights(self, side: str, branch: Branch) -> tuple[Any, Any, Any]:
+    def _branch_weights(self, side: str, branch: SetEncoder) -> tuple[Any, Any, Any]:
         """Return item_in [h1, inputs], post [h1, h2] (the aggregation's factor in it) and out [h2, g]."""
         items = len(self._static[side])
         share = 1.0 / items if self.network.aggregation == "mean" else 1.0

@@ -47,7 +47,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
+class SetEncoder:
     """Weights of one set encoder, float64; the last input column of ``item_in`` multiplies a constant 1."""
 
     item_in: F64  # [h1, variable inputs + features + 1]
@@ -60,8 +60,8 @@ class Branch:
 class Network:
     """Trained weights and what they were trained on."""
 
-    x: Branch
-    xi: Branch
+    x: SetEncoder
+    xi: SetEncoder
     value_x: F64  # [h, g]
     value_xi: F64  # [h, g]
     value_bias: F64  # [h]
@@ -135,7 +135,7 @@ class BoundNetwork:
         }
         self.x = self._branch(network.x, features.x_map, network.x.item_in[None, :, :wx], self._static["x"])
 
-    def _branch(self, branch: Branch, mapping: AffineMap, inputs: F64, bias: F64) -> BoundBranch:
+    def _branch(self, branch: SetEncoder, mapping: AffineMap, inputs: F64, bias: F64) -> BoundBranch:
         share = 1.0 / len(bias) if self.network.aggregation == "mean" else 1.0
         return BoundBranch(
             inputs=np.broadcast_to(inputs, (len(bias), *inputs.shape[1:])),
@@ -224,7 +224,7 @@ def _arrays(network: Network) -> dict[str, F64]:
     arrays = {
         f"{side}.{field.name}": getattr(getattr(network, side), field.name)
         for side in ("x", "xi")
-        for field in fields(Branch)
+        for field in fields(SetEncoder)
     }
     for name in ("value_x", "value_xi", "value_bias", "value_out"):
         arrays[name] = getattr(network, name)
@@ -251,7 +251,9 @@ def load_network(folder: str | Path) -> Network:
     try:
         with np.errstate(invalid="ignore"):  # what is not finite is refused below
             data = {name: np.asarray(array, np.float64) for name, array in load_file(data_path).items()}
-        sides = {side: Branch(**{f.name: data[f"{side}.{f.name}"] for f in fields(Branch)}) for side in ("x", "xi")}
+        sides = {
+            side: SetEncoder(**{f.name: data[f"{side}.{f.name}"] for f in fields(SetEncoder)}) for side in ("x", "xi")
+        }
         values = {name: data[name] for name in ("value_x", "value_xi", "value_bias", "value_out")}
         network = Network(
             x=sides["x"],

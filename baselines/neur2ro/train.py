@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.neur2ro.data import Example
 from mallocgame.baselines.neur2ro.device import import_torch, open_device
-from mallocgame.baselines.neur2ro.network import PRESETS, Branch, Network, NetworkSize, describe
+from mallocgame.baselines.neur2ro.network import PRESETS, Network, NetworkSize, SetEncoder, describe
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem
 from mallocgame.errors import InputError
 
@@ -248,7 +248,7 @@ def _network(state: dict[str, Any], size: NetworkSize, about: dict[str, Any]) ->
         return np.asarray(state[name].cpu().numpy(), np.float64)
 
     sides = {
-        side: Branch(
+        side: SetEncoder(
             item_in=array(f"{side}.item_in.weight"),
             item_out=array(f"{side}.item_out.weight"),
             post_in=array(f"{side}.post_in.weight"),

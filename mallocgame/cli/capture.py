@@ -85,10 +85,10 @@ def capture(
             raise InputError(
                 "--programs needs --out FOLDER, and neither a function, --args and --mesh nor --log and --hlo"
             )
-        from mallocgame.cli.capture_many import How, capture_many
+        from mallocgame.cli.capture_many import CaptureSettings, capture_many
 
         known = assumptions_of(trip_count, branch_weights, ici_gbps)
-        how = How(options=_options(option or []), assumptions=known, full=full, anonymise=anonymise)
+        how = CaptureSettings(options=_options(option or []), assumptions=known, full=full, anonymise=anonymise)
         capture_many(programs, chip, how, out=out, workers=workers, ray=ray, as_json=json)
         return
     if workers > 1 or ray is not None:

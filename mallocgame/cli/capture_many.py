@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mallocgame.cli.programs import Entry, read_programs, run_table, with_compiler
+from mallocgame.cli.programs import ProgramLine, read_programs, run_table, with_compiler
 
 if TYPE_CHECKING:
     from mallocgame.sweep import Job, Made
@@ -38,7 +38,7 @@ SHOWN = ("program", "chip", "status", "decisions", "xla_judged_seconds", "lower_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class How:
+class CaptureSettings:
     """What the command says of all functions."""
 
     options: dict[str, str | bool] = field(default_factory=dict)
@@ -48,15 +48,15 @@ class How:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class CaptureTask:
     """One function to capture."""
 
-    entry: Entry
-    how: How
+    entry: ProgramLine
+    how: CaptureSettings
 
 
 def capture_many(
-    programs: Path, chip: str, how: How, *, out: Path, workers: int, ray: str | None, as_json: bool
+    programs: Path, chip: str, how: CaptureSettings, *, out: Path, workers: int, ray: str | None, as_json: bool
 ) -> None:
     """Capture the functions of a table.
 
@@ -71,7 +71,7 @@ def capture_many(
     run_table(jobs, capturing, COLUMNS, out=out, workers=workers, ray=ray, json=as_json, shown=SHOWN)
 
 
-def _jobs(entries: Sequence[Entry], how: How) -> "list[Job]":
+def _jobs(entries: Sequence[ProgramLine], how: CaptureSettings) -> "list[Job]":
     from functools import partial
 
     from mallocgame.sweep import Job, digest_of
@@ -80,7 +80,7 @@ def _jobs(entries: Sequence[Entry], how: How) -> "list[Job]":
         Job(
             key=digest_of("capture", repr(how), entry.content(), entry.name),
             about={"program": entry.function, "chip": entry.chip},
-            task=partial(Task, entry=entry, how=how),
+            task=partial(CaptureTask, entry=entry, how=how),
             group=entry.name,
         )
         for entry in entries
@@ -94,7 +94,7 @@ def capturing() -> "Iterator[Work]":
         yield work
 
 
-def _capture(task: Task, compiler: "Compiler") -> "Made":
+def _capture(task: CaptureTask, compiler: "Compiler") -> "Made":
     from mallocgame.cli.capture import remarks_of, row_of
     from mallocgame.sweep import Made
     from mallocgame.workloads.anonymise import anonymise

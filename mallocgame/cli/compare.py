@@ -18,7 +18,7 @@ from mallocgame.cli.cases import (
     StepsOption,
 )
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
-from mallocgame.cli.compare_jobs import COLUMNS, SKIPPED, Settings, comparing, jobs_of
+from mallocgame.cli.compare_jobs import COLUMNS, SKIPPED, CompareSettings, comparing, jobs_of
 from mallocgame.cli.sweeping import RayOption, WorkersOption, pool_of, report_errors
 from mallocgame.cli.traces import TracesArgument
 from mallocgame.errors import InputError
@@ -71,7 +71,7 @@ def compare(
 
     wanted, plot = _solver_names(solvers), plot or figure
     Limits(seconds=seconds, steps=steps)
-    settings = Settings(
+    settings = CompareSettings(
         seconds=seconds,
         steps=steps,
         seed=seed,

@@ -34,7 +34,7 @@ COLUMNS: dict[str, type] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class CompareSettings:
     """What all rows of one call have in common."""
 
     seconds: float
@@ -52,16 +52,16 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class CompareTask:
     """One solver on one trace. ``data`` is the trace file's content where a worker may not see the file."""
 
     trace: str
     solver: str
-    settings: Settings
+    settings: CompareSettings
     data: bytes | None = None
 
 
-def jobs_of(traces: Sequence[str], solvers: Sequence[str], settings: Settings, *, ships: bool) -> "list[Job]":
+def jobs_of(traces: Sequence[str], solvers: Sequence[str], settings: CompareSettings, *, ships: bool) -> "list[Job]":
     """Return a job for each trace and solver.
 
     Args:
@@ -98,11 +98,11 @@ def jobs_of(traces: Sequence[str], solvers: Sequence[str], settings: Settings, *
     return jobs
 
 
-def _task(trace: str, solver: str, settings: Settings, shipped: Path | None) -> Task:
+def _task(trace: str, solver: str, settings: CompareSettings, shipped: Path | None) -> CompareTask:
     from mallocgame.files import read_bytes
 
     data = None if shipped is None else read_bytes(shipped)
-    return Task(trace=trace, solver=solver, settings=settings, data=data)
+    return CompareTask(trace=trace, solver=solver, settings=settings, data=data)
 
 
 def _source_of(solver: str) -> str:
@@ -119,7 +119,7 @@ def comparing(tell: Callable[[float], None] | None = None) -> "Iterator[Work]":
     """Yield what makes a row; a trace that several solvers get in turn is opened, and its bound proved, once."""
     opened: dict[str, Case] = {}
 
-    def make(task: Task) -> "Made":
+    def make(task: CompareTask) -> "Made":
         if task.trace not in opened:
             opened.clear()
             opened[task.trace] = _open(task)
@@ -128,7 +128,7 @@ def comparing(tell: Callable[[float], None] | None = None) -> "Iterator[Work]":
     yield make
 
 
-def _open(task: Task) -> "Case":
+def _open(task: CompareTask) -> "Case":
     """Return the case of a task.
 
     Raises:
@@ -156,7 +156,7 @@ def _open(task: Task) -> "Case":
             raise InputError(str(error).replace(str(path), task.trace)) from None
 
 
-def _made(case: "Case", task: Task, tell: Callable[[float], None] | None) -> "Made":
+def _made(case: "Case", task: CompareTask, tell: Callable[[float], None] | None) -> "Made":
     from mallocgame.cli.cases import find_start
     from mallocgame.evaluation import XLA, run
     from mallocgame.solver import Limits

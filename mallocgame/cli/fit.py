@@ -14,7 +14,7 @@ from mallocgame.errors import InputError, MissingExtraError
 from mallocgame.files import MAX_INTEGER, check_name, check_writable
 
 if TYPE_CHECKING:
-    from mallocgame.cli.fitting import Fitting, Planned, Row
+    from mallocgame.cli.fitting import Fitting, Planned, PolicyRow
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*([kMGT]?i?)B?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -168,7 +168,7 @@ def _telling(function: str) -> Iterator[None]:
 
 def _by_solver(
     fitting: "Fitting", planned: "Planned", solver: str, seconds: float, trace: Path | None, function: str
-) -> "tuple[list[Row], str]":
+) -> "tuple[list[PolicyRow], str]":
     """Save keep-or-offload as a trace, and let a solver decide it, where asked for; say why that cannot be done."""
     if not solver and trace is None:
         return [], ""
@@ -205,7 +205,7 @@ def _by_solver(
 def _print(
     fitting: "Fitting",
     planned: "Planned",
-    rows: "list[Row]",
+    rows: "list[PolicyRow]",
     points: "list[Planned]",
     values: bool,
     json: bool,
@@ -236,7 +236,7 @@ def _print(
         _print_values(fitting, planned)
 
 
-def _ours(planned: "Planned") -> "Row":
+def _ours(planned: "Planned") -> "PolicyRow":
     from dataclasses import replace
 
     gap = "" if planned.plan is None else (" (optimal)" if planned.plan.is_optimal else f" (gap {planned.gap:.2%})")
@@ -244,7 +244,7 @@ def _ours(planned: "Planned") -> "Row":
     return replace(planned.row, name=name)
 
 
-def _cells(row: "Row", planned: "Planned") -> tuple[str, ...]:
+def _cells(row: "PolicyRow", planned: "Planned") -> tuple[str, ...]:
     from mallocgame.cli.fitting import gigabytes
     from mallocgame.cli.text import seconds_text
 
@@ -270,7 +270,7 @@ def _curve_cells(point: "Planned") -> tuple[str, ...]:
     return size, seconds_text(price.seconds), peak, point.row.name, gap
 
 
-def _json_row(kind: str, row: "Row", budget_bytes: int) -> dict[str, Any]:
+def _json_row(kind: str, row: "PolicyRow", budget_bytes: int) -> dict[str, Any]:
     price = row.price
     return {
         "kind": kind,

@@ -27,7 +27,7 @@ LABELS = {AS_WRITTEN: "as written", EVERYTHING: "no checkpointing", "nothing_sav
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PolicyRow:
     """One policy, judged."""
 
     name: str
@@ -44,7 +44,7 @@ class Planned:
     """The best policy for one budget: a plan of ours, or a standard one that is faster (``plan`` is None)."""
 
     budget_bytes: int
-    row: Row
+    row: PolicyRow
     plan: CheckpointPlan | None
     gap: float  # of our plan's time over the bound proved for the decision problem; NaN without a plan
 
@@ -57,8 +57,8 @@ class Fitting:
     chip: Chip
     seconds: float = 20.0  # of planning, all budgets together
     seed: int = 0
-    rows: list[Row] = field(default_factory=list)
-    _judged: dict[tuple[Choice, ...], Row] = field(default_factory=dict)
+    rows: list[PolicyRow] = field(default_factory=list)
+    _judged: dict[tuple[Choice, ...], PolicyRow] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Trace the step, price the standard policies, and read the decision problem.
@@ -71,7 +71,7 @@ class Fitting:
         self.problem, self.everything, price = problem_of(self.step, self.chip)
         for base in (AS_WRITTEN, EVERYTHING, *JAX_POLICIES, OFFLOADING):
             known = price if base == "nothing_saveable" else self._standard_price(base)
-            self.rows.append(Row(name=LABELS.get(base, base), policy=self._policy((), (), base), price=known))
+            self.rows.append(PolicyRow(name=LABELS.get(base, base), policy=self._policy((), (), base), price=known))
         if (self.rows[0].price.seconds, self.rows[0].price.peak_bytes) == (
             self.rows[1].price.seconds,
             self.rows[1].price.peak_bytes,
@@ -96,11 +96,11 @@ class Fitting:
             return self.step.traced(None, untouched=True).price(self.chip)
         return self.step.traced(None if base == EVERYTHING else jax_policy(base)).price(self.chip)
 
-    def _named(self, name: str, save: Sequence[str], offload: Sequence[str]) -> Row:
+    def _named(self, name: str, save: Sequence[str], offload: Sequence[str]) -> PolicyRow:
         policy = self._policy(save, offload)
-        return Row(name=name, policy=policy, price=self.step.traced(policy).price(self.chip))
+        return PolicyRow(name=name, policy=policy, price=self.step.traced(policy).price(self.chip))
 
-    def judge(self, choices: Sequence[Choice], name: str = "plan") -> Row:
+    def judge(self, choices: Sequence[Choice], name: str = "plan") -> PolicyRow:
         """Return the row of choices: the step traced with them and priced."""
         key = tuple(choices)
         if key not in self._judged:
@@ -109,7 +109,7 @@ class Fitting:
             self._judged[key] = self._named(name, save, offload)
         return replace(self._judged[key], name=name)
 
-    def least(self) -> Row:
+    def least(self) -> PolicyRow:
         """Return the policy with the smallest peak: everything recomputed, or what enters the regions offloaded too."""
         entries = [Choice.OFFLOAD if node.is_entry else Choice.RECOMPUTE for node in self.problem.nodes]
         candidates = [*self.rows, *self._judged.values(), self.judge(entries)]
@@ -121,7 +121,7 @@ class Fitting:
         The decision problem's peak is an estimate: where the judge says another, the next round aims at the difference.
         """
         aim, rounds, started = max(budget_bytes, self._least_estimate()), ROUNDS, time.monotonic()
-        best: tuple[Row, CheckpointPlan] | None = None
+        best: tuple[PolicyRow, CheckpointPlan] | None = None
         for number in range(rounds):
             left = seconds - (time.monotonic() - started)
             if number and left < 0.1 * seconds:
@@ -147,7 +147,7 @@ class Fitting:
         """Return the least time that the problem allows: nothing of it run again."""
         return self.problem.base_seconds * (1 + 1e-6)
 
-    def _best(self, budget_bytes: int, found: tuple[Row, CheckpointPlan] | None) -> Planned | None:
+    def _best(self, budget_bytes: int, found: tuple[PolicyRow, CheckpointPlan] | None) -> Planned | None:
         fitting = [row for row in (*self.rows, *self._judged.values()) if row.fits(budget_bytes)]
         if not fitting:
             return None

@@ -34,7 +34,7 @@ MAX_NAME_BYTES = 200  # a file system takes 255, with what is put behind it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ProgramLine:
     """A line of the table. ``name`` is that of what is written for it."""
 
     function: str
@@ -71,7 +71,7 @@ class Entry:
         return [__version__, *versions, self.function, self.args, self.chip, self.mesh, source]
 
 
-def read_programs(path: Path, chip: str) -> list[Entry]:
+def read_programs(path: Path, chip: str) -> list[ProgramLine]:
     """Read a table of functions.
 
     Args:
@@ -82,7 +82,7 @@ def read_programs(path: Path, chip: str) -> list[Entry]:
         TraceError: another column, a line without a function, a function that is none, two lines of one name.
     """
     lines = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restkey="", restval="")
-    found: dict[str, Entry] = {}
+    found: dict[str, ProgramLine] = {}
     try:
         header = lines.fieldnames or ()
         if "function" not in header or set(header) - set(COLUMNS) or len(set(header)) < len(header):
@@ -99,7 +99,7 @@ def read_programs(path: Path, chip: str) -> list[Entry]:
     return list(found.values())
 
 
-def _entry(path: Path, number: int, line: Mapping[str, Any], chip: str) -> Entry:
+def _entry(path: Path, number: int, line: Mapping[str, Any], chip: str) -> ProgramLine:
     import re
 
     from mallocgame.workloads.compiler_loop.tuning_folder import LOCK
@@ -109,7 +109,7 @@ def _entry(path: Path, number: int, line: Mapping[str, Any], chip: str) -> Entry
     function, args = line["function"].strip(), line.get("args", "").strip()
     chosen = line.get("chip", "").strip() or chip
     name = line.get("name", "").strip() or f"{function.rpartition(':')[2]}-{chosen}"
-    entry = Entry(
+    entry = ProgramLine(
         function=function,
         args=args,
         chip=chosen,

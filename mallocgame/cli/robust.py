@@ -9,9 +9,9 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, print_table, progress, say
 from mallocgame.cli.robust_instance import (
     Budget,
-    Choice,
     Device,
     Instance,
+    InstanceChoice,
     NetworkOption,
     Plot,
     Policies,
@@ -81,7 +81,9 @@ def solve(
     _check_plot(plot)
     check_writable(out, plot)
     [name] = _names(method)
-    built = open_instance(Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance)
+    built = open_instance(
+        InstanceChoice(problem=problem, size=size, seed=seed, variant=variant, budget=budget), instance
+    )
     trained = open_network(problem, network, [name])
     result = _run(name, built, trained, device, seconds=seconds, solver=solver, policies=policies)
     document = {"format": "mallocgame.neur2ro.plan", "version": 1, "problem": problem, **result.to_json()}
@@ -224,7 +226,7 @@ def evaluate(
 
     x = _plan(plan)
     with progress("judging", total=None):
-        choice = Choice(problem=problem, size=size, seed=seed, variant=variant, budget=budget)
+        choice = InstanceChoice(problem=problem, size=size, seed=seed, variant=variant, budget=budget)
         found = judge(open_instance(choice, instance), x, samples=samples, seconds=seconds)
     if json:
         print_json([asdict(found)])
@@ -271,7 +273,9 @@ def compare(
     rows: list[dict[str, Any]] = []
     for text in instances or [None]:  # type: ignore[list-item]
         for gamma in sweep:
-            built = open_instance(Choice(problem=problem, size=size, seed=seed, variant=variant, budget=gamma), text)
+            built = open_instance(
+                InstanceChoice(problem=problem, size=size, seed=seed, variant=variant, budget=gamma), text
+            )
             results = [
                 _run(
                     name,

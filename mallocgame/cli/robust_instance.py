@@ -41,7 +41,7 @@ Solver = Annotated[str, typer.Option("--solver", help="MILP solver: highs or sci
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class InstanceChoice:
     """Which instance a command works on."""
 
     problem: str
@@ -51,7 +51,7 @@ class Choice:
     budget: int
 
 
-def open_instance(choice: Choice, text: str | None) -> "TwoStageProblem":
+def open_instance(choice: InstanceChoice, text: str | None) -> "TwoStageProblem":
     import numpy as np
 
     from mallocgame.baselines.neur2ro.problems.capital_budgeting import CapitalBudgeting
@@ -70,7 +70,7 @@ def open_instance(choice: Choice, text: str | None) -> "TwoStageProblem":
     return found.sample(rng)
 
 
-def _open_memory(choice: Choice, text: str | None) -> "TwoStageProblem":
+def _open_memory(choice: InstanceChoice, text: str | None) -> "TwoStageProblem":
     import numpy as np
 
     from mallocgame.baselines.neur2ro.problems.memory import MemoryProblem

@@ -46,7 +46,7 @@ def tune(
     workers: WorkersOption = 1,
     ray: RayOption = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="How long you wait: compilations to the end included.")
+        float, typer.Option("--seconds", help="TuneSettings long you wait: compilations to the end included.")
     ] = 120.0,
     solver_seconds: Annotated[float, typer.Option("--solver-seconds", help="For each mapping on paper.")] = 10.0,
     out: Annotated[
@@ -73,10 +73,10 @@ def tune(
     if programs is not None:
         if any((function, args, mesh, plot)) or where is None:
             raise InputError("--programs needs --out FOLDER, and no function, --args, --mesh or --plot beside it")
-        from mallocgame.cli.tune_many import How, tune_many
+        from mallocgame.cli.tune_many import TuneSettings, tune_many
 
         paper = solver_seconds if solve_seconds is None else solve_seconds
-        how = How(seconds=seconds, solver_seconds=paper, seed=seed, full=full, assumptions=known)
+        how = TuneSettings(seconds=seconds, solver_seconds=paper, seed=seed, full=full, assumptions=known)
         tune_many(programs, chip, how, out=where, workers=workers, ray=ray, as_json=json)
         return
     if function is None or workers > 1 or ray is not None:

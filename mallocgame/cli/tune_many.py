@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mallocgame.cli.programs import Entry, read_programs, run_table
+from mallocgame.cli.programs import ProgramLine, read_programs, run_table
 
 if TYPE_CHECKING:
     from mallocgame.sweep import Job, Made
@@ -41,7 +41,7 @@ SHOWN = ("program", "chip", "status", "default_seconds", "judged_seconds", "spee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class How:
+class TuneSettings:
     """What the command says of all functions."""
 
     seconds: float
@@ -52,15 +52,17 @@ class How:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class TuneTask:
     """One function to tune, in a folder of this machine; None: in one whose files go with the row."""
 
-    entry: Entry
-    how: How
+    entry: ProgramLine
+    how: TuneSettings
     folder: Path | None
 
 
-def tune_many(programs: Path, chip: str, how: How, *, out: Path, workers: int, ray: str | None, as_json: bool) -> None:
+def tune_many(
+    programs: Path, chip: str, how: TuneSettings, *, out: Path, workers: int, ray: str | None, as_json: bool
+) -> None:
     """Tune the functions of a table, each in a folder of its own in ``out``.
 
     Raises:
@@ -74,14 +76,14 @@ def tune_many(programs: Path, chip: str, how: How, *, out: Path, workers: int, r
     run_table(jobs, _tuning, COLUMNS, out=out, workers=workers, ray=ray, json=as_json, shown=SHOWN)
 
 
-def _jobs(entries: Sequence[Entry], how: How, out: Path | None) -> "list[Job]":
+def _jobs(entries: Sequence[ProgramLine], how: TuneSettings, out: Path | None) -> "list[Job]":
     from mallocgame.sweep import Job, digest_of
 
     return [
         Job(
             key=digest_of("tune", repr(how), entry.content(), entry.name),
             about={"program": entry.function, "chip": entry.chip},
-            task=partial(Task, entry=entry, how=how, folder=None if out is None else out / entry.name),
+            task=partial(TuneTask, entry=entry, how=how, folder=None if out is None else out / entry.name),
             group=entry.name,
         )
         for entry in entries
@@ -93,7 +95,7 @@ def _tuning() -> "Iterator[Work]":
     yield _tune
 
 
-def _tune(task: Task) -> "Made":
+def _tune(task: TuneTask) -> "Made":
     from mallocgame.workloads.compiler_loop.tuning_folder import LOCK
 
     if task.folder is not None:
@@ -108,7 +110,7 @@ def _tune(task: Task) -> "Made":
         return _made(task, folder, files)
 
 
-def _made(task: Task, folder: Path, files: Callable[[], dict[str, bytes]]) -> "Made":
+def _made(task: TuneTask, folder: Path, files: Callable[[], dict[str, bytes]]) -> "Made":
     from mallocgame.baselines.anneal import anneal
     from mallocgame.sweep import Made
     from mallocgame.workloads.compiler_loop.settings import Settings

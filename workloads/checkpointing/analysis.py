@@ -18,7 +18,7 @@ from mallocgame.workloads.checkpointing.flat import Equation, FlatFunction, flat
 from mallocgame.workloads.checkpointing.fusion import fuse
 from mallocgame.workloads.checkpointing.graph import Graph, Operation, graph_of, live_part
 from mallocgame.workloads.checkpointing.price import Price, body_seconds
-from mallocgame.workloads.checkpointing.regions import Region, entering, has_effects
+from mallocgame.workloads.checkpointing.regions import EquationRange, entering, has_effects
 from mallocgame.workloads.checkpointing.rewrite import body_function, inputs_of, stretch_function
 from mallocgame.workloads.checkpointing.work import Kind
 
@@ -66,7 +66,9 @@ def _is_real(aval: Any) -> bool:
     return hasattr(aval, "dtype") and bool(jnp.issubdtype(aval.dtype, jnp.inexact))
 
 
-def analyse(flat: FlatFunction, region: Region, active: set[int], later: Sequence[int], chip: Chip) -> Recomputation:
+def analyse(
+    flat: FlatFunction, region: EquationRange, active: set[int], later: Sequence[int], chip: Chip
+) -> Recomputation:
     """Return what a region runs again if nothing of it is kept; ``later`` are the values read after it."""
     if has_effects(flat, region):
         return Recomputation(nodes=(), forward_seconds=0.0, backward_seconds=0.0)
@@ -80,7 +82,7 @@ def analyse(flat: FlatFunction, region: Region, active: set[int], later: Sequenc
     return _nodes(graph, cotangents, _only_named(flat, region, graph), region, chip)
 
 
-def _only_named(flat: FlatFunction, region: Region, graph: Graph) -> set[int]:
+def _only_named(flat: FlatFunction, region: EquationRange, graph: Graph) -> set[int]:
     """Return the values of a backward graph that enter the region and are read by one ``checkpoint_name`` alone."""
     numbers = region.body.inputs if region.body is not None else inputs_of(flat, region)
     enters = set(entering(flat, region))
@@ -93,7 +95,7 @@ def _only_named(flat: FlatFunction, region: Region, graph: Graph) -> set[int]:
 
 
 def _region_function(
-    flat: FlatFunction, region: Region, active: set[int], later: Sequence[int]
+    flat: FlatFunction, region: EquationRange, active: set[int], later: Sequence[int]
 ) -> tuple[Callable[..., Any], list[Any], list[bool], list[bool]]:
     """Return a region as a function, the types of its inputs, and which inputs and results carry a derivative."""
     if region.body is None:
@@ -135,7 +137,9 @@ def _backward_jaxpr(
     return jax.make_jaxpr(backward)(shapes, [struct(o.shape, o.dtype) for o in outputs])
 
 
-def _nodes(graph: Graph, cotangents: set[int], only_named: set[int], region: Region, chip: Chip) -> Recomputation:
+def _nodes(
+    graph: Graph, cotangents: set[int], only_named: set[int], region: EquationRange, chip: Chip
+) -> Recomputation:
     """Read the recomputation from a region's backward graph."""
     fused = fuse(graph, chip, body_seconds(graph, chip))
     is_linear = [v in cotangents for v in range(len(graph.values))]
@@ -173,7 +177,7 @@ def _node(
     operation: Operation,
     seconds: float,
     inputs: list[int],
-    region: Region,
+    region: EquationRange,
     chip: Chip,
     is_entry: bool,
 ) -> dict[str, Any]:
@@ -204,7 +208,7 @@ def _touches(is_heavy: bool, is_loop: bool) -> float:
 
 
 def build_problem(
-    parts: Sequence[Recomputation], regions: Sequence[Region], judged: Price, peaks: Sequence[int], chip: Chip
+    parts: Sequence[Recomputation], regions: Sequence[EquationRange], judged: Price, peaks: Sequence[int], chip: Chip
 ) -> CheckpointProblem:
     """Put the regions together; ``judged`` is the step with everything recomputed, ``peaks`` of it per region."""
     nodes: list[Node] = []

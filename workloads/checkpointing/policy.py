@@ -11,7 +11,7 @@ from mallocgame.errors import InputError
 from mallocgame.files import StrPath
 from mallocgame.workloads.checkpointing.differentiation import differentiated_as
 from mallocgame.workloads.checkpointing.flat import FlatFunction, flatten, trace
-from mallocgame.workloads.checkpointing.regions import PREFIX, Region
+from mallocgame.workloads.checkpointing.regions import PREFIX, EquationRange
 from mallocgame.workloads.checkpointing.rewrite import Policy, run
 from mallocgame.workloads.formats import strict_json
 from mallocgame.workloads.formats.strict_json import Node
@@ -31,7 +31,7 @@ class FunctionPlan:
     """Where one differentiated function is cut, and which of its values have names."""
 
     fingerprint: str
-    regions: tuple[Region, ...]
+    regions: tuple[EquationRange, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # JAX hashes policies: each is itself
@@ -112,7 +112,7 @@ class CheckpointPolicy:
 
 
 def changed_function(
-    flat: FlatFunction, regions: Sequence[Region], policy: Policy | None, tree: Any
+    flat: FlatFunction, regions: Sequence[EquationRange], policy: Policy | None, tree: Any
 ) -> Callable[..., Any]:
     """Return a flat function as one of pytrees, checkpointed."""
 
@@ -122,13 +122,13 @@ def changed_function(
     return function
 
 
-def _with_body(flat: FlatFunction, region: Region) -> Region:
+def _with_body(flat: FlatFunction, region: EquationRange) -> EquationRange:
     """Return a region of a file with the loop's body of this function."""
     if region.body is None:
         return region
     eqn = flat.equations[region.start].eqn
     body = flatten(eqn.params["jaxpr"])
-    return Region(
+    return EquationRange(
         start=region.start,
         end=region.end,
         names=region.names,
@@ -178,7 +178,7 @@ def save_checkpoint_policy(path: StrPath, policy: CheckpointPolicy) -> None:
     strict_json.write(path, value)
 
 
-def _region_rows(region: Region, wanted: Iterable[str]) -> dict[str, Any]:
+def _region_rows(region: EquationRange, wanted: Iterable[str]) -> dict[str, Any]:
     wanted = set(wanted)
     return {
         "start": region.start,
@@ -224,7 +224,7 @@ def _read_function(node: Node) -> FunctionPlan:
     return FunctionPlan(fingerprint=fingerprint.text(), regions=found)
 
 
-def _read_region(node: Node) -> Region:
+def _read_region(node: Node) -> EquationRange:
     start, end, is_loop, values, names, inputs, input_names = node.fields(
         "start", "end", "is_loop", "values", "names", "inputs", "input_names"
     )
@@ -235,7 +235,7 @@ def _read_region(node: Node) -> Region:
         if len(numbers.array()) != len(words.array()):
             words.fail(f"has {len(words.array())} entries, expected {len(numbers.array())}")
         pairs.append(dict(zip(numbers.integers(0), words.texts(), strict=True)))
-    return Region(
+    return EquationRange(
         start=start.integer(0),
         end=end.integer(0),
         names=pairs[0],

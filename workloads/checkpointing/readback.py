@@ -133,7 +133,7 @@ def _bytes(shape: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
+class CompiledStep:
     """A compiled step: XLA's own figures beside ours. ``error`` says why there are none."""
 
     peak_bytes: int = 0
@@ -148,18 +148,18 @@ class Compiled:
         return sum(copy.hiding_share * copy.size_bytes for copy in copies) / total if total else None
 
 
-def read_compiled(stage: Any) -> Compiled:
+def read_compiled(stage: Any) -> CompiledStep:
     """Return what a ``jax.stages.Compiled`` says of itself: peak is arguments, results and temporaries."""
     memory = stage.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Compiled(
+    return CompiledStep(
         peak_bytes=int(peak - memory.alias_size_in_bytes),
         host_bytes=int(getattr(memory, "host_temp_size_in_bytes", 0)),
         copies=tuple(host_copies(stage.as_text())),
     )
 
 
-def compile_for_tpu(function: str, chip: str, folder: str, policy: str = "", args: str = "") -> Compiled:
+def compile_for_tpu(function: str, chip: str, folder: str, policy: str = "", args: str = "") -> CompiledStep:
     """Compile a step under a policy (a file; empty: as written) ahead of time.
 
     Raises:
@@ -191,13 +191,13 @@ def compile_for_tpu(function: str, chip: str, folder: str, policy: str = "", arg
 
 
 def main(arguments: list[str]) -> None:
-    """Print a ``Compiled`` as JSON."""
+    """Print a ``CompiledStep`` as JSON."""
     try:
         row = asdict(compile_for_tpu(*arguments))
     except InputError as error:
-        row = asdict(Compiled(error=str(error)))
+        row = asdict(CompiledStep(error=str(error)))
     except (Exception, SystemExit) as error:  # the user's; the compiler's own: out of memory, say
-        row = asdict(Compiled(error=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"))
+        row = asdict(CompiledStep(error=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"))
     sys.stdout.write(json.dumps(row) + "\n")
 
 

@@ -26,7 +26,7 @@ I64 = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, kw_only=True)
-class Region:
+class EquationRange:
     """Equations [start, end) of a function; with ``body`` the one equation is a loop, and its body is the region.
 
     ``names`` are given to values (numbers of the function, or of the body); ``entries`` name inputs as they come in.
@@ -41,23 +41,23 @@ class Region:
     label: str = ""
 
 
-def cut(flat: FlatFunction, label: str = "0", *, own_names: bool = False) -> list[Region]:
+def cut(flat: FlatFunction, label: str = "0", *, own_names: bool = False) -> list[EquationRange]:
     """Return the regions of a function, in order, with names for everything that may be worth keeping.
 
     With ``own_names`` only what the user has named is named.
     """
-    regions: list[Region] = []
+    regions: list[EquationRange] = []
     start = 0
     loops = [i for i, e in enumerate(flat.equations) if _is_layer_loop(e)]
     for at in [*loops, len(flat.equations)]:
         points = [*_cuts(flat, start, at), at]
         for first, last in zip([start, *points], points, strict=False):
             if first < last:
-                regions.append(Region(start=first, end=last))
+                regions.append(EquationRange(start=first, end=last))
         if at < len(flat.equations):
             eqn = flat.equations[at].eqn
             body = flatten(eqn.params["jaxpr"])
-            regions.append(Region(start=at, end=at + 1, body=body, length=int(eqn.params["length"])))
+            regions.append(EquationRange(start=at, end=at + 1, body=body, length=int(eqn.params["length"])))
         start = at + 1
     for number, region in enumerate(regions):
         region.label = f"{label}.{number}"
@@ -65,7 +65,7 @@ def cut(flat: FlatFunction, label: str = "0", *, own_names: bool = False) -> lis
     return regions
 
 
-def has_effects(flat: FlatFunction, region: Region) -> bool:
+def has_effects(flat: FlatFunction, region: EquationRange) -> bool:
     """Return whether a region prints or calls back, which ``jax.checkpoint`` refuses."""
     equations = region.body.equations if region.body is not None else flat.equations[region.start : region.end]
     return any(e.eqn.effects for e in equations)
@@ -163,7 +163,7 @@ def _with_limit(inside: npt.NDArray[Any], crosses: npt.NDArray[Any], limit: floa
     return float(cost[-1]), way[::-1]
 
 
-def _name(flat: FlatFunction, region: Region, label: str, own_names: bool) -> None:
+def _name(flat: FlatFunction, region: EquationRange, label: str, own_names: bool) -> None:
     """Give names to a region's values and to what enters it, in place."""
     function = region.body if region.body is not None else flat
     span = (0, len(function.equations)) if region.body is not None else (region.start, region.end)
@@ -189,7 +189,7 @@ def _name(flat: FlatFunction, region: Region, label: str, own_names: bool) -> No
             region.entries[v] = f"{label}.input.{len(region.entries)}"
 
 
-def entering(flat: FlatFunction, region: Region) -> list[int]:
+def entering(flat: FlatFunction, region: EquationRange) -> list[int]:
     """Return the inputs of a region that exist for it alone: a loop's carries, what only this stretch reads."""
     if region.body is not None:
         params = flat.equations[region.start].eqn.params

@@ -7,12 +7,14 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from mallocgame.workloads.checkpointing.flat import FlatFunction, evaluate
-from mallocgame.workloads.checkpointing.regions import Region, has_effects
+from mallocgame.workloads.checkpointing.regions import EquationRange, has_effects
 
 Policy = Callable[..., Any]
 
 
-def run(flat: FlatFunction, regions: Sequence[Region], policy: Policy | None, arguments: Sequence[Any]) -> list[Any]:
+def run(
+    flat: FlatFunction, regions: Sequence[EquationRange], policy: Policy | None, arguments: Sequence[Any]
+) -> list[Any]:
     """Return the flat results of a function with ``policy`` on every region; None: nothing is checkpointed.
 
     A region that prints or calls back stays as it is: ``jax.checkpoint`` refuses effects.
@@ -30,7 +32,7 @@ def run(flat: FlatFunction, regions: Sequence[Region], policy: Policy | None, ar
     return [environment[v] if isinstance(v, int) else v.value for v in flat.outputs]
 
 
-def read_later(flat: FlatFunction, regions: Sequence[Region]) -> list[list[int]]:
+def read_later(flat: FlatFunction, regions: Sequence[EquationRange]) -> list[list[int]]:
     """Return, per region, the values made in it that are read after it."""
     wanted = {v for v in flat.outputs if isinstance(v, int)}
     found: list[list[int]] = []
@@ -42,7 +44,7 @@ def read_later(flat: FlatFunction, regions: Sequence[Region]) -> list[list[int]]
 
 
 def stretch_function(
-    flat: FlatFunction, region: Region, inputs: Sequence[int], outputs: Sequence[int]
+    flat: FlatFunction, region: EquationRange, inputs: Sequence[int], outputs: Sequence[int]
 ) -> Callable[..., tuple[Any, ...]]:
     """Return a stretch as a function of its inputs, with names on what they are given to."""
 
@@ -54,7 +56,7 @@ def stretch_function(
     return stretch
 
 
-def body_function(region: Region) -> Callable[..., tuple[Any, ...]]:
+def body_function(region: EquationRange) -> Callable[..., tuple[Any, ...]]:
     """Return a loop's body as a function of constants, carries and slices, with names."""
     body = region.body
     assert body is not None
@@ -69,7 +71,7 @@ def body_function(region: Region) -> Callable[..., tuple[Any, ...]]:
     return one_iteration
 
 
-def inputs_of(flat: FlatFunction, region: Region) -> list[int]:
+def inputs_of(flat: FlatFunction, region: EquationRange) -> list[int]:
     """Return the values that a stretch reads and does not make, ascending."""
     equations = flat.equations[region.start : region.end]
     made = {v for e in equations for v in e.outputs}
@@ -82,7 +84,7 @@ def _named(name: str | None, value: Any) -> Any:
 
 
 def _run_stretch(
-    flat: FlatFunction, region: Region, policy: Policy, environment: dict[int, Any], later: list[int]
+    flat: FlatFunction, region: EquationRange, policy: Policy, environment: dict[int, Any], later: list[int]
 ) -> None:
     inputs = inputs_of(flat, region)
     function = jax.checkpoint(stretch_function(flat, region, inputs, later), policy=policy)
@@ -90,7 +92,7 @@ def _run_stretch(
     environment.update(zip(later, results, strict=True))
 
 
-def _run_loop(flat: FlatFunction, region: Region, policy: Policy, environment: dict[int, Any]) -> None:
+def _run_loop(flat: FlatFunction, region: EquationRange, policy: Policy, environment: dict[int, Any]) -> None:
     equation = flat.equations[region.start]
     params = equation.eqn.params
     values = [environment[v] if isinstance(v, int) else v.value for v in equation.inputs]

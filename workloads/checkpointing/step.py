@@ -19,7 +19,7 @@ from mallocgame.workloads.checkpointing.policy import (
     check_own_names,
 )
 from mallocgame.workloads.checkpointing.price import Price, price_step
-from mallocgame.workloads.checkpointing.regions import Region, cut
+from mallocgame.workloads.checkpointing.regions import EquationRange, cut
 from mallocgame.workloads.checkpointing.rewrite import Policy, read_later
 from mallocgame.workloads.program_reference import Call
 
@@ -29,7 +29,7 @@ class Site:
     """One differentiated function of a step, cut into regions."""
 
     flat: FlatFunction
-    regions: list[Region]
+    regions: list[EquationRange]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,7 +23,7 @@ I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class CompilerPlacement:
     """The mapping, None where the text states none or it cannot be kept; ``notes`` say why and how."""
 
     mapping: Mapping | None = None
@@ -56,11 +56,11 @@ class PlacedText:
     spaces: Spaces
 
 
-def place(program: Program, hierarchy: Hierarchy, text: PlacedText, offsets: Offsets) -> Placed:
+def place(program: Program, hierarchy: Hierarchy, text: PlacedText, offsets: Offsets) -> CompilerPlacement:
     """Return the mapping, valid by the judge's rules, or none and the reason."""
     tensors = text.tensors
     if not {text.spaces.fast, HOST} & set(tensors.space_of.values()):
-        return Placed()
+        return CompilerPlacement()
     if tensors.mixed:
         return _refused(f"{tensors.mixed} shares storage with a value in another memory space")
     if any(move.done_step <= move.start_step for move in tensors.moves):
@@ -78,11 +78,11 @@ def place(program: Program, hierarchy: Hierarchy, text: PlacedText, offsets: Off
     if broken:
         return _refused(f"{len(broken)} rules are broken, the first ({broken[0].rule}): {broken[0].message}")
     source = "buffer assignment" if known == len(blocks) else "packed here" if not known else "partly packed here"
-    return Placed(mapping=mapping, notes={"placement": "memory spaces of the text", "offsets": source})
+    return CompilerPlacement(mapping=mapping, notes={"placement": "memory spaces of the text", "offsets": source})
 
 
-def _refused(reason: str) -> Placed:
-    return Placed(notes={"placement": f"not kept: {reason}"})
+def _refused(reason: str) -> CompilerPlacement:
+    return CompilerPlacement(notes={"placement": f"not kept: {reason}"})
 
 
 class _Touching:

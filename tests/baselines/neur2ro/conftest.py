@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("highspy")
 
-from mallocgame.baselines.neur2ro.network import Branch, Network
+from mallocgame.baselines.neur2ro.network import Network, SetEncoder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,8 +17,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def random_network(rng: np.random.Generator, x_width: int, xi_width: int, features: int, *, coupled: bool) -> Network:
     """Return untrained weights: h1 = 5, d = 4, h2 = 6, g = 3, value 4."""
 
-    def branch(inputs: int) -> Branch:
-        return Branch(
+    def branch(inputs: int) -> SetEncoder:
+        return SetEncoder(
             item_in=rng.normal(size=(5, inputs + features + 1)),
             item_out=rng.normal(size=(4, 5)),
             post_in=rng.normal(size=(6, 4)),

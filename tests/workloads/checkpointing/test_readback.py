@@ -2,7 +2,7 @@
 
 import pytest
 
-from mallocgame.workloads.checkpointing.readback import Compiled, host_copies
+from mallocgame.workloads.checkpointing.readback import CompiledStep, host_copies
 
 HLO = """HloModule jit_step, is_scheduled=true
 
@@ -34,6 +34,6 @@ def test_copies_are_found_with_what_hides_them() -> None:
     assert out.hiding_share == pytest.approx(0.6)
     assert (there.to_host, there.hiding_share) == (True, 0.0)
     assert (back.name, back.to_host, back.size_bytes, back.start_step, back.done_step) == ("copy.9", False, 16, 4, 4)
-    compiled = Compiled(copies=(out, there, back))
+    compiled = CompiledStep(copies=(out, there, back))
     assert compiled.hiding_share(to_host=True) == pytest.approx(0.3)
-    assert Compiled().hiding_share(to_host=False) is None
+    assert CompiledStep().hiding_share(to_host=False) is None
