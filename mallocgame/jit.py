@@ -96,7 +96,7 @@ class _Announcement(Listener):
     """Says once that kernels are being compiled; Numba reports no event for what it loads."""
 
     def __init__(self, name: str) -> None:
-        self.line = f"compiling kernels, once: {name} ..."
+        self.line = f"compiling kernels, once: {name.partition(' ')[0]} ..."  # options follow the name
 
     def on_start(self, event: Event) -> None:
         if self.line:

@@ -1,10 +1,20 @@
-"""Strings from files on their way to what would interpret them: a spreadsheet, matplotlib."""
+"""Words for counts, and strings from files on their way to what would interpret them: a spreadsheet, matplotlib."""
 
 from typing import Any
 
 from mallocgame.errors import printable
 
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that a spreadsheet would run
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not one.
+
+    >>> counted(1, "copy"), counted(2, "copy"), counted(0, "step")
+    ('1 copy', '2 copies', '0 steps')
+    """
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else several}"
 
 
 def cell(value: Any) -> Any:

@@ -16,8 +16,9 @@ from typing import Any
 
 from mallocgame.errors import InputError
 
-_ARGUMENT = re.compile(r"\s*([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d, ]*)\]\s*(?:,|$)")
+_ARGUMENT = re.compile(r"\s*([a-z]\w*)\[([\d, ]*)\]\s*(?:,|$)")
 MAX_DIGITS = 18  # of a size
+_KEY = "key"  # of jax.random.key
 _DTYPES = {
     "bf16": "bfloat16",
     "f16": "float16",
@@ -35,9 +36,27 @@ _DTYPES = {
     "i16": "int16",
     "i32": "int32",
     "i64": "int64",
+    "s2": "int2",
+    "s4": "int4",
+    "u2": "uint2",
+    "u4": "uint4",
+    "i2": "int2",
+    "i4": "int4",
+    "c64": "complex64",
+    "c128": "complex128",
+    "f4e2m1fn": "float4_e2m1fn",
+    "f8e3m4": "float8_e3m4",
+    "f8e4m3": "float8_e4m3",
+    "f8e4m3fn": "float8_e4m3fn",
+    "f8e4m3fnuz": "float8_e4m3fnuz",
+    "f8e4m3b11fnuz": "float8_e4m3b11fnuz",
+    "f8e5m2": "float8_e5m2",
+    "f8e5m2fnuz": "float8_e5m2fnuz",
+    "f8e8m0fnu": "float8_e8m0fnu",
     "pred": "bool",
-    "bool": "bool",
+    "key": _KEY,
 }
+_DTYPES |= {name: name for name in _DTYPES.values()}  # NumPy's own names, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +156,8 @@ def parse_arguments(text: str) -> list[tuple[str, tuple[int, ...]]]:
     while at < len(text):
         match = _ARGUMENT.match(text, at)
         if not match or match[1] not in _DTYPES:
-            known = ", ".join(sorted(_DTYPES))
-            raise InputError(f"arguments: expected TYPE[SIZE,…] with a type of {known}, got {text[at : at + 40]!r}")
+            known = "a type as HLO or NumPy call it (bf16, f32, s8, s4, f8e4m3fn, c64, pred, int32, …) or key"
+            raise InputError(f"arguments: expected TYPE[SIZE,…] with {known}, got {text[at : at + 40]!r}")
         digits = [size for size in match[2].replace(" ", "").split(",") if size]
         if any(len(size) > MAX_DIGITS for size in digits):
             raise InputError(f"arguments: a size of {max(map(len, digits))} digits, expected at most {MAX_DIGITS}")
@@ -179,12 +198,18 @@ def _as_script(reference: ProgramReference) -> Iterator[None]:
         sys.stderr.write(said.getvalue())
 
 
-def _parse_flags() -> None:
-    """Let absl's flags have their values, as ``app.run`` would."""
+def _parse_flags(script: str) -> None:
+    """Let absl's flags have their values, as ``app.run`` would.
+
+    Where the script defines none itself, some library has them (optax imports absl) and the words are not for them.
+    """
     flags: Any = getattr(sys.modules.get("absl.flags"), "FLAGS", None)
-    if flags is not None and not flags.is_parsed():
+    if flags is None:
+        return
+    has_own = script in flags.flags_by_module_dict()
+    if has_own or not flags.is_parsed():
         try:
-            flags(sys.argv)
+            flags(sys.argv, known_only=not has_own)
         except sys.modules["absl.flags"].Error as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(1) from None
@@ -192,7 +217,7 @@ def _parse_flags() -> None:
 
 def _resolve(reference: ProgramReference, mesh: Any) -> Call:
     module = _import(reference)
-    _parse_flags()
+    _parse_flags(reference.module)
     models = getattr(module, "MODELS", {})
     if reference.name in models and not reference.arguments:
         model = models[reference.name]
@@ -232,6 +257,8 @@ def _made_arguments(reference: ProgramReference, module: Any, function: Callable
         make = _attribute(module, reference.arguments_from, reference)
     elif own is not None and not callable(own):
         return own
+    elif own is None and _takes_nothing(function):
+        return ()
     else:
         make = own or getattr(module, "example_args", None)
     if not callable(make):
@@ -252,6 +279,13 @@ def _made_arguments(reference: ProgramReference, module: Any, function: Callable
     return make()
 
 
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a callable that does not tell
+        return False
+
+
 def _call(function: Callable[..., Any], made: Any) -> Call:
     """Return the call of a tuple or list of arguments, a dict of keywords, or one array."""
     if isinstance(made, dict):
@@ -266,8 +300,11 @@ def shapes(arguments: str) -> tuple[Any, ...]:
     import jax
     import jax.numpy as jnp
 
+    def dtype_of(name: str) -> Any:
+        return jax.eval_shape(lambda: jax.random.key(0)).dtype if name == _KEY else jnp.dtype(name)
+
     struct: Any = jax.ShapeDtypeStruct
-    return tuple(struct(shape, jnp.dtype(dtype)) for dtype, shape in parse_arguments(arguments))
+    return tuple(struct(shape, dtype_of(dtype)) for dtype, shape in parse_arguments(arguments))
 
 
 def reference_to(function: Callable[..., Any]) -> ProgramReference | None:

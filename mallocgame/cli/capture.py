@@ -192,5 +192,16 @@ def _show(trace: "Trace", json: bool) -> None:
     if json:
         print_json([row])
         return
-    cells = [(key.replace("_", " "), f"{v:.6g}" if isinstance(v, float) else str(v)) for key, v in row.items()]
-    print_table(trace.name, ("", "value"), cells)
+    from mallocgame.cli.text import bytes_text, seconds_text
+
+    fast, slow = trace.hierarchy.layers[1], trace.hierarchy.layers[0]
+    cells = [
+        ("chip", str(row["chip"])),
+        *((name, str(row[name])) for name in ("instructions", "tensors", "decisions")),
+        (f"capacity of {fast.name}", bytes_text(fast.capacity_bytes)),
+        ("XLA's own mapping, judged", seconds_text(row["xla_judged_seconds"]) or "no compiler mapping"),
+        ("XLA's own estimate", seconds_text(row["xla_estimate_seconds"])),
+        (f"all in {slow.name}", seconds_text(row["none_judged_seconds"])),
+        ("lower bound (proved)", seconds_text(row["lower_bound_seconds"])),
+    ]
+    print_table(trace.name, ("", "value"), [(name, cell) for name, cell in cells if cell])

@@ -16,6 +16,9 @@ from mallocgame.errors import printable
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON Lines (one row a line) instead of a table.")]
 
 
+_FIGURE = ("", "–", "∞", *"+-−.0123456789")  # how cells of figures begin
+
+
 def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print each row as one line of strict JSON (NaN and infinities become null)."""
     for row in rows:
@@ -30,7 +33,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the first column is text and never broken, the others are figures aligned right.
+    """Print a table; the first column is text and never broken, columns of figures are aligned right.
 
     Where the terminal is too narrow for it, each row becomes a block of ``column value`` pairs: no figure is cut.
     """
@@ -41,19 +44,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.text import Text
 
     cells = [[printable(cell) for cell in row] for row in rows]
-    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index else "left", no_wrap=index == 0, overflow="fold")
+        figures = index > 0 and all(row[index][:1] in _FIGURE for row in cells)
+        table.add_column(Text(column), justify="right" if figures else "left", no_wrap=index == 0, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))  # as it is: names may hold brackets, which are markup in plain strings
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=200)  # a file or a pipe has no edge
     wanted = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    console.print(Text(printable(title)), style="italic")  # above it: a narrow table would break its title
     if wanted <= console.width or len(columns) <= 2:
         console.print(table)
         return
-    console.print(Text(printable(title)), style="italic")
     for row in cells:
         first = f"{columns[0]} {row[0]}" if _is_figure(row[0]) else row[0]
         console.print(Text(first, style="bold"))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mallocgame.cli.common import JsonOption, print_json, say
-from mallocgame.cli.traces import TraceArgument
 from mallocgame.errors import InputError
 from mallocgame.files import check_writable, is_stream
 
@@ -16,26 +15,42 @@ if TYPE_CHECKING:
 
 
 def convert(
-    trace: TraceArgument,
+    trace: Annotated[
+        str,
+        typer.Argument(metavar="TRACE", help="A trace file or the name of a shipped trace; left out with --hierarchy."),
+    ],
     target: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="OUT", help="Name that ends in .json, .json.gz, .mapping.json[.gz] or .csv (MiniMalloc)."
         ),
-    ],
+    ] = None,
     mapping: Annotated[
         Path | None, typer.Option("--mapping", help="A mapping file to use instead of the compiler's own mapping.")
     ] = None,
     layer: Annotated[int, typer.Option("--layer", min=1, help="For .csv: the layer whose residencies to write.")] = 1,
+    hierarchy: Annotated[
+        str | None,
+        typer.Option("--hierarchy", metavar="NAME|FILE", help="Write this memory to OUT; other commands take it back."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a trace as plain or compressed JSON, its mapping alone, or a fast layer's buffers as MiniMalloc CSV.
+    """Write a trace as JSON, its mapping alone, a fast layer's buffers as MiniMalloc CSV, or a memory to change.
 
     Example: mallocgame convert lstm-v5e lstm.csv && mallocgame pack lstm.csv --capacity 117440512
+
+    Example: mallocgame convert --hierarchy v5e mine.json
     """
     from mallocgame.cli.traces import open_trace
     from mallocgame.workloads.trace import load_mapping, save_mapping, save_trace
 
+    if hierarchy is not None:
+        if target is not None or mapping is not None:
+            raise InputError("--hierarchy writes a memory: give OUT alone, no trace and no --mapping")
+        _write_hierarchy(hierarchy, Path(trace), json)
+        return
+    if target is None:
+        raise InputError(f"give TRACE and OUT, two names; got {trace} alone")
     check_writable(target)
     opened = open_trace(trace)
     given = None if mapping is None else load_mapping(mapping, opened.program, opened.hierarchy)
@@ -50,11 +65,27 @@ def convert(
         _write_csv(target, opened, _needed(opened, used), layer)
     else:
         raise InputError(f"{target}: expected a name that ends in .json, .json.gz, .mapping.json[.gz] or .csv")
+    _tell("trace", opened.name, target, json)
+
+
+def _tell(kind: str, name: str, target: Path, json: bool) -> None:
     size = target.stat().st_size if target.is_file() else 0  # a pipe or a device has none
     if json:
-        print_json([{"trace": opened.name, "file": str(target), "bytes": size}])
+        print_json([{kind: name, "file": str(target), "bytes": size}])
     else:
-        say(f"{opened.name}: {target}, {size} bytes")
+        say(f"{name}: {target}, {size} bytes")
+
+
+def _write_hierarchy(text: str, target: Path, json: bool) -> None:
+    from mallocgame.cli.cases import find_hierarchy
+    from mallocgame.files import check_name
+    from mallocgame.workloads.formats.hierarchy_file import save_hierarchy
+
+    check_name(target, (".json", ".json.gz"), "OUT")
+    check_writable(target)
+    found = find_hierarchy(text)
+    save_hierarchy(target, found)
+    _tell("hierarchy", found.name, target, json)
 
 
 def _needed(trace: "Trace", mapping: "Mapping | None") -> "Mapping":

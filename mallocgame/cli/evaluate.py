@@ -18,6 +18,7 @@ from mallocgame.cli.cases import (
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
 from mallocgame.cli.traces import TraceArgument
 from mallocgame.errors import InputError
+from mallocgame.text import counted
 
 if TYPE_CHECKING:
     from mallocgame.evaluation import Judged
@@ -93,7 +94,7 @@ def evaluate(
     if judged.timeline is None:
         for violation in judged.violations:
             say(f"{violation.rule}: {violation.message}")
-        say(f"{case.name}: the mapping of {judged.solver} is invalid, {len(judged.violations)} violations")
+        say(f"{case.name}: the mapping of {judged.solver} is invalid, {counted(len(judged.violations), 'violation')}")
         raise typer.Exit(1)
     if judged.status == "interrupted":
         raise interrupted("the best mapping so far was kept")

@@ -10,8 +10,10 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, print_table, say
 from mallocgame.cli.compiling import ArgsOption, assumptions_in, target_of
 from mallocgame.cli.status import status
+from mallocgame.cli.text import bytes_text
 from mallocgame.cli.traces import TraceArgument, open_trace
 from mallocgame.errors import InputError
+from mallocgame.text import counted
 
 if TYPE_CHECKING:
     from mallocgame.explanation import Explanation, Stall
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from mallocgame.workloads.compiler_loop.try_remedies import Tried
     from mallocgame.workloads.trace import Trace
 
-MIB = 2**20
 TOLD_SHARE = 0.7  # of the solver's time, for mappings that the compiler can be told
 LEAST_TOLD = 0.25  # of what any mapping saves; where the compiler can be told less, the others are shown
 WORTH_TELLING = 5e-3  # of the time
@@ -223,7 +224,7 @@ def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: in
     total, stalled = explanation.total_seconds, explanation.stalled_seconds
     share = 100 * stalled / total if total else 0.0
     title = f"{name}: {_micros(total)} µs judged, {_micros(stalled)} µs ({share:.1f} %) waiting for copies"
-    columns = ("tensor", "waits µs", "times", "MiB", "way", "before", "source", "idle MiB", "best remedy", "saves µs")
+    columns = ("tensor", "waits µs", "times", "copied", "way", "before", "source", "idle", "best remedy", "saves µs")
     if explanation.stalls:
         print_table(title, columns, [_cells(stall) for stall in explanation.stalls[:limit]])
     else:
@@ -257,15 +258,15 @@ def _print_slow(explanation: "Explanation", limit: int) -> None:
             (
                 tensor.tensor,
                 _micros(tensor.worth_seconds),
-                f"{tensor.size_bytes / MIB:.2f}",
-                f"{tensor.slow_bytes / MIB:.2f}",
+                bytes_text(tensor.size_bytes),
+                bytes_text(tensor.slow_bytes),
                 tensor.source,
                 remedy.action if remedy else "no room as it is",
                 _micros(remedy.saved_seconds) if remedy else "",
                 _told(remedy.ordered_by) if remedy else "",
             )
         )
-    columns = ("tensor", "worth µs", "MiB", "moved MiB", "source", "remedy, alone", "saves µs", "told by")
+    columns = ("tensor", "worth µs", "size", "moved", "source", "remedy, alone", "saves µs", "told by")
     print_table("used in slow memory: what fast memory would be worth, were it free", columns, rows)
 
 
@@ -316,22 +317,23 @@ def _print_combination(explanation: "Explanation", tried: "Tried | None", limit:
 
 
 def _print_peak(peak: Any) -> None:
-    filled = f"{peak.occupied_bytes / MIB:.1f} of {peak.capacity_bytes / MIB:.1f} MiB"
+    filled = f"{bytes_text(peak.occupied_bytes)} of {bytes_text(peak.capacity_bytes)}"
     if not peak.largest:
         say(f"{peak.layer}: nothing is planned there")
         return
-    title = f"{peak.layer} at its fullest: {filled}, {peak.num_tensors} tensors, at {peak.instruction} {peak.source}"
+    filled = f"{filled}, {counted(peak.num_tensors, 'tensor')}"
+    title = f"{peak.layer} at its fullest: {filled}, at {peak.instruction} {peak.source}"
     rows = [
         (
             occupant.tensor,
-            f"{occupant.size_bytes / MIB:.2f}",
-            "" if occupant.padding_bytes is None else f"{occupant.padding_bytes / MIB:.2f}",
+            bytes_text(occupant.size_bytes),
+            "" if occupant.padding_bytes is None else bytes_text(occupant.padding_bytes),
             "argument" if occupant.is_parameter else "",
             occupant.source,
         )
         for occupant in peak.largest
     ]
-    print_table(title, ("tensor", "MiB", "padding MiB", "", "source"), rows)
+    print_table(title, ("tensor", "size", "padding", "", "source"), rows)
 
 
 def _told(ordered_by: str) -> str:
@@ -349,11 +351,11 @@ def _cells(stall: "Stall") -> tuple[str, ...]:
         stall.tensor + ("*" if stall.is_loop_invariant else ""),
         _micros(stall.waited_seconds),
         str(stall.executions),
-        f"{stall.copied_bytes / MIB:.2f}",
+        bytes_text(stall.copied_bytes),
         "in" if stall.toward_fast else "out",
         stall.due_before or "(end)",
         stall.source,
-        f"{stall.idle_bytes / MIB:.1f}",
+        bytes_text(stall.idle_bytes),
         remedy.action if remedy else "–",
         _micros(remedy.saved_seconds) if remedy else "",
     )

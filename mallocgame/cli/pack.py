@@ -96,12 +96,16 @@ def pack(
     if json:
         print_json([row])
     else:
-        shown = {
-            key: f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-            for key, value in row.items()
-        }
-        print_table("packing", ["what", "value"], list(shown.items()))
+        print_table(file.name, ["", "value"], _cells(row))
         if not packed:
             meaning = "no packing fits, which is proved" if result.status == "infeasible" else "nothing is proved"
             say(f"{result.status}: {meaning}; the lowest packing known needs {result.height_bytes:,} bytes")
     raise typer.Exit(0 if packed else 1)
+
+
+def _cells(row: dict[str, object]) -> list[tuple[str, str]]:
+    told = {key: value for key, value in row.items() if key != "file" and value is not None and value is not False}
+    return [
+        (key.replace("_", " "), f"{value:,}" if isinstance(value, int) and value is not True else str(value))
+        for key, value in told.items()
+    ]

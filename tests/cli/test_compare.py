@@ -109,6 +109,37 @@ def test_brackets_in_names_are_printed(cli: Run, toy: Trace, tmp_path: Path) -> 
     assert "x[1]" in result.out
 
 
+def test_convert_writes_a_memory_to_change(cli: Run, bare_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine.json"
+    (row,) = cli("convert", "--hierarchy", "v5e", target, "--json").rows
+    assert row == {"hierarchy": "v5e", "file": str(target), "bytes": target.stat().st_size}
+    target.write_text(target.read_text().replace("117440512", "4096"))
+    (changed,) = cli("evaluate", bare_file, "--hierarchy", target, "--solver", "greedy", "--json").rows
+    assert changed["valid"] is True
+    again = tmp_path / "again.json"
+    assert cli("convert", "--hierarchy", target, again).code == 0
+    assert again.read_text() == target.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--hierarchy", "v5e", "lstm-v5e", "mine.json"), "give OUT alone"),
+        (("--hierarchy", "v5e", "mine.csv"), "expected a name that ends in .json"),
+        (("--hierarchy", "v9", "mine.json"), "unknown hierarchy 'v9'"),
+        (("lstm-v5e",), "give TRACE and OUT"),
+    ],
+)
+def test_convert_says_what_is_missing(
+    cli: Run, arguments: tuple[str, ...], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cli("convert", *arguments)
+    assert result.code == 2
+    assert reason in result.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_convert_round_trip(cli: Run, trace_file: Path, toy: Trace, tmp_path: Path) -> None:
     plain, back, mapping = tmp_path / "x.json", tmp_path / "y.json.gz", tmp_path / "x.mapping.json"
     assert cli("convert", trace_file, plain).code == 0

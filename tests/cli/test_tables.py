@@ -61,3 +61,11 @@ def test_a_block_that_begins_with_a_figure_says_of_what(
     monkeypatch.setenv("COLUMNS", "30")
     print_table("remedies", ("saves µs", "told by", "remedy"), [("1.5", "flag", "copy it before the loop, please")])
     assert "saves µs 1.5\n" in capsys.readouterr().out
+
+
+def test_a_title_is_no_narrower_than_its_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("io.csv: 4 requests, 3 pages, bits: lfd, flip: 0", ("policy", "k"), [("opt", "2")])
+    assert capsys.readouterr().out.startswith("io.csv: 4 requests, 3 pages, bits: lfd, flip: 0\n")

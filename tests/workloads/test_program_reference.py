@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mallocgame.errors import InputError
-from mallocgame.workloads.program_reference import parse_reference, resolve
+from mallocgame.workloads.program_reference import parse_reference, resolve, shapes
 
 MODULE = """
 def step(x):
@@ -106,8 +106,30 @@ def test_a_script_finds_its_own_command_line(folder: Path, monkeypatch: pytest.M
     assert str(reference) == "script_model --name 'a b' --layers 4:step"
     assert parse_reference(str(reference), folder=reference.folder) == reference
     assert resolve(parse_reference("flagged_model:step", folder=str(folder))).arguments == (3,)
+    (folder / "plain_model.py").write_text(f"import absl.flags\n{SCRIPT}", encoding="utf-8")  # as optax imports it
+    assert resolve(parse_reference("plain_model --name a --layers 5:step", folder=str(folder))).arguments == (5, "a")
+    flagged = parse_reference("flagged_model --test_reference_layers 7:step", folder=str(folder))
+    assert resolve(flagged).arguments == (7,)
+    with pytest.raises(InputError, match="Unknown command line flag 'test_reference_layer'"):
+        resolve(parse_reference("flagged_model --test_reference_layer 7:step", folder=str(folder)))
 
 
 def test_words_that_do_not_parse_are_told() -> None:
     with pytest.raises(InputError, match="do not parse: No closing quotation"):
         parse_reference("model --name 'a:step")
+
+
+def test_types_are_those_of_hlo_and_of_numpy() -> None:
+    made = shapes("s4[8,2], u4[3],f8e4m3fn[4],c64[2,2],float8_e5m2[1],int8[],key[2]")
+    names = ["int4", "uint4", "float8_e4m3fn", "complex64", "float8_e5m2", "int8", "key<fry>"]
+    assert [str(struct.dtype) for struct in made] == names
+    assert [struct.shape for struct in made] == [(8, 2), (3,), (4,), (2, 2), (1,), (), (2,)]
+    with pytest.raises(InputError, match="as HLO or NumPy call it"):
+        shapes("f32[1],q7[2]")
+
+
+def test_a_function_of_nothing_needs_no_arguments(folder: Path) -> None:
+    (folder / "constants.py").write_text("def made():\n    return 1\n\ndef taken(x):\n    return x\n", encoding="utf-8")
+    assert resolve(parse_reference("constants:made", folder=str(folder))).arguments == ()
+    with pytest.raises(InputError, match="give --args"):
+        resolve(parse_reference("constants:taken", folder=str(folder)))

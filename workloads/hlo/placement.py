@@ -152,16 +152,17 @@ def _add_moves(touching: _Touching, moves: list[Move]) -> None:
     first: dict[Place, int] = {}
     for move in sorted(moves, key=lambda m: m.start_step):
         source, target = touching.block(move.source), touching.block(move.target)
+        last = max(move.done_step - 1, move.start_step + 1)  # a copy that is waited for at once ends in that step
         if source is not None:
             source.uses.append(Use(step=move.start_step, bytes=0))
-            source.uses.append(Use(step=max(move.done_step - 1, move.start_step), bytes=0))
+            source.uses.append(Use(step=last, bytes=0))
         if target is None:
             continue
         is_slice = bool(move.offset_bytes) or first.get(move.target, -1) >= 0
         begins = not is_slice or first.get(move.target, -1) < 0
         first[move.target] = move.start_step
         target.uses.append(Use(step=move.start_step, bytes=0, kind=UseKind.DEFINE if begins else UseKind.READ))
-        target.uses.append(Use(step=max(move.done_step - 1, move.start_step), bytes=0))
+        target.uses.append(Use(step=last, bytes=0))
         if begins:
             target.filled.append(move.start_step)
 
@@ -256,7 +257,8 @@ def _mapping(program: Program, blocks: dict[Place, _Block], tensors: Tensors) ->
         for move in tensors.moves
     ]
     transfers += _fetched(program, blocks, pieces)
-    transfers += _taken_home(program, residencies)
+    outputs = [pieces[allocation] for allocation, block in blocks.items() if block.is_output]
+    transfers += _taken_home(program, residencies, outputs)
     return Mapping(residencies=tuple(residencies), transfers=tuple(sorted(transfers, key=lambda x: x.start_after)))
 
 
@@ -283,18 +285,19 @@ def _piece(residencies: list[Residency], pieces: list[int], step: int) -> int:
     return max(pieces, key=lambda i: (residencies[i].start_step <= step, residencies[i].start_step))
 
 
-def _taken_home(program: Program, residencies: list[Residency]) -> list[Transfer]:
-    """Return the copies at the end of the run that bring outputs, wherever the text leaves them, to layer 0."""
+def _taken_home(program: Program, residencies: list[Residency], outputs: list[list[int]]) -> list[Transfer]:
+    """Return the copies at the end of the run that bring outputs which the text leaves elsewhere to layer 0."""
     end = program.num_steps
     return [
         Transfer(
-            tensor=r.tensor,
+            tensor=residencies[index].tensor,
             source=index,
             target=HOME,
             start_after=end - 1,
             done_before=end,
-            size_bytes=program.tensors[r.tensor].size_bytes,
+            size_bytes=program.tensors[residencies[index].tensor].size_bytes,
         )
-        for index, r in enumerate(residencies)
-        if program.tensors[r.tensor].is_output and r.end_step >= end
+        for pieces in outputs
+        for index in pieces
+        if residencies[index].end_step >= end
     ]

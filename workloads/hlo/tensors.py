@@ -272,6 +272,7 @@ class _Finding:
             if i.opcode == "parameter"
             for index, _ in leaves(i.shape)
         }
+        moved = {self._root(move.source) for move in self.found.moves}  # what the text copies out of the host may move
         tensors: list[Tensor] = []
         number: dict[Place, int] = {}
         for root, group in self.groups.items():
@@ -289,7 +290,7 @@ class _Finding:
                     uses=uses,
                     is_parameter=is_parameter,
                     is_output=root in outputs,
-                    movable=self._layer(root) != 0 or self.found.space_of.get(root, 0) != HOST,
+                    movable=root in moved or self._layer(root) != 0 or self.found.space_of.get(root, 0) != HOST,
                     holdable=is_parameter and self.spaces.has_host,
                 )
             )

@@ -72,8 +72,8 @@ def cycle_sentence(trace: Trace, mapping: Mapping | None = None) -> str:
         return ""
     first = gaps[0]
     place = f"{first.instruction}{f' ({first.source})' if first.source else ''}"
-    times = f"{1e6 * estimated:.4g} us, judged {1e6 * judged:.4g}"
-    most = f"most in {place}, {first.executions:g} times {1e6 * first.estimated_seconds / first.executions:.3g} us"
+    times = f"{1e6 * estimated:.4g} µs, judged {1e6 * judged:.4g}"
+    most = f"most in {place}, {first.executions:g} times {1e6 * first.estimated_seconds / first.executions:.3g} µs"
     unsaid = "the fixed cost of a step is not in the judge's model"
     return f"by libtpu's estimated cycles {len(gaps)} instructions take {times}: {unsaid}; {most}"
 
@@ -86,5 +86,5 @@ def tiny_steps_sentence(trace: Trace, mapping: Mapping | None = None) -> str:
     mean = sum(seconds for _, seconds in times) / max(executions, 1)
     if executions < _MANY or mean >= _TINY_SECONDS:
         return ""
-    steps = f"{executions:g} executions take {1e6 * mean:.2g} us each as judged"
+    steps = f"{executions:g} executions take {1e6 * mean:.2g} µs each as judged"
     return f"{steps}: the fixed cost of a step, about a thousand cycles, is not in the judge's model (capture --full)"

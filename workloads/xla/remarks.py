@@ -7,6 +7,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from mallocgame.text import counted
 from mallocgame.workloads.hlo.module import HloInstruction, argument_label, array_bytes, leaves
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.cycles import cycle_sentence
@@ -15,6 +16,7 @@ from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import XlaLog
 from mallocgame.workloads.xla.regions import Assumed
 
+_WORTH_A_REASON = 1.25  # judged / XLA's own estimate
 _LEAST_COPY_SHARE = 0.005  # of the time: copies that take less are not worth a sentence
 
 
@@ -128,19 +130,21 @@ def sentences(trace: Trace) -> list[str]:
     if left_out:
         names = ", ".join(left_out[:5]) + (", …" if len(left_out) > 5 else "")
         lines.append(
-            f"{len(left_out)} tensors of XLA's own mapping are left in slow memory, shared by branches: {names}"
+            f"left in slow memory, though XLA's own mapping moves them, because branches share their places: {names}"
         )
     if isinstance(seconds := facts.get("asynchronous_seconds"), float) and seconds > 0:
-        what = f"{facts.get('asynchronous_steps')} steps of asynchronous computations run beside others"
-        lines.append(f"{what}: their {1e6 * seconds:.1f} µs of memory time are charged nothing, as XLA does")
+        what = f"{_count(facts, 'asynchronous_steps', 'step')} of asynchronous computations beside others"
+        lines.append(f"{what}: {1e6 * seconds:.1f} µs of memory time are charged nothing, as XLA does")
     share = facts.get("opaque_share")
     if isinstance(share, float):
-        what = f"{facts.get('opaque_steps')} steps that XLA's cost model does not know (custom calls, infeeds)"
-        lines.append(f"{what} take {100 * share:.1f} % of the time: what they are given, moved once, in slow memory")
+        what = f"{100 * share:.1f} % of the time is that of {_count(facts, 'opaque_steps', 'step')}"
+        unknown = "which XLA's cost model does not know (custom calls, infeeds)"
+        lines.append(f"{what}, {unknown}: what they are given, moved once, in slow memory")
     collectives = facts.get("collectives")
     if collectives and "ici_bytes_per_second" not in facts:
         lines.append(
-            f"{collectives} collectives are charged for memory only; the network's time is unknown (--ici-gbps)"
+            f"{_count(facts, 'collectives', 'collective')}: charged for memory only, the network's time is unknown"
+            " (--ici-gbps)"
         )
     hbm = next(iter(peaks(trace.program, trace.hierarchy, Mapping())), None)
     if hbm is not None and hbm.occupied_bytes > hbm.capacity_bytes:
@@ -148,9 +152,27 @@ def sentences(trace: Trace) -> list[str]:
         lines.append(
             f"{hbm.layer} overflows: {sizes}; show lists the largest tensors, --full the compiler's own message"
         )
+    lines += _own_estimate(trace)
     lines += _texts(facts.get("notes"))
     lines += [text for text in (cycle_sentence(trace),) if text]
     return lines
+
+
+def _own_estimate(trace: Trace) -> list[str]:
+    """Say why the judge charges XLA's own mapping much more than XLA does."""
+    own = trace.estimates.get("xla_seconds")
+    if trace.mapping is None or not isinstance(own, float) or own <= 0:
+        return []
+    ratio = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds / own
+    if ratio < _WORTH_A_REASON:
+        return []
+    why = "its simulator charges operands that stay in slow memory as if they were in fast, and unknown steps a cycle"
+    return [f"judged {ratio:.1f} times XLA's own estimate: {why} (docs/fidelity.md)"]
+
+
+def _count(facts: dict[str, Value], key: str, noun: str) -> str:
+    number = facts.get(key)
+    return counted(number if isinstance(number, int) else 0, noun)
 
 
 def _texts(value: Value) -> tuple[str, ...]:

@@ -343,6 +343,32 @@ ENTRY %main {
         trace_from_hlo(file, V5E)
 
 
+@pytest.mark.parametrize("chip", ["host-v5e", "v5e"])
+@pytest.mark.parametrize("between", ["", "%v = f32[256,256]{1,0} negate(%w)"])
+def test_a_copy_may_be_waited_for_at_once(chip: str, between: str, tmp_path: Path) -> None:
+    slow, fast = ("{1,0:S(5)}", "{1,0}") if chip == "host-v5e" else ("{1,0}", "{1,0:S(1)}")
+    file = tmp_path / "streamed.hlo"
+    text = f"""HloModule streamed, is_scheduled=true
+ENTRY %main {{
+  %p = f32[4096,256]{slow} parameter(0)
+  %w = f32[256,256]{{1,0}} parameter(1)
+  %in = (f32[4096,256]{fast}, f32[4096,256]{slow}, u32[]) copy-start(%p)
+  {between}
+  %x = f32[4096,256]{fast} copy-done(%in)
+  %d = f32[4096,256]{fast} dot(%x, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  %out = (f32[4096,256]{slow}, f32[4096,256]{fast}, u32[]) copy-start(%d)
+  {between.replace("%v", "%u")}
+  ROOT %o = f32[4096,256]{slow} copy-done(%out)
+}}
+"""
+    file.write_text(text, encoding="utf-8")
+    trace = trace_from_hlo(file, preset(chip))
+    assert trace.mapping is not None, trace.provenance
+    assert all(tensor.movable for tensor in trace.program.tensors if tensor.name != "w")
+    names = [trace.program.tensors[x.tensor].name for x in trace.mapping.transfers]
+    assert [name for name in names if name in ("p", "d")] == ["p", "d"]  # once in, once out: no copy twice
+
+
 def test_parameters_and_results_in_fast_memory_come_from_home_and_go_there(tmp_path: Path) -> None:
     file = tmp_path / "near.hlo"
     near = "f32[1024,256]{1,0:S(1)}"
