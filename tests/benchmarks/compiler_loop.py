@@ -29,12 +29,10 @@ from tests.paths import ROOT
 RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "compiler_loop_table.md"
 GROUPS = {  # of the page: rows
-    "suite": "compiler_loop_120s.jsonl",
+    "suite": "compiler_loop.jsonl",
     "suite, 300 s": "compiler_loop_300s.jsonl",
     "zoo": "compiler_loop_zoo.jsonl",
     "several chips": "compiler_loop_chips.jsonl",
-    "earlier, suite (2026-11-23)": "compiler_loop.jsonl",
-    "earlier, longer runs (2026-11-27)": "compiler_loop_before.jsonl",
 }
 SOLVERS = RESULTS / "solvers.jsonl"  # best mappings known, by python -m tests.benchmarks.solvers
 
