@@ -232,7 +232,10 @@ def _foreign(text: str, call: Any) -> Solver:
     @solver
     def foreign(search: Any) -> None:
         found = call(*search.problem, seconds=search.left_seconds, seed=search.seed, start=search.mapping)
-        search.offer(found.mapping if isinstance(found, SolveResult) else found)
+        mapping = found.mapping if isinstance(found, SolveResult) else found
+        if not isinstance(mapping, Mapping):
+            raise InputError(f"solver {text!r} returned {found!r:.60}, expected a Mapping or a SolveResult")
+        search.offer(mapping)
 
     return foreign
 

@@ -35,6 +35,10 @@ def broken(program, hierarchy, *, seconds, seed, start):
     raise RuntimeError("mine")
 
 
+def wrong(program, hierarchy, *, seconds, seed, start):
+    return 3
+
+
 number = 3
 '''
 
@@ -55,6 +59,11 @@ def test_a_solver_of_one_s_own_is_named_by_where_it_is(module: str) -> None:
         assert judged.violations == ()
         assert judged.mapping == start
     assert solve(problem, solver=f"{module}:twice", steps=1, times=1).violations == ()
+
+
+def test_what_is_no_mapping_is_told(module: str) -> None:
+    with pytest.raises(InputError, match=f"{module}:wrong' returned 3, expected a Mapping"):
+        solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:wrong", seconds=5.0)
 
 
 def test_its_errors_are_its_own(module: str) -> None:

@@ -6,10 +6,11 @@ memory its values live in (what XLA:TPU writes after memory-space assignment), t
 
 import math
 import os
+import re
 from pathlib import Path
 
-from mallocgame.errors import InputError, TraceError
-from mallocgame.files import read_lines, reader
+from mallocgame.errors import InputError, TraceError, printable
+from mallocgame.files import NOT_TEXT, read_bytes, read_lines, reader
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Program
 from mallocgame.workloads.hlo import xla_parser
@@ -35,6 +36,10 @@ PEAK_OPERATIONS = {
     "h100": 989e12,
 }
 NO_EXPECTATIONS = Expectations()
+MAX_BYTES = 2**30  # of packed text and of a serialized module
+COMPILED = "compiled.as_text() or the dump's *after_optimizations.txt have it"
+NUMBERED = re.compile(r"module_\d+")
+STABLE_HLO = re.compile(r"\s*(?:#loc|module\s+(?:@|attributes|\{)|func\.func|\"builtin\.module\")")
 
 
 @reader("scheduled HLO text")
@@ -50,7 +55,8 @@ def trace_from_hlo(
     """Read scheduled HLO text.
 
     Args:
-        file: the text, as ``compiled.as_text()`` or ``xla_dump_to`` writes it, long or short.
+        file: the text, as ``compiled.as_text()`` or ``xla_dump_to`` writes it, long or short, as it is or packed by
+            gzip; or a serialized module (``*.hlo.pb``), which XLA's own parser prints.
         hierarchy: the memory to plan for.
         operations_per_second: the chip's peak; None: the preset's of that name.
         name: the trace's name; empty: the file's.
@@ -64,12 +70,13 @@ def trace_from_hlo(
     peak = PEAK_OPERATIONS.get(hierarchy.name) if operations_per_second is None else operations_per_second
     if peak is None or not 0 < peak < math.inf:
         raise InputError(f"no peak rate known for {hierarchy.name}: give operations per second > 0")
-    module = read_module("\n".join(read_lines(file)), file)
+    module = read_module(_text_of(file), file)
     if not module.is_scheduled:
-        raise TraceError(file, 1, "the module is not scheduled (no is_scheduled=true): dump it after optimizations")
+        reason = "the module is not scheduled (no is_scheduled=true): give what it is after optimizations"
+        raise TraceError(file, 1, f"{reason}, as {COMPILED}")
     reading = Reading(module, hierarchy, peak, expectations=expectations, path=file)
-    program = reading.program(name or Path(file).name.split(".")[0])
-    placed = reading.placement(program, read_offsets(dump, module.name) if dump is not None else {})
+    program = reading.program(name or _name_of(file, module))
+    placed = reading.placement(program, read_offsets(dump, module, Path(file).name) if dump is not None else {})
     return Trace(
         name=program.name,
         program=program,
@@ -77,6 +84,37 @@ def trace_from_hlo(
         mapping=placed.mapping,
         provenance={"hlo": Path(file).name, "operations_per_second": peak, **reading.notes(), **placed.notes},
     )
+
+
+def _text_of(file: str | os.PathLike[str]) -> str:
+    if Path(file).is_dir():
+        modules = sorted(Path(file).glob("*after_optimizations.txt"), key=lambda path: -path.stat().st_size)
+        example = f", such as {modules[0]}" if modules else ""
+        raise TraceError(file, None, f"is a folder: name one module in it{example}")
+    if not os.fspath(file).endswith(".pb"):
+        try:
+            return "\n".join(read_lines(file))
+        except TraceError as error:
+            if error.reason != NOT_TEXT:
+                raise
+    data = read_bytes(file, max_bytes=MAX_BYTES)
+    if b"HloModule" in data[:4096]:  # it was packed
+        try:
+            return "\n".join(map(printable, data.decode("utf-8").split("\n")))
+        except UnicodeDecodeError:
+            raise TraceError(file, None, NOT_TEXT) from None
+    text, reason = xla_parser.from_proto(data)
+    if not text:
+        if not xla_parser.available():
+            reason = "to read the latter, install jaxlib"
+        raise TraceError(file, None, f"neither HLO text nor a serialized HLO module: {reason or 'XLA gave up on it'}")
+    return text
+
+
+def _name_of(file: str | os.PathLike[str], module: HloModule) -> str:
+    """Return the file's name without its endings; in a dump that is a number, and the module's name says more."""
+    stem = Path(file).name.split(".")[0]
+    return module.name if NUMBERED.fullmatch(stem) else stem
 
 
 def remarks(trace: Trace) -> list[str]:
@@ -108,6 +146,10 @@ def read_module(text: str, path: object = "HLO") -> HloModule:
     Raises:
         TraceError: neither takes it.
     """
+    if STABLE_HLO.match(text):
+        raise TraceError(
+            path, 1, f"StableHLO, from before XLA compiled it: give the HLO after optimizations, as {COMPILED}"
+        )
     try:
         module = parse_hlo(text, path)
         verify(module, path)

@@ -91,7 +91,7 @@ def find_programs(
     Args:
         program: a program; plays on ``hierarchy``, by default v5e.
         programs: pairs of program and hierarchy.
-        trace: path or paths of trace files.
+        trace: path or paths of trace files, or names of shipped ones.
         suite: name or names of shipped traces, or ``"all"``.
         family: family or families of ``workloads/synthetic``; ``recipe`` holds the other fields of its ``Recipe``
             (``decisions``, ``capacity_pressure``, ...), ``count`` seeds from ``seed`` on are generated for each.
@@ -129,7 +129,7 @@ def _several(one_or_more: Any) -> tuple[Any, ...]:
 
 
 def _from_file(path: str | Path, hierarchy: Hierarchy | None) -> Pair:
-    from mallocgame.workloads.trace import load_trace
+    from mallocgame.workloads.find import load_trace
 
     return _on(load_trace(path), hierarchy)
 

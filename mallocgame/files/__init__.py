@@ -4,6 +4,7 @@ from mallocgame.files.kinds import StrPath
 from mallocgame.files.reading import (
     MAX_BYTES,
     MAX_INTEGER,
+    NOT_TEXT,
     open_input,
     parse_json,
     read_bytes,
@@ -27,6 +28,7 @@ from mallocgame.files.writing import (
 __all__ = [
     "MAX_BYTES",
     "MAX_INTEGER",
+    "NOT_TEXT",
     "StrPath",
     "append_bytes",
     "atomic_path",

@@ -19,6 +19,7 @@ R = TypeVar("R")
 
 MAX_BYTES = 64 * 2**20  # of a file, after decompression: a trace of 100,000 instructions has about 30 MB
 MAX_INTEGER = 2**62
+NOT_TEXT = "not UTF-8 text"
 _SMALL_BYTES = 8 * 2**20  # up to here any gzip ratio is believed
 _MAX_GZIP_RATIO = 250  # traces reach 30, zeros 1,000
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -67,7 +68,7 @@ def read_text(path: StrPath, *, max_bytes: int = MAX_BYTES) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TraceError(path, data[: error.start].count(b"\n") + 1, "not UTF-8 text") from None
+        raise TraceError(path, data[: error.start].count(b"\n") + 1, NOT_TEXT) from None
 
 
 def read_lines(path: StrPath, *, errors: Literal["strict", "replace"] = "strict") -> Iterator[str]:
@@ -85,7 +86,7 @@ def read_lines(path: StrPath, *, errors: Literal["strict", "replace"] = "strict"
                 plain = line.rstrip("\n")
                 yield plain if plain.replace("\t", "").isprintable() else printable(plain)
         except UnicodeDecodeError:
-            raise TraceError(path, None, "not UTF-8 text") from None
+            raise TraceError(path, None, NOT_TEXT) from None
 
 
 def read_json(path: StrPath, *, max_bytes: int = MAX_BYTES) -> Any:

@@ -223,6 +223,20 @@ class MallocGameBatch:
             *(self.action_masks, self.rewards, self.returns, self.done, self.illegal),
         )
 
+    def program_index(self, program: object) -> int:
+        """Return the index of a program that is given by its index or its name.
+
+        Raises:
+            InputError: there is none, or several have that name.
+        """
+        names = [game.program.name for game in self.games]
+        if isinstance(program, str) and names.count(program) == 1:
+            return names.index(program)
+        if isinstance(program, int | np.integer) and not isinstance(program, bool) and 0 <= program < len(names):
+            return int(program)
+        known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise InputError(f"program: expected an index below {len(names)} or one of {known}, got {program!r}")
+
     def _checked(self, which: I64, count: int) -> I64:
         if which.shape != (count,) or (count and not 0 <= which.min() <= which.max() < len(self.games)):
             raise InputError(f"which needs {count} indices of {len(self.games)} programs, got {which.tolist()}")

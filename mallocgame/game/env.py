@@ -63,12 +63,14 @@ class MallocEnv(gymnasium.Env[Observations, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Start a game; ``options={"program": i}`` plays program i instead of a random one."""
+        """Start a game; ``options={"program": i}``, or a program's name, plays that one instead of a random one."""
         super().reset(seed=seed)
         count = len(self.batch.games)
         chosen = (options or {}).get("program")
         if chosen is None:
             chosen = int(self.np_random.integers(count)) if count > 1 else 0
+        else:
+            chosen = self.batch.program_index(chosen)
         self.batch.reset(which=[chosen])
         return self._observation(), self._info()
 

@@ -169,8 +169,10 @@ class MallocVectorEnv(VectorEnv[Observations, Any, Any]):
             ]
         else:
             listed = np.asarray(which)
+            if listed.dtype.kind == "U":
+                listed = np.array([self.batch.program_index(name) for name in listed.ravel().tolist()])
             if listed.dtype.kind not in "iu" or listed.shape not in ((), (1,), (self.num_envs,)):
-                raise InputError(f"program: need an index or a list of {self.num_envs}, got {which!r}")
+                raise InputError(f"program: need an index, a name or a list of {self.num_envs}, got {which!r}")
             chosen = np.broadcast_to(listed, self.num_envs)[rows].tolist()
         self.batch.reset(rows, which=chosen)
 

@@ -213,7 +213,8 @@ def test_reset_draws_from_a_set_of_programs() -> None:
     assert names == {f"{family}-20-{seed}" for family in ("chain", "training") for seed in range(3)}
     assert env.reset(seed=7)[1]["program"] == env.reset(seed=7)[1]["program"]
     assert env.reset(options={"program": 4})[1]["program"] == "training-20-1"
-    with pytest.raises(InputError, match="indices of 6 programs"):
+    assert env.reset(options={"program": "training-20-1"})[1]["program"] == "training-20-1"
+    with pytest.raises(InputError, match="an index below 6 or one of chain-20-0"):
         env.reset(options={"program": 6})
 
 

@@ -85,6 +85,8 @@ def test_programs_can_be_listed_and_positions_restored() -> None:
     _, ours = both(AutoresetMode.NEXT_STEP)
     _, info = ours.reset(seed=0, options={"program": [3, 0, 1]})
     assert info["program"].tolist() == ["loop-8-1", "chain-8-0", "chain-8-1"]
+    _, info = ours.reset(seed=0, options={"program": info["program"].tolist()})
+    assert info["program"].tolist() == ["loop-8-1", "chain-8-0", "chain-8-1"]
     ours.step([0, 0, 0])
     position = ours.clone_state(2)
     expected = ours.step([0, 0, 1])

@@ -222,6 +222,8 @@ class _Parser:
 
     def _computation(self) -> tuple[HloComputation, bool]:
         opening = _COMPUTATION.match(self.text, self.at)
+        if not opening and _HEADER.match(self.text, self.at):
+            self._fail("a second module begins here, expected one in a file")
         if not opening:
             self._fail(f"not an HLO computation: {self._excerpt()}")
         try:

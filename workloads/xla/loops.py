@@ -1,12 +1,26 @@
 """How often the while loops of a scheduled module run, where counting shows it."""
 
 import re
+from typing import NamedTuple
 
 from mallocgame.workloads.hlo.aliases import Aliases, WhileLoop
 from mallocgame.workloads.hlo.module import HloComputation, HloInstruction
 
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _FOLLOWED = frozenset({"copy", "bitcast", "reshape", "convert"})
+_MAX_FOLLOWED = 1000
+
+
+class _Value(NamedTuple):
+    """What an instruction computes; ``caller`` is the fusion or call that runs its computation, if any does."""
+
+    computation: HloComputation
+    instruction: HloInstruction
+    caller: "_Value | None" = None
+
+    def operand(self, number: int) -> "_Value":
+        found = self.computation.instructions[self.instruction.operands[number]]
+        return self._replace(instruction=found)
 
 
 def trip_count(aliases: Aliases, loop: WhileLoop) -> int | None:
@@ -18,13 +32,12 @@ def trip_count(aliases: Aliases, loop: WhileLoop) -> int | None:
     known = _KNOWN.search(instruction.attributes)
     if known:
         return int(known[1])
-    condition = aliases.module.computations[loop.condition]
-    test = condition.instructions[condition.root]
-    direction = re.search(r"direction=(\w+)", test.attributes)
-    if test.opcode != "compare" or direction is None:
+    test = _resolve(aliases, _root(aliases, loop.condition))
+    direction = re.search(r"direction=(\w+)", test.instruction.attributes)
+    if test.instruction.opcode != "compare" or direction is None:
         return None
-    counter = _tuple_element(condition, test.operands[0])
-    limit = _constant(aliases, condition, test.operands[1], loop)
+    counter = _tuple_element(aliases, test.operand(0))
+    limit = _constant(aliases, test.operand(1), loop)
     if counter is None or limit is None:
         return None
     start = _initial(aliases, loop, counter)
@@ -46,62 +59,91 @@ def _count(start: int, limit: int, step: int, direction: str) -> int | None:
     return None
 
 
-def _resolve(computation: HloComputation, name: str) -> HloInstruction:
-    """Follow copies; what they copy has the same value."""
-    instruction = computation.instructions[name]
-    while instruction.opcode in _FOLLOWED:
-        instruction = computation.instructions[instruction.operands[0]]
-    return instruction
+def _root(aliases: Aliases, computation: str) -> _Value:
+    body = aliases.module.computations[computation]
+    return _Value(body, body.instructions[body.root])
 
 
-def _tuple_element(computation: HloComputation, name: str) -> int | None:
-    """Return which element of the computation's parameter ``name`` is."""
-    instruction = _resolve(computation, name)
-    if instruction.opcode != "get-tuple-element":
+def _resolve(aliases: Aliases, value: _Value) -> _Value:
+    """Follow copies, which have the same value, into fusions and calls, and from their parameters out again."""
+    for _ in range(_MAX_FOLLOWED):
+        instruction = value.instruction
+        called = instruction.called("calls") or instruction.called("to_apply")
+        if instruction.opcode in _FOLLOWED:
+            value = value.operand(0)
+        elif instruction.opcode == "parameter" and value.caller is not None:
+            value = value.caller.operand(int(instruction.arguments))
+        elif instruction.opcode in ("fusion", "call") and called and called[0] in aliases.module.computations:
+            value = _root(aliases, called[0])._replace(caller=value)
+        elif instruction.opcode == "get-tuple-element" and instruction.element is not None:
+            source = _resolve(aliases, value.operand(0))
+            if source.instruction.opcode != "tuple":
+                return value
+            value = source.operand(instruction.element)
+        else:
+            break
+    return value
+
+
+def _tuple_element(aliases: Aliases, value: _Value) -> int | None:
+    """Return which element of the parameter of the loop's condition or body a value is."""
+    found = _resolve(aliases, value)
+    if found.instruction.opcode != "get-tuple-element":
         return None
-    if _resolve(computation, instruction.operands[0]).opcode != "parameter":
-        return None
-    return instruction.element
+    source = _resolve(aliases, found.operand(0)).instruction
+    return found.instruction.element if source.opcode == "parameter" else None
 
 
-def _constant(aliases: Aliases, computation: HloComputation, name: str, loop: WhileLoop) -> int | None:
-    instruction = _resolve(computation, name)
-    if instruction.opcode == "constant":
-        value = re.fullmatch(r"-?\d+", instruction.arguments.strip())
-        return int(value[0]) if value else None
-    element = _tuple_element(computation, name)
-    if element is None or computation.name == loop.parent or not _invariant(aliases, loop, element):
+def _constant(aliases: Aliases, value: _Value, loop: WhileLoop) -> int | None:
+    number = _number(aliases, value)
+    if number is not None:
+        return number
+    element = _tuple_element(aliases, value)
+    if element is None or value.computation.name == loop.parent or not _invariant(aliases, loop, element):
         return None
     return _initial(aliases, loop, element)
 
 
+def _number(aliases: Aliases, value: _Value) -> int | None:
+    found = _resolve(aliases, value).instruction
+    if found.opcode != "constant" or not re.fullmatch(r"-?\d{1,18}", found.arguments.strip()):
+        return None
+    return int(found.arguments)
+
+
+def _next(aliases: Aliases, loop: WhileLoop, element: int) -> _Value | None:
+    """Return what the body makes of an element."""
+    root = _resolve(aliases, _root(aliases, loop.body))
+    return root.operand(element) if root.instruction.opcode == "tuple" else None
+
+
 def _invariant(aliases: Aliases, loop: WhileLoop, element: int) -> bool:
-    body = aliases.module.computations[loop.body]
-    root = body.instructions[body.root]
-    return root.opcode == "tuple" and _tuple_element(body, root.operands[element]) == element
+    made = _next(aliases, loop, element)
+    return made is not None and _tuple_element(aliases, made) == element
 
 
 def _initial(aliases: Aliases, loop: WhileLoop, element: int) -> int | None:
     parent = aliases.module.computations[loop.parent]
-    start = _resolve(parent, aliases.instruction(loop.instruction).operands[0])
-    if start.opcode != "tuple":
+    whole = _Value(parent, aliases.instruction(loop.instruction), _caller(aliases, loop.parent))
+    start = _resolve(aliases, whole.operand(0))
+    return _number(aliases, start.operand(element)) if start.instruction.opcode == "tuple" else None
+
+
+def _caller(aliases: Aliases, computation: str) -> _Value | None:
+    """Return the call, if any, that runs a computation whose instructions are steps of their own."""
+    call = next((each for each in aliases.calls if each.computation == computation), None)
+    if call is None:
         return None
-    value = _resolve(parent, start.operands[element])
-    if value.opcode != "constant":
-        return None
-    number = re.fullmatch(r"-?\d+", value.arguments.strip())
-    return int(number[0]) if number else None
+    parent = aliases.module.computations[call.parent]
+    return _Value(parent, aliases.instruction(call.instruction), _caller(aliases, call.parent))
 
 
 def _increment(aliases: Aliases, loop: WhileLoop, element: int) -> int | None:
-    body = aliases.module.computations[loop.body]
-    root = body.instructions[body.root]
-    if root.opcode != "tuple":
+    made = _next(aliases, loop, element)
+    update = None if made is None else _resolve(aliases, made)
+    if update is None or update.instruction.opcode != "add":
         return None
-    update = _resolve(body, root.operands[element])
-    if update.opcode != "add":
-        return None
-    for counter, amount in (update.operands, update.operands[::-1]):
-        if _tuple_element(body, counter) == element:
-            return _constant(aliases, body, amount, loop)
+    for counter in (0, 1):
+        if _tuple_element(aliases, update.operand(counter)) == element:
+            return _constant(aliases, update.operand(1 - counter), loop)
     return None

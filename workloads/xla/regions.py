@@ -137,6 +137,8 @@ class _Finding:
         if count is None:
             theirs = max(simulated // executions, 1) if simulated else ASSUMED_TRIP_COUNT
             count = self.assumed.count(loop.instruction, theirs)
+        elif simulated == ASSUMED_TRIP_COUNT * executions:  # XLA did not see it
+            theirs = ASSUMED_TRIP_COUNT
         assert theirs is not None
         if simulated is not None and simulated != theirs * executions:
             reason = f"{loop.instruction} runs {count} times, XLA's simulator says {simulated / executions:g}"

@@ -91,7 +91,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"a.hlo:20: .*image: unknown element type 'q7'"):
         trace_from_hlo(file, H100)
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(TraceError, match="not UTF-8 text"):
+    with pytest.raises(TraceError, match="neither HLO text nor a serialized HLO module"):
         trace_from_hlo(file, H100)
     with pytest.raises(InputError, match="operations per second"):
         trace_from_hlo(LSTM, H100, operations_per_second=math.nan)

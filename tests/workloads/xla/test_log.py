@@ -311,6 +311,41 @@ def test_trip_counts(values: dict[str, object], count: int | None) -> None:
     assert trip_count(aliases, aliases.loops[0]) == count
 
 
+@pytest.mark.parametrize("way", ["fusion", "call", "several"])
+def test_trip_counts_are_seen_through_fusions_and_calls(way: str) -> None:
+    role = "to_apply" if way == "call" else "kind=kLoop, calls"
+    opcode = "call" if way == "call" else "fusion"
+    fused = """
+%less_fused (x: s32[], y: s32[]) -> pred[] {
+  %x = s32[] parameter(0)
+  %y = s32[] parameter(1)
+  ROOT %t1 = pred[] compare(%x, %y), direction=LT
+}
+
+%next_fused (x2: s32[]) -> s32[] {
+  %x2 = s32[] parameter(0)
+  %y2 = s32[] constant(3)
+  ROOT %t2 = s32[] add(%y2, %x2)
+}
+
+%pair_fused (x3: s32[]) -> (s32[], s32[]) {
+  %x3 = s32[] parameter(0)
+  %y3 = s32[] constant(3)
+  %t3 = s32[] add(%x3, %y3)
+  ROOT %t4 = (s32[], s32[]) tuple(%x3, %t3)
+}
+"""
+    text = module().replace("\n\n", f"\n{fused}\n", 1)
+    text = text.replace("compare(%j, %limit), direction=LT", f"{opcode}(%j, %limit), {role}=%less_fused")
+    if way == "several":
+        pair = "%pair = (s32[], s32[]) fusion(%i), kind=kLoop, calls=%pair_fused"
+        text = text.replace("%next = s32[] add(%i, %one)", f"{pair}\n  %next = s32[] get-tuple-element(%pair), index=1")
+    else:
+        text = text.replace("%next = s32[] add(%i, %one)", f"%next = s32[] {opcode}(%i), {role}=%next_fused")
+    aliases = alias_groups(parse_hlo(text))
+    assert trip_count(aliases, aliases.loops[0]) == 4
+
+
 def test_trip_count_that_depends_on_data_is_unknown() -> None:
     text = module().replace("%zero = s32[] constant(0)", "%zero = s32[] reduce(%a)")
     aliases = alias_groups(parse_hlo(text))
