@@ -123,7 +123,7 @@ def parse_reference(text: str, arguments: str = "", folder: str | None = None, m
 
 def _split(script: str, text: str) -> list[str]:
     """Return a module, or a file whose name may hold blanks, and the words behind it."""
-    if Path(script).is_file():
+    if os.path.isfile(script):  # False where a name is too long, too
         return [script]
     try:
         return shlex.split(script) or [""]
@@ -133,7 +133,7 @@ def _split(script: str, text: str) -> list[str]:
 
 def _module_of(path: Path, text: str) -> tuple[str, str]:
     """Return the folder to import a file from, above the package that it is in, and its module's name."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{text}: there is no file {path}")
     path = path.resolve()
     names, folder = [path.stem], path.parent

@@ -20,7 +20,8 @@ COUNTS = ("inputs", "accepted", "refused", "faults")
 def main() -> None:
     """Fuzz every reader, or one, and print a table and the first input of each fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="in all")
+    parser.add_argument("--seconds", type=float, default=60.0, help="in all, of the process's own time")
+    parser.add_argument("--inputs", type=int, default=1 << 40, help="of each reader, at most")
     parser.add_argument("--reader", action="append", choices=list(READERS), help="only this one; repeatable")
     parser.add_argument("--seed", type=int, help="left out: one more than the last of --rows")
     parser.add_argument("--keep", type=Path, help="write the first input of each fault here")
@@ -38,10 +39,10 @@ def main() -> None:
 
 
 def _fuzzed(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    report = fuzz(READERS[name], seed=seed, seconds=args.seconds / len(args.reader or READERS))
+    report = fuzz(READERS[name], seed=seed, seconds=args.seconds / len(args.reader or READERS), most=args.inputs)
     row = {"reader": name, "seed": seed, "inputs": report.inputs, "accepted": report.accepted}
     row |= {"refused": report.refused, "slowest_seconds": round(report.slowest_seconds, 3)}
-    row |= {"faults": len(report.faults)}
+    row |= {"seconds": round(report.seconds, 1), "faults": len(report.faults)}
     if args.rows:
         with args.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -1,5 +1,6 @@
-"""Run readers on damaged files and tell what is not one clean line."""
+"""Run readers on damaged files and tell what is not one clean line, or was accepted and should not have been."""
 
+import os
 import random
 import signal
 import tempfile
@@ -11,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from mallocgame.errors import InputError
 from tests.fuzz.mutate import mutate
+from tests.fuzz.oracle import misread
 from tests.fuzz.readers import Reader
 
-HANG_SECONDS = 2.0
+HANG_SECONDS = 2.0  # of this process's own time: on a busy machine every reader is slow
+MEMORY = Path("/dev/shm")  # where there is such a folder: on a disk, removing a folder takes longer than most readers
 LONGEST_LINE = 2100
 
 
@@ -27,9 +29,13 @@ class Hang(BaseException):
 
 @dataclass
 class Report:
-    """What happened to one reader; ``faults`` maps a signature to an input and its traceback."""
+    """What happened to one reader; ``faults`` maps a signature to an input and its traceback.
+
+    Seconds are the process's own.
+    """
 
     name: str
+    seconds: float = 0.0
     inputs: int = 0
     accepted: int = 0
     refused: int = 0
@@ -42,7 +48,7 @@ def verdict(reader: Reader, path: Path, limit: float = HANG_SECONDS) -> tuple[st
     try:
         with _time_limit(limit), warnings.catch_warnings():
             warnings.simplefilter("error")
-            reader.read(path)
+            found = reader.read(path)
     except InputError as error:
         text = str(error)
         if not text.isprintable() or len(text) > LONGEST_LINE:
@@ -52,7 +58,11 @@ def verdict(reader: Reader, path: Path, limit: float = HANG_SECONDS) -> tuple[st
         return f"hang of more than {limit:g} s at {_place(traceback.format_exc())}", traceback.format_exc()
     except Exception as error:
         return f"{type(error).__name__} at {_place(traceback.format_exc())}", traceback.format_exc()
-    return "accepted", ""
+    try:
+        wrong = misread(reader, path.read_bytes(), found, path.parent)
+    except Exception:  # what it accepted cannot be written, or not be read again
+        wrong = traceback.format_exc()
+    return (f"misread: {wrong.strip().splitlines()[-1]}", wrong) if wrong else ("accepted", "")
 
 
 def fuzz(reader: Reader, *, seed: int, seconds: float, most: int = 1 << 40) -> Report:
@@ -60,42 +70,62 @@ def fuzz(reader: Reader, *, seed: int, seconds: float, most: int = 1 << 40) -> R
     report = Report(reader.name)
     seeds = reader.seeds()
     rng = random.Random(f"{seed} {reader.name}")
-    with tempfile.TemporaryDirectory(prefix="mallocgame-fuzz-") as folder:
-        path = Path(folder) / f"x{reader.suffix}"
-        for data in seeds:
+    with _folder() as folder:
+        path = folder / f"x{reader.suffix}"
+        for data in sorted(set(seeds)):
             path.write_bytes(data)
             found, detail = verdict(reader, path, 30 * HANG_SECONDS)  # compiles kernels too
             assert found == "accepted", f"{reader.name}: a whole file is not accepted: {found}: {detail}"
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and report.inputs < most:
+        begun = time.process_time()
+        while time.process_time() - begun < seconds and report.inputs < most:
             data = mutate(rng.choice(seeds), seeds, rng)
             path.write_bytes(data)
-            began = time.monotonic()
+            before = time.process_time()
             found, detail = verdict(reader, path)
-            report.slowest_seconds = max(report.slowest_seconds, time.monotonic() - began)
+            report.slowest_seconds = max(report.slowest_seconds, time.process_time() - before)
             report.inputs += 1
             report.accepted += found == "accepted"
             report.refused += found == "refused"
             if found not in ("accepted", "refused"):
                 report.faults.setdefault(found, (data, detail))
+        report.seconds = time.process_time() - begun
     return report
 
 
 @contextmanager
+def _folder() -> Iterator[Path]:
+    """Yield a folder in memory; what readers make temporarily lies in it, too."""
+    before, place = tempfile.tempdir, MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="mallocgame-fuzz-", dir=place) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
+
+
+@contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    def ring(number: int, frame: FrameType | None) -> Any:
+    """Raise ``Hang`` after so many seconds of this process, or, where it waits, thirty times as many of the clock's.
+
+    pytest-timeout's alarm stays as it is where there is one.
+    """
+
+    def ring(number: int, frame: FrameType | None) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
-    began = time.monotonic()
+    timers = [(signal.SIGPROF, signal.ITIMER_PROF, seconds)]
+    if signal.getitimer(signal.ITIMER_REAL)[0] == 0:
+        timers.append((signal.SIGALRM, signal.ITIMER_REAL, 30 * seconds))
+    before = [signal.signal(number, ring) for number, _, _ in timers]
     try:
+        for _, timer, length in timers:
+            signal.setitimer(timer, length)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        if timer[0]:  # pytest-timeout's
-            signal.setitimer(signal.ITIMER_REAL, max(0.01, timer[0] - (time.monotonic() - began)), timer[1])
+        for (number, timer, _), old in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, old)
 
 
 def _place(trace: str) -> str:

@@ -94,14 +94,18 @@ def _bytes(data: bytes, rng: random.Random) -> bytes:
 def _text(data: bytes, rng: random.Random) -> bytes:
     """Replace one number or word."""
     text = data.decode("utf-8", "surrogateescape")
-    found = list(TOKEN.finditer(text[:200_000]))
-    if not found:
+    token = _token(text, rng)
+    if token is None:
         return _bytes(data, rng)
-    token = rng.choice(found)
     number = token[0][0] in "-0123456789"
-    pool = NUMBERS if number and rng.random() < 0.8 else WORDS if rng.random() < 0.5 else [rng.choice(found)[0]]
-    text = text[: token.start()] + rng.choice(pool) + text[token.end() :]
-    return text.encode("utf-8", "surrogateescape")
+    pool = NUMBERS if number and rng.random() < 0.8 else WORDS if rng.random() < 0.5 else ()
+    new = rng.choice(pool) if pool else (_token(text, rng) or token)[0]
+    return (text[: token.start()] + new + text[token.end() :]).encode("utf-8", "surrogateescape")
+
+
+def _token(text: str, rng: random.Random) -> re.Match[str] | None:
+    """Return the number or word behind a place at random (which may be in the middle of one), else the first."""
+    return TOKEN.search(text, rng.randrange(len(text) + 1)) or TOKEN.search(text)
 
 
 def _lines(data: bytes, rng: random.Random) -> bytes:

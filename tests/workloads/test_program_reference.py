@@ -133,3 +133,9 @@ def test_a_function_of_nothing_needs_no_arguments(folder: Path) -> None:
     assert resolve(parse_reference("constants:made", folder=str(folder))).arguments == ()
     with pytest.raises(InputError, match="give --args"):
         resolve(parse_reference("constants:taken", folder=str(folder)))
+
+
+def test_a_name_too_long_for_a_file_is_no_file() -> None:
+    assert parse_reference("a" * 300 + ":f").module == "a" * 300
+    with pytest.raises(InputError, match="there is no file"):
+        parse_reference("a" * 300 + ".py:f")

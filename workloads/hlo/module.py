@@ -71,6 +71,8 @@ class HloInstruction:
 
     def called(self, role: str) -> tuple[str, ...]:
         """Return the computations called in ``role`` (``calls``, ``condition``, ``body``, …)."""
+        if role not in self.attributes:  # most call nothing
+            return ()
         names = next((text for key, text in _CALLED.findall(self.attributes) if key == role), "")
         return tuple(name.strip(" %\n\t") for name in names.strip("{}").split(",") if name.strip())
 

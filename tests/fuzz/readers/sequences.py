@@ -26,6 +26,12 @@ def _read_packing(path: Path) -> Any:
     return read_buffers(path)
 
 
+def _write_packing(path: Path, buffers: Any) -> None:
+    from mallocgame.baselines.packing.buffers import write_packing
+
+    write_packing(path, buffers, [-1 if b.fixed_offset is None else b.fixed_offset for b in buffers])
+
+
 def _read_pages(kind: str) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
         from mallocgame.baselines.paging import read_trace
@@ -128,7 +134,7 @@ def _read_predictor(path: Path) -> Any:
 
 
 READERS = (
-    Reader(name="packing", suffix=".csv", seeds=lambda: list(PACKING), read=_read_packing),
+    Reader(name="packing", suffix=".csv", seeds=lambda: list(PACKING), read=_read_packing, write=_write_packing),
     Reader(name="pages-text", suffix=".txt", seeds=lambda: [PAGES_TEXT], read=_read_pages("text")),
     Reader(name="pages-gz", suffix=".txt.gz", seeds=lambda: [gzip.compress(PAGES_TEXT)], read=_read_pages("auto")),
     *(

@@ -15,12 +15,16 @@ from tests.paths import DATA
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One reader: ``seeds`` are whole files, ``read`` takes the path of one; ``suffix`` ends its name."""
+    """One reader: ``seeds`` are whole files, ``read`` takes the path of one; ``suffix`` ends its name.
+
+    ``write``, where there is such a function, writes what ``read`` returns.
+    """
 
     name: str
     suffix: str
     seeds: Callable[[], list[bytes]]
     read: Callable[[Path], Any]
+    write: Callable[[Path, Any], Any] | None = None
 
 
 def written(write: Callable[[Path], Any], name: str) -> bytes:
@@ -51,5 +55,6 @@ def npz(arrays: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def shipped_file(name: str) -> Callable[[], list[bytes]]:
-    return lambda: [(DATA / name).read_bytes()]
+def shipped_files(often: str, seldom: str) -> Callable[[], list[bytes]]:
+    """A small file, of which every line is needed, and once in thirty times a real one of which most lines are not."""
+    return lambda: [(DATA / often).read_bytes()] * 29 + [(DATA / seldom).read_bytes()]

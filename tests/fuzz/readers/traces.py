@@ -44,7 +44,22 @@ def _read_mapping(path: Path) -> Any:
     from mallocgame.workloads.trace import load_mapping
 
     toy = toy_with_mapping()
-    return validate(toy.program, toy.hierarchy, load_mapping(path, toy.program, toy.hierarchy))
+    found = load_mapping(path, toy.program, toy.hierarchy)
+    validate(toy.program, toy.hierarchy, found)
+    return found
+
+
+def _write_mapping(path: Path, mapping: Any) -> None:
+    from mallocgame.workloads.trace import save_mapping
+
+    toy = toy_with_mapping()
+    save_mapping(path, mapping, toy.program, toy.hierarchy)
+
+
+def _write_trace(path: Path, trace: Any) -> None:
+    from mallocgame.workloads.trace import save_trace
+
+    save_trace(path, trace)
 
 
 def _hierarchies() -> list[bytes]:
@@ -60,6 +75,12 @@ def _read_hierarchy(path: Path) -> Any:
     return load_hierarchy(path)
 
 
+def _write_hierarchy(path: Path, hierarchy: Any) -> None:
+    from mallocgame.workloads.formats.hierarchy_file import save_hierarchy
+
+    save_hierarchy(path, hierarchy)
+
+
 def _options() -> list[bytes]:
     from mallocgame.compiler_options import save_compiler_options
 
@@ -70,7 +91,14 @@ def _options() -> list[bytes]:
 def _read_options(path: Path) -> Any:
     from mallocgame.compiler_options import load_compiler_options, versions_that_differ
 
-    return load_compiler_options(path), versions_that_differ(path)
+    versions_that_differ(path)
+    return load_compiler_options(path)
+
+
+def _write_options(path: Path, options: Any) -> None:
+    from mallocgame.compiler_options import save_compiler_options
+
+    save_compiler_options(path, options, {"program": "m:f"})
 
 
 def _states() -> list[bytes]:
@@ -123,6 +151,12 @@ def _read_policy(path: Path) -> Any:
     return load_checkpoint_policy(path)
 
 
+def _write_policy(path: Path, policy: Any) -> None:
+    from mallocgame.workloads.checkpointing.policy import save_checkpoint_policy
+
+    save_checkpoint_policy(path, policy)
+
+
 def _calibrations() -> list[bytes]:
     from mallocgame.workloads.checkpointing.chips import CHIPS, save_calibration
 
@@ -136,12 +170,12 @@ def _read_calibration(path: Path) -> Any:
 
 
 READERS = (
-    Reader(name="policy", suffix=".json", seeds=_policies, read=_read_policy),
+    Reader(name="policy", suffix=".json", seeds=_policies, read=_read_policy, write=_write_policy),
     Reader(name="calibration", suffix=".json", seeds=_calibrations, read=_read_calibration),
-    Reader(name="trace", suffix=".json", seeds=_traces, read=_read_trace),
-    Reader(name="mapping", suffix=".json", seeds=_mappings, read=_read_mapping),
-    Reader(name="hierarchy", suffix=".json", seeds=_hierarchies, read=_read_hierarchy),
-    Reader(name="options", suffix=".json", seeds=_options, read=_read_options),
+    Reader(name="trace", suffix=".json", seeds=_traces, read=_read_trace, write=_write_trace),
+    Reader(name="mapping", suffix=".json", seeds=_mappings, read=_read_mapping, write=_write_mapping),
+    Reader(name="hierarchy", suffix=".json", seeds=_hierarchies, read=_read_hierarchy, write=_write_hierarchy),
+    Reader(name="options", suffix=".json", seeds=_options, read=_read_options, write=_write_options),
     Reader(name="tuned", suffix=".json", seeds=_tuned, read=_read_tuned),
     Reader(name="tuning", suffix=".json", seeds=_states, read=_read_tuning),
 )
