@@ -2,30 +2,52 @@
 
 Per tensor, every set of residencies (at most ``max_residencies``), each born by a definition, held, or filled by one
 whole copy, and at most one write-back each, is a *plan*; ``validate`` alone decides which plans are valid. On demand
-copies also come in two slices, or go from one residency of a plan to another. Plans are combined over tensors, judged
-by ``simulate`` in order of a trivial bound, and packed by trying all offsets that stacks of other tensors can give.
+copies also come in two slices, or go from one residency of a plan to another. Plans of a tensor that serve its uses
+from the same layers are a *choice*: choices are combined over tensors in order of a trivial bound, and only of those
+that could be better are plans validated, judged by ``simulate``, and packed by trying all offsets that stacks of other
+tensors can give.
 """
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations, pairwise, product
+from typing import Any
 
 import numpy as np
 
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.coherence import stale_uses
 from mallocgame.judge.simulation import bytes_by_layer, occupancy, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer, serving_layers
 from mallocgame.program import Program, UseKind
-from mallocgame.solver import Progress, SolveResult
+from mallocgame.solver import Problem, Progress, SolveResult
 
 Span = tuple[int, int]  # the boundaries of a copy's issue and end
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    mapping: Mapping  # of one tensor, offsets 0
+@dataclass
+class _Choice:
+    """Plans of one tensor, offsets 0, that serve its uses from the same layers."""
+
+    problem: Problem
+    candidates: list[Mapping] = field(default_factory=list)
+
+    @cached_property
+    def plans(self) -> list[tuple[Mapping, Any]]:
+        """Those that are valid, and the bytes that they occupy: int64[layers, steps]."""
+        valid = (m for m in self.candidates if not m.residencies or self._is_valid(m))
+        return [(m, occupancy(*self.problem, m)) for m in valid]
+
+    def _is_valid(self, mapping: Mapping) -> bool:
+        layers = [*(r.layer for r in mapping.residencies), 0]  # the last is HOME's
+        pairs = {tuple(sorted((layers[x.source], layers[x.target]))) for x in mapping.transfers}
+        if not pairs <= {pair for link in self.problem.hierarchy.links for pair in link.pairs}:
+            return False
+        stale = next(stale_uses(*self.problem, mapping), None)  # validate's last rule, which refuses most
+        return stale is None and not validate(*self.problem, mapping)
 
 
 def brute_force(
@@ -50,26 +72,22 @@ def brute_force(
     best_seconds = simulate(program, hierarchy, best).total_seconds
     history = [(0.0, best_seconds)]
     done = seconds > 0
-    if done:
-        count = max_residencies
-        plans = [_plans(program, hierarchy, tensor, count, copies) for tensor in range(len(program.tensors))]
-        for floor, choice in _by_floor(program, hierarchy, plans):
-            spent = time.perf_counter() - began
-            if spent > seconds:
-                done = False
-                break
-            if floor >= best_seconds:
-                break
-            mapping = _join([plans[tensor][index].mapping for tensor, index in enumerate(choice)])
+    problem, sizes = Problem(program, hierarchy), (max_residencies, copies)
+    choices = [_choices(problem, tensor, *sizes) for tensor in range(len(program.tensors) if done else 0)]
+    for floor, chosen in _by_floor(problem, choices):
+        spent = time.perf_counter() - began
+        if spent > seconds:
+            done = False
+        if floor >= best_seconds or not done:
+            break
+        for mapping in _fitting(hierarchy, chosen):
             judged = simulate(program, hierarchy, mapping).total_seconds
-            if judged >= best_seconds:
-                continue
-            packed = _pack(program, hierarchy, mapping)
+            packed = _pack(program, hierarchy, mapping) if judged < best_seconds else None
             if packed is not None:
                 best, best_seconds = packed, judged
                 history.append((spent, judged))
-            if progress is not None:
-                progress(min(spent / seconds, 1.0))
+        if progress is not None:
+            progress(min(spent / seconds, 1.0))
     return SolveResult(
         mapping=best,
         seconds=best_seconds,
@@ -80,18 +98,33 @@ def brute_force(
     )
 
 
-def _plans(program: Program, hierarchy: Hierarchy, tensor: int, max_residencies: int, copies: str) -> list[_Plan]:
-    layers, is_sliced = range(1, hierarchy.num_layers), copies == "sliced"
-    pieces = [piece for layer in layers for piece in _pieces(program, tensor, layer, is_sliced)]
-    plans = [_Plan(mapping=Mapping())]
+def _choices(problem: Problem, tensor: int, max_residencies: int, copies: str) -> list[_Choice]:
+    """Return the plans of a tensor by the layers from which they serve its uses; the first serves all from home."""
+    program, rows = problem.program, problem.hierarchy.layers
+    moved = program.tensors[tensor]
+    uses, layers = moved.uses, range(1, len(rows) if moved.movable else 1)
+    fitting = [layer for layer in layers if rows[layer].capacity_bytes >= moved.size_bytes]
+    found = {(0,) * len(uses): _Choice(problem, [Mapping()])}
+    pieces = [piece for layer in fitting for piece in _pieces(program, tensor, layer, copies == "sliced")]
     for count in range(1, max_residencies + 1):
         for chosen in combinations(pieces, count):
             if _collide(chosen):
                 continue
             whole = _join(list(chosen))
-            found = _chained(whole) if copies == "chained" and count > 1 else iter([whole])
-            plans.extend(_Plan(mapping=m) for m in found if not validate(program, hierarchy, m))
-    return plans
+            key = tuple(0 if use.home_only else _layer_at(whole, use.step) for use in uses)
+            plans = _chained(whole) if copies == "chained" and count > 1 else iter([whole])
+            found.setdefault(key, _Choice(problem)).candidates.extend(plans)
+    return list(found.values())
+
+
+def _layer_at(mapping: Mapping, step: int) -> int:
+    """Return the fastest layer with a residency that is filled at a step."""
+    filled = [r.start_step for r in mapping.residencies]
+    for x in mapping.transfers:
+        if x.target != HOME:
+            filled[x.target] = max(filled[x.target], x.done_before)
+    places = zip(filled, mapping.residencies, strict=True)
+    return max((r.layer for begin, r in places if begin <= step < r.end_step), default=0)
 
 
 def _chained(mapping: Mapping) -> Iterator[Mapping]:
@@ -175,27 +208,31 @@ def _join(parts: list[Mapping]) -> Mapping:
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))
 
 
-def _by_floor(
-    program: Program, hierarchy: Hierarchy, plans: list[list[_Plan]]
-) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Yield (seconds without any wait, plan of each tensor) in ascending order, where the layers are large enough."""
+def _by_floor(problem: Problem, choices: list[list[_Choice]]) -> Iterator[tuple[float, tuple[_Choice, ...]]]:
+    """Yield (seconds without any wait, choice of each tensor) in ascending order."""
+    program, hierarchy = problem
     speeds = np.array([layer.bytes_per_second for layer in hierarchy.layers])
-    capacity = np.array([layer.capacity_bytes for layer in hierarchy.layers])
     base = bytes_by_layer(program, hierarchy, serving_layers(program, Mapping()))
     changes = [
-        [bytes_by_layer(program, hierarchy, serving_layers(program, p.mapping)) - base for p in ps] for ps in plans
+        [bytes_by_layer(program, hierarchy, serving_layers(program, c.candidates[0])) - base for c in cs]
+        for cs in choices
     ]
-    filled = [[occupancy(program, hierarchy, p.mapping) for p in ps] for ps in plans]
     found = []
-    for choice in product(*(range(len(ps)) for ps in plans)):
-        taken = sum((filled[tensor][index] for tensor, index in enumerate(choice)), np.zeros_like(base))
-        if (taken > capacity).any():
-            continue
-        table = base + sum((changes[tensor][index] for tensor, index in enumerate(choice)), np.zeros_like(base))
+    for numbers in product(*(range(len(cs)) for cs in choices)):
+        table = base + sum((changes[tensor][index] for tensor, index in enumerate(numbers)), np.zeros_like(base))
         times = np.maximum(program.compute_seconds, (table / speeds).sum(axis=1)) * program.trip_counts
-        found.append((float(times.sum()), choice))
+        found.append((float(times.sum()), numbers))
     found.sort()
-    yield from found
+    for floor, numbers in found:
+        yield floor, tuple(choices[tensor][index] for tensor, index in enumerate(numbers))
+
+
+def _fitting(hierarchy: Hierarchy, chosen: tuple[_Choice, ...]) -> Iterator[Mapping]:
+    """Yield the combinations of valid plans that the layers are large enough for."""
+    capacity = np.array([layer.capacity_bytes for layer in hierarchy.layers])
+    for plans in product(*(choice.plans for choice in chosen)):
+        if not (sum(filled for _, filled in plans) > capacity).any():
+            yield _join([mapping for mapping, _ in plans])
 
 
 def _pack(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> Mapping | None:
