@@ -43,8 +43,8 @@ class _State:
     def meet(self, other: "_State") -> None:
         """Keep what holds in both."""
         self.current &= other.current
-        for residency, slices in other.arriving.items():
-            self.arriving[residency] = max(self.arriving.get(residency, 0), slices)
+        for residency, slices in other.arriving.items():  # both have every target of a copy
+            self.arriving[residency] = max(self.arriving[residency], slices)
         for transfer, is_intact in other.intact.items():
             self.intact[transfer] = self.intact.get(transfer, is_intact) and is_intact
 
@@ -195,10 +195,11 @@ class _Walk:
             if x.start_after + 1 != boundary:
                 continue
             link = self.hierarchy.link_index(self._layer(x.source), self._layer(x.target))
-            is_there = x.source in before or brought.get(x.source) == link
-            if not (is_there and x.source in self.state.current):
+            is_in_time = x.source in before or brought.get(x.source) == link
+            is_there = is_in_time and x.source in self.state.current  # of a copy in slices all have come
+            if not is_there:
                 self.found.append((x.start_after, f"a copy issued after step {x.start_after} reads {_name(x.source)}"))
-            self.state.intact[i] = is_there and x.source in self.state.current
+            self.state.intact[i] = is_there
             if x.done_before == boundary:
                 self._arrive(i)
                 brought[x.target] = link

@@ -1,0 +1,123 @@
+"""Contents that are current on one way through loops and branches and not on another, in programs made for it."""
+
+import pytest
+
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
+from mallocgame.judge.validation import validate
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
+from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
+from tests.judge.concrete import Clock
+from tests.strategies import small_hierarchy
+
+MEMORY = small_hierarchy(16)
+
+
+def _looping(trip_count: int, *uses: Use) -> Program:
+    """A step, a loop of two, a step; one parameter."""
+    steps = tuple(
+        Instruction(name=f"i{t}", compute_seconds=1.0, trip_count=trip_count if t in (1, 2) else 1) for t in range(4)
+    )
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, uses=uses)
+    loop = Loop(start_step=1, end_step=3, trip_count=trip_count)
+    return Program(name="looping", instructions=steps, tensors=(weight,), loops=(loop,))
+
+
+def _branching(tensor: Tensor, *others: Tensor, edges: tuple[int, int, int] = (1, 4, 7), num_steps: int = 8) -> Program:
+    trips = [0.5 if edges[0] <= t < edges[2] else 1.0 for t in range(num_steps)]
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=2.0, trip_count=n) for t, n in enumerate(trips))
+    conditional = Conditional(edges=edges, weights=(0.5, 0.5))
+    return Program(name="branching", instructions=steps, tensors=(tensor, *others), conditionals=(conditional,))
+
+
+def _place(start: int, end: int, **change: int) -> Residency:
+    return Residency(**({"tensor": 0, "layer": 1, "offset_bytes": 0} | change), start_step=start, end_step=end)
+
+
+def _copy(source: int, target: int, issue: int, due: int, **change: int) -> Transfer:
+    given = {"tensor": 0, "size_bytes": 8} | change
+    return Transfer(source=source, target=target, start_after=issue - 1, done_before=due, **given)
+
+
+def _rules(program: Program, places: list[Residency], copies: list[Transfer], memory: Hierarchy = MEMORY) -> set[str]:
+    mapping = Mapping(residencies=tuple(places), transfers=tuple(copies))
+    return {violation.rule for violation in validate(program, memory, mapping)}
+
+
+@pytest.mark.parametrize("trip_count", [1, 3])
+def test_a_loop_of_one_trip_is_no_loop(trip_count: int) -> None:
+    program = _looping(trip_count, Use(step=1, bytes=8), Use(step=2, bytes=8))
+    repeats = trip_count > 1
+    into = [_copy(HOME, 0, 0, 2)]  # from before the loop to its middle
+    assert _rules(program, [_place(0, 4)], into) == ({"loop"} if repeats else set())
+    gone = [_place(0, 2)], [_copy(HOME, 0, 0, 1)]  # the second iteration does not find it
+    assert _rules(program, *gone) - {"hoist"} == ({"stale"} if repeats else set())
+
+
+@pytest.mark.parametrize("trip_count", [1, 3])
+def test_what_an_iteration_writes_elsewhere_is_not_at_home_in_the_next(trip_count: int) -> None:
+    program = _looping(trip_count, Use(step=1, bytes=8), Use(step=2, bytes=8, kind=UseKind.UPDATE))
+    assert _rules(program, [_place(2, 3)], [_copy(HOME, 0, 2, 2)]) == ({"stale"} if trip_count > 1 else set())
+
+
+def test_a_slice_that_one_branch_brings_is_missing_after_the_other() -> None:
+    weight = Tensor(name="w", size_bytes=12, is_parameter=True, uses=(Use(step=7, bytes=4),))
+    program = _branching(weight)
+    parts = [(0, 1), (2, 3), (7, 7)]  # before the conditional, in its first branch, behind it
+    slices = [
+        _copy(HOME, 0, issue, due, size_bytes=4, slice_offset_bytes=4 * number)
+        for number, (issue, due) in enumerate(parts)
+    ]
+    assert "stale" in _rules(program, [_place(0, 8)], slices)
+    slices[1] = _copy(HOME, 0, 0, 1, size_bytes=4, slice_offset_bytes=4)
+    assert _rules(program, [_place(0, 8)], slices) == set()
+
+
+@pytest.mark.parametrize("written", [2, 5])
+def test_a_write_in_one_branch_spoils_the_copy_around_both(written: int) -> None:
+    update = Use(step=written, bytes=8, kind=UseKind.UPDATE)
+    result = Tensor(name="r", size_bytes=8, is_parameter=True, is_output=True, uses=(update,))
+    copies = [_copy(HOME, 0, 0, 1), _copy(0, HOME, 1, 7)]
+    assert _rules(_branching(result), [_place(0, 8)], copies) == {"stale"}
+    copies[1] = _copy(0, HOME, 7, 8)
+    assert _rules(_branching(result), [_place(0, 8)], copies) == set()
+
+
+def test_what_is_held_for_ever_outlives_a_conditional_at_the_end() -> None:
+    uses = (Use(step=2, bytes=8), Use(step=5, bytes=8))
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, holdable=True, uses=uses)
+    memory = small_hierarchy(16, num_layers=3)
+    assert _rules(_branching(weight, num_steps=7), [_place(HELD, 7)], [], memory) == set()
+
+
+def test_a_copy_between_two_slices_reads_half_a_tensor() -> None:
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, uses=(Use(step=1, bytes=8),))
+    program = _branching(weight)
+    first, second = (_copy(HOME, 0, 1, 1, size_bytes=4, slice_offset_bytes=at) for at in (0, 4))
+    back = _copy(0, HOME, 1, 1)
+    assert _rules(program, [_place(0, 3)], [first, second, back]) == set()
+    assert _rules(program, [_place(0, 3)], [first, back, second]) == {"stale"}
+
+
+def test_copies_that_are_issued_before_a_conditional_at_the_start_are_issued_once() -> None:
+    weights = [
+        Tensor(name=f"w{i}", size_bytes=8, is_parameter=True, uses=(Use(step=step, bytes=8),))
+        for i, step in enumerate((1, 7))
+    ]
+    program = _branching(*weights, edges=(0, 3, 6))
+    places = (_place(0, 6), _place(6, 8, tensor=1, offset_bytes=8))
+    mapping = Mapping(residencies=places, transfers=(_copy(HOME, 0, 0, 0), _copy(HOME, 1, 6, 7, tensor=1)))
+    assert validate(program, MEMORY, mapping) == []
+    expected = float(Clock(program, MEMORY, mapping).run())
+    assert simulate(program, MEMORY, mapping).total_seconds == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_violation_says_whose_it_is_and_when() -> None:
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, uses=(Use(step=1, bytes=8),))
+    program = _branching(weight)
+    for_ever = Mapping(residencies=(_place(HELD, 8),))
+    assert [(v.rule, v.tensor, v.step) for v in validate(program, MEMORY, for_ever)][:1] == [("held", 0, -1)]
+    slices = tuple(_copy(HOME, 0, 0, 1, size_bytes=1, slice_offset_bytes=at) for at in range(8))
+    many = validate(program, MEMORY, Mapping(residencies=(_place(0, 2),), transfers=slices))
+    limit = MEMORY.links[0].max_in_flight
+    assert [(v.rule, v.tensor, v.step) for v in many] == ([("in-flight", -1, 0)] if limit < 8 else [])
