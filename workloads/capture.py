@@ -24,7 +24,7 @@ from mallocgame.workloads.xla.compiler import Compilation, Compiler, CompileRequ
 from mallocgame.workloads.xla.cycles import cycle_estimates
 from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
-from mallocgame.workloads.xla.mapping import build_mapping, without_tensors
+from mallocgame.workloads.xla.mapping import build_mapping, without_broken
 from mallocgame.workloads.xla.network import with_network_times
 from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions, padding_bytes
 from mallocgame.workloads.xla.records import Position, XlaLog
@@ -36,8 +36,6 @@ from mallocgame.workloads.xla.topology import chip_of, num_devices, parse_mesh
 
 __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files"]
 
-
-MAX_LEFT_OUT = 4  # rounds
 SPARSE_CORE = 'async_execution_thread="sparsecore"'
 ON_THE_TENSOR_CORE: Options = {
     "xla_tpu_offload_gather_to_sparsecore": "false",
@@ -369,23 +367,9 @@ class _Reading:
         broken = validate(self.built.program, self.hierarchy, mapping)
         if not broken or not self.built.program.conditionals:
             return mapping, [], broken
-        mapping, left_out = self._without_broken(mapping)
+        mapping, left_out = without_broken(self.built.program, self.hierarchy, mapping)
         results = {self.built.program.tensors[index].name for index in left_out} & self.built.transferred
         return mapping, left_out, broken if results else validate(self.built.program, self.hierarchy, mapping)
-
-    def _without_broken(self, mapping: Mapping) -> tuple[Mapping, list[int]]:
-        """Return XLA's mapping without the tensors whose places cannot be said of branches, and those tensors.
-
-        XLA gives the address of what one branch has finished with to others although another branch still holds it.
-        """
-        left_out: list[int] = []
-        for _ in range(MAX_LEFT_OUT):
-            broken = {violation.tensor for violation in validate(self.built.program, self.hierarchy, mapping)}
-            if not broken or None in broken:
-                break
-            left_out += sorted(index for index in broken if index is not None)
-            mapping = without_tensors(mapping, set(left_out))
-        return mapping, left_out
 
     def _with_network(self, facts: dict[str, Value]) -> Program:
         speed = self.assumptions.ici_bytes_per_second

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ HLO_PASSES = "plumb-vmem-info|rename-tensor-core-fusion-ops"  # the last module 
 
 MAX_LOG_BYTES = 2**30  # the largest program of the suite logs 60 MB
 LOOK_SECONDS = 0.25  # between looks at whether to stop
+_FATAL = re.compile(r"^F\d{4} \S+ +\d+ (.*)$", re.MULTILINE)  # the compiler found a fault in itself, and says which
 NOT_THE_PROGRAM = ("MemoryError", "OSError", "BlockingIOError")  # errors of this machine
 
 Options = dict[str, str | bool]
@@ -272,7 +274,9 @@ class _Follow:
         elif cut:
             self.error, self.inconclusive = cut, True
         elif not self.finished and (self._asked.full or DONE not in self.text):
-            self.error, self.inconclusive = "the compiler ended without a word", True
+            own = _FATAL.findall(self.text[-65536:])
+            self.error = f"Error: the compiler gave up: {own[-1]}" if own else "the compiler ended without a word"
+            self.inconclusive = not own
 
     def _collect(self, parts: list[bytes]) -> str:
         """Collect the log in ``parts``; return why reading was given up, if it was."""

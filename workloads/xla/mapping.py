@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mallocgame.errors import TraceError
+from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, UseKind
 from mallocgame.regions import Conditional
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import AllocationRow, Slice, XlaLog
 from mallocgame.workloads.xla.reschedule import with_moves
+
+MAX_LEFT_OUT = 4  # rounds
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,12 +149,15 @@ def _follows_on(before: _Piece, piece: _Piece) -> bool:
 
 
 def _follows_on_branches(before: _Piece, piece: _Piece, conditionals: Sequence[Conditional]) -> bool:
-    """Whether other branches alone lie between: from a conditional's entry to a branch, from a branch to its exit."""
+    """Whether other branches alone lie between: from a conditional's entry to a branch, from a branch to its exit.
+
+    A branch takes over what it is given where its parameter stands, which need not be its first step.
+    """
     if piece.born:
         return False
     for conditional in conditionals:
         start, end = conditional.start_step, conditional.end_step
-        enters = piece.start_step in conditional.edges[1:-1] and before.start_step < start <= before.end_step
+        enters = start <= piece.start_step < end and before.start_step < start <= before.end_step
         leaves = piece.start_step == end and before.start_step < end and before.end_step > start
         if enters or leaves:
             return True
@@ -219,6 +226,21 @@ def _evictions(
         )
         found.append((transfer, row.line))
     return found
+
+
+def without_broken(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[Mapping, list[int]]:
+    """Return XLA's mapping without the tensors whose places cannot be said of branches, and those tensors.
+
+    XLA gives the address of what one branch has finished with to others although another branch still holds it.
+    """
+    left_out: list[int] = []
+    for _ in range(MAX_LEFT_OUT):
+        broken = {violation.tensor for violation in validate(program, hierarchy, mapping)}
+        if not broken or None in broken:
+            break
+        left_out += sorted(index for index in broken if index is not None)
+        mapping = without_tensors(mapping, set(left_out))
+    return mapping, left_out
 
 
 def without_tensors(mapping: Mapping, tensors: set[int]) -> Mapping:

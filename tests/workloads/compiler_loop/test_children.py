@@ -54,3 +54,10 @@ def test_child_that_dies_is_told_apart() -> None:
     found = follow("import os; print('last line', flush=True); os._exit(9)", 60.0)
     assert "ended without a word" in last_words(found)
     assert "last line" in last_words(found)
+
+
+def test_a_fault_that_the_compiler_finds_in_itself_is_its_answer() -> None:
+    line = "F1128 02:03:04.567890   23569 algorithm.cc:8573] Check failed: inconsistent required assignment"
+    found = follow(f"import os; print('{line}', flush=True); os._exit(9)", 60.0)
+    assert not found.inconclusive
+    assert last_words(found).endswith("gave up: algorithm.cc:8573] Check failed: inconsistent required assignment")
