@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.mapping import HELD, Mapping, serving_layers
-from mallocgame.program import Program, UseKind
+from mallocgame.program import Program, Use, UseKind
 from mallocgame.workloads.xla.compiler import Options
 from mallocgame.workloads.xla.records import Position
 
@@ -74,7 +74,7 @@ def overrides_of(program: Program, mapping: Mapping) -> tuple[Override, ...]:
     fast_results = {  # results, and what writes in place has first
         (use.step, size)
         for use, size, layer in zip(flat, sizes, serving.tolist(), strict=True)
-        if layer and use.operand <= 0
+        if layer and use.operand <= 0 and not stays_only(use)
     }
     for index, tensor in enumerate(program.tensors):
         if not tensor.movable:
@@ -105,10 +105,19 @@ def definitions(program: Program, index: int, action: Action) -> list[Override]:
     if tensor.is_parameter:
         found.append(Override(action=action, tensor=index, place=Position(instruction=tensor.name), step=-1))
     for use in tensor.uses:
-        if use.kind != UseKind.READ and use.operand < 0:
+        if use.kind != UseKind.READ and use.operand < 0 and not stays_only(use):
             place = Position(instruction=program.instructions[use.step].name, index=use.index)
             found.append(Override(action=action, tensor=index, place=place, step=use.step))
     return found
+
+
+def stays_only(use: Use) -> bool:
+    """Whether an instruction has nothing to do with a tensor, which must stay where it is for something under way.
+
+    Traces of XLA write at such steps nothing into what an asynchronous collective is filling; to name the instruction
+    would say something of its own results.
+    """
+    return use.kind == UseKind.UPDATE and use.operand < 0 and not use.index and not use.bytes
 
 
 def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence[int]) -> Iterator[Override]:
@@ -136,7 +145,7 @@ def _kept_uses(
     """
     for use, layer in zip(program.tensors[index].uses, layers, strict=True):
         is_free = (use.step, program.tensors[index].size_bytes) not in fast_results
-        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and is_free:
+        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and is_free and not stays_only(use):
             index_in = use.index if use.operand >= 0 else ()
             name = program.instructions[use.step].name
             place = Position(instruction=name, operand=max(use.operand, 0), index=index_in)

@@ -405,6 +405,25 @@ def test_definitions_are_what_makes_a_value() -> None:
     assert traffic_bytes(program).tolist() == [8 * (1 + 5 + 5 + 1)]
 
 
+def test_an_instruction_during_a_collective_is_not_named_for_what_the_collective_fills() -> None:
+    """Its own results may be of that size: a sharded step was asked to keep half of its values in slow memory."""
+    flying = (
+        Use(step=0, bytes=0, kind=UseKind.DEFINE, index=(1,)),  # collective-permute-start
+        Use(step=1, bytes=0, kind=UseKind.UPDATE),  # under way: the step has nothing to do with it
+        Use(step=2, bytes=8, operand=0),
+    )
+    own = (Use(step=1, bytes=8, kind=UseKind.DEFINE), Use(step=1, bytes=8, operand=0), Use(step=2, bytes=8, operand=1))
+    tensors = tuple(Tensor(name=f"t{k}", size_bytes=8, uses=uses) for k, uses in enumerate((flying, own[:1] + own[2:])))
+    read = Tensor(name="w", size_bytes=8, is_parameter=True, uses=(own[1], own[2]))
+    program = Program(name="collective", instructions=_steps(1, 1, 1), tensors=(*tensors, read))
+    assert _told(program, Mapping(), 0) == {(Action.KEEP, "i0", -1, -1)}
+    early = Mapping(residencies=(_at(0, 0, 2),))  # in slow memory at its last use alone
+    assert _told(program, early, 0) == {(Action.KEEP, "i2", 0, -1)}
+    slow_first = Mapping(residencies=(_at(0, 0, 3), _at(2, 2, 3)), transfers=(_copy(2, HOME, 1, 1, 2),))
+    kept = (Action.KEEP, "i1", 0, -1)  # what flies in fast memory is no result of the step
+    assert kept in _told(program, slow_first, 2)
+
+
 def test_a_prefetch_is_for_the_first_use_that_the_copy_serves() -> None:
     uses = (
         Use(step=0, bytes=8, operand=0),
