@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from mallocgame.errors import InputError
+from mallocgame.errors import InputError, TraceError
+from mallocgame.files import open_input
 from mallocgame.workloads import suite
 from mallocgame.workloads import trace as files
 
@@ -14,7 +15,20 @@ def load_trace(name: str | Path) -> files.Trace:
     Raises:
         InputError: neither exists, or the file is not a trace.
     """
-    return files.load_trace(trace_file(str(name))[0])
+    path = trace_file(str(name))[0]
+    try:
+        return files.load_trace(path)
+    except TraceError:
+        if _is_hlo(path):
+            raise TraceError(path, None, f"HLO, not a trace: mallocgame capture --hlo {path} makes one of it") from None
+        raise
+
+
+def _is_hlo(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open_input(path) as file:
+        return file.read(4096).lstrip().startswith(b"HloModule")
 
 
 def trace_file(text: str) -> tuple[Path, bool]:

@@ -46,7 +46,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     cells = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        figures = index > 0 and all(row[index][:1] in _FIGURE for row in cells)
+        figures = index > 0 and all(row[index][:1] in _FIGURE and len(row[index]) <= 16 for row in cells)
         table.add_column(Text(column), justify="right" if figures else "left", no_wrap=index == 0, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))  # as it is: names may hold brackets, which are markup in plain strings

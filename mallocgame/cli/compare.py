@@ -104,7 +104,7 @@ def compare(
 
         save_comparison(plot, rows, wanted)
         say(f"figure: {plot}")
-    if not json and rows:
+    if not json and not all(row["error"] for row in rows):
         print_table("speed-up over XLA's own mapping, all judged alike", *_table(rows, wanted))
     if stopped:
         raise interrupted(f"{len(rows)} rows were made")

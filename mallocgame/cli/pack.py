@@ -10,7 +10,10 @@ from mallocgame.cli.common import JsonOption, print_json, print_table, progress,
 
 def pack(
     file: Annotated[
-        Path, typer.Argument(help="MiniMalloc's CSV: id,lower,upper,size[,alignment][,offset][,gaps][,conflicts].")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="MiniMalloc's CSV: id,lower,upper,size[,alignment][,offset][,gaps][,conflicts]."
+        ),
     ],
     capacity: Annotated[
         int | None, typer.Option(min=0, help="Bytes of memory; without it the height is minimised.")

@@ -191,3 +191,14 @@ def test_every_command_explains_itself_with_an_example(cli: Run, command: str) -
     assert f"mallocgame {command}" in result.out
     assert "Example:" in result.out
     assert "--json" in result.out
+
+
+def test_files_of_another_kind_are_told(cli: Run, tmp_path: Path) -> None:
+    text = tmp_path / "step.hlo"
+    text.write_text("HloModule step, is_scheduled=true\n", encoding="utf-8")
+    for command in ("show", "explain"):
+        result = cli(command, text)
+        assert (result.code, len(result.err.splitlines())) == (2, 1)
+        assert f"mallocgame capture --hlo {text}" in result.err
+    result = cli("compare", text, "--solvers", "xla")
+    assert (result.code, result.out) == (2, "")  # no table of nothing

@@ -8,7 +8,10 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.text import counted
+from mallocgame.workloads.hlo.asynchronous import is_start
 from mallocgame.workloads.hlo.module import HloInstruction, argument_label, array_bytes, leaves
+from mallocgame.workloads.hlo.shapes import array, dimensions
+from mallocgame.workloads.hlo.spaces import HOST
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.cycles import cycle_sentence
 from mallocgame.workloads.xla.network import is_collective
@@ -54,6 +57,7 @@ def provenance(basis: Basis) -> dict[str, Value]:
     collectives = sum(is_collective(built.aliases, name) for _, name in log.schedule)
     if collectives:
         facts["collectives"] = collectives
+    facts |= _host_facts(basis)
     copies = [_copy_fact(name, share, built) for name, share in built.replaced.items() if share >= _LEAST_COPY_SHARE]
     if copies:
         facts["synchronous_copies"] = tuple(copies)
@@ -71,6 +75,19 @@ def _opaque_facts(opaque: list[int], program: Program, hierarchy: Hierarchy) -> 
         "opaque_bytes": moved,
         "opaque_share": float(seconds[opaque].sum() / (seconds.sum() or 1.0)),
     }
+
+
+def _host_facts(basis: Basis) -> dict[str, Value]:
+    """Return how many copies to and from host memory there are, and the bytes that all their executions move."""
+    aliases, instructions = basis.built.aliases, basis.built.program.instructions
+    found = []
+    for step, (_, name) in enumerate(basis.log.schedule):
+        started = aliases.instruction(name)
+        arrays = [text for _, text in leaves(started.shape)]
+        on_device = [array_bytes(text) for text in arrays if array(text).memory_space != HOST and dimensions(text)]
+        if is_start(started.opcode) and on_device and any(array(text).memory_space == HOST for text in arrays):
+            found.append(round(max(on_device) * instructions[step].trip_count))
+    return {"host_copies": len(found), "host_copy_bytes": sum(found)} if found else {}
 
 
 def _copy_fact(name: str, share: float, built: XlaProgram) -> str:
@@ -146,6 +163,10 @@ def sentences(trace: Trace) -> list[str]:
             f"{_count(facts, 'collectives', 'collective')}: charged for memory only, the network's time is unknown"
             " (--ici-gbps)"
         )
+    moved = facts.get("host_copy_bytes")
+    if isinstance(moved, int):
+        what = f"{_count(facts, 'host_copies', 'asynchronous copy')} to or from the host, {moved / 2**20:.1f} MiB a run"
+        lines.append(f"{what}: the host's link is not in XLA's cost model, their time is not charged")
     hbm = next(iter(peaks(trace.program, trace.hierarchy, Mapping())), None)
     if hbm is not None and hbm.occupied_bytes > hbm.capacity_bytes:
         sizes = f"{hbm.occupied_bytes / 2**30:.1f} GiB of {hbm.capacity_bytes / 2**30:.1f} at {hbm.instruction}"

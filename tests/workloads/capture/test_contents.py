@@ -109,3 +109,5 @@ def test_host_copies_hold_what_they_move(folder: Path, compiler: Compiler) -> No
     start, end = step["copy-start.1"], step["copy-done.1"]
     (back,) = [t for t in trace.program.tensors if any(u.step == start and u.kind == UseKind.DEFINE for u in t.uses)]
     assert [u.kind for u in back.uses if u.step == end] == [UseKind.UPDATE]  # a copy of it before would be stale
+    assert (trace.provenance["host_copies"], trace.provenance["host_copy_bytes"]) == (2, 2 * 512 * 1024 * 4)
+    assert any("2 asynchronous copies to or from the host, 4.0 MiB a run" in line for line in sentences(trace))
