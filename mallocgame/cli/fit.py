@@ -16,8 +16,8 @@ from mallocgame.files import MAX_INTEGER, check_name, check_writable
 if TYPE_CHECKING:
     from mallocgame.cli.fitting import Fitting, Planned, PolicyRow
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*([kMGT]?i?)B?")
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 MAX_VALUES = 40  # rows of --values
 
 
@@ -118,11 +118,11 @@ def parse_bytes(text: str) -> int:
     Raises:
         InputError: not of that form, 0, or more than any memory.
 
-    >>> parse_bytes("40GB"), parse_bytes("1.5GiB"), parse_bytes("2e9")
-    (40000000000, 1610612736, 2000000000)
+    >>> parse_bytes("40GB"), parse_bytes("1.5GiB"), parse_bytes("2e9"), parse_bytes("3kb")
+    (40000000000, 1610612736, 2000000000, 3000)
     """
     match = _SIZE.fullmatch(text.strip())
-    size = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    size = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
     if not 1 <= size <= MAX_INTEGER:
         raise InputError(f"--budget {text[:40]}: expected bytes such as 40GB, 512MiB or 4e10")
     return int(size)

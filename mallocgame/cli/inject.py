@@ -117,6 +117,14 @@ def _verified(
     return result, about | versions(target.trace)
 
 
+def _cell(key: str, value: Any) -> tuple[str, str]:
+    from mallocgame.cli.text import seconds_text
+
+    if key.endswith("_seconds") and isinstance(value, float):
+        return key.removesuffix("_seconds").replace("_", " "), seconds_text(value)
+    return key.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _show(result: "InjectionResult", name: str, json: bool, *, is_saved: bool) -> None:
     row: dict[str, Any] = {
         "trace": name,
@@ -135,8 +143,7 @@ def _show(result: "InjectionResult", name: str, json: bool, *, is_saved: bool) -
         outcomes = [{"override": str(d), "step": d.step, "outcome": outcome.value} for d, outcome in result.outcomes]
         print_json([{**row, "overrides": outcomes, "compiler_options": result.options}])
         return
-    cells = [(key.replace("_", " "), f"{v:.6g}" if isinstance(v, float) else str(v)) for key, v in row.items()]
-    print_table(name, ("", "value"), cells)
+    print_table(name, ("", "value"), [_cell(key, value) for key, value in row.items() if value is not None])
     left = [(str(d), outcome.value) for d, outcome in result.outcomes if outcome.value != "realised"]
     if left:
         shown = left[:20]

@@ -104,7 +104,7 @@ def test_programs_can_be_listed_and_positions_restored() -> None:
         (lambda envs: envs.reset(options={"reset_mask": np.zeros(3, dtype=bool)}), "with a True"),
         (lambda envs: envs.reset(options={"reset_mask": [True]}), r"need bool\[3\]"),
         (lambda envs: envs.reset(options={"program": [1, 2]}), "an index, a name or a list of 3"),
-        (lambda envs: envs.reset(options={"program": "chain"}), "an index, a name or a list of 3"),
+        (lambda envs: envs.reset(options={"program": "chain"}), "an index below 4 or one of chain-8-0"),
         (lambda envs: envs.reset(options={"program": 4}), "indices of 4 programs"),
         (lambda envs: envs.step([0]), "need 3 actions"),
     ],
