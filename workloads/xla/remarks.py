@@ -78,16 +78,19 @@ def _opaque_facts(opaque: list[int], program: Program, hierarchy: Hierarchy) -> 
 
 
 def _host_facts(basis: Basis) -> dict[str, Value]:
-    """Return how many copies to and from host memory there are, and the bytes that all their executions move."""
+    """Return how much there is to do for the host's link: copies to and from its memory, their bytes, transfers."""
     aliases, instructions = basis.built.aliases, basis.built.program.instructions
-    found = []
+    found, transfers = [], 0
     for step, (_, name) in enumerate(basis.log.schedule):
         started = aliases.instruction(name)
+        transfers += started.opcode in ("infeed", "outfeed")
+        transfers += started.opcode in ("send", "recv") and "is_host_transfer=true" in started.attributes
         arrays = [text for _, text in leaves(started.shape)]
         on_device = [array_bytes(text) for text in arrays if array(text).memory_space != HOST and dimensions(text)]
         if is_start(started.opcode) and on_device and any(array(text).memory_space == HOST for text in arrays):
             found.append(round(max(on_device) * instructions[step].trip_count))
-    return {"host_copies": len(found), "host_copy_bytes": sum(found)} if found else {}
+    facts: dict[str, Value] = {"host_copies": len(found), "host_copy_bytes": sum(found)} if found else {}
+    return facts | ({"host_transfers": transfers} if transfers else {})
 
 
 def _copy_fact(name: str, share: float, built: XlaProgram) -> str:
@@ -167,6 +170,9 @@ def sentences(trace: Trace) -> list[str]:
     if isinstance(moved, int):
         what = f"{_count(facts, 'host_copies', 'asynchronous copy')} to or from the host, {moved / 2**20:.1f} MiB a run"
         lines.append(f"{what}: the host's link is not in XLA's cost model, their time is not charged")
+    if "host_transfers" in facts:
+        what = f"{_count(facts, 'host_transfers', 'transfer')} with the host (callbacks, prints, feeds)"
+        lines.append(f"{what}: charged for memory only, the host's time is unknown")
     hbm = next(iter(peaks(trace.program, trace.hierarchy, Mapping())), None)
     if hbm is not None and hbm.occupied_bytes > hbm.capacity_bytes:
         sizes = f"{hbm.occupied_bytes / 2**30:.1f} GiB of {hbm.capacity_bytes / 2**30:.1f} at {hbm.instruction}"
@@ -188,7 +194,8 @@ def _own_estimate(trace: Trace) -> list[str]:
     if ratio < _WORTH_A_REASON:
         return []
     why = "its simulator charges operands that stay in slow memory as if they were in fast, and unknown steps a cycle"
-    return [f"judged {ratio:.1f} times XLA's own estimate: {why} (docs/fidelity.md)"]
+    times = f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
+    return [f"judged {times} times XLA's own estimate: {why} (docs/fidelity.md)"]
 
 
 def _count(facts: dict[str, Value], key: str, noun: str) -> str:

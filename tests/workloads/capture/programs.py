@@ -48,6 +48,11 @@ def decode(w, cache, at, x):
     cache = lax.dynamic_update_slice(cache, y[None], (at, 0, 0))
     return cache, (cache * y).sum(0)
 
+def asks(w, x):
+    y = jax.pure_callback(lambda a: a, jax.ShapeDtypeStruct(x.shape, x.dtype), x @ w)
+    return jnp.tanh(y @ w)
+
+
 def offload(w, x):
     h = jnp.tanh(x @ w)
     parked = jax.device_put(h, jax.memory.Space.Host)

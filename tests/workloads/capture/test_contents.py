@@ -103,6 +103,14 @@ def test_what_is_not_ours_to_move_is_captured(
 
 @pytest.mark.tpu
 @tpu
+def test_callbacks_are_told(folder: Path, compiler: Compiler) -> None:
+    trace = capture(reference(folder, "asks", "f32[512,512],f32[64,512]"), chip="v5e", compiler=compiler)
+    assert trace.provenance["host_transfers"] == 2  # there and back
+    assert any("2 transfers with the host" in line for line in sentences(trace))
+
+
+@pytest.mark.tpu
+@tpu
 def test_host_copies_hold_what_they_move(folder: Path, compiler: Compiler) -> None:
     trace = capture(reference(folder, "offload", "f32[1024,1024],f32[512,1024]"), chip="v5e", compiler=compiler)
     step = {i.name: number for number, i in enumerate(trace.program.instructions)}
