@@ -1,6 +1,7 @@
 """Reading and writing the files that people name (``mallocgame.files``)."""
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -11,10 +12,12 @@ import sys
 import threading
 import time
 import tracemalloc
+import zipfile
 import zlib
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from mallocgame.errors import InputError, MissingExtraError, TraceError, printable
@@ -32,6 +35,7 @@ from mallocgame.files import (
     write_text,
     writing,
 )
+from mallocgame.files.arrays import load_arrays
 from tests.cli.run import run
 from tests.paths import ROOT
 
@@ -93,9 +97,9 @@ def test_json_that_is_in_range_is_read_as_it_is(tmp_path: Path, value: object) -
 def test_a_repeated_key_is_found_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("{" + ",".join(f'"k{i}":0' for i in range(60_000)) + ',"k59999":1}', encoding="utf-8")
-    began = time.monotonic()
+    began = time.process_time()
     assert "k59999" in _refusal(path, read_json)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("unit", [b"{},", b"0,", b"[", b'"",'])
@@ -412,3 +416,33 @@ def test_commands_refuse_outputs_before_they_work(
     assert "cannot write" in result.err
     assert len(result.err.splitlines()) == 1
     assert time.monotonic() - began < 60
+
+
+def test_every_byte_of_an_archive_of_arrays_is_checked() -> None:
+    out = io.BytesIO()
+    np.savez(out, a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.ones(4))
+    whole = out.getvalue()
+    assert load_arrays(io.BytesIO(whole))["a"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    expected = {array.tobytes() for array in load_arrays(io.BytesIO(whole)).values()}
+    misread = []
+    for at in range(len(whole)):
+        damaged = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        try:
+            found = load_arrays(io.BytesIO(damaged))
+        except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            continue
+        if not {array.tobytes() for array in found.values()} <= expected:  # one may be missing: its name is asked for
+            misread.append(at)
+    assert misread == []
+    large = io.BytesIO()
+    np.savez(large, a=np.zeros((9000, 4)))
+    fewer = io.BytesIO(large.getvalue().replace(b"(9000, 4)", b"(2000, 4)"))
+    with np.load(fewer) as data:  # reads a part, and stops before the checksum
+        assert data["a"].shape == (2000, 4)
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        load_arrays(fewer)
+    spare = io.BytesIO()
+    with zipfile.ZipFile(spare, "w") as archive:
+        archive.writestr("a.npy", zipfile.ZipFile(io.BytesIO(whole)).read("a.npy") + b"x")
+    with pytest.raises(ValueError, match="more than its array"):
+        load_arrays(spare)

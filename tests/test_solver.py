@@ -1,6 +1,5 @@
 """The frame that every solver shares: what is kept, when it stops, and what the result says."""
 
-import time
 from dataclasses import replace
 from threading import Thread
 
@@ -14,9 +13,10 @@ from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
-from mallocgame.solver import Incumbent, Limits, Problem, solver
+from mallocgame.solver import Incumbent, Limits, Problem, SolveResult, solver
 from mallocgame.workloads import suite
 from tests.benchmarks.limits import allowed_seconds, synthetic
+from tests.timing import is_on_time
 from tests.toy import toy_program, toy_trace
 
 PROBLEM = Problem(toy_program(num_layers=8), preset("v5e"))
@@ -186,8 +186,8 @@ def test_a_limit_holds_on_a_large_program(name: str, large: Problem) -> None:
     """``tests.benchmarks.limits`` measures 10 % + 0.5 s on a free machine; twice that here, where others work too."""
     found, _ = find_solver(name)
     found.prepare(large)
-    begun = time.perf_counter()
-    result = found(*large, seconds=2.0)
-    assert time.perf_counter() - begun < 2 * allowed_seconds(2.0)
+    results: list[SolveResult] = []
+    assert is_on_time(lambda: results.append(found(*large, seconds=2.0)), 2 * allowed_seconds(2.0))
+    result = results[-1]
     assert validate(*large, result.mapping) == []
     assert result.seconds <= home_seconds(*large)

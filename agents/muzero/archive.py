@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mallocgame.agents.muzero.replay import Episode
 from mallocgame.errors import TraceError
 from mallocgame.files import atomic_path
+from mallocgame.files.arrays import load_arrays
 from mallocgame.mapping import Mapping, Residency, Transfer
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -36,9 +37,9 @@ def read_arrays(path: Path, what: str) -> Arrays:
         TraceError: missing, damaged, or with objects that would have to be unpickled.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (*DAMAGE, AttributeError, TypeError) as error:  # the last two: an array, not an archive
+        with path.open("rb") as file:
+            return load_arrays(file)
+    except (*DAMAGE, TypeError) as error:
         raise TraceError(path, None, f"not {what}: {_first_line(error)}") from None
 
 

@@ -19,6 +19,7 @@ from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.worst_case import WorstCaseOracle
 from mallocgame.errors import InputError
 from mallocgame.files import atomic_path, read_text, write_text
+from mallocgame.files.arrays import load_arrays
 from mallocgame.system import num_cores
 
 LABEL_GAP = 1e-3  # relative, of mixed-integer second stages: far below what a network learns
@@ -197,10 +198,11 @@ def load_examples(folder: str | Path, plan: DataPlan) -> list[Example]:
     for shard in range(-(-plan.instances // plan.per_shard)):
         path = _shard_path(Path(folder), shard)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                for k in range(sum(name.endswith(".labels") for name in data.files)):
-                    parts = {name: data[f"{k}.{name}"] for name in FIELDS}
-                    examples.append(Example(**parts))
+            with path.open("rb") as file:
+                data = load_arrays(file)
+            for k in range(sum(name.endswith(".labels") for name in data)):
+                parts = {name: data[f"{k}.{name}"] for name in FIELDS}
+                examples.append(Example(**parts))
         except Exception:  # whatever zipfile and NumPy raise for damage
             raise InputError(f"{path} is missing or damaged; delete it and generate again") from None
     return examples

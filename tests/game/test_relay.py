@@ -1,5 +1,7 @@
 """Relay: annealing opens, the game is changed, annealing goes on from the best mapping; limits and interrupts hold."""
 
+import time
+
 import pytest
 
 from mallocgame.game import relay as module
@@ -56,9 +58,11 @@ def test_each_has_its_share_of_steps_and_begins_where_the_other_ended(monkeypatc
 
 def test_a_limit_in_seconds_is_kept() -> None:
     calls: list[Call] = []
+    begun = time.process_time()
     search = _run(Limits(seconds=0.4), calls)
     assert [(refine, steps) for refine, _, steps in calls] == [(False, None), (True, None)]
-    assert 0.4 <= search.spent_seconds < 0.8
+    assert search.spent_seconds >= 0.4
+    assert time.process_time() - begun < 0.8  # its own: others may work here
 
 
 def test_nothing_is_left_after_a_target() -> None:

@@ -24,6 +24,7 @@ from mallocgame.baselines.paging.structures import F64, I32, I64, U8
 from mallocgame.baselines.paging.trace import PageTrace
 from mallocgame.errors import InputError, TraceError
 from mallocgame.files import atomic_path, open_input
+from mallocgame.files.arrays import load_arrays
 from mallocgame.jit import jit
 
 FILE_FORMAT = 1
@@ -256,19 +257,20 @@ class Predictor:
             TraceError: the file cannot be read, or is no such file.
         """
         try:
-            with open_input(path) as file, np.load(file, allow_pickle=False) as data:
-                _check_kinds({name: data[name].dtype for name in _KINDS})
-                about = json.loads(data["about"].tobytes())
-                if about["format"] != FILE_FORMAT:
-                    raise TraceError(path, None, f"a predictor of format {about['format']}, not {FILE_FORMAT}")
-                edges = tuple(np.split(data["edges"].astype(np.float32), np.cumsum(data["edge_counts"])[:-1]))
-                model = Boosted(
-                    edges=edges,
-                    base=float(about["base"]),
-                    feature=data["feature"].astype(np.int16),
-                    cut=data["cut"].astype(np.uint8),
-                    value=data["value"].astype(np.float32),
-                )
+            with open_input(path) as file:
+                data = load_arrays(file)
+            _check_kinds({name: data[name].dtype for name in _KINDS})
+            about = json.loads(data["about"].tobytes())
+            if about["format"] != FILE_FORMAT:
+                raise TraceError(path, None, f"a predictor of format {about['format']}, not {FILE_FORMAT}")
+            edges = tuple(np.split(data["edges"].astype(np.float32), np.cumsum(data["edge_counts"])[:-1]))
+            model = Boosted(
+                edges=edges,
+                base=float(about["base"]),
+                feature=data["feature"].astype(np.int16),
+                cut=data["cut"].astype(np.uint8),
+                value=data["value"].astype(np.float32),
+            )
             _check_model(model)
             return cls(
                 model=model,

@@ -71,9 +71,13 @@ def test_lns_is_never_worse_than_its_start() -> None:
 
 def test_interrupt_returns_the_incumbent() -> None:
     program, hierarchy = tiny_program(11, num_steps=8, num_tensors=5), tiny_hierarchy(11)
-    timer = threading.Timer(0.7, _thread.interrupt_main)
-    timer.start()
-    found = lns(program, hierarchy, seconds=30.0)
+    timer = threading.Timer(0.5, _thread.interrupt_main)
+
+    def begin(_: float) -> None:  # once it is solving
+        if timer.ident is None:
+            timer.start()
+
+    found = lns(program, hierarchy, seconds=30.0, progress=begin)
     timer.cancel()
     assert found.status == "interrupted"
     assert found.solve_seconds < 25.0

@@ -23,7 +23,7 @@ def planned(relaxation: Relaxation) -> list[Stay]:
     """Return the stays of the planner's first point."""
     linear = relaxation.linear
     cost, low, high = (np.array(each) for each in (linear.cost, linear.low, linear.high))
-    found = highs_point(relaxation, cost, low, high, seconds=5.0)
+    found = highs_point(relaxation, cost, low, high, seconds=60.0)
     return [] if found.columns is None else stays(relaxation, found.columns)
 
 
@@ -51,7 +51,7 @@ def test_write_back_begins_after_the_loop_of_the_write() -> None:
     """The output is written in the loop and copied out when the loop, which ends the program, is over."""
     loop = Loop(start_step=0, end_step=3, trip_count=5)
     program = looped((Use(step=1, bytes=9, kind=UseKind.DEFINE),), loop, 3, is_parameter=False)
-    mapping, given_up = place(program, small_hierarchy(), planned(relax(program, small_hierarchy())), seconds=1.0)
+    mapping, given_up = place(program, small_hierarchy(), planned(relax(program, small_hierarchy())), seconds=30.0)
     assert given_up == 0
     (back,) = mapping.transfers
     assert (back.target, back.start_after + 1, back.done_before) == (HOME, 3, 3)
@@ -66,7 +66,7 @@ def test_copy_in_goes_around_a_loop_without_uses(size_bytes: int, issue: int) ->
     loop = Loop(start_step=1, end_step=3, trip_count=5)
     program = looped((Use(step=4, bytes=40),), loop, 5, is_parameter=True, size_bytes=size_bytes)
     hierarchy = small_hierarchy(capacity_bytes=12)
-    mapping, given_up = place(program, hierarchy, planned(relax(program, hierarchy)), seconds=1.0)
+    mapping, given_up = place(program, hierarchy, planned(relax(program, hierarchy)), seconds=30.0)
     assert given_up == 0
     (fill,) = mapping.transfers
     assert (fill.source, fill.start_after + 1, fill.done_before) == (HOME, issue, 4)
@@ -79,7 +79,7 @@ def test_copy_in_that_cannot_go_around_a_loop_begins_after_it() -> None:
     other = Tensor(name="u", size_bytes=6, uses=(Use(step=1, bytes=40, kind=UseKind.DEFINE),))
     program = replace(program, tensors=(*program.tensors, other))
     hierarchy = small_hierarchy(capacity_bytes=6)
-    mapping, given_up = place(program, hierarchy, planned(relax(program, hierarchy)), seconds=1.0)
+    mapping, given_up = place(program, hierarchy, planned(relax(program, hierarchy)), seconds=30.0)
     assert given_up == 0
     (fill,) = mapping.transfers
     assert (fill.tensor, fill.start_after + 1, fill.done_before) == (0, 3, 3)

@@ -48,7 +48,7 @@ def test_every_answer_is_valid(name: str, program: Program, num_layers: int, see
 @pytest.mark.parametrize("trip_count", [1, 5])
 def test_real_sizes(name: str, trip_count: int) -> None:
     program, memory = toy_program(num_layers=16, trip_count=trip_count), preset("v5e")
-    result = SOLVERS[name](program, memory, seconds=20.0, seed=3)
+    result = SOLVERS[name](program, memory, seconds=600.0, seed=3)
     assert validate(program, memory, result.mapping) == []
     home = home_seconds(program, memory)
     if name in ("greedy", "xla-heuristic"):
@@ -56,7 +56,7 @@ def test_real_sizes(name: str, trip_count: int) -> None:
         assert len(result.mapping.residencies) > 5
     if name == "none":
         assert result.seconds == home
-    again = SOLVERS[name](program, memory, seconds=20.0, seed=3)
+    again = SOLVERS[name](program, memory, seconds=600.0, seed=3)
     assert again.mapping == result.mapping
 
 

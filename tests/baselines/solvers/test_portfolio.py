@@ -90,10 +90,10 @@ def test_an_interrupt_returns_the_incumbent_and_ends_the_planning_thread() -> No
             raise KeyboardInterrupt
 
     program, memory = toy_program(num_layers=30, trip_count=4), preset("v5e")
-    result = best(program, memory, seconds=30.0, progress=interrupt)
+    result = best(program, memory, seconds=120.0, progress=interrupt)
     assert result.status == "interrupted"
     check(program, result)
-    assert result.solve_seconds < 25.0
+    assert result.solve_seconds < 100.0
     for thread in threading.enumerate():
         if isinstance(thread, Lane):
             thread.join(240.0)
@@ -103,7 +103,7 @@ def test_an_interrupt_returns_the_incumbent_and_ends_the_planning_thread() -> No
 def test_annealing_on_two_threads_and_near_its_start() -> None:
     program, memory = toy_program(num_layers=12), preset("v5e")
     start = greedy(program, memory, seconds=20.0)
-    result = anneal(program, memory, seconds=0.6, start=start.mapping, workers=2, refine=True)
+    result = anneal(program, memory, steps=200, start=start.mapping, workers=2, refine=True)
     check(program, result)
     assert result.seconds <= start.seconds
     assert result.seconds < 0.999 * start.seconds

@@ -1,7 +1,6 @@
 """Whole mappings by overrides that are never refused, several evaluations at a time, plans as the compiler copies."""
 
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -157,14 +156,16 @@ def test_plans_keep_within_what_was_seen() -> None:
 
 def test_several_evaluations_run_at_a_time_and_the_best_stays() -> None:
     running, most = 0, 0
-    lock = threading.Lock()
+    lock, are_three = threading.Lock(), threading.Event()
 
     def evaluate(overrides: Sequence[Override]) -> Evaluation:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.2)
+            if running == 3:
+                are_three.set()
+        assert are_three.wait(60.0)
         with lock:
             running -= 1
         return Evaluation(options={"n": str(len(overrides))}, mapping=goal(), judged_seconds=10.0 - len(overrides))
