@@ -2,6 +2,7 @@
 
 import inspect
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -126,11 +127,11 @@ class Judged:
         }
 
 
-def as_hoisted(program: Program, hierarchy: Hierarchy, *mappings: Mapping | None) -> Program:
-    """Return the program in which only what one of ``mappings`` copies in before a loop may be copied so."""
+def as_hoisted(program: Program, hierarchy: Hierarchy, *mappings: Mapping | None, but: Collection[int] = ()) -> Program:
+    """Return the program in which only ``but``, and what one of ``mappings`` copies in before a loop, may be so."""
     plain = program.without_hoisting()
     broken = (violation for mapping in mappings if mapping for violation in validate(plain, hierarchy, mapping))
-    return program.without_hoisting({violation.tensor for violation in broken if violation.rule == "hoist"})
+    return program.without_hoisting({*but, *(violation.tensor for violation in broken if violation.rule == "hoist")})
 
 
 def make_case(

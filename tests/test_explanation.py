@@ -12,7 +12,7 @@ from mallocgame.explanation import explain
 from mallocgame.explanation.combination import combine
 from mallocgame.explanation.peaks import peaks
 from mallocgame.explanation.placement import TensorPlacement, put_together, take_apart
-from mallocgame.explanation.remedy import FLAG, KEEP, NOT, PIN, PREFETCH, SUGGEST, ordered_by
+from mallocgame.explanation.remedy import KEEP, LOOP, NOT, PIN, PREFETCH, SUGGEST, ordered_by
 from mallocgame.explanation.source_changes import without_work
 from mallocgame.explanation.stalls import free_offset, without
 from mallocgame.judge.simulation import simulate
@@ -237,7 +237,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert result.code == 0
     assert {row["kind"] for row in result.rows} == {"total", "stall", "slow tensor", "invariant", "peak", "remedy"}
     remedies = [row for row in result.rows if row["kind"] == "remedy"]
-    assert {row["ordered_by"] for row in remedies if row["saved_seconds"] > 1e-4} == {FLAG}
+    assert {row["ordered_by"] for row in remedies if row["saved_seconds"] > 1e-4} == {LOOP}
     assert sum(row["saved_seconds"] for row in remedies) > 1.3e-3  # 1560 µs, and 209 with both copies before the loop
     assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
     table = run(monkeypatch, capsys, "explain", "lstm-v5e", "--solver-seconds", "1")

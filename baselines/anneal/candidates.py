@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.state import BORN, COPIED, FOREVER, HELD_OVER
-from mallocgame.explanation.reachable import Reach, copy_back_due, elapsed_before, waits
+from mallocgame.explanation.reachable import EarliestCopies, Reach, copy_back_due, elapsed_before, waits
 from mallocgame.hierarchy import Hierarchy, MemoryLayer
 from mallocgame.judge.coherence import stale_uses
 from mallocgame.program import Program, Tensor, UseKind
@@ -111,10 +111,13 @@ def as_compiler_does(
     run; nothing waits in fast memory too long from use to use, nor is written there only to be copied back. What it was
     seen not to do (``reach``) is left out.
     """
-    before, wait = elapsed_before(program, hierarchy), waits(program, hierarchy)
+    before, wait, earliest = elapsed_before(program, hierarchy), waits(program, hierarchy), EarliestCopies.of(program)
     step = program.uses.step
     for whole in pieces:
-        piece = whole._replace(sliceable=0)
+        start = max(whole.start, earliest.boundary(whole.tensor, whole.due)) if whole.kind == COPIED else whole.start
+        if start > whole.latest:
+            continue
+        piece = whole._replace(sliceable=0, start=start)
         beginning = (piece.tensor, piece.kind == COPIED, piece.first_use)
         if piece.kind in (HELD_OVER, FOREVER) or not reach.allows(beginning, piece.last_use):
             continue

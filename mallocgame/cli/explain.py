@@ -36,7 +36,7 @@ def explain(
         float, typer.Option("--solver-seconds", help="Look so long for a better mapping; 0: do not.")
     ] = 8.0,
     hoist: Annotated[
-        bool, typer.Option("--hoist/--no-hoist", help="Allow copies before loops, which XLA makes with a flag.")
+        bool, typer.Option("--hoist/--no-hoist", help="Allow copies before loops, which XLA makes when told.")
     ] = True,
     program: Annotated[
         str,
@@ -239,7 +239,7 @@ def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: in
         cost = f"{_micros(p.repeated_seconds)} µs of bandwidth"
         say(f"loop-invariant: {p.tensor} moves {p.iterations} times ({cost}), though it never changes: {p.source}")
     if explanation.invariants:
-        say("`mallocgame tune` tries the compiler flag that copies them once; mallocgame.hoist rewrites the program.")
+        say("`mallocgame tune` orders a copy before the loop, where there is room; mallocgame.hoist writes it.")
     for peak in explanation.peaks:
         _print_peak(peak)
 
@@ -338,9 +338,9 @@ def _print_peak(peak: Any) -> None:
 
 def _told(ordered_by: str) -> str:
     """Return what orders a remedy in words that a column has room for."""
-    from mallocgame.explanation.remedy import FLAG, KEEP, PIN, SUGGEST
+    from mallocgame.explanation.remedy import KEEP, LOOP, PIN, SUGGEST
 
-    for by, word in ((KEEP, "keep"), (PIN, "pin"), (SUGGEST, "suggest"), (FLAG, "flag, hoist")):
+    for by, word in ((KEEP, "keep"), (PIN, "pin"), (SUGGEST, "suggest"), (LOOP, "prefetch, hoist")):
         ordered_by = ordered_by.replace(by, word)
     return ordered_by or "no"
 

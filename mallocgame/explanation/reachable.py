@@ -19,6 +19,7 @@ from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, UseKind
 
+I64 = npt.NDArray[np.int64]
 B1 = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 Beginning = tuple[
@@ -80,6 +81,35 @@ def copy_back_due(before: F64, copy_seconds: float, begin: int, last_use: int) -
     return max(int(np.searchsorted(before, before[begin] + copy_seconds)), last_use)
 
 
+@dataclass(frozen=True, slots=True)
+class EarliestCopies:
+    """Where copies toward fast memory may begin: after a parameter, and in the computation in which they end.
+
+    A copy for a loop's body is not begun while its condition is evaluated, which stands before the body.
+    """
+
+    _of_boundary: I64
+    _of_parameter: dict[int, int]
+
+    @classmethod
+    def of(cls, program: Program) -> "EarliestCopies":
+        """Look at a program."""
+        first: dict[str, int] = {}
+        for step, instruction in enumerate(program.instructions):
+            first.setdefault(instruction.computation, step)
+        found: I64 = np.zeros(program.num_steps + 1, dtype=np.int64)
+        for step, instruction in enumerate(program.instructions):
+            begin = first[instruction.computation]
+            found[step + 1] = begin + 1 if begin else 0  # after the computation's parameter
+        steps = {instruction.name: step for step, instruction in enumerate(program.instructions)}
+        parameters = {i: steps.get(t.name, -1) + 1 for i, t in enumerate(program.tensors) if t.is_parameter}
+        return cls(found, parameters)
+
+    def boundary(self, tensor: int, done: int) -> int:
+        """Return the earliest boundary at which a copy of a tensor that is complete at boundary ``done`` may begin."""
+        return max(int(self._of_boundary[done]), min(self._of_parameter.get(tensor, 0), done - 1))
+
+
 def reachable(
     program: Program,
     hierarchy: Hierarchy,
@@ -89,21 +119,22 @@ def reachable(
 ) -> Mapping:
     """Return what the compiler would make of a valid mapping that it is told, as far as is known; it is valid, too.
 
-    Copies back are timed as it times them; nothing is held from run to run but what its ``own`` mapping holds, nothing
-    waits in fast memory longer than it does (``max_wait``), nor is written there only to be copied back. A tensor for
-    which that leaves no room stays in layer 0.
+    Copies stay within one computation; copies back are timed as the compiler times them. Nothing is held from run to
+    run but what its ``own`` mapping holds, nothing waits in fast memory longer than it does (``max_wait``), nor is
+    written there only to be copied back. A tensor for which that leaves no room stays in layer 0.
 
     Raises:
         InputError: not two layers, which is what XLA:TPU compiles for.
     """
     if hierarchy.num_layers != 2:
         raise InputError(f"{program.name}: XLA:TPU compiles for two layers of memory, not {hierarchy.num_layers}")
-    before, wait = elapsed_before(program, hierarchy), waits(program, hierarchy)
+    before, wait, earliest = elapsed_before(program, hierarchy), waits(program, hierarchy), EarliestCopies.of(program)
     held = {r.tensor for r in (own or Mapping()).residencies if r.start_step == HELD}
     parts: Placements = {}
     for index, part in take_apart(mapping).items():
         kept = part if index in held else _without_held(program, part)
-        parts[index] = _timed(program, hierarchy, before, index, _without_long(program, wait > max_wait, index, kept))
+        short = _begun_in_time(_without_long(program, wait > max_wait, index, kept), earliest)
+        parts[index] = _timed(program, hierarchy, before, index, short)
     while broken := {v.tensor for v in validate(program, hierarchy, put_together(parts))} & parts.keys():
         parts = {index: part for index, part in parts.items() if index not in broken}
     return put_together(parts)
@@ -133,6 +164,22 @@ def _without_long(program: Program, is_long: B1, index: int, part: TensorPlaceme
     return part
 
 
+def _begun_in_time(part: TensorPlacement, earliest: EarliestCopies) -> TensorPlacement:
+    """Let copies toward fast memory begin no sooner than the compiler begins them."""
+    stays = list(part.residencies)
+    copies = [
+        x
+        if x.target == HOME
+        else replace(x, start_after=max(x.start_after, earliest.boundary(x.tensor, x.done_before) - 1))
+        for x in part.transfers
+    ]
+    for number, stay in enumerate(stays):
+        begins = [x.start_after + 1 for x in copies if x.target == number]
+        if begins and stay.start_step != HELD:
+            stays[number] = replace(stay, start_step=max(stay.start_step, min(begins)))
+    return TensorPlacement(residencies=tuple(stays), transfers=tuple(copies))
+
+
 def _timed(program: Program, hierarchy: Hierarchy, before: F64, index: int, part: TensorPlacement) -> TensorPlacement:
     tensor = program.tensors[index]
     stays, copies = list(part.residencies), list(part.transfers)
@@ -140,17 +187,33 @@ def _timed(program: Program, hierarchy: Hierarchy, before: F64, index: int, part
         if copy.target != HOME:
             continue
         stay = stays[copy.source]
-        copies[at] = _timed_copy(tensor, stay, copy, hierarchy, before)
+        copies[at] = _timed_copy(program, tensor, stay, copy, hierarchy, before)
         stays[copy.source] = replace(stay, end_step=max(stay.end_step, copies[at].done_before))
     return TensorPlacement(residencies=tuple(stays), transfers=tuple(copies))
 
 
-def _timed_copy(tensor: Tensor, stay: Residency, copy: Transfer, hierarchy: Hierarchy, before: F64) -> Transfer:
+def _timed_copy(
+    program: Program, tensor: Tensor, stay: Residency, copy: Transfer, hierarchy: Hierarchy, before: F64
+) -> Transfer:
     steps = [use.step for use in tensor.uses if stay.start_step <= use.step < stay.end_step]
     written = [use.step for use in tensor.uses if use.kind != UseKind.READ and use.step in steps]
     begin = max([step + 1 for step in written if step <= copy.start_after + 1], default=copy.start_after + 1)
+    for start, end in _regions_around(program, begin):
+        if not start < copy.done_before < end:  # written in a loop, copied back after it
+            begin = max(begin, end)
     seconds = copy.size_bytes / hierarchy.links[hierarchy.link_index(0, stay.layer)].bytes_per_second
     last = max(steps, default=begin)
     due = min(copy_back_due(before, seconds, begin, last), len(before) - 1)
+    for start, end in _regions_around(program, due):
+        if not start < begin < end:  # a copy from before a loop is waited for before or after it, never inside
+            due = start if start >= max(last, begin) else end
+            break
     done = max(min(copy.done_before, due), last, begin)
     return replace(copy, start_after=min(begin - 1, copy.start_after), done_before=done)
+
+
+def _regions_around(program: Program, boundary: int) -> list[tuple[int, int]]:
+    """Return the spans of loops and conditionals inside which a boundary lies, the largest first."""
+    spans = [(loop.start_step, loop.end_step) for loop in program.loops if loop.trip_count > 1]
+    spans += [(c.start_step, c.end_step) for c in program.conditionals]
+    return sorted((span for span in spans if span[0] < boundary < span[1]), key=lambda span: span[0] - span[1])

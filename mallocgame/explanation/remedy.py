@@ -11,7 +11,7 @@ NEXT_TO_NOTHING = 1e-4  # of the time: what saves less is not told of
 KEEP = "keep_in_default_memory"
 PIN = "pin_in_alternate_memory"
 PREFETCH = "prefetch"
-FLAG = "flag for copies before loops, or mallocgame.hoist"
+LOOP = "prefetch of what the loop is given, or mallocgame.hoist"
 SUGGEST = "suggestion of the whole mapping"
 NOT = ""
 
@@ -48,7 +48,7 @@ def _override(program: Program, tensor: int, placement: TensorPlacement) -> str:
         (first, *more), uses = placement.residencies, subject.uses
         whole = not more and first.start_step <= uses[0].step and uses[-1].step < first.end_step
         return PIN if whole and not subject.is_parameter else NOT
-    return FLAG if is_copied_before_loop(program, tensor, placement) else PREFETCH
+    return LOOP if is_copied_before_loop(program, tensor, placement) else PREFETCH
 
 
 def is_copied_before_loop(program: Program, tensor: int, placement: TensorPlacement) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.explanation.remedy import FLAG, KEEP, NOT, PREFETCH, Remedy, source_of
+from mallocgame.explanation.remedy import KEEP, LOOP, NOT, PREFETCH, Remedy, source_of
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.judge.validation import validate
@@ -154,8 +154,8 @@ def _changes(
             hoisted = _hoisted(program, hierarchy, mapping, residency, loop)
             if hoisted is not None:
                 yield (
-                    "copy it once before the loop (XLA's flag, found by `mallocgame tune`, or mallocgame.hoist)",
-                    FLAG,
+                    "copy it once before the loop (`mallocgame tune` orders it, mallocgame.hoist writes it)",
+                    LOOP,
                     hoisted,
                 )
         for earlier in _earlier(program, issue):

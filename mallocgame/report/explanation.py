@@ -36,8 +36,8 @@ def page(explanation: Explanation, title: str) -> str:
         )
         note = (
             f'<div class="note">Loops move parameters that never change again in every iteration:<ul>{listed}</ul>'
-            "<code>mallocgame tune</code> tries the compiler flag that copies them once; <code>mallocgame.hoist</code> "
-            "is the rewrite where the flag does not help.</div>"
+            "<code>mallocgame tune</code> orders a copy before the loop, where there is room; "
+            "<code>mallocgame.hoist</code> writes it.</div>"
         )
     longest = max((stall.waited_seconds for stall in explanation.stalls), default=0.0)
     rows = "".join(_row(stall, longest) for stall in explanation.stalls)

@@ -15,11 +15,19 @@ NOTHING_HELD: Options = {"xla_msa_max_cross_program_prefetches": "0"}
 ONE_SLICE: Options = {"xla_tpu_sliced_prefetch_max_slices": "1"}
 # By default a value waits in fast memory from use to use no longer than 8 times as all of that memory takes to copy.
 WAIT = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
-LONG_WAITS: Options = {**ONE_SLICE, WAIT: "20"}
+# By default no copy is made under which too little is computed, whatever is asked for: none before a loop at the start.
+EAGER: Options = {"xla_msa_min_overlap_to_async_copy_ratio": "0"}
+LONG_WAITS: Options = {**EAGER, **ONE_SLICE, WAIT: "20"}
 # Ways to suggest a mapping: flags, and what is placed before all others: what waits longer than so long (``Reaction``).
 NEVER = float("inf")
-WAYS: tuple[tuple[Options, float], ...] = ((ONE_SLICE, NEVER), (LONG_WAITS, MAX_WAIT), (LONG_WAITS, -1.0), ({}, NEVER))
+WAYS: tuple[tuple[Options, float], ...] = (
+    ({**EAGER, **ONE_SLICE}, NEVER),
+    (LONG_WAITS, MAX_WAIT),
+    (LONG_WAITS, -1.0),
+    (EAGER, NEVER),
+)
 CANDIDATE_FLAGS: tuple[Options, ...] = (
+    {"xla_msa_enable_sync_slice_replacement": "false"},  # a slice made a copy keeps what it reads in slow memory
     {"xla_tpu_enforce_prefetch_fifo_order": "true"},
     {"xla_msa_max_retries": "10"},
     {"xla_msa_max_repacks": "0"},

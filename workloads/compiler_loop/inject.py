@@ -90,7 +90,7 @@ def inject(
     refused = {d for s in searches for d in s.refused}
     if number:
         refused |= set(found[0][1]) - (set(found[number][1]) if stands else set())
-    wanted = overrides_of(target.trace.program, mapping)
+    wanted = overrides_of(target.trace.program, mapping, target.loop_operands)
     done = checked.done if checked is not None and stands else None
     return InjectionResult(
         options=best.options,
@@ -131,6 +131,7 @@ def _search_all(
                 deadline=lambda: min(until, final.search_deadline()),
                 best=default,
                 flags=given,
+                operands=target.loop_operands,
                 on_better=on_better,
             )
         )
@@ -140,7 +141,8 @@ def _search_all(
         return time.monotonic() + part * max(final.search_deadline() - time.monotonic(), 0.0)
 
     try:
-        _suggest(lambda given: started(given, time_for(1.0)), Problem(program, hierarchy), mapping, sets, time_for(0.3))
+        reaction = Reaction(problem=Problem(program, hierarchy), operands=target.loop_operands)
+        _suggest(lambda given: started(given, time_for(1.0)), reaction, mapping, sets, time_for(0.3))
         if searches:
             best = min(searches, key=lambda s: s.best.judged_seconds)
             until = time_for(1 / (len(sets) + 1))
@@ -165,15 +167,15 @@ def _search_all(
 
 def _suggest(
     started: Callable[[Options], OverrideSearch],
-    problem: Problem,
+    reaction: Reaction,
     mapping: Mapping,
     sets: list[Options],
     until: float,
 ) -> None:
     """Suggest the whole mapping in every way with every set of flags, until it comes true or ``until`` is reached."""
-    wanted = simulate(*problem, mapping).total_seconds * (1 + NEXT_TO_NOTHING)
+    wanted = simulate(*reaction.problem, mapping).total_seconds * (1 + NEXT_TO_NOTHING)
     for flags in sets:
-        for more, overrides in Reaction(problem=problem).ways(mapping):
+        for more, overrides in reaction.ways(mapping):
             if time.monotonic() >= until:
                 return
             if started({**flags, **more}).try_out(overrides).judged_seconds <= wanted:

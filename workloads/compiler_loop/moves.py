@@ -6,7 +6,7 @@ bring if the compiler did nothing else. Space is only checked by its sum: the co
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency
 from mallocgame.program import Program, Use
+from mallocgame.workloads.compiler_loop.loop_operands import NONE, LoopOperands, place_of_copy
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.records import Position
 
@@ -105,15 +106,17 @@ class WantedMapping:
 
     parts: Placements
     overrides: dict[int, tuple[Override, ...]]
+    operands: LoopOperands = field(default_factory=dict)
 
     @classmethod
-    def of(cls, program: Program, mapping: Mapping) -> Self:
+    def of(cls, program: Program, mapping: Mapping, operands: LoopOperands = NONE) -> Self:
         """Take a mapping apart."""
         overrides: dict[int, list[Override]] = {}
-        for override in overrides_of(program, mapping):
+        for override in overrides_of(program, mapping, operands):
             action = Action.PREFER if override.action is Action.PREFETCH else override.action
             overrides.setdefault(override.tensor, []).append(replace(override, action=action))
-        return cls(parts=take_apart(mapping), overrides={tensor: tuple(found) for tensor, found in overrides.items()})
+        given = {tensor: tuple(found) for tensor, found in overrides.items()}
+        return cls(parts=take_apart(mapping), overrides=given, operands=operands)
 
 
 def moves(program: Program, parts: Placements, stalls: F64, wanted_mapping: WantedMapping) -> Iterator[OverrideMove]:
@@ -135,7 +138,7 @@ def moves(program: Program, parts: Placements, stalls: F64, wanted_mapping: Want
             )
         if any(stalls[x.done_before] > 0 for x in now.transfers):
             yield from _without_one(program, tensor, now, places)
-            yield from _earlier(program, tensor, now, stalls)
+            yield from _earlier(program, tensor, now, stalls, wanted_mapping.operands)
         if now.transfers or not now.residencies:
             yield from _pinned(program, tensor)
         if now != then and tensor in wanted_mapping.overrides and not any(x.target == HOME for x in then.transfers):
@@ -179,7 +182,9 @@ def _without_one(
         )
 
 
-def _earlier(program: Program, tensor: int, part: TensorPlacement, stalls: F64) -> Iterator[OverrideMove]:
+def _earlier(
+    program: Program, tensor: int, part: TensorPlacement, stalls: F64, operands: LoopOperands
+) -> Iterator[OverrideMove]:
     """Begin a copy that is waited for earlier, in one piece, but not before what the copy would miss."""
     uses = program.tensors[tensor].uses
     for number, residency in enumerate(part.residencies):
@@ -187,10 +192,13 @@ def _earlier(program: Program, tensor: int, part: TensorPlacement, stalls: F64) 
         if not inward or residency.start_step == HELD or stalls[inward[0].done_before] <= 0:
             continue
         done, now = max(x.done_before for x in inward), min(x.start_after for x in inward)
-        served = [use for use in _served(program, residency, done) if use.operand >= 0]
+        asked = place_of_copy(program, operands, tensor, done, _served(program, residency, done))
+        if asked is None:
+            continue
+        place, step = asked
         ends = [r.end_step - 1 for r in part.residencies if r.start_step < residency.start_step]
         least = max([use.step for use in uses if use.step < done] + ends, default=-1)
-        for factor in EARLIER if served else ():
+        for factor in EARLIER:
             start = max(done - factor * (done - now), least)
             if start >= now:
                 continue
@@ -201,13 +209,7 @@ def _earlier(program: Program, tensor: int, part: TensorPlacement, stalls: F64) 
                 size_bytes=program.tensors[tensor].size_bytes,
                 slice_offset_bytes=0,
             )
-            override = Override(
-                action=Action.PREFER,
-                tensor=tensor,
-                place=_operand(program, served[0]),
-                step=served[0].step,
-                start_after=start,
-            )
+            override = Override(action=Action.PREFER, tensor=tensor, place=place, step=step, start_after=start)
             moved = replace(residency, start_step=start + 1)
             yield OverrideMove(
                 tensor=tensor,

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from mallocgame.errors import InputError
 from mallocgame.mapping import HELD, Mapping, serving_layers
 from mallocgame.program import Program, Use, UseKind
+from mallocgame.workloads.compiler_loop.loop_operands import NONE, LoopOperands, place_of_copy
 from mallocgame.workloads.xla.compiler import Options
 from mallocgame.workloads.xla.records import Position
 
@@ -60,11 +61,12 @@ class Override:
         return f"{self.action.value} {where}{when}"
 
 
-def overrides_of(program: Program, mapping: Mapping) -> tuple[Override, ...]:
+def overrides_of(program: Program, mapping: Mapping, operands: LoopOperands = NONE) -> tuple[Override, ...]:
     """Return the overrides that carry out ``mapping``, those that move the most bytes first.
 
     A tensor that no fast memory serves is kept in the default memory; one that is born in fast memory and served there
-    to its last use is pinned; a copy toward fast memory becomes a prefetch for its first use. Nothing is said about
+    to its last use is pinned; a copy toward fast memory becomes a prefetch for its first use, or for the operand of the
+    loop that it enters (``operands``). Nothing is said about
     what the compiler has no override for: a tensor that is born in fast memory and leaves it, or the other way round.
     """
     serving, uses = serving_layers(program, mapping), program.uses
@@ -85,7 +87,7 @@ def overrides_of(program: Program, mapping: Mapping) -> tuple[Override, ...]:
         elif serving[rows].all() and not any(x.tensor == index for x in mapping.transfers) and not tensor.is_parameter:
             found += definitions(program, index, Action.PIN)
         else:
-            found += _prefetches(program, mapping, index, serving[rows].tolist())
+            found += _prefetches(program, mapping, index, operands)
             found += _kept_uses(program, index, serving[rows].tolist(), fast_results)
     weight = traffic_bytes(program)
     return tuple(sorted(found, key=lambda d: -int(weight[d.tensor])))
@@ -120,20 +122,18 @@ def stays_only(use: Use) -> bool:
     return use.kind == UseKind.UPDATE and use.operand < 0 and not use.index and not use.bytes
 
 
-def _prefetches(program: Program, mapping: Mapping, index: int, layers: Sequence[int]) -> Iterator[Override]:
+def _prefetches(program: Program, mapping: Mapping, index: int, operands: LoopOperands) -> Iterator[Override]:
     uses = program.tensors[index].uses
     for number, residency in enumerate(mapping.residencies):
         starts = [x.start_after for x in mapping.transfers if x.target == number]
         if residency.tensor != index or not starts or residency.start_step == HELD:
             continue
         fill = int(mapping.fill_boundaries[number])
-        for use, layer in zip(uses, layers, strict=True):
-            if layer and fill <= use.step < residency.end_step and use.operand >= 0:
-                place = Position(instruction=program.instructions[use.step].name, operand=use.operand, index=use.index)
-                yield Override(
-                    action=Action.PREFETCH, tensor=index, place=place, step=use.step, start_after=min(starts)
-                )
-                break
+        served = [use for use in uses if fill <= use.step < residency.end_step and not use.home_only]
+        found = place_of_copy(program, operands, index, fill, served)
+        if found is not None:
+            place, step = found
+            yield Override(action=Action.PREFETCH, tensor=index, place=place, step=step, start_after=min(starts))
 
 
 def _kept_uses(

@@ -18,6 +18,7 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency
 from mallocgame.solver import Problem
 from mallocgame.workloads.compiler_loop.flags import NEVER, ONE_SLICE, WAYS, max_wait
+from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.compiler import Options
 
@@ -33,6 +34,7 @@ class Reaction:
     """What was learned so far; ``reach`` is for the solver, ``suggestion`` for the compiler."""
 
     problem: Problem
+    operands: LoopOperands = field(default_factory=dict)
     reaches: Stays = field(default_factory=dict)
     copies_back: dict[CopyBack, int] = field(default_factory=dict)
     first_above: float = NEVER  # values that wait longer (``reachable.waits``) are placed before all others
@@ -51,7 +53,7 @@ class Reaction:
         program = self.problem.program
         found: list[Override] = []
         whole: dict[int, None] = {}
-        for override in overrides_of(program, goal):
+        for override in overrides_of(program, goal, self.operands):
             if override.action is Action.KEEP:
                 found.append(override)
             elif override.action is Action.PREFETCH:

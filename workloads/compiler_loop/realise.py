@@ -16,6 +16,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands
 from mallocgame.workloads.compiler_loop.moves import MoveEstimator, OverrideMove, WantedMapping, moves
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.compiler_loop.verify import Evaluation, OverrideOutcome, outcome_of
@@ -49,6 +50,7 @@ class OverrideSearch:
     last_seconds: float = 0.0  # that an evaluation took
     workers: int = 1  # evaluations at a time
     flags: Options = field(default_factory=dict)  # that ``evaluate`` gives with all overrides
+    operands: LoopOperands = field(default_factory=dict)  # of the program's loops
     on_better: OnBetter | None = None
     history: list[tuple[Evaluation, tuple[Override, ...]]] = field(default_factory=list)  # what was best before
 
@@ -97,7 +99,7 @@ def realise(search: OverrideSearch, program: Program, goal: Mapping) -> None:
     values with the most traffic with the override to place them before all others, without which there is seldom room
     left for them. (To the compiler each such override costs a match per comparison while it sorts: only a few get one.)
     """
-    wanted = overrides_of(program, goal)
+    wanted = overrides_of(program, goal, search.operands)
     given: list[Override] = [d for d in wanted if d.action is Action.KEEP]
     if given:
         search.try_out(given)
@@ -115,7 +117,9 @@ def realise(search: OverrideSearch, program: Program, goal: Mapping) -> None:
 def complete(search: OverrideSearch, program: Program, goal: Mapping) -> None:
     """Bring the best nearer to ``goal`` where that costs next to nothing: keep in slow memory what is to stay there."""
     ordered = {d.tensor for d in search.overrides}
-    wanted = [d for d in overrides_of(program, goal) if d.action is Action.KEEP and d.tensor not in ordered]
+    wanted = [
+        d for d in overrides_of(program, goal, search.operands) if d.action is Action.KEEP and d.tensor not in ordered
+    ]
     if len(wanted) == sum(outcome_of(d, program, search.best.mapping) is OverrideOutcome.REALISED for d in wanted):
         return
     overrides = (*search.overrides, *wanted)
@@ -170,7 +174,7 @@ def improve(
     over.
     """
     estimator = MoveEstimator(program=program, hierarchy=hierarchy)
-    wanted_mapping = WantedMapping.of(program, goal)
+    wanted_mapping = WantedMapping.of(program, goal, search.operands)
     given_up: set[tuple[Override, ...]] = set()
     width, stale = FIRST_WIDTH, 0
     while not search.is_over() and (patience is None or stale < patience):

@@ -5,15 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mallocgame.explanation import Remedy
-from mallocgame.explanation.invariants import invariant_parameters
-from mallocgame.mapping import Mapping, hoisted
+from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.solver import Problem
-from mallocgame.workloads.compiler_loop.flags import hoist_limits_kib
-from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Override, overrides_of
+from mallocgame.workloads.compiler_loop.overrides import Override, overrides_of
 from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.verify import Target, carry_over, tensors_now
-from mallocgame.workloads.xla.compiler import Options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +25,7 @@ class Tried:
 def try_remedies(
     target: Target, made_for: Program, better: Mapping, remedies: Sequence[Remedy], seconds: float
 ) -> Tried:
-    """Give the compiler what each remedy changes toward ``better``, as far as there are overrides and flags for it.
+    """Give the compiler what each remedy changes toward ``better``, as far as there are overrides for it.
 
     A remedy that is refused, or makes the program slower, is left out of those after it. First the whole mapping is
     suggested, which also brings what no single override orders.
@@ -36,27 +33,23 @@ def try_remedies(
     until = time.monotonic() + seconds
     program = target.trace.program
     goal = carry_over(better, made_for, program)
-    wanted, together = overrides_of(program, goal), _together(target, goal, until - seconds / 2)
+    wanted, together = overrides_of(program, goal, target.loop_operands), _together(target, goal, until - seconds / 2)
     given: tuple[Override, ...] = ()
-    flags: Options = {}
     best, judged, error = target.default_seconds, dict[int, float](), ""
-    limits = hoist_limits_kib(program, target.trace.hierarchy.layers[1].capacity_bytes)
-    invariant = set(invariant_parameters(program)) if hoisted(made_for, better) else set()
     for number, remedy in enumerate(remedies):
         if not remedy.ordered_by or time.monotonic() >= until:
             continue
         changed = set(tensors_now(remedy.tensors, made_for, program).values())
         more = tuple(o for o in wanted if o.tensor in changed)
-        with_flag: Options = {HOIST_LIMIT: str(limits[0])} if changed & invariant and limits else {}
-        if with_flag.items() <= flags.items() and not more:
+        if not more:
             continue
-        found = target.evaluate((*given, *more), flags | with_flag, deadline=until)
+        found = target.evaluate((*given, *more), deadline=until)
         if found.mapping is None:
             error = error if found.inconclusive else found.error
             continue
         judged[number] = found.judged_seconds
         if found.judged_seconds <= best:
-            best, given, flags = found.judged_seconds, (*given, *more), flags | with_flag
+            best, given = found.judged_seconds, (*given, *more)
     return Tried(judged_seconds=judged, error=error, together_seconds=together)
 
 
@@ -64,7 +57,7 @@ def _together(target: Target, goal: Mapping, until: float) -> float | None:
     """Return the judged time of the best way to suggest ``goal``, None if none was tried."""
     problem = Problem(target.trace.program, target.trace.hierarchy)
     found: list[float] = []
-    for flags, overrides in Reaction(problem=problem).ways(goal):
+    for flags, overrides in Reaction(problem=problem, operands=target.loop_operands).ways(goal):
         if time.monotonic() >= until:
             break
         done = target.evaluate(overrides, flags, deadline=until)

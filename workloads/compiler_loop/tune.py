@@ -6,7 +6,7 @@ disk as soon as they are found, and a later run goes on from them.
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,13 +19,16 @@ from mallocgame.program import Program
 from mallocgame.solver import Problem, SolveResult
 from mallocgame.workloads.compiler_loop.flags import (
     CANDIDATE_FLAGS,
+    EAGER,
     LONG_WAITS,
     NEVER,
     NOTHING_HELD,
+    ONE_SLICE,
     hoist_limits_kib,
     max_wait,
 )
 from mallocgame.workloads.compiler_loop.kernels import Kernels
+from mallocgame.workloads.compiler_loop.loop_operands import given_to_loops
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
 from mallocgame.workloads.compiler_loop.settings import Settings, Tuned
 
@@ -182,7 +185,11 @@ class _Tuning:
         if search.best.mapping is not None:
             program = self._program_for(search.best.mapping, search.best.options)
             hierarchy = self.target.trace.hierarchy
-            reaction = Reaction(problem=Problem(program, hierarchy), first_above=self.first_above)
+            reaction = Reaction(
+                problem=Problem(program, hierarchy),
+                operands=self.target.loop_operands,
+                first_above=self.first_above,
+            )
             if self.target.trace.mapping is not None:
                 reaction.see(self.target.trace.mapping)
             if not self.rounds:
@@ -202,8 +209,8 @@ class _Tuning:
     def _in_the_best_way(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
         """Suggest a mapping in several ways, and return the search that goes on; ``reaction`` knows the way."""
         best, first_above, found = search, NEVER, None
-        for flags, overrides in reaction.ways(goal):
-            way = self._new_search({**search.flags, **flags})
+        for flags, overrides in self._ways(reaction, goal, search.flags):
+            way = self._new_search(flags)
             way.best, way.overrides = best.best, best.overrides
             left = self._deadline() - time.monotonic()
             if found is not None and left < LEAST_EVALUATIONS * self.search.last_seconds:
@@ -215,6 +222,20 @@ class _Tuning:
         if found is not None and found.mapping is not None:
             reaction.learn(goal, found.mapping)
         return best
+
+    def _ways(
+        self, reaction: "Reaction", goal: Mapping, flags: "Options"
+    ) -> "Iterator[tuple[Options, tuple[Override, ...]]]":
+        """Yield flags and overrides of each way to suggest a mapping; copies before loops by orders, not by the flag.
+
+        With the flag the compiler takes no orders of what loops are given, so that way is the last.
+        """
+        plain = {key: value for key, value in flags.items() if key != HOIST_LIMIT}
+        for more, overrides in reaction.ways(goal):
+            yield {**plain, **more}, overrides
+        if plain != flags:
+            reaction.first_above = NEVER
+            yield {**flags, **EAGER, **ONE_SLICE}, reaction.suggestion(goal)
 
     def _plan(self, flags: "Options", start: Mapping, reach: "Reach") -> Mapping:
         """Return a mapping near ``start`` that the compiler may reach; each call has a seed of its own."""
@@ -245,16 +266,18 @@ class _Tuning:
             deadline=self._deadline,
             best=self.default,
             flags=flags,
+            operands=self.target.loop_operands,
             on_better=better,
             workers=self.settings.workers,
         )
 
     def _program_for(self, start: Mapping, options: "Options") -> Program:
-        """Return the program for solvers: without a flag for it no copies before loops but those that ``start`` has."""
+        """Return the program for solvers: copies before loops only where a flag, orders or ``start`` make them."""
         trace = self.target.trace
         if HOIST_LIMIT in options:
             return trace.program
-        return as_hoisted(trace.program, trace.hierarchy, trace.mapping, start)
+        ordered = given_to_loops(self.target.loop_operands)
+        return as_hoisted(trace.program, trace.hierarchy, trace.mapping, start, but=ordered)
 
     def _take(self, search: "OverrideSearch") -> None:
         self.search, self.flags = search, search.flags
@@ -305,7 +328,7 @@ class _Tuning:
             kinds.append({"refine": True})  # where hot chains find nothing in the time
         for given in kinds if self.rounds % 2 == 0 else kinds[1:] or kinds:
             goal = self._solve_with(given)
-            if self.search.best.judged_seconds - self.goal_seconds >= LEAST_HEADROOM * self.default.judged_seconds:
+            if self.goal_seconds <= (1 - LEAST_HEADROOM) * self.search.best.judged_seconds:
                 return goal
         if self.final.search_deadline() - time.monotonic() < LEAST_SEARCH * self.target.usual_seconds:
             self.settings.say(f"no time is left to search in{self._what_took_it()}")
@@ -404,7 +427,7 @@ class _Tuning:
         if self.goal is None:
             return 1.0
         program = self.target.trace.program
-        wanted = overrides_of(program, self.goal)
+        wanted = overrides_of(program, self.goal, self.target.loop_operands)
         outcomes = [outcome_of(d, program, self.search.best.mapping) for d in wanted]
         return sum(outcome is OverrideOutcome.REALISED for outcome in outcomes) / max(len(outcomes), 1)
 

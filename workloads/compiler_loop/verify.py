@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
 from mallocgame.errors import InputError, TraceError
@@ -18,6 +19,7 @@ from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping, serving_layers
 from mallocgame.program import Program
 from mallocgame.workloads.capture import Assumptions, CaptureRequest, run_capture
+from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands, loop_operands
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, options_of
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
@@ -90,6 +92,11 @@ class Target:
             options=captured.options,
             usual_seconds=time.perf_counter() - start,
         )
+
+    @cached_property
+    def loop_operands(self) -> LoopOperands:
+        """Where copies are asked for that are made before loops."""
+        return loop_operands(self.built)
 
     @property
     def default_seconds(self) -> float:

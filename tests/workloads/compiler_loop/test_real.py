@@ -15,7 +15,12 @@ import pytest
 
 import mallocgame
 from mallocgame.baselines.anneal import anneal
+from mallocgame.judge.simulation import simulate
+from mallocgame.mapping import hoisted
+from mallocgame.solver import Problem
+from mallocgame.workloads.compiler_loop.flags import EAGER
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions
+from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.settings import Settings
 from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.compiler_loop.verify import OverrideOutcome, Target, outcome_of
@@ -52,6 +57,20 @@ def test_what_is_to_stay_in_slow_memory_stays_there(loop: Target) -> None:
     assert found.mapping.residencies == ()
     assert {outcome_of(d, program, found.mapping) for d in everything} == {OverrideOutcome.REALISED}
     assert loop.default_seconds < found.judged_seconds
+
+
+def test_a_copy_before_a_loop_can_be_ordered(loop: Target) -> None:
+    program, hierarchy = loop.trace.program, loop.trace.hierarchy
+    goal = anneal(program, hierarchy, seconds=60, steps=60, for_compiler=True).mapping
+    assert hoisted(program, goal)
+    wanted = Reaction(problem=Problem(program, hierarchy), operands=loop.loop_operands).suggestion(goal)
+    plain, eager = loop.evaluate(wanted), loop.evaluate(wanted, EAGER)
+    assert plain.mapping is not None
+    assert eager.mapping is not None
+    assert not hoisted(program, plain.mapping)  # too little is computed before the loop
+    assert hoisted(program, eager.mapping)
+    assert eager.judged_seconds == pytest.approx(simulate(program, hierarchy, goal).total_seconds, rel=1e-3)
+    assert eager.judged_seconds < loop.default_seconds / 2
 
 
 def test_impossible_order_is_refused_by_name(loop: Target) -> None:
@@ -249,7 +268,7 @@ def test_explain_tries_remedies_and_shows_the_stack(
     wanted = ("explain", trace, "--program", program, "--seconds", "20", "--solver-seconds", "1")
     rows = run(monkeypatch, capsys, *wanted, "--json").rows
     best = next(row for row in rows if row["kind"] == "remedy")
-    assert best["ordered_by"].startswith("flag for copies before loops")
+    assert best["ordered_by"].startswith("prefetch of what the loop is given")
     saved = rows[0]["total_seconds"] - best["compiled_judged_seconds"]
     assert saved == pytest.approx(best["saved_seconds"], rel=0.1)  # the compiler does what the judge said
     stack = next(row["stack"] for row in rows if row["kind"] == "stall" and row["stack"])
