@@ -39,6 +39,7 @@ LIMITS: dict[str, dict[str, Any]] = {  # where a step is thousands of moves, or 
     "anneal": {"steps": 2},
     "evolution": {"steps": 1, "workers": 1},
     "gorp": {"steps": 2},
+    "random": {"steps": 12},
 }
 STEPS = {"steps": 50}
 SLOW = ("best", "cpsat", "hybrid", "lns", "muzero")  # limited in seconds

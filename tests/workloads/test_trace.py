@@ -19,7 +19,16 @@ from mallocgame.hierarchy import PRESETS, preset
 from mallocgame.mapping import Mapping, Residency, Transfer
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
 from mallocgame.workloads.anonymise import anonymise
-from mallocgame.workloads.trace import Trace, load_mapping, load_trace, save_mapping, save_trace
+from mallocgame.workloads.formats.strict_json import Node
+from mallocgame.workloads.trace import (
+    Trace,
+    _decode_conditionals,
+    _decode_loops,
+    load_mapping,
+    load_trace,
+    save_mapping,
+    save_trace,
+)
 from tests.paths import ROOT
 from tests.strategies import loose_mappings, programs, small_hierarchy
 from tests.toy import toy_trace
@@ -331,7 +340,7 @@ def test_sums_that_leave_64_bits_are_refused(tmp_path: Path, by: str) -> None:
         program = Program(name="p", instructions=instructions, tensors=tuple(tensors), loops=(loop,))
         save_trace(tmp_path / "t.json", Trace(name="t", program=program, hierarchy=MEMORY))
         if is_refused:
-            with pytest.raises(TraceError, match="one run touches"):
+            with pytest.raises(TraceError, match=r"one run touches 6.92e\+18 bytes"):  # the larger of both sums
                 load_trace(tmp_path / "t.json")
         else:
             assert load_trace(tmp_path / "t.json").program == program
@@ -441,3 +450,39 @@ def test_replaceable_copies_are_version_3(tmp_path: Path) -> None:
         file.write_text(text.replace('"replaceable_copies": [1]', f'"replaceable_copies": {wrong}'))
         with pytest.raises(TraceError, match=message):
             load_trace(file)
+
+
+def test_the_smallest_layers_are_read(tmp_path: Path) -> None:
+    layers = tuple(replace(layer, capacity_bytes=1, alignment_bytes=1) for layer in MEMORY.layers)
+    links = tuple(replace(link, max_in_flight=1) for link in MEMORY.links)
+    trace = replace(toy_trace(), hierarchy=replace(MEMORY, layers=layers, links=links))
+    save_trace(tmp_path / "x.json", trace)
+    assert load_trace(tmp_path / "x.json") == trace
+
+
+@pytest.mark.parametrize("what", ["loops", "conditionals"])
+def test_regions_times_steps_are_bounded_too(what: str) -> None:
+    columns = {
+        "loops": {"start_step": [0] * 1000, "end_step": [1] * 1000, "trip_count": [2] * 1000},
+        "conditionals": {"edges": [[0, 1, 2]] * 1000, "weights": [[0.5, 0.5]] * 1000},
+    }[what]
+    read = {
+        "loops": lambda steps: _decode_loops(Node("x.json", what, columns), steps, 3),
+        "conditionals": lambda steps: _decode_conditionals(Node("x.json", what, columns), steps),
+    }[what]
+    assert len(read(20_000)) == 1000
+    with pytest.raises(TraceError, match="too many to check"):
+        read(20_001)
+    for values in columns.values():
+        values.append(values[0])  # type: ignore[attr-defined]
+    with pytest.raises(TraceError, match="1001"):
+        read(10)
+
+
+def test_fusions_that_move_are_found_by_their_steps() -> None:
+    trace = toy_trace()
+    steps = ("moving_fusion_steps", (0, 2, -1, 10**6, "x"))
+    kinds = ("moving_fusion_kinds", ("copy", "pad", "a", "b", "c"))
+    assert replace(trace, estimates=dict((steps, kinds))).moving_fusions == {0: "copy", 2: "pad"}
+    for known in ((), (steps,), (kinds,)):
+        assert replace(trace, estimates=dict(known)).moving_fusions == {}

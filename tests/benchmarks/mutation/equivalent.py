@@ -3,7 +3,9 @@
 _LIMIT = "a limit chosen with room to spare: one more or less is as good"
 _SHORT = "how much of a bad value a message shows"
 _FILES, _VALIDATION = "mallocgame/files/reading.py", "mallocgame/judge/validation.py"
-_BUFFERS = "baselines/packing/buffers.py"
+_BUFFERS, _TRACE = "baselines/packing/buffers.py", "workloads/trace.py"
+_BRANCHES, _COHERENCE = "mallocgame/judge/branches.py", "mallocgame/judge/coherence.py"
+_EDGE = "no valid mapping issues a copy at the edge of a branch, and at a conditional's own edges it is put back after"
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_FILES, "MAX_BYTES = 64 * 2**20", "64 -> 65"): _LIMIT,
@@ -40,6 +42,18 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "as above",
     (_VALIDATION, "last: tuple[int, int, int]", "-1 -> +1"): "no tensor and no layer has the number -1",
     (_VALIDATION, "near = live[", "1 -> 2"): "looks at one neighbour more, which does not overlap",
+    (_TRACE, "_MAX_LOOP_WORK = ", "20000000 -> 20000001"): _LIMIT,
+    (_TRACE, "ends = node.integers(", "num_layers - 1 -> num_layers + 1"): "Hierarchy refuses such a pair, too",
+    (_TRACE, "stored = sum(tensor.size_bytes", "1 -> 2"): "the default of a maximum of steps: no program is without",
+    (_BRANCHES, "boundaries = np.arange(", "2 -> 3"): "one entry more, which nobody looks up",
+    (_BRANCHES, "any_inside = ", "issue < conditional.end_step -> issue <= conditional.end_step"): _EDGE,
+    (_BRANCHES, "inside = (issue > start)", "issue > start -> issue >= start"): _EDGE,
+    (_BRANCHES, "inside = (issue > start)", "issue < end -> issue <= end"): _EDGE,
+    (
+        _COHERENCE,
+        "if self.mapping.fill_boundaries[i] <= step",
+        "r.layer > layer -> r.layer >= layer",
+    ): "two filled residencies of a tensor in one layer are refused by another rule",
 }
 
 
