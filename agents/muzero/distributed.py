@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.rules_search import make_any_search
+from mallocgame.agents.muzero.search import next_key
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay
 from mallocgame.agents.muzero.trainer import Trainer
 from mallocgame.errors import MissingExtraError
@@ -34,14 +36,13 @@ class Player:
         model = Model(config, num_actions)
         search = make_any_search(model, num_simulations=config.num_simulations, explore=True)
         self.play = SelfPlay(pairs, config, search, seed)
-        self.key = jax.random.key(seed)
+        self.random = np.random.default_rng(seed)
 
     def advance(self, weights: Any, moves: int) -> list[Finished]:
         """Make ``moves`` moves in every game with these weights; return what finished."""
         finished: list[Finished] = []
         for _ in range(moves):
-            self.key, now = jax.random.split(self.key)
-            finished += self.play.advance(weights, now)
+            finished += self.play.advance(weights, next_key(self.random))
         return finished
 
 

@@ -1,19 +1,20 @@
 """Search on the true rules: the network says what to try at the root, the rules what it is worth (``tree.py``)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.agents.muzero.networks import Model, Parameters
-from mallocgame.agents.muzero.search import Search, SearchResult, make_search, noise_of
+from mallocgame.agents.muzero.search import Key, Search, SearchResult, make_search, noise_of
 from mallocgame.agents.muzero.tree import Tree, considered_visits, make_tree, search_rows
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.game.rules import BatchState
 from mallocgame.game.threads import in_groups
 
+Bool = npt.NDArray[np.bool_]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 CURIOSITY = 0.1  # of the prior at the root, shared by all actions: a network that is sure is not always right
@@ -36,10 +37,17 @@ class RulesSearch:
         self._scratch: dict[int, tuple[tuple[int, ...], Tree]] = {}  # of each group of rows
         self._decisions: tuple[object, I64] | None = None
 
-    def __call__(self, parameters: Parameters, batch: MallocGameBatch, leads: I64, key: jax.Array) -> SearchResult:
+    def __call__(
+        self,
+        parameters: Parameters,
+        batch: MallocGameBatch,
+        leads: I64,
+        key: Key,
+        followed: "Followed | None" = None,
+    ) -> SearchResult:
         """Search from every row of ``batch``."""
         return self.from_states(
-            parameters, batch, batch.batch_state, batch.observations, batch.action_masks, leads, key
+            *(parameters, batch, batch.batch_state, batch.observations, batch.action_masks, leads, key, followed)
         )
 
     def from_states(
@@ -50,26 +58,32 @@ class RulesSearch:
         observations: Mapping[str, Any],
         legal: npt.NDArray[np.bool_],
         leads: I64,
-        key: jax.Array,
+        key: Key,
+        followed: "Followed | None" = None,
     ) -> SearchResult:
-        """Search from ``states`` of the games of a batch."""
+        """Search from ``states`` of the games of a batch.
+
+        Args:
+            leads: int64[B, D], improved in place.
+            followed: of the search one move before, if the games go on from there: saves time, changes nothing.
+        """
+        totals, known = none_followed(leads) if followed is None else followed
         prior = np.asarray(self.prior(parameters, observations, legal, key).policy, dtype=np.float64)
         rows, num_actions = legal.shape
         chances = (1.0 - CURIOSITY) * prior + CURIOSITY / num_actions
-        noise = np.zeros((rows, num_actions))
+        random, noise = np.random.default_rng(key), np.zeros((rows, num_actions))
         if self.explore:
-            noise = np.asarray(noise_of(rows) * jax.random.gumbel(key, (rows, num_actions)), dtype=np.float64)
+            noise = noise_of(rows) * random.gumbel(size=(rows, num_actions))
         policy, values, actions = np.zeros((rows, num_actions)), np.zeros(rows), np.zeros(rows, dtype=np.int64)
         logits, decisions = np.log(chances), self._decisions_of(games)
-        first = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
-        seeds = np.random.default_rng(first).integers(2**64, size=(rows,), dtype=np.uint64)
+        seeds = random.integers(2**64, size=(rows,), dtype=np.uint64)
 
         def run(group: int, part: slice) -> None:
             some = states._replace(which=states.which[part], ints=states.ints[part], floats=states.floats[part])
             tree = self._tree(group, states, num_actions, leads.shape[1])
             search_rows(
                 *(some, decisions, tree, logits[part], noise[part], self._sequences, self._unit, seeds[part]),
-                *(leads[part], policy[part], values[part], actions[part]),
+                *(leads[part], totals[part], known[part], policy[part], values[part], actions[part]),
             )
 
         in_groups(rows, run)
@@ -91,6 +105,22 @@ class RulesSearch:
         return self._decisions[1]
 
 
+class Followed(NamedTuple):
+    """What the last search knows of the leads of B games, which holds where the games then followed them."""
+
+    totals: F64  # float64[B, D], seconds after each decision of the lead
+    known: Bool  # bool[B], whether they are true
+
+    def note(self, actions: npt.NDArray[np.integer], leads: I64, turns: I64) -> None:
+        """Take note of the moves, int[B], that were then made at ``turns`` int64[B]."""
+        self.known[:] &= actions == leads[np.arange(len(leads)), turns]
+
+
+def none_followed(leads: I64) -> Followed:
+    """Return that nothing is known of these leads, int64[B, D]."""
+    return Followed(np.zeros(leads.shape), np.zeros(len(leads), dtype=np.bool_))
+
+
 AnySearch = Search | RulesSearch
 
 
@@ -101,8 +131,15 @@ def make_any_search(model: Model, *, num_simulations: int, explore: bool) -> Any
     return make_search(model, num_simulations=num_simulations, explore=explore)
 
 
-def ask(search: AnySearch, parameters: Parameters, batch: MallocGameBatch, leads: I64, key: jax.Array) -> SearchResult:
+def ask(
+    search: AnySearch,
+    parameters: Parameters,
+    batch: MallocGameBatch,
+    leads: I64,
+    key: Key,
+    followed: Followed | None = None,
+) -> SearchResult:
     """Search from every row of ``batch``; a learned model knows no leads."""
     if isinstance(search, RulesSearch):
-        return search(parameters, batch, leads, key)
+        return search(parameters, batch, leads, key, followed)
     return search(parameters, batch.observations, batch.action_masks, key)

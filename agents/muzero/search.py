@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import mctx
+import numpy as np
+import numpy.typing as npt
 
 from mallocgame.agents.muzero.networks import Model, Observation, Parameters, predict, represent, step
 
@@ -20,13 +22,25 @@ class SearchResult(NamedTuple):
     prior: Any = None  # float32[B, A], the network's own policy, from a search on the rules
 
 
-Search = Callable[[Parameters, Any, Any, jax.Array], SearchResult]  # observation and mask: NumPy or JAX arrays
+Key = npt.NDArray[np.uint32]  # uint32[2], what JAX makes a random key of: splitting JAX's own takes as long as a move
+Search = Callable[[Parameters, Any, Any, Key], SearchResult]  # observation and mask: NumPy or JAX arrays
+
+
+def key_of(seed: int) -> Key:
+    """Return the key of a seed, as ``jax.random.key`` does."""
+    return np.array([0, seed], dtype=np.uint32)
+
+
+def next_key(random: np.random.Generator) -> Key:
+    """Draw a key."""
+    return random.integers(2**32, size=2, dtype=np.uint32)
 
 
 def make_search(model: Model, *, num_simulations: int, explore: bool) -> Search:
     """Return a compiled ``search(parameters, observation, legal_mask, key)``.
 
-    ``legal_mask`` is bool[B, A], True = legal. With ``explore`` actions are sampled (Gumbel noise, or visit counts at
+    ``legal_mask`` is bool[B, A], True = legal; ``key`` is uint32[2]. With
+    ``explore`` actions are sampled (Gumbel noise, or visit counts at
     the configured temperature), without it the best is taken. The noise differs between rows: none in the first, full
     in the last (``noise_of``). ``num_simulations`` = 0: the network's own policy. One compilation per shape of the
     observation and process: who asks for the same search again gets it compiled.
@@ -39,12 +53,12 @@ def _compiled(model: Model, num_simulations: int, explore: bool) -> Search:
     return jax.jit(partial(_search, model, num_simulations, explore))
 
 
-def noise_of(batch_size: int) -> jax.Array:
+def noise_of(batch_size: int) -> npt.NDArray[np.float32]:
     """Return float32[B, 1], the scale of each row's Gumbel noise, from 0 to 1: most games stay near the best known.
 
     In a game of hundreds of decisions even a few percent of other actions ruin a good plan.
     """
-    return jnp.square(jnp.linspace(0.0, 1.0, batch_size))[:, None]
+    return np.square(np.linspace(0.0, 1.0, batch_size, dtype=np.float32))[:, None]
 
 
 def _search(
@@ -54,8 +68,9 @@ def _search(
     parameters: Parameters,
     observation: Observation,
     legal_mask: jax.Array,
-    key: jax.Array,
+    drawn: jax.Array,
 ) -> SearchResult:
+    key = jax.random.wrap_key_data(drawn)
     latent = represent(model, parameters, observation)
     logits, value_logits = predict(model, parameters, latent)
     value = model.value_of(value_logits)

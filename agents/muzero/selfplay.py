@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Arrays
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.agents.muzero.config import Config
-from mallocgame.agents.muzero.history import History, expand
+from mallocgame.agents.muzero.history import History, compact, expand
 from mallocgame.agents.muzero.networks import Parameters
 from mallocgame.agents.muzero.replay import Episode
-from mallocgame.agents.muzero.rules_search import AnySearch, RulesSearch, ask
-from mallocgame.agents.muzero.search import Search, noise_of
+from mallocgame.agents.muzero.rules_search import AnySearch, RulesSearch, ask, none_followed
+from mallocgame.agents.muzero.search import Key, Search, next_key, noise_of
 from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.hierarchy import Hierarchy
@@ -41,19 +40,21 @@ class SelfPlay:
         self.batch = MallocGameBatch(self.pairs, self.num_games)
         self.random = np.random.default_rng(seed)
         self._lengths = np.array([game.num_decisions for game in self.batch.games])
-        self._noise = np.asarray(noise_of(self.num_games))[:, 0]
+        self._noise = noise_of(self.num_games)[:, 0]
         self._leads = np.zeros((len(self.pairs), int(self._lengths.max())), dtype=np.int64)  # for new games
         self.leads = self._leads[self.batch.which]  # of the games in flight
+        self._followed = none_followed(self.leads)
         self._history = History(observations_of(self.batch), self.batch.num_actions, int(self._lengths.max()))
 
-    def advance(self, parameters: Parameters, key: jax.Array) -> list[Finished]:
+    def advance(self, parameters: Parameters, key: Key) -> list[Finished]:
         """Make one move in every game; return finished episodes with their mappings and simulated seconds."""
         batch = self.batch
         self._history.see(observations_of(batch), batch.action_masks)
-        found = ask(self.search, parameters, batch, self.leads, key)
+        found = ask(self.search, parameters, batch, self.leads, key, self._followed)
         actions, policy, value = (np.asarray(part) for part in (found.action, found.policy, found.value))
         before = batch.all_seconds()
         actions = self._astray(self._own(actions, found.prior))
+        self._followed.note(actions, self.leads, self._history.length)
         batch.step(actions)
         self._history.move(actions, log_rewards(before, batch.all_seconds()), policy, value)
         finished = []
@@ -64,6 +65,7 @@ class SelfPlay:
             rows = batch.done.copy()
             batch.reset(rows, which=self.random.integers(0, len(self.pairs), size=len(finished)))
             self.leads[rows] = self._leads[batch.which[rows]]
+            self._followed.known[rows] = False
         return finished
 
     def lead(self, name: str, actions: npt.NDArray[np.integer]) -> None:
@@ -95,6 +97,7 @@ class SelfPlay:
         if state["leads"].shape != self.leads.shape or state["first_leads"].shape != self._leads.shape:
             raise ValueError(f"leads of {self.leads.shape[1]} decisions expected")
         self.leads[:], self._leads[:] = state["leads"], state["first_leads"]
+        self._followed.known[:] = False
         batch, history, begins = self.batch, self._history, np.cumsum(lengths) - lengths
         batch.reset(which=which)
         waits = int(lengths.max(initial=0)) - lengths  # the longest game goes first: all arrive together
@@ -161,18 +164,30 @@ def demonstrate(pair: Pair, mapping: Mapping) -> Finished:
 
 def replayed(pair: Pair, actions: npt.NDArray[np.integer]) -> Finished:
     """Return the game of these legal actions, int[D]. Its policies say nothing: all legal actions are alike."""
-    batch = MallocGameBatch([pair], 1)
-    history = History(observations_of(batch), batch.num_actions, len(actions))
-    for action in actions:
-        history.see(observations_of(batch), batch.action_masks)
-        policy = batch.action_masks / batch.action_masks.sum()
-        before = batch.all_seconds()
-        batch.step(np.array([action]))
-        history.move(np.array([action]), log_rewards(before, batch.all_seconds()), policy, np.zeros(1))
-    return history.take(0, pair[0].name), batch.to_mapping(0), batch.seconds(0)
+    batch, length = MallocGameBatch([pair], 1), len(actions)
+    shown = [(name, array[0]) for name, array in observations_of(batch).items()]  # written in place
+    seen = {name: np.zeros((length, *array.shape), compact(array)) for name, array in shown}
+    legal, totals = np.zeros((length, batch.num_actions), dtype=np.bool_), np.zeros(length + 1)
+    totals[0] = batch.seconds(0)
+    for turn, action in enumerate(np.asarray(actions, dtype=np.int64)[:, None]):
+        for name, array in shown:
+            seen[name][turn] = array
+        legal[turn] = batch.action_masks[0]
+        batch.step(action)
+        totals[turn + 1] = batch.seconds(0)
+    episode = Episode(
+        observations=seen,
+        legal=legal,
+        actions=np.asarray(actions, dtype=np.int32),
+        rewards=log_rewards(totals[:-1], totals[1:]).astype(np.float32),
+        policies=(legal / legal.sum(axis=1, keepdims=True)).astype(np.float32),
+        root_values=np.zeros(length, dtype=np.float32),
+        program=pair[0].name,
+    )
+    return episode, batch.to_mapping(0), batch.seconds(0)
 
 
-def reconsider(episode: Episode, search: Search, parameters: Parameters, key: jax.Array, num_games: int) -> F32:
+def reconsider(episode: Episode, search: Search, parameters: Parameters, key: Key, num_games: int) -> F32:
     """Return float32[T, A], what the search would now play in an episode; ``num_games`` positions at a time."""
     found = []
     for begin in range(0, episode.length, num_games):
@@ -186,17 +201,18 @@ def play(
     pair: Pair,
     search: AnySearch,
     parameters: Parameters,
-    key: jax.Array,
+    key: Key,
     num_games: int,
     *,
     lead: npt.NDArray[np.integer] | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[float], bool] = lambda _: False,
 ) -> Iterator[Played]:
     """Play ``num_games`` games of one program to the end side by side; yield each.
 
     Args:
         lead: int[D], for a search on the rules; None: the game of the network alone.
-        stop: when it is true, a search on the rules follows its leads to the end; other games end there.
+        stop: asked with the part of the game that is played; when it is true a search on the rules follows its leads to
+            the end, and other games are given up.
     """
     batch = MallocGameBatch([pair], num_games)
     if isinstance(search, RulesSearch) and lead is None:
@@ -204,15 +220,18 @@ def play(
     leads = np.zeros((num_games, batch.games[0].num_decisions), dtype=np.int64)
     if lead is not None:
         leads[:, : len(lead)] = lead
+    followed, rows = none_followed(leads), np.zeros(num_games, dtype=np.int64)
     actions: list[I32] = []
+    random = np.random.default_rng(key)
     while not batch.done.all():
-        key, now = jax.random.split(key)
-        if not actions or not stop():
-            actions.append(np.asarray(ask(search, parameters, batch, leads, now).action))
+        now = next_key(random)
+        if not stop(len(actions) / leads.shape[1]):
+            actions.append(np.asarray(ask(search, parameters, batch, leads, now, followed).action))
+            followed.note(actions[-1], leads, rows + len(actions) - 1)
         elif isinstance(search, RulesSearch):
             actions.append(leads[:, len(actions)].astype(np.int32))  # legal: the search has seen to it
         else:
-            break
+            return
         batch.step(actions[-1])
     for row, moves in enumerate(np.stack(actions, axis=1)):
         yield moves, batch.to_mapping(row), batch.seconds(row)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -22,7 +21,7 @@ from mallocgame.agents.muzero.replay import Episode, Records, Replay, Store, joi
 from mallocgame.agents.muzero.reporter import Reporter, TrainingReport
 from mallocgame.agents.muzero.rules_search import RulesSearch, ask, make_any_search
 from mallocgame.agents.muzero.run import RunFolder, part_of
-from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.search import make_search, next_key
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay, demonstrate, reconsider, replayed, shapes_of
 from mallocgame.agents.muzero.signals import postponed
 from mallocgame.agents.muzero.tree import seek
@@ -107,7 +106,6 @@ class Trainer:
         )
         self.records = Records(lengths, priority_exponent=config.priority_exponent)
         self.random = np.random.default_rng(seed)
-        self.key = jax.random.key(seed)
         self.steps = self.episodes = 0
         self.spent_seconds = 0.0
         self.returns: list[float] = []
@@ -212,7 +210,6 @@ class Trainer:
             "steps": self.steps,
             "episodes_played": self.episodes,
             "spent_seconds": self.spent_seconds,
-            "key": jax.random.key_data(self.key).tolist(),
             "numpy": _written(self.random),
             "games": _written(self.play.random),
             "debt": self._debt,
@@ -256,7 +253,6 @@ class Trainer:
     def _take_back(self, state: dict[str, Any]) -> None:
         self.steps, self.episodes = int(state["steps"]), int(state["episodes_played"])
         self.spent_seconds, self._debt = float(state["spent_seconds"]), float(state["debt"])
-        self.key = jax.random.wrap_key_data(jnp.array(state["key"], dtype=jnp.uint32))
         self._variations_due = float(state["variations_due"])
         self.returns = [float(x) for x in state["returns"]]
         self.random.bit_generator.state = _read(state["numpy"])
@@ -266,7 +262,7 @@ class Trainer:
         """Compile the searches and the update before the clock starts; nothing of the run changes."""
         play, random = self.play, np.random.default_rng(0)
         for search in (self._prior, self._searching):
-            ask(search, self.learner.target, play.batch, play.leads.copy(), self.key)
+            ask(search, self.learner.target, play.batch, play.leads.copy(), next_key(random))
         if self.records.num_steps:
             count = self.config.batch_size
             positions = np.zeros(count, dtype=np.int64)
@@ -309,8 +305,8 @@ class Trainer:
         """Make a move in each game; until the first one ends the network plays alone: there is soon a game to vary."""
         if self.episodes:
             self.play.search = self._searching
-        self.key, now = jax.random.split(self.key)
-        return self._keep(self.play.advance(self.learner.target, now), self.play.num_games)
+        finished = self.play.advance(self.learner.target, next_key(self.random))
+        return self._keep(finished, self.play.num_games)
 
     def _keep(self, finished: list[Finished], moves: int) -> set[str]:
         """Store finished episodes and account for ``moves``; return the programs whose best mapping changed."""
@@ -344,7 +340,7 @@ class Trainer:
         if self._varied is None or self._varied.game is not game or best < self._varied.seconds * (1.0 - NOTHING):
             self._varied = Variations(game, record.actions)
         episode, _, _ = replayed(pair, self._varied.current)
-        self.key, now = jax.random.split(self.key)
+        now = next_key(self.random)
         guide = self._prior if isinstance(self._searching, RulesSearch) else self._searching
         self._varied.guide(reconsider(episode, guide, self.learner.target, now, self.play.num_games))
         temperature = self.config.variation_temperature * (1.0 - progress)
@@ -419,7 +415,7 @@ class Trainer:
         found = self.replay.window(positions, self.config.unroll_steps)
         for begin in range(0, len(found), self.play.num_games):
             at = found[np.minimum(np.arange(begin, begin + self.play.num_games), len(found) - 1)]  # always as many
-            self.key, now = jax.random.split(self.key)
+            now = next_key(self.random)
             observations, legal = self.replay.look(at)
             observations = {name: expand(array) for name, array in observations.items()}
             if isinstance(self._calm, RulesSearch):

@@ -112,6 +112,8 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
     unit: float,
     seeds: U64,
     leads: I64,
+    totals: F64,
+    known: Bool,
     policy: F64,
     values: F64,
     actions: I64,
@@ -128,6 +130,8 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         unit: gain in return that makes an action e times as likely.
         seeds: uint64[B], of each row's random numbers.
         leads: int64[B, D], wanted actions; the lead that the search leaves behind is written.
+        totals: float64[B, D], seconds after each decision of the lead from here on, written.
+        known: bool[B], whether the lead is legal and the totals are true as they are; written: they are now.
         policy: float64[B, A], written: the improved policy.
         values: float64[B], written: the logarithm of the time now over the time at the lead's end.
         actions: int64[B], written: what to play; without noise the lead's, so that no game ends worse than its lead.
@@ -142,7 +146,8 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
             policy[b, a] = 0.0
         if s.turn[0] >= r.num_decisions:
             continue
-        final = _begin(r, s, tree, leads[b])
+        copy_to(tree.base, totals[b])
+        final = _begin(r, s, tree, leads[b], known[b])
         legal = 0
         for a in range(policy.shape[1]):
             legal += tree.legal[0, a]
@@ -151,6 +156,8 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
             root = _root_action(tree, logits[b], noise[b], sequences[legal, i], unit)
             nodes, final = _simulate(r, s, tree, decision_of[game], root, nodes, leads[b], final, unit)
         _improved(tree, 0, logits[b], unit, policy[b])
+        copy_to(totals[b], tree.base)
+        known[b] = True
         values[b] = math.log(s.total[0] / final)
         actions[b] = leads[b, s.turn[0]]  # the best that is known
         most, is_noisy = 0, False
@@ -172,16 +179,18 @@ def seek(batch: BatchState, turns: I64, actions: I64) -> None:
 
 
 @part
-def _begin(r: Rules, s: State, tree: Tree, lead: I64) -> float:
-    """Make the root, and make the lead legal from here on; return its seconds at the end."""
-    copy_to(tree.wanted, lead)
+def _begin(r: Rules, s: State, tree: Tree, lead: I64, is_known: bool) -> float:
+    """Make the root, and make the lead legal from here on unless it is known to be; return its seconds at the end."""
     state = State(r.layout, tree.ints, tree.floats)
     copy_live(r, state, s)
     write_mask(r, state, tree.legal[0])
     begin = s.turn[0]
-    final: float = _follow(r, state, tree.wanted, tree.taken, tree.base, tree.base, np.inf)
-    for i in range(begin, r.num_decisions):
-        lead[i] = tree.taken[i]
+    if not is_known:
+        copy_to(tree.wanted, lead)
+        _follow(r, state, tree.wanted, tree.taken, tree.base, tree.base, np.inf)
+        for i in range(begin, r.num_decisions):
+            lead[i] = tree.taken[i]
+    final = tree.base[r.num_decisions - 1]
     _clear(tree, 0, math.log(s.total[0] / final))
     tree.worth[0, lead[begin]] = tree.value[0]
     return float(final)

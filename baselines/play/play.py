@@ -8,13 +8,12 @@ from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.game import rules
 from mallocgame.game.local_search import best_start, refine
-from mallocgame.game.relay import open_by_annealing, relay
+from mallocgame.game.relay import open_by_annealing, open_by_greed, relay
 from mallocgame.judge.simulation import home_seconds
 from mallocgame.solver import Incumbent, Limits, Problem, solver
 from mallocgame.warm_up import tiny_problem
 
 FOCUS = 3e-3  # share of the traffic whose tensors stay in layer 0 until the end
-START_SHARE = 0.3  # of the time, at most: for the greedy start
 
 
 def _compile(problem: Problem, **_options: bool) -> None:
@@ -32,12 +31,10 @@ def play(search: Incumbent, *, annealing: bool = True) -> None:
     focused = search.program.focused(FOCUS)
     if not focused.num_decisions or not home_seconds(*search.problem) > 0:
         return
-    game, starts = rules.make_game(focused, search.hierarchy), [search.mapping]
-    part = search.part(START_SHARE, steps=None if search.limits.steps is None else 2**31)  # then it knows no clock
-    greedy.improve(part)
-    starts.append(part.mapping)
-    if not annealing:
-        refine(search, game, best_start(game, *starts), seed=search.seed)
-        return
-    starts.append(open_by_annealing(search, anneal))
-    relay(search, game, lambda: best_start(game, *starts), anneal)
+    game = rules.make_game(focused, search.hierarchy)
+    starts = [search.mapping, open_by_greed(search, greedy)]
+    if annealing:
+        starts.append(open_by_annealing(search, anneal))
+        relay(search, game, best_start(search, game, *starts), anneal)
+    elif (begin := best_start(search, game, *starts)) is not None:
+        refine(search, game, begin, seed=search.seed)

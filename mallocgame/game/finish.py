@@ -31,13 +31,17 @@ def finish(
         seconds: time limit.
         moves: limit in decisions played, in whole games: the same on every machine.
     """
+    if focused.num_decisions == program.num_decisions:
+        return mapping
     until = time.monotonic() + seconds
     game = rules.make_game(program, hierarchy)
     owners = game.rules.tensors[game.rules.groups[game.rules.decisions, Groups.TENSOR], Movables.INDEX]
     uses = program.uses
     traffic = np.bincount(uses.tensor, uses.bytes * program.trip_counts[uses.step], len(program.tensors))
     left = [i for i in np.unique(owners).tolist() if not focused.tensors[i].movable]
-    best, wanted = rules.decode(game, rules.actions_of(game, mapping))
+    best, wanted = rules.decode(game, rules.actions_of(game, mapping), stop=lambda: time.monotonic() > until)
+    if best == float("inf"):
+        return mapping
     games = moves / max(game.num_decisions, 1) - 1.0
     for tensor in sorted(left, key=lambda i: -traffic[i]):
         for action in (game.num_actions - 1, game.num_actions - 2):

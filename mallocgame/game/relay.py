@@ -6,8 +6,6 @@ of the limit, and annealing near its mapping has the rest. Going back and forth 
 loses a little of what the other one found.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -18,9 +16,17 @@ from mallocgame.solver import Incumbent, Solver
 
 I64 = npt.NDArray[np.int64]
 
+GREEDY_SHARE = 0.3  # of the limit, at most: the greedy mapping as an opening
 OPENING_SHARE = 0.1  # of the limit: annealing as an opening
 GAME_UNTIL = 0.5  # of the limit, the opening included
 DECISIONS = 4000  # of a game, that take about as long as one step of annealing: how limits in steps are shared
+
+
+def open_by_greed(search: Incumbent, greedy: Solver) -> Mapping | None:
+    """Return what the greedy solver makes of the program, as far as it comes in a share of the limit."""
+    part = search.part(GREEDY_SHARE, steps=None if search.limits.steps is None else 2**31)  # then it knows no clock
+    greedy.improve(part)
+    return part.mapping
 
 
 def open_by_annealing(search: Incumbent, annealing: Solver, share: float = OPENING_SHARE) -> Mapping | None:
@@ -32,7 +38,7 @@ def open_by_annealing(search: Incumbent, annealing: Solver, share: float = OPENI
 def relay(
     search: Incumbent,
     game: Game,
-    play: Callable[[], I64],
+    actions: I64 | None,
     annealing: Solver,
     *,
     guide: Guide | None = None,
@@ -42,13 +48,12 @@ def relay(
     Args:
         search: the whole program's. A step is a decision.
         game: of the program or of its focused part.
-        play: returns int64[D], the game to begin with.
+        actions: int64[D], the game to begin with; None: there is none, only annealing is left.
         annealing: a solver that takes ``refine``.
         guide: see ``refine``.
     """
-    actions = play()
     share = (GAME_UNTIL - search.spent_share) / max(1.0 - search.spent_share, 1e-9)
-    if share > 0.0:
+    if actions is not None and share > 0.0:
         part = search.part(share)
         refine(part, game, actions, seed=search.seed, guide=guide)
         search.count(part.steps)

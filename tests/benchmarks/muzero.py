@@ -32,7 +32,7 @@ from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.run import RunFolder
-from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.search import key_of, make_search
 from mallocgame.agents.muzero.selfplay import play as play_games
 from mallocgame.agents.muzero.selfplay import shapes_of
 from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
@@ -201,7 +201,7 @@ def _play(chosen: argparse.Namespace) -> Iterator[Row]:
         row: Row = {"trace": name, "decisions": pair[0].num_decisions, "xla_ms": xla * 1e3}
         for count in (int(text) for text in (chosen.simulations or "0,16,64").split(",")):
             search = make_any_search(model, num_simulations=count, explore=False)
-            _, _, seconds = next(play_games(pair, search, weights, jax.random.key(0), 1))
+            _, _, seconds = next(play_games(pair, search, weights, key_of(0), 1))
             row[f"x XLA, {count} simulations"] = xla / seconds
         row["x XLA, random"] = xla / _random(pair[0], hierarchy, 32)
         yield row
@@ -217,7 +217,7 @@ def _throughput() -> list[Row]:
         model = Model(config, batch.num_actions)
         learner, _ = make_learner(model, batch.observations, 0)
         search = make_search(model, num_simulations=count, explore=True)
-        key = jax.random.key(0)
+        key = key_of(0)
         spent: dict[str, list[float]] = {"search": [], "environment": []}
         for move in range(60):
             begun = time.perf_counter()

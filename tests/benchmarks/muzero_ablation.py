@@ -111,8 +111,8 @@ def _unguided(*problem: Any, **limits: Any) -> SolveResult:
 
 
 def _game_alone(*problem: Any, **limits: Any) -> SolveResult:
-    def relay(search: Incumbent, game: Game, begin: Callable[[], Any], _: Any, *, guide: Any) -> None:
-        refine(search, game, begin(), seed=search.seed, guide=guide)
+    def relay(search: Incumbent, game: Game, begin: Any, _: Any, *, guide: Any) -> None:
+        refine(search, game, begin, seed=search.seed, guide=guide)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent, "relay", relay)

@@ -23,6 +23,7 @@ from mallocgame.agents.muzero.devices import choose, device_kind
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.rules_search import make_any_search
+from mallocgame.agents.muzero.search import Key, key_of
 from mallocgame.agents.muzero.selfplay import SelfPlay
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.solver import Problem
@@ -84,9 +85,9 @@ def _plays(problem: Problem, sizes: tuple[int, ...], seconds: float) -> Iterator
             network = Model(config, probe.num_actions)
             learner, _ = make_learner(network, probe.observations, 0)
             search = make_any_search(network, num_simulations=16, explore=True)
-            play, key = SelfPlay([problem], config, search, 0), jax.random.key(0)
+            play, key = SelfPlay([problem], config, search, 0), key_of(0)
 
-            def advance(play: SelfPlay = play, weights: Any = learner.target, key: jax.Array = key) -> int:
+            def advance(play: SelfPlay = play, weights: Any = learner.target, key: Key = key) -> int:
                 play.advance(weights, key)
                 return play.num_games
 

@@ -7,12 +7,14 @@ count here (a few percent).
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from mallocgame.agents.muzero.run import RunFolder
 from mallocgame.agents.muzero.solver import _Agent
 from mallocgame.baselines.placement.greedy import greedy
-from mallocgame.game.local_search import best_start, refine
+from mallocgame.game import rules
+from mallocgame.game.local_search import refine
 from mallocgame.judge.simulation import simulate
 from mallocgame.solver import Incumbent, Limits, Problem
 from mallocgame.workloads import suite
@@ -35,12 +37,14 @@ def main() -> None:
         xla = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds
         pair = (trace.program.focused(folder.config().focus_fraction), trace.hierarchy)
         agent = _Agent(folder, 0, 16, pair, 0)
-        start = best_start(agent.game, greedy(trace.program, trace.hierarchy).mapping)
+        mapping = greedy(trace.program, trace.hierarchy).mapping
+        _, start = rules.decode(agent.game, rules.actions_of(agent.game, mapping))
         row = {"trace": name, "steps": chosen.steps, "seeds": chosen.seeds}
-        for label, guide in (("uniform", None), ("network", agent.guide)):
+        for label in ("uniform", "network"):
             found = []
             for seed in range(chosen.seeds):
                 search = Incumbent(Problem(trace.program, trace.hierarchy), Limits(steps=chosen.steps), seed=seed)
+                guide = partial(agent.guide, search) if label == "network" else None
                 refine(search, agent.game, start, seed=seed, guide=guide)
                 found.append(round(xla / search.seconds, 4))
             row[label] = found

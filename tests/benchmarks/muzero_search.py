@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.run import RunFolder
+from mallocgame.agents.muzero.search import key_of
 from mallocgame.agents.muzero.selfplay import play as play_games
 from mallocgame.agents.muzero.selfplay import shapes_of
 from mallocgame.baselines.placement.greedy import greedy
@@ -68,7 +68,7 @@ def _row(name: str, counts: list[int], chosen: argparse.Namespace) -> Row:
     prior = make_any_search(model, num_simulations=0, explore=False)
     game = probe.games[0]
     found = rules.decode(game, rules.actions_of(game, greedy(program, trace.hierarchy).mapping))
-    own, _, seconds = next(play_games(pair, prior, weights, jax.random.key(0), 1))
+    own, _, seconds = next(play_games(pair, prior, weights, key_of(0), 1))
     leads = {"network": (seconds, own.astype(np.int64)), "greedy": found}
     row: Row = {"trace": name, "decisions": game.num_decisions}
     row |= {lead: xla / time_seconds for lead, (time_seconds, _) in leads.items()}
@@ -78,7 +78,7 @@ def _row(name: str, counts: list[int], chosen: argparse.Namespace) -> Row:
             actions = leads[lead][1]
             begun, times = time.process_time(), []
             for seed in range(seeds):
-                key = jax.random.key(seed)
+                key = key_of(seed)
                 times.append(next(play_games(pair, search, weights, key, 1, lead=actions))[2])
             row[f"{lead} + {count}"] = xla / statistics.median(times)
             row[f"s, {lead} + {count}"] = (time.process_time() - begun) / seeds

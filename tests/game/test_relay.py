@@ -2,10 +2,11 @@
 
 import time
 
+import numpy as np
 import pytest
 
+from mallocgame.game import local_search, rules
 from mallocgame.game import relay as module
-from mallocgame.game import rules
 from mallocgame.game.local_search import best_start
 from mallocgame.game.relay import open_by_annealing, relay
 from mallocgame.judge.validation import validate
@@ -34,7 +35,7 @@ def _run(limits: Limits, calls: list[Call]) -> Incumbent:
     search.offer(Mapping())
     game, annealing = rules.make_game(program, hierarchy), _recorder(calls)
     opening = open_by_annealing(search, annealing)
-    relay(search, game, lambda: best_start(game, opening), annealing)
+    relay(search, game, best_start(search, game, opening), annealing)
     return search
 
 
@@ -70,3 +71,33 @@ def test_nothing_is_left_after_a_target() -> None:
     search = _run(Limits(steps=10**6, target_seconds=1e9), calls)
     assert search.steps == 0
     assert calls == [(False, Mapping(), 25)]
+
+
+def test_a_game_that_is_played_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules.game, "BETWEEN_STOPS", 7)
+    ((program, hierarchy),) = find_programs(family="training", decisions=60)
+    game = rules.make_game(program, hierarchy)
+    wanted = np.random.default_rng(0).integers(0, game.num_actions, size=game.num_decisions)
+    totals = np.zeros((2, game.num_decisions))
+    seconds, taken = rules.decode(game, wanted, totals=totals[0])
+    again, taken_again = rules.decode(game, wanted, totals=totals[1], stop=lambda: False)
+    assert (again, taken_again.tolist(), totals[1].tolist()) == (seconds, taken.tolist(), totals[0].tolist())
+    asked = iter([False, False, True])
+    pieces = np.zeros(game.num_decisions)
+    assert rules.decode(game, wanted, totals=pieces, stop=lambda: next(asked))[0] == float("inf")
+    assert np.flatnonzero(pieces).max() == 3 * 7 - 1
+    limits = np.where(np.arange(len(wanted)) == 30, 0.0, np.inf)
+    pieces[:] = 0.0
+    assert rules.decode(game, wanted, totals=pieces, limits=limits, stop=lambda: False)[0] == float("inf")
+    assert np.flatnonzero(pieces).max() == 30
+
+
+def test_a_program_that_is_too_long_for_the_limit_is_annealed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules.game, "BETWEEN_STOPS", 1)
+    monkeypatch.setattr(local_search, "FEWEST", 10**9)
+    calls: list[Call] = []
+    search = _run(Limits(seconds=0.2), calls)
+    assert [refine for refine, _, _ in calls] == [False, True]
+    assert search.mapping == Mapping()
+    monkeypatch.setattr(local_search, "FEWEST", 20)
+    assert _run(Limits(seconds=0.2), calls).mapping != Mapping()

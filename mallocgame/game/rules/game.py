@@ -1,5 +1,6 @@
 """The public functions of the rules: a game from a program, states, choices, and the mapping that they make."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ Bool = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
+BETWEEN_STOPS = 1024  # decisions
 NO_MASK, NO_INTS, NO_FLOATS = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64), np.empty(0)
 
 
@@ -133,9 +135,15 @@ def total_seconds(state: State) -> float:
 
 
 def decode(
-    game: Game, wanted: I64, state: State | None = None, *, totals: F64 | None = None, limits: F64 | None = None
+    game: Game,
+    wanted: I64,
+    state: State | None = None,
+    *,
+    totals: F64 | None = None,
+    limits: F64 | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[float, I64]:
-    """Play an episode to its end in one call: each wanted action if it is legal, else the fallback.
+    """Play an episode to its end: each wanted action if it is legal, else the fallback.
 
     Fallback: the other action of the same layer (Copy for NoCopy and the reverse), else Drop.
 
@@ -144,6 +152,7 @@ def decode(
         state: where to begin, unchanged; None: before the first decision.
         totals: float64[D], written from there on: simulated seconds after each decision.
         limits: float64[D], simulated seconds above which, after that decision, the episode is given up.
+        stop: asked every ``BETWEEN_STOPS`` decisions; when it is true the episode is given up.
 
     Returns:
         The simulated seconds at the end (infinity if it was given up), and int64[D], the actions taken; those before
@@ -157,8 +166,16 @@ def decode(
     ints, floats = state.ints.copy(), state.floats.copy()
     if not len(wanted):
         return total_seconds(state), taken
-    seconds = _enter(r.ints, r.floats, ints, floats, -1, NO_MASK, wanted, taken, totals, limits)
-    return float(seconds), taken
+    played, until = State(r.layout, ints, floats), limits
+    while True:
+        if stop is not None:
+            pause = int(played.turn[0]) + BETWEEN_STOPS - 1
+            until = np.where(np.arange(len(wanted)) < pause, limits, -np.inf)
+            until[-1] = limits[-1]
+        seconds = _enter(r.ints, r.floats, ints, floats, -1, NO_MASK, wanted, taken, totals, until)
+        last = int(played.turn[0]) - 1
+        if seconds < np.inf or totals[last] > limits[last] or stop is None or stop():
+            return float(seconds), taken
 
 
 @kernel

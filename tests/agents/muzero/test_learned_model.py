@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def test_whole_windows_are_searched_again_without_noise(tmp_path: Path, model: s
     assert set(np.flatnonzero(changed)) <= set(window)
     assert changed.sum() > len(window) // 2
     if model == "learned":  # whatever the key: no noise
-        trainer.key = jax.random.key(77)
+        trainer.random = np.random.default_rng(77)
         trainer._renew(positions)
         assert policies == pytest.approx(first[0], abs=1e-5)
     legal = replay._arrays["legal"]

@@ -45,7 +45,6 @@ def _everything(trainer: Trainer) -> dict[str, Any]:
     found |= {f"best.{k}": v for k, v in trainer.best.arrays().items()}
     found |= {f"varied.{k}": v for k, v in (trainer._varied.state() if trainer._varied else {}).items()}
     found["counters"] = np.array([trainer.steps, trainer.episodes, trainer._debt, trainer._variations_due])
-    found["key"] = np.asarray(jax.random.key_data(trainer.key))
     return {name: np.array(array) for name, array in found.items()}  # stores are written in place
 
 

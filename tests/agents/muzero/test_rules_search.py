@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from itertools import product
 
-import jax
 import mctx
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from hypothesis import strategies as st
 
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
-from mallocgame.agents.muzero.rules_search import RulesSearch
+from mallocgame.agents.muzero.rules_search import RulesSearch, none_followed
+from mallocgame.agents.muzero.search import key_of
 from mallocgame.agents.muzero.selfplay import SelfPlay, play
 from mallocgame.agents.muzero.tree import considered_visits, seek
 from mallocgame.game import rules, threads
@@ -50,7 +50,7 @@ def test_a_search_is_legal_exact_and_never_loses_its_lead(family: str, size: int
     while not batch.done.all():
         before = [rules.decode(game, leads[row], batch.state(row))[0] for row in range(ROWS)]
         states = batch.batch_state.ints.copy(), batch.batch_state.floats.copy()
-        found = search(weights, batch, leads, jax.random.key(seed))
+        found = search(weights, batch, leads, key_of(seed))
         assert np.array_equal(states[0], batch.batch_state.ints)
         assert np.array_equal(states[1], batch.batch_state.floats)
         now = batch.all_seconds()
@@ -82,7 +82,7 @@ def test_with_three_decisions_left_it_finds_what_trying_everything_finds(family:
         optimum = min(rules.decode(game, row, batch.state(0))[0] for row in wanted)
         search, weights = _searches(batch, 150, explore=False)
         leads = np.zeros((1, game.num_decisions), dtype=np.int64)
-        found = search(weights, batch, leads, jax.random.key(seed))
+        found = search(weights, batch, leads, key_of(seed))
         assert rules.decode(game, leads[0], batch.state(0))[0] == pytest.approx(optimum, rel=1e-12)
         assert found.value[0] == pytest.approx(math.log(batch.seconds(0) / optimum), abs=1e-6)
 
@@ -94,7 +94,7 @@ def test_a_game_is_never_worse_than_its_lead_and_more_simulations_find_more() ->
     seconds = [rules.decode(batch.games[0], lead)[0]]
     for simulations in (1, 4, 32):
         search, weights = _searches(batch, simulations, explore=False)
-        ((actions, _, found),) = play(pair, search, weights, jax.random.key(0), 1, lead=lead)
+        ((actions, _, found),) = play(pair, search, weights, key_of(0), 1, lead=lead)
         assert rules.decode(batch.games[0], actions.astype(np.int64))[0] == pytest.approx(found, rel=1e-12)
         seconds.append(found)
     assert seconds[3] < seconds[2] < seconds[0]
@@ -107,8 +107,8 @@ def test_stopping_follows_the_lead() -> None:
     lead = np.zeros(batch.games[0].num_decisions, dtype=np.int64)
     search, weights = _searches(batch, 8, explore=False)
     asked = iter([False] * 20)
-    ((_, _, found),) = play(pair, search, weights, jax.random.key(0), 1, lead=lead, stop=lambda: next(asked, True))
-    ((_, _, whole),) = play(pair, search, weights, jax.random.key(0), 1, lead=lead)
+    ((_, _, found),) = play(pair, search, weights, key_of(0), 1, lead=lead, stop=lambda _: next(asked, True))
+    ((_, _, whole),) = play(pair, search, weights, key_of(0), 1, lead=lead)
     assert whole < found < rules.decode(batch.games[0], lead)[0]
 
 
@@ -124,11 +124,30 @@ def test_a_search_from_a_position_is_that_of_the_game_that_led_there() -> None:
     leads[:, :11] = np.stack(actions, axis=1)
     states = rules.make_batch(live.games, np.zeros(3, dtype=np.int64))
     seek(states, np.full(3, 11), leads)
-    one = search(weights, live, leads.copy(), jax.random.key(1))
-    other = search.from_states(
-        weights, live, states, live.observations, live.action_masks, leads.copy(), jax.random.key(1)
-    )
+    one = search(weights, live, leads.copy(), key_of(1))
+    other = search.from_states(weights, live, states, live.observations, live.action_masks, leads.copy(), key_of(1))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_what_is_known_of_leads_that_are_followed_changes_nothing() -> None:
+    pairs = find_programs(family=["training", "loop"], decisions=24)
+    found = []
+    for is_told in (False, True):
+        batch = MallocGameBatch(pairs, 6)
+        search, weights = _searches(batch, 8, explore=True)
+        leads = np.zeros((6, max(game.num_decisions for game in batch.games)), dtype=np.int64)
+        followed, seen, skipped = none_followed(leads), [], 0
+        while not batch.done.all():
+            skipped += int(followed.known.sum())
+            result = search(weights, batch, leads, key_of(len(seen)), followed if is_told else None)
+            turns = np.array([min(int(batch.state(row).turn[0]), leads.shape[1] - 1) for row in range(6)])
+            followed.note(result.action, leads, turns)
+            batch.step(result.action)
+            seen.append([np.array(part) for part in (*result, leads, batch.rewards)])
+        assert (skipped > len(seen)) == is_told
+        found.append(seen)
+    for one, other in zip(*found, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_groups_of_rows_on_several_cores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +161,7 @@ def test_groups_of_rows_on_several_cores_change_nothing(monkeypatch: pytest.Monk
         leads = np.zeros((7, max(game.num_decisions for game in batch.games)), dtype=np.int64)
         seen = []
         while not batch.done.all():
-            moves = search(weights, batch, leads, jax.random.key(len(seen)))
+            moves = search(weights, batch, leads, key_of(len(seen)))
             batch.step(moves.action)
             parts = [*moves, leads, batch.rewards, *batch.observations.values()]
             seen.append([np.array(part) for part in parts])
@@ -162,7 +181,7 @@ def test_own_games_play_the_network_and_learn_from_the_search() -> None:
     games = {}
     for share in (0.0, 1.0):
         selfplay = SelfPlay(pairs, replace(TINY, own_games=share, stray_moves=0.0), search, 0)
-        finished = [row for move in range(16) for row in selfplay.advance(weights, jax.random.key(move))]
+        finished = [row for move in range(16) for row in selfplay.advance(weights, key_of(move))]
         assert not selfplay.batch.illegal.any()
         games[share] = [episode for episode, _, _ in finished]
     best = {share: max(float(game.rewards.sum()) for game in found) for share, found in games.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.networks import Model
-from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.search import key_of, make_search
 
 MOVES, ACTIONS = 3, 3
 Tables = tuple[jax.Array, jax.Array]
@@ -68,7 +68,7 @@ def test_search_with_a_perfect_model_equals_exhaustive_search(known: bool, simul
         rewards = np.random.default_rng(seed).normal(size=(MOVES, 27)).astype(np.float32)
         values = exhaustive(rewards)
         tables = jnp.asarray(rewards), jnp.asarray(values if known else np.zeros_like(values))
-        found = search(tables, jnp.asarray(positions), legal, jax.random.key(seed))
+        found = search(tables, jnp.asarray(positions), legal, key_of(seed))
         depth, after = positions[:, :1], ACTIONS * positions[:, 1:] + np.arange(ACTIONS)
         wins = np.where(legal, rewards[depth, after] + values[depth + 1, after], -np.inf)
         equal += (np.asarray(found.action) == wins.argmax(axis=1)).tolist()
@@ -84,7 +84,7 @@ def test_illegal_moves_are_never_played(simulations: int, policy: str) -> None:
     legal[:, 0] |= ~legal.any(axis=1)
     for explore in (False, True):
         search = make_search(model, num_simulations=simulations, explore=explore)
-        found = search(parameters, observation, legal, jax.random.key(1))
+        found = search(parameters, observation, legal, key_of(1))
         assert legal[np.arange(64), np.asarray(found.action)].all()
         assert float(jnp.where(legal, 0.0, found.policy).max()) < 1e-6
         assert found.policy.sum(axis=-1) == pytest.approx(1.0, abs=1e-4)
@@ -97,7 +97,7 @@ def test_the_first_row_is_played_without_noise(simulations: int) -> None:
     parameters = model.init(jax.random.key(0), observation)
     legal = np.ones((16, 3), dtype=np.bool_)
     greedy, noisy = (make_search(model, num_simulations=simulations, explore=explore) for explore in (False, True))
-    best = int(greedy(parameters, observation, legal, jax.random.key(0)).action[0])
-    played = np.stack([noisy(parameters, observation, legal, jax.random.key(k)).action for k in range(8)])
+    best = int(greedy(parameters, observation, legal, key_of(0)).action[0])
+    played = np.stack([noisy(parameters, observation, legal, key_of(k)).action for k in range(8)])
     assert (played[:, 0] == best).all()
     assert len(set(played[:, -1].tolist())) > 1

@@ -17,7 +17,7 @@ from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
 from mallocgame.agents.muzero.run import RunFolder
-from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.search import key_of, make_search, next_key
 from mallocgame.agents.muzero.selfplay import Finished, SelfPlay, games_for, play, reconsider
 from mallocgame.agents.muzero.solver import muzero
 from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
@@ -66,10 +66,9 @@ def test_the_first_games_are_played_without_search(tmp_path: Path) -> None:
     fresh = Trainer(pairs, config, tmp_path / "again", seed=0)
     finished = []
     while not finished:
-        fresh.key, now = jax.random.split(fresh.key)
-        finished = fresh.play.advance(fresh.learner.target, now)
+        finished = fresh.play.advance(fresh.learner.target, next_key(fresh.random))
     first = finished[0][0]
-    alone = reconsider(first, prior, fresh.learner.target, jax.random.key(0), TINY.num_games)
+    alone = reconsider(first, prior, fresh.learner.target, key_of(0), TINY.num_games)
     assert first.policies == pytest.approx(alone, abs=1e-3)
 
 
@@ -118,7 +117,7 @@ def test_demonstrations_are_learned_before_the_first_game(tmp_path: Path) -> Non
     shown = home_seconds(*pairs[0]) / np.exp(next(iter(trainer.records.returns.values())))
     trainer.train(steps=1)
     search = make_search(trainer.model, num_simulations=0, explore=False)
-    ((_, _, seconds),) = play(pairs[0], search, trainer.learner.parameters, jax.random.key(0), 1)
+    ((_, _, seconds),) = play(pairs[0], search, trainer.learner.parameters, key_of(0), 1)
     assert seconds == pytest.approx(shown, rel=1e-6)
 
 
@@ -128,7 +127,7 @@ def test_a_return_is_the_log_of_the_speed_up(tmp_path: Path) -> None:
     home = trainer.best[pairs[0][0].name].home_seconds
     finished: list[Finished] = []
     while not finished:
-        finished = trainer.play.advance(trainer.learner.target, jax.random.key(len(finished)))
+        finished = trainer.play.advance(trainer.learner.target, key_of(len(finished)))
     for episode, mapping, seconds in finished:
         assert validate(*pairs[0], mapping) == []
         assert float(episode.rewards.sum()) == pytest.approx(np.log(home / seconds), abs=1e-5)
@@ -154,7 +153,7 @@ def test_strays_are_legal_and_leave_the_first_game_alone() -> None:
         play = SelfPlay(pairs, replace(TINY, stray_moves=moves), search, seed=0)
         finished: list[Finished] = []
         while len(finished) < TINY.num_games:
-            finished += play.advance(learner.target, jax.random.key(0))
+            finished += play.advance(learner.target, key_of(0))
         assert not play.batch.illegal.any()
         plans.append([episode.actions.tolist() for episode, _, _ in finished])
     assert plans[0] == [plans[0][0]] * TINY.num_games  # all alike without

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
-from mallocgame.agents.muzero.search import make_search
+from mallocgame.agents.muzero.search import key_of, make_search
 from mallocgame.agents.muzero.selfplay import demonstrate, play, reconsider, replayed
 from mallocgame.agents.muzero.trainer import VARIATIONS_AT_ONCE, Trainer
 from mallocgame.game.batch import MallocGameBatch
@@ -24,14 +23,14 @@ def test_a_game_played_again_is_the_same_and_reconsidered_as_it_was_played() -> 
     model = Model(Config(), probe.num_actions)
     learner, _ = make_learner(model, probe.observations, 0)
     search = make_search(model, num_simulations=0, explore=False)
-    ((actions, mapping, seconds),) = play(pair, search, learner.target, jax.random.key(0), 1)
+    ((actions, mapping, seconds),) = play(pair, search, learner.target, key_of(0), 1)
     episode, again, again_seconds = replayed(pair, actions)
     assert episode.actions.tolist() == actions.tolist()
     assert (again, again_seconds) == (mapping, seconds)
     copied, _, copied_seconds = demonstrate(pair, mapping)
     assert copied_seconds == pytest.approx(seconds, rel=1e-12)
     assert copied.length == episode.length
-    policies = reconsider(episode, search, learner.target, jax.random.key(0), 8)
+    policies = reconsider(episode, search, learner.target, key_of(0), 8)
     assert policies.shape == episode.policies.shape
     assert policies.argmax(axis=1).tolist() == actions.tolist()
     assert policies[~episode.legal].max() < 1e-6
