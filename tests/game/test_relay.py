@@ -99,5 +99,3 @@ def test_a_program_that_is_too_long_for_the_limit_is_annealed_alone(monkeypatch:
     search = _run(Limits(seconds=0.2), calls)
     assert [refine for refine, _, _ in calls] == [False, True]
     assert search.mapping == Mapping()
-    monkeypatch.setattr(local_search, "FEWEST", 20)
-    assert _run(Limits(seconds=0.2), calls).mapping != Mapping()
