@@ -140,7 +140,7 @@ def _figures(judged: "Judged") -> list[tuple[str, str]]:
         rows.append((f"peak of {layer.name}", filled))
     if judged.solve_seconds is not None:
         rows.append(("solver", f"{judged.status}, {judged.solve_seconds:.2f} s"))
-    return rows
+    return [(name, value) for name, value in rows if value]
 
 
 def _ratio(value: float | None) -> str:

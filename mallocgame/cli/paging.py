@@ -85,7 +85,9 @@ def run(
     with progress("serving", 1.0) as on_progress:
         rows = study(pages, names, parse_sizes(k, pages), told, seed=seed, on_progress=on_progress)
     write_rows(out, map(row_fields, rows))
-    title = f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages, bits: {bits}, flip: {flip}"
+    title = f"{pages.name}: {pages.num_requests} requests, {pages.num_pages} pages"
+    if any(row.eta0 is not None for row in rows):  # some policy is told bits
+        title += f", bits: {bits}, flip: {flip}"
     show_rows(rows, json, title, learned=_is_learned(bits))
 
 

@@ -356,6 +356,9 @@ def test_a_mapping_of_something_else_is_refused(tmp_path: Path) -> None:
         load_mapping(path, trace.program, other.hierarchy)
     with pytest.raises(TraceError, match=r"residencies.name\[0\]"):
         load_mapping(path, other.program, trace.hierarchy)
+    elsewhere = replace(trace.program, name="elsewhere", tensors=trace.program.tensors[:0])
+    with pytest.raises(TraceError, match=f"made for {trace.program.name}, not for elsewhere: "):
+        load_mapping(path, elsewhere, trace.hierarchy)
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('"tensor": [0]', '"tensor": [9]'), encoding="utf-8")
     with pytest.raises(TraceError, match=r"tensor\[0\]: expected an integer from 0 to 1, got 9"):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mallocgame.errors import TraceError
 from mallocgame.files import MAX_INTEGER, StrPath
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.mapping import Mapping, Residency, Transfer
@@ -42,12 +43,17 @@ def load_mapping(path: StrPath, program: Program, hierarchy: Hierarchy) -> Mappi
     strict_json.check_header(node, MAPPING_FORMAT, MAPPING_VERSION)
     keys = ("format", "version", "program", "hierarchy", "layers", "residencies", "transfers")
     _, _, made_for, hierarchy_name, layers, residencies, transfers = node.fields(*keys)
-    made_for.text()
+    other = made_for.text()
     hierarchy_name.text()
     expected = [layer.name for layer in hierarchy.layers]
     if layers.texts() != expected:
         layers.fail(f"the mapping is for layers {layers.value}, hierarchy {hierarchy.name} has {expected}")
-    return decode_mapping(residencies, transfers, program)
+    try:
+        return decode_mapping(residencies, transfers, program)
+    except TraceError as error:
+        if other == program.name:
+            raise
+        raise TraceError(path, error.line, f"made for {other}, not for {program.name}: {error.reason}") from None
 
 
 def encode_mapping(mapping: Mapping, program: Program) -> dict[str, Any]:

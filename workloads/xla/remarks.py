@@ -20,6 +20,7 @@ from mallocgame.workloads.xla.records import XlaLog
 from mallocgame.workloads.xla.regions import Assumed
 
 _WORTH_A_REASON = 1.25  # judged / XLA's own estimate
+_LEAST_OPAQUE_SHARE = 0.0005  # of the time: what is not worth a sentence, as 0.0 % would read
 _LEAST_COPY_SHARE = 0.005  # of the time: copies that take less are not worth a sentence
 
 
@@ -156,7 +157,7 @@ def sentences(trace: Trace) -> list[str]:
         what = f"{_count(facts, 'asynchronous_steps', 'step')} of asynchronous computations beside others"
         lines.append(f"{what}: {1e6 * seconds:.1f} µs of memory time are charged nothing, as XLA does")
     share = facts.get("opaque_share")
-    if isinstance(share, float):
+    if isinstance(share, float) and share >= _LEAST_OPAQUE_SHARE:
         what = f"{100 * share:.1f} % of the time is that of {_count(facts, 'opaque_steps', 'step')}"
         unknown = "which XLA's cost model does not know (custom calls, infeeds)"
         lines.append(f"{what}, {unknown}: what they are given, moved once, in slow memory")
