@@ -9,11 +9,13 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
 import zipfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -27,6 +29,7 @@ from mallocgame.files import (
     check_folder,
     check_name,
     check_writable,
+    is_stream,
     read_bytes,
     read_json,
     read_text,
@@ -339,6 +342,40 @@ def test_the_next_writer_removes_what_a_dead_process_left(tmp_path: Path) -> Non
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_what_a_process_of_somebody_else_left_stays(tmp_path: Path) -> None:
+    theirs = tmp_path / ".mallocgame-1-aa.tmp"
+    theirs.touch()
+    os.utime(theirs, (0, 0))
+    denied = mock.patch.object(writing.os, "kill", side_effect=PermissionError)
+    with denied, mock.patch.object(writing, "_open_nameless", return_value=None):
+        write_text(tmp_path / "x.txt", "x")
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_new_file_has_the_mode_that_others_would_give_it(tmp_path: Path, named: bool) -> None:
+    before = os.umask(0)
+    try:
+        with mock.patch.object(writing, "_open_nameless", return_value=None) if named else nullcontext():
+            write_text(tmp_path / "x.txt", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o666
+
+
+def test_memory_and_names_that_are_not_there_are_no_devices() -> None:
+    assert not is_stream("/dev/none-such")
+    assert is_stream("/dev/null")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "x.txt"
+        path.write_text("old", encoding="utf-8")
+        assert not is_stream(path)
+        before = path.stat().st_ino
+        write_text(path, "new")
+        assert path.read_text(encoding="utf-8") == "new"
+        assert path.stat().st_ino != before  # replaced, not written into
 
 
 def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:

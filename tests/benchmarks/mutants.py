@@ -27,7 +27,8 @@ from tests.paths import ROOT
 
 ROWS = ROOT / "docs/results/mutants.jsonl"
 _AS_PYTHON = (("NUMBA_DISABLE_JIT", "1"),)
-_VALIDATION = ("tests/judge/test_validation.py", "tests/judge/test_branches.py")
+_COHERENCE = "tests/judge/test_coherence.py"
+_VALIDATION = (_COHERENCE, "tests/judge/test_validation.py", "tests/judge/test_branches.py")
 _GAME = ("tests/game/test_rules.py", "tests/game/test_space.py")
 _FEW_WALKS = (*_AS_PYTHON, ("MALLOCGAME_WALKS", "40"))
 _SOLVERS = "tests/baselines/solvers/"
@@ -35,9 +36,10 @@ TARGETS = {
     "validation": Target("mallocgame/judge/validation.py", _VALIDATION),
     "coherence": Target("mallocgame/judge/coherence.py", _VALIDATION),
     "simulation": Target(
-        "mallocgame/judge/simulation.py", ("tests/judge/test_simulation.py", "tests/judge/test_branches.py")
+        "mallocgame/judge/simulation.py",
+        (_COHERENCE, "tests/judge/test_simulation.py", "tests/judge/test_branches.py"),
     ),
-    "branches": Target("mallocgame/judge/branches.py", ("tests/judge/test_branches.py",), _AS_PYTHON),
+    "branches": Target("mallocgame/judge/branches.py", (_COHERENCE, "tests/judge/test_branches.py"), _AS_PYTHON),
     "addresses": Target("mallocgame/game/rules/addresses.py", _GAME, _FEW_WALKS),
     "retime": Target("mallocgame/game/rules/retime.py", _GAME, _FEW_WALKS),
     "overrides": Target("workloads/compiler_loop/overrides.py", ("tests/workloads/compiler_loop/test_overrides.py",)),

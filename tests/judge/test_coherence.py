@@ -1,9 +1,11 @@
 """Contents that are current on one way through loops and branches and not on another, in programs made for it."""
 
+from dataclasses import replace
+
 import pytest
 
 from mallocgame.hierarchy import Hierarchy
-from mallocgame.judge.simulation import simulate
+from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
@@ -121,3 +123,14 @@ def test_a_violation_says_whose_it_is_and_when() -> None:
     many = validate(program, MEMORY, Mapping(residencies=(_place(0, 2),), transfers=slices))
     limit = MEMORY.links[0].max_in_flight
     assert [(v.rule, v.tensor, v.step) for v in many] == ([("in-flight", -1, 0)] if limit < 8 else [])
+
+
+def test_the_bound_counts_a_copy_as_often_as_its_branch_runs() -> None:
+    weight = Tensor(name="w", size_bytes=2, is_parameter=True, uses=(Use(step=3, bytes=4),))
+    program = _branching(weight)
+    idle = tuple(replace(each, compute_seconds=0.0) for each in program.instructions)
+    program = replace(program, instructions=idle)
+    mapping = Mapping(residencies=(_place(2, 4),), transfers=(_copy(HOME, 0, 2, 3, size_bytes=2),))
+    assert validate(program, MEMORY, mapping) == []
+    assert simulate(program, MEMORY, mapping).total_seconds == 0.5 * (2.0 + 1.0)  # a copy and a read
+    assert lower_bound(program, MEMORY) == 0.5 * 2.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.judge.simulation import home_seconds, lower_bound, simulate
 from mallocgame.judge.validation import validate
-from mallocgame.mapping import HOME, Mapping, Residency, Transfer
+from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from tests.judge.concrete import Clock
 from tests.strategies import likely_mappings, loose_mappings, programs, small_hierarchy
@@ -183,3 +183,30 @@ def test_the_bound_counts_what_layer_0_must_move() -> None:
     assert lower_bound(looped, small_hierarchy()) == 7 * 2 + 3 + 3 * 4 + 5
     short = replace(looped, tensors=(replace(weight, size_bytes=10), home, made))  # then a copy costs less
     assert lower_bound(short, small_hierarchy()) == 7 * 2 + 3 + 10 + 5
+
+
+def test_what_may_be_held_for_ever_need_not_come_from_layer_0() -> None:
+    memory = small_hierarchy(16, num_layers=3)
+    uses = (Use(step=0, bytes=8), Use(step=1, bytes=8))
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, holdable=True, uses=uses)
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(2))
+    program = Program(name="held", instructions=steps, tensors=(weight,))
+    for_ever = Residency(tensor=0, layer=1, offset_bytes=0, start_step=HELD, end_step=2)
+    mapping = Mapping(residencies=(for_ever,))
+    assert validate(program, memory, mapping) == []
+    assert lower_bound(program, memory) <= simulate(program, memory, mapping).total_seconds == 4.0
+    fetched = replace(program, tensors=(replace(weight, holdable=False),))
+    assert lower_bound(fetched, memory) == 8.0  # once, over a link of a byte a second
+
+
+def test_each_copy_waits_for_its_latency_too() -> None:
+    memory = small_hierarchy(16)
+    late = replace(memory, links=(replace(memory.links[0], latency_seconds=0.5),))
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, uses=(Use(step=1, bytes=8),))
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=2.0) for t in range(2))
+    program = Program(name="late", instructions=steps, tensors=(weight,))
+    place = Residency(tensor=0, layer=1, offset_bytes=0, start_step=0, end_step=2)
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=-1, done_before=1, size_bytes=8)
+    mapping = Mapping(residencies=(place,), transfers=(copy,))
+    assert simulate(program, memory, mapping).total_seconds == 8.0 + 2.0
+    assert simulate(program, late, mapping).total_seconds == 8.5 + 2.0

@@ -2,6 +2,7 @@
 
 _LIMIT = "a limit chosen with room to spare: one more or less is as good"
 _SHORT = "how much of a bad value a message shows"
+_WRITING = "mallocgame/files/writing.py"
 _FILES, _VALIDATION = "mallocgame/files/reading.py", "mallocgame/judge/validation.py"
 _BUFFERS, _TRACE = "baselines/packing/buffers.py", "workloads/trace.py"
 _BRANCHES, _COHERENCE = "mallocgame/judge/branches.py", "mallocgame/judge/coherence.py"
@@ -42,6 +43,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "as above",
     (_VALIDATION, "last: tuple[int, int, int]", "-1 -> +1"): "no tensor and no layer has the number -1",
     (_VALIDATION, "near = live[", "1 -> 2"): "looks at one neighbour more, which does not overlap",
+    (
+        _WRITING,
+        "if nameless and target.status is None",
+        "nameless and target.status is None -> nameless and nameless",
+    ): "a link to a name that is taken fails, and the other way is gone",
+    (
+        _WRITING,
+        "if nameless and target.status is None",
+        "nameless and target.status is None -> target.status is None and target.status is None",
+    ): "a second name for the temporary file, whose own is removed by who made it",
     (_TRACE, "_MAX_LOOP_WORK = ", "20000000 -> 20000001"): _LIMIT,
     (_TRACE, "ends = node.integers(", "num_layers - 1 -> num_layers + 1"): "Hierarchy refuses such a pair, too",
     (_TRACE, "stored = sum(tensor.size_bytes", "1 -> 2"): "the default of a maximum of steps: no program is without",
@@ -49,6 +60,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_BRANCHES, "any_inside = ", "issue < conditional.end_step -> issue <= conditional.end_step"): _EDGE,
     (_BRANCHES, "inside = (issue > start)", "issue > start -> issue >= start"): _EDGE,
     (_BRANCHES, "inside = (issue > start)", "issue < end -> issue <= end"): _EDGE,
+    (
+        _COHERENCE,
+        "alive = {i for i in self.residencies if",
+        "self.mapping.residencies[i].end_step > boundary -> self.mapping.residencies[i].end_step >= boundary",
+    ): "what ends at the boundary is taken out right after",
     (
         _COHERENCE,
         "if self.mapping.fill_boundaries[i] <= step",
