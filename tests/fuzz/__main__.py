@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz --seconds 600 [--reader NAME] [--seed N] [--keep FOLDER]``: exit code 1 if one is found.
+"""``python -m tests.fuzz --seconds 600 [--reader NAME] [--seed N] [--keep FOLDER]``: exit code 1 if one is found now.
 
 ``--rows FILE`` takes a row for each reader and counts on: a seed that is in it already is not run again, and ``--seed``
 left out takes the next. ``--report`` prints what all rows come to.
@@ -29,13 +29,13 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print what --rows holds, read nothing")
     args = parser.parse_args()
     names = args.reader or list(READERS)
-    rows = _read(args.rows)
+    rows, made = _read(args.rows), []
     if not args.report:
         seed = args.seed if args.seed is not None else max((row["seed"] for row in rows), default=-1) + 1
         done = {row["reader"] for row in rows if row["seed"] == seed}
-        rows += [_fuzzed(name, seed, args) for name in names if name not in done]
-    print("\n".join(_table(rows)))
-    sys.exit(1 if any(row["faults"] for row in rows) else 0)
+        made = [_fuzzed(name, seed, args) for name in names if name not in done]
+    print("\n".join(_table(rows + made)))
+    sys.exit(1 if any(row["faults"] for row in made) else 0)
 
 
 def _fuzzed(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -132,14 +132,10 @@ def _read_tuned(path: Path) -> Any:
 
 
 def _policies() -> list[bytes]:
-    from mallocgame.workloads.checkpointing.policy import (
-        CheckpointPolicy,
-        FunctionPlan,
-        Region,
-        save_checkpoint_policy,
-    )
+    from mallocgame.workloads.checkpointing.policy import CheckpointPolicy, FunctionPlan, save_checkpoint_policy
+    from mallocgame.workloads.checkpointing.regions import EquationRange
 
-    regions = (Region(start=0, end=3, names={1: "attention", 2: "mlp"}, entries={0: "embedding"}, label="0"),)
+    regions = (EquationRange(start=0, end=3, names={1: "attention", 2: "mlp"}, entries={0: "embedding"}, label="0"),)
     plan = FunctionPlan(fingerprint="f", regions=regions)
     made = CheckpointPolicy(save=frozenset(("attention", "mlp")), offload=frozenset(("embedding",)), functions=(plan,))
     return [written(lambda p: save_checkpoint_policy(p, made), "p.json")]
