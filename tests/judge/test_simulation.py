@@ -210,3 +210,18 @@ def test_each_copy_waits_for_its_latency_too() -> None:
     mapping = Mapping(residencies=(place,), transfers=(copy,))
     assert simulate(program, memory, mapping).total_seconds == 8.0 + 2.0
     assert simulate(program, late, mapping).total_seconds == 8.5 + 2.0
+
+
+@pytest.mark.parametrize(("shared_layer", "waited"), [(None, 4.0), (0, 4.0), (1, 8.0)])
+def test_a_copy_shares_the_bandwidth_of_the_layer_that_its_link_names(shared_layer: int | None, waited: float) -> None:
+    memory = small_hierarchy(24)
+    memory = replace(memory, links=(replace(memory.links[0], shared_layer=shared_layer),))
+    weight = Tensor(name="w", size_bytes=8, is_parameter=True, uses=(Use(step=1, bytes=8),))
+    result = Tensor(name="r", size_bytes=8, uses=(Use(step=0, bytes=16, kind=UseKind.DEFINE),))
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=0.0) for t in range(2))
+    program = Program(name="shared", instructions=steps, tensors=(weight, result))
+    places = tuple(Residency(tensor=i, layer=1, offset_bytes=8 * i, start_step=0, end_step=2) for i in range(2))
+    copy = Transfer(tensor=0, source=HOME, target=0, start_after=-1, done_before=1, size_bytes=8)
+    found = simulate(program, memory, Mapping(residencies=places, transfers=(copy,)))
+    assert found.stall_seconds.sum() == waited  # step 0 takes 4 s, all of layer 1's
+    assert found.total_seconds == 4.0 + waited + 2.0
