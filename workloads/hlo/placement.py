@@ -9,6 +9,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, Use, UseKind, live_spans
+from mallocgame.regions import Conditional
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
 from mallocgame.workloads.hlo.asynchronous import is_handed_on
 from mallocgame.workloads.hlo.buffer_assignment import Offsets
@@ -176,7 +177,30 @@ def _parts(program: Program, block: _Block) -> list[tuple[int, int]]:
     parts = list(live_spans(program, shadow))
     for step in sorted(block.filled):  # a copy's target is taken once it is issued, when its step ends
         parts = [piece for part in parts for piece in _cut(part, step)]
+    begun = {use.step for use in uses if use.kind == UseKind.DEFINE} | {step + 1 for step in block.filled}
+    for conditional in reversed(program.conditionals):  # what is enclosed first
+        parts = _joined(parts, conditional, begun)
     return parts
+
+
+def _joined(parts: list[tuple[int, int]], conditional: Conditional, begun: set[int]) -> list[tuple[int, int]]:
+    """Join what stands in several branches: what they find at the conditional's entry, or leave at its exit.
+
+    ``begun`` are the steps at which other contents begin.
+    """
+    start, end = conditional.start_step, conditional.end_step
+    joined: list[tuple[int, int]] = []
+    for part in parts:
+        enters = start <= part[0] < end and part[0] not in begun
+        leaves = start <= part[0] < end < part[1]
+        same = [
+            row
+            for row in joined
+            if (enters and row[0] < start <= row[1]) or (leaves and row[1] > start and row[1] in conditional.edges[1:])
+        ]
+        joined = [row for row in joined if row not in same]
+        joined.append((min([part[0], *(row[0] for row in same)]), part[1]))
+    return sorted(joined)
 
 
 def _cut(part: tuple[int, int], step: int) -> list[tuple[int, int]]:

@@ -369,6 +369,32 @@ ENTRY %main {{
     assert [name for name in names if name in ("p", "d")] == ["p", "d"]  # once in, once out: no copy twice
 
 
+def test_what_stands_in_several_branches_is_one(tmp_path: Path) -> None:
+    """An operand that each branch finds in fast memory, and a result that each leaves there."""
+    near, branch = "f32[256,256]{1,0:S(1)}", "  %r{0} = {1} parameter(0)\n  ROOT %o{0} = {1} {2}(%r{0})\n"
+    bodies = "".join(
+        f"%b{n} (r{n}: f32[256,256]) -> f32[256,256] {{\n{branch.format(n, near, opcode)}}}\n\n"
+        for n, opcode in enumerate(("negate", "exponential", "tanh"))
+    )
+    entry = f"""ENTRY %main (i: s32[], x: f32[256,256]) -> f32[256,256] {{
+  %i = s32[] parameter(0)
+  %x = f32[256,256]{{1,0}} parameter(1)
+  %in = ({near}, f32[256,256]{{1,0}}, u32[]) copy-start(%x)
+  %n = f32[256,256]{{1,0}} negate(%x)
+  %near = {near} copy-done(%in)
+  %c = {near} conditional(%i, %near, %near, %near), branch_computations={{%b0, %b1, %b2}}
+  ROOT %s = f32[256,256]{{1,0}} add(%c, %n)
+}}
+"""
+    file = tmp_path / "switch.hlo"
+    file.write_text(f"HloModule switch, is_scheduled=true\n\n{bodies}{entry}", encoding="utf-8")
+    trace = trace_from_hlo(file, V5E)
+    assert trace.mapping is not None, trace.provenance
+    assert len(trace.mapping.residencies) == 2
+    assert len(trace.mapping.transfers) == 1
+    assert validate(trace.program, V5E, trace.mapping) == []
+
+
 def test_parameters_and_results_in_fast_memory_come_from_home_and_go_there(tmp_path: Path) -> None:
     file = tmp_path / "near.hlo"
     near = "f32[1024,256]{1,0:S(1)}"
