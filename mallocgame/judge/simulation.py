@@ -178,8 +178,10 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
     The larger of (1) the instructions at their fastest: fixed and home-only traffic where it must be, the rest in the
     fastest layer, and (2) the compulsory bytes of layer 0 over its bandwidth: fixed and home-only traffic, and for each
     parameter that is read, and each output, the less of using it in layer 0 and copying it whole. Copies that transfers
-    may replace are taken as free.
+    may replace are taken as free in (1). In (2) they cost what they move: transfers that replace one bring all of its
+    result from layer 0, and bring an output's last value back there.
     """
+    copied = _copied_bytes(program)
     program = with_free_copies(program)
     uses, trips, speeds = program.uses, program.trip_counts, _speeds(hierarchy)[0]
     movable = np.array([t.movable for t in program.tensors], dtype=np.bool_)[uses.tensor]
@@ -188,7 +190,7 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
     fastest = float((np.maximum(program.compute_seconds, (table / speeds).sum(axis=1)) * trips).sum())
     moved = uses.bytes * trips[uses.step]
     compulsory = float((program.fixed_bytes(hierarchy.num_layers)[:, 0] * trips).sum() + moved[~free].sum())
-    moved = np.where(free, moved, 0)
+    moved = np.where(free, moved + copied * trips[uses.step], 0)
     home_links = [link for link in hierarchy.links if any(0 in pair for pair in link.pairs)]
     if any(link.shared_layer != 0 for link in home_links):
         return max(fastest, compulsory / float(speeds[0]))
@@ -200,6 +202,20 @@ def lower_bound(program: Program, hierarchy: Hierarchy) -> float:
             compulsory += _compulsory_bytes(tensor, uses.kind[span], moved[span], weights, span)
     fastest_home = max(float(speeds[0]), *(link.bytes_per_second for link in home_links))
     return max(fastest, compulsory / fastest_home)
+
+
+def _copied_bytes(program: Program) -> I64:
+    """Return int64[U], the bytes of uses in replaceable copies that layer 0 moves even if transfers do the copy.
+
+    With branches none: the transfers may be in one of them.
+    """
+    uses, copied = program.uses, np.zeros(len(program.uses.step), dtype=np.int64)
+    if program.conditionals:
+        return copied
+    for read, defined in filter(None, program.replaceable_copies.values()):
+        result = program.tensors[uses.tensor[defined]]
+        copied[[read, defined]] = np.minimum(uses.bytes[[read, defined]], result.size_bytes)
+    return copied
 
 
 def _compulsory_bytes(tensor: Tensor, kinds: I64, moved: Counts, weights: F64 | None, span: slice) -> float:

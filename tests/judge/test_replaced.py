@@ -183,6 +183,19 @@ def _looped() -> Program:
     return Program(name="looped", instructions=steps, tensors=(source, copy), loops=(loop,))
 
 
+def test_a_replaced_copy_still_moves_its_bytes() -> None:
+    """A cache that is not donated is read once whoever copies it, and the copy, an output, written once."""
+    program = _cached()
+    idle = tuple(replace(i, compute_seconds=0.0) for i in program.instructions)
+    quick = replace(program, instructions=idle)
+    read, defined = quick.replaceable_copies[1] or (0, 0)
+    per_second = MEMORY.layers[0].bytes_per_second
+    assert quick.uses.bytes[[read, defined]].tolist() == [4, 4]
+    assert lower_bound(quick, MEMORY) >= 4 / per_second
+    for mapping in (Mapping(), _brought()):
+        assert lower_bound(quick, MEMORY) <= simulate(quick, MEMORY, mapping).total_seconds
+
+
 def test_what_is_no_plain_copy_is_refused() -> None:
     program = _cached()
     for step in (0, 3, 4):
