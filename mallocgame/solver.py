@@ -412,7 +412,7 @@ def _offer_start(search: Incumbent, start: Mapping | None) -> None:
     if found:
         first = f"{found[0].rule}: {found[0].message}"
         raise InputError(f"{search.program.name}: the start breaks {len(found)} rules, first {first}")
-    search.offer(start)
+    search._take(start, search.judged(start))
 
 
 @overload

@@ -19,7 +19,7 @@ from mallocgame.baselines.anneal.moves import (
     weigh,
 )
 from mallocgame.baselines.anneal.nest import goes_with, is_right, kin
-from mallocgame.baselines.anneal.space import fit, meet, neighbours, occupies, place_sliced, set_span
+from mallocgame.baselines.anneal.space import fit, meet, neighbours, occupies, place_sliced, set_span, slices_meet
 from mallocgame.baselines.anneal.state import COPIED, I64, Choice, Tables
 from mallocgame.baselines.anneal.timing import forget, judge, judge_all, keep, put, take
 from mallocgame.jit import kernel, part
@@ -223,7 +223,7 @@ def adopt_all(p: Tables, s: Choice, wanted: I64) -> bool:
             return False
         set_as_wanted(p, s, row)
         set_span(p, s, c)
-        if s.cut[c] > 0 or not is_right(p, s, c):
+        if s.cut[c] != row[4] or not is_right(p, s, c):
             return False
         put(p, s, c)
     s.total[0] = judge_all(p, s)
@@ -232,7 +232,7 @@ def adopt_all(p: Tables, s: Choice, wanted: I64) -> bool:
 
 @kernel
 def is_apart(p: Tables, s: Choice, by_time: I64, there: I64) -> bool:
-    """Whether no two of ``by_time``, candidates by their first step, are in one place at a time (none in slices).
+    """Whether no two of ``by_time``, candidates by their first step, are in one place at a time.
 
     In the order of time: to look at all for each one would take as long as their number squared. ``there`` int64[N] is
     scratch: what is still there.
@@ -245,7 +245,8 @@ def is_apart(p: Tables, s: Choice, by_time: I64, there: I64) -> bool:
             if s.until[other, 1] == 0 and s.until[other, 0] <= s.begin[c, 0]:
                 continue
             shares = s.offset[c] < s.offset[other] + p.size[other] and s.offset[other] < s.offset[c] + p.size[c]
-            if shares and p.layer[c] == p.layer[other] and meet(s.begin, s.until, c, other):
+            shares = shares and p.layer[c] == p.layer[other] and meet(s.begin, s.until, c, other)
+            if shares and (s.until[c, 1] > 0 or s.until[other, 1] > 0 or slices_meet(p, s, c, other)):
                 return False
             there[n] = other
             n += 1

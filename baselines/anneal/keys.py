@@ -1,17 +1,9 @@
 """Ascending lists of integers at the front of an array: what is chosen, what takes space, what queues hold."""
 
+import numpy as np
+
 from mallocgame.baselines.anneal.state import I64
 from mallocgame.jit import part
-
-
-@part
-def insert_key(keys: I64, count: int, key: int) -> None:
-    """Insert a key into ``keys[:count]``, ascending."""
-    n = count
-    while n > 0 and keys[n - 1] > key:
-        keys[n] = keys[n - 1]
-        n -= 1
-    keys[n] = key
 
 
 @part
@@ -28,7 +20,20 @@ def where(keys: I64, count: int, key: int) -> int:
 
 
 @part
+def insert_key(keys: I64, count: int, key: int) -> None:
+    """Insert a key into ``keys[:count]``, ascending."""
+    at = where(keys, count, key)
+    n, last, one = np.uintp(count), np.uintp(at), np.uintp(1)  # unsigned: then the loop becomes vector instructions
+    while n > last:
+        keys[n] = keys[n - one]
+        n -= one
+    keys[at] = key
+
+
+@part
 def remove_key(keys: I64, count: int, key: int) -> None:
     """Remove a key that is in ``keys[:count]``, ascending."""
-    for n in range(where(keys, count, key), count - 1):
-        keys[n] = keys[n + 1]
+    n, last, one = np.uintp(where(keys, count, key)), np.uintp(count - 1), np.uintp(1)
+    while n < last:
+        keys[n] = keys[n + one]
+        n += one

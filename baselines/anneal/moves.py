@@ -15,7 +15,7 @@ from mallocgame.baselines.anneal.journal import (
 from mallocgame.baselines.anneal.keys import where
 from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, kin, leans_on, outer_of
 from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
-from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables
+from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, MAX_CHANGES, Choice, Tables
 from mallocgame.jit import part
 
 SLICED = 0.3  # share of the insertions without room that try two slices first
@@ -173,10 +173,14 @@ def insert(p: Tables, s: Choice, c: int) -> bool:
         offset = s.offset[c]
     if offset < 0:
         offset = least_in_the_way(p, s, c, found, m)
+        rows = s.changes[0] + 1
         for i in range(m):
-            is_in_the_way = found[i, 1] < offset + p.size[c] and offset < found[i, 2]
-            if is_in_the_way and not lift_noted(p, s, found[i, 0]):
-                return False
+            rows += found[i, 1] < offset + p.size[c] and offset < found[i, 2]
+        if rows > MAX_CHANGES:
+            return False
+        for i in range(m):
+            if found[i, 1] < offset + p.size[c] and offset < found[i, 2]:
+                lift_noted(p, s, found[i, 0])
     until = s.changes[0]
     s.offset[c] = offset
     return put_noted(p, s, c) and find_room(p, s, c, own, until)

@@ -13,7 +13,7 @@ from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
 from mallocgame.baselines.anneal.gaps import GapOrders
-from mallocgame.baselines.anneal.start import add, adopt, construct
+from mallocgame.baselines.anneal.start import add, adopt, construct, finish_share, note_pace
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
 from mallocgame.explanation.reachable import Reach
@@ -31,7 +31,7 @@ MAX_PREPARATION = 0.3  # of the limit: candidates that are not made by then are 
 GREEDY_SHARE = 0.25  # of the limit, at most: for a first choice with more than two layers
 MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
 LEAST_MOVES = 100
-STEPS_PER_CALL = 4_000_000  # moves in a call times steps of the program
+STEPS_PER_CALL = 16_000_000  # moves in a call times steps of the program
 HIDDEN = 0.01  # weight of traffic that instructions hide now, beside traffic that they wait for
 MANY_DECISIONS = 10_000  # beyond, it takes seconds to take a mapping over: stretches come from chains alone
 MAX_OTHERS = 3  # mappings, or results of earlier chains, that moves take stretches over from
@@ -43,11 +43,13 @@ class Chain(NamedTuple):
     hot: float
     cold: float
     until: float  # share of the limit at which it ends
-    is_afresh: bool = False  # it begins at the start, not at the best choice so far
+    is_afresh: bool = False  # it begins with nothing chosen, not at the best choice so far: a start can be a trap
 
 
-HOT = (Chain(3e-3, 2e-5, 0.3), Chain(3e-3, 2e-5, 0.6, is_afresh=True), Chain(3e-4, 2e-6, 0.8), Chain(3e-4, 1e-6, 1.0))
+HOT = (Chain(3e-3, 1e-5, 0.4), Chain(3e-3, 1e-5, 0.8, is_afresh=True), Chain(2e-4, 1e-6, 1.0))
 COOL = (Chain(4e-4, 4e-6, 0.6), Chain(1e-4, 1e-6, 1.0))
+SMALL = 4000  # decisions; in a program of more, a move gains a smaller share: temperatures fall with their number
+FEW_MOVES = 10  # for each decision, in all: too few to come back from where a hot chain leads
 
 
 def compile_all(problem: Problem, **_options: Any) -> None:
@@ -101,18 +103,21 @@ def _anneal(
         return
     first = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
-    unit = home_seconds(program, hierarchy)
+    unit, afresh = home_seconds(program, hierarchy) * min(1.0, SMALL / program.num_decisions), first
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
-        first = _constructed(search, pieces, tables, first)
+        first = afresh = _constructed(search, pieces, tables, first)
         unit = float(first.total[0])
+    if hierarchy.num_layers == 2:
+        afresh = empty_choice(program, hierarchy, tables)
+        kernel.adopt(tables, afresh, np.zeros((0, ROW), dtype=np.int64), False, False)
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
     others = others[-MAX_OTHERS:] if program.num_decisions <= MANY_DECISIONS else ()
     saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
     walkers = [_Walker(search, tables, first, seed, saved) for seed in seeds]
     try:
         with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
-            for chain in chains:
-                _begin_chain(walkers, first, chain)
+            for chain in _affordable(search, walkers[0], chains):
+                _begin_chain(walkers, afresh, chain)
                 chain = chain._replace(hot=chain.hot * unit, cold=chain.cold * unit)
                 lanes = [pool.submit(walker.walk, chain) for walker in walkers[1:]]
                 try:
@@ -162,7 +167,9 @@ def prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple[
                 cut.append(True)
             return bool(cut)
 
+        begun = search.spent_seconds
         pieces = candidates(search.program, search.hierarchy, stop=stop)
+        note_pace(search.spent_seconds - begun, len(pieces))
         if for_compiler:
             reach = for_compiler if isinstance(for_compiler, Reach) else Reach()
             pieces = list(as_compiler_does(search.program, search.hierarchy, pieces, reach))
@@ -213,6 +220,21 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
     search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))
 
 
+def _affordable(search: Incumbent, walker: "_Walker", chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
+    """Return the chains, or, where a large program has too few moves for them, one that is cold all the time."""
+    num_decisions = search.program.num_decisions
+    if num_decisions <= SMALL or search.hierarchy.num_layers > 2:
+        return chains
+    if search.limits.steps is not None:
+        moves = float(search.limits.steps * walker.moves_per_call)
+    else:
+        begun = search.spent_seconds
+        kernel.anneal(walker.tables, copy_choice(walker.choice), walker.best.copy(), 0.0, walker.others[0], 100, 0.0, 0)
+        moves = 100 * search.left_seconds / max(search.spent_seconds - begun, 1e-9)
+    last = chains[-1]
+    return chains if moves > FEW_MOVES * num_decisions else (last._replace(hot=last.cold),)
+
+
 class _Walker:
     """One choice that anneals, and the best that it has met."""
 
@@ -227,21 +249,31 @@ class _Walker:
 
     @property
     def spent_share(self) -> float:
-        """Of the limit; where that is in steps, this walker's own, so that threads do not change the answer."""
+        """Of the limit, less what it takes to make a mapping of the best choice.
+
+        Where that is in steps, this walker's own, so that threads do not change the answer.
+        """
         steps = self.search.limits.steps
-        return self.search.spent_share if steps is None else self.calls / max(steps, 1)
+        if steps is not None:
+            return self.calls / max(steps, 1)
+        return self.search.spent_share + finish_share(self.search, int(self.best[-1, 0]))
+
+    @property
+    def moves_per_call(self) -> int:
+        """Moves between looks at the clock."""
+        moves = STEPS_PER_CALL // max(len(self.tables.compute), 1)
+        return max(min(moves, MOVES_PER_CALL), LEAST_MOVES)
 
     def walk(self, chain: Chain, out_of_time: Callable[[], bool] | None = None) -> None:
         """Anneal from the hot to the cold temperature until the chain's share of the limit is spent."""
         hot, cold, until, _ = chain
-        moves = STEPS_PER_CALL // max(len(self.tables.compute), 1)
-        moves = max(min(moves, MOVES_PER_CALL), LEAST_MOVES)
         begun, closed = self.spent_share, self.search.bound_seconds * (1.0 + CLOSED)
         while (spent := self.spent_share) < until and self.total > closed:
             heat = hot * (cold / hot) ** ((spent - begun) / max(until - begun, 1e-9))
             self.calls += 1
             low, seed = self.total, (self.seed + self.calls) % 2**32
             other = self.others[self.calls % len(self.others)]
+            moves = self.moves_per_call
             self.total = kernel.anneal(self.tables, self.choice, self.best, low, other, moves, heat, seed)
             if self.total < low:
                 self.history.append((self.search.spent_seconds, self.total))
@@ -258,7 +290,7 @@ def _results(walkers: list[_Walker]) -> list[tuple[float, I64]]:
     return sorted(found, key=lambda result: result[0])
 
 
-def _begin_chain(walkers: list[_Walker], first: Choice, chain: Chain) -> None:
+def _begin_chain(walkers: list[_Walker], afresh: Choice, chain: Chain) -> None:
     """Let every walker go on from the best choice of all, or begin afresh."""
     results = _results(walkers)
     others = {total: best.copy() for total, best in results[1:] if total > results[0][0]}
@@ -266,8 +298,8 @@ def _begin_chain(walkers: list[_Walker], first: Choice, chain: Chain) -> None:
     for walker in walkers:
         if chain.is_afresh:
             walker.earlier.append((walker.total, walker.best.copy()))
-            low = float(first.total[0])
-            kernel.save(first, best)
+            low = float(afresh.total[0])
+            kernel.save(afresh, best)
         elif others:
             walker.others = list(others.values())[:MAX_OTHERS]
         walker.best[...], walker.total = best, low
@@ -276,6 +308,7 @@ def _begin_chain(walkers: list[_Walker], first: Choice, chain: Chain) -> None:
 
 def restore(program: Program, hierarchy: Hierarchy, tables: Tables, choice: Choice, best: I64) -> None:
     """Make ``choice`` what ``best`` holds, recomputed from scratch."""
-    for target, source in zip(choice, empty_choice(program, hierarchy, tables), strict=True):
+    nothing = empty_choice(program, hierarchy, tables, bucket_bits=int(choice.bucket_bits[0]))
+    for target, source in zip(choice, nothing, strict=True):
         target[...] = source
     kernel.load(tables, choice, best)

@@ -1,4 +1,9 @@
-"""Where chosen candidates are in memory, and where another one fits: whole, or in two slices that arrive in turn."""
+"""Where chosen candidates are in memory, and where another one fits: whole, or in two slices that arrive in turn.
+
+What takes space stands in lists, each by offset; ``ALL`` holds everything. Long programs are also cut into buckets of
+steps with a list each, so that a look at what is there for a short while takes as long as that has entries: a candidate
+is in the list of each bucket that it touches, or, if they are many or one is full, in ``LONG``.
+"""
 
 import numpy as np
 
@@ -7,9 +12,14 @@ from mallocgame.baselines.anneal.state import COPIED, FOREVER, HELD_OVER, I64, C
 from mallocgame.jit import part
 
 MASK = (1 << 32) - 1
-ID_BITS = 24  # of a candidate in ``by_offset``; above them its offset: 2**39 bytes of a layer at most
+ID_BITS = 24  # of a candidate in a list; above them its offset: 2**39 bytes of a layer at most
 IDS = (1 << ID_BITS) - 1
+ALL, LONG, FIRST = 0, 1, 2  # lists; the first bucket's is ``FIRST``
 MAX_GAPS = 6  # gaps in which a sliced copy's first part is tried
+BUCKET_BITS = 7  # log2 of the steps in a bucket
+BUCKET_ROOM = 1024  # candidates in the list of a bucket
+MANY_STEPS = 4096  # of a program, from which on it has buckets
+FAR = 4  # buckets: what touches more is in ``LONG``, and looks at ``ALL``
 
 
 @part
@@ -47,17 +57,85 @@ def meet(begin: I64, until: I64, a: int, b: int) -> bool:
 
 
 @part
+def slice_of(p: Tables, s: Choice, c: int, is_late: bool) -> tuple[int, int, int]:
+    """Return (first byte, byte after the last, first step) of c's earlier or later slice; a whole copy: no later."""
+    low, high = s.offset[c], s.offset[c] + p.size[c]
+    if s.cut[c] == 0:
+        return int(low), int(low if is_late else high), int(s.begin[c, 0])
+    begin = s.late[c] if is_late else s.begin[c, 0]
+    if is_late == (s.is_low[c] == 1):
+        return int(low), int(low + s.cut[c]), int(begin)
+    return int(low + s.cut[c]), int(high), int(begin)
+
+
+@part
+def slices_meet(p: Tables, s: Choice, a: int, b: int) -> bool:
+    """Whether two candidates, neither held from run to run, have slices in one place at a time."""
+    for i in range(2):
+        low, high, begin = slice_of(p, s, a, i == 1)
+        for j in range(2):
+            first, last, start = slice_of(p, s, b, j == 1)
+            if low < last and first < high and begin < s.until[b, 0] and start < s.until[a, 0]:
+                return True
+    return False
+
+
+@part
+def list_at(s: Choice, k: int) -> int:
+    """Return where in ``by_offset`` the k-th list begins."""
+    if k < FIRST:
+        return int(k * s.near.shape[1])
+    first = 2 * s.near.shape[1]
+    return int(first + (k - FIRST) * ((s.by_offset.shape[0] - first) // (s.listed.shape[0] - FIRST)))
+
+
+@part
+def list_of(s: Choice, step: int) -> int:
+    """Return the list of the bucket that a step is in."""
+    return int((step >> s.bucket_bits[0]) + FIRST)
+
+
+@part
+def is_long(s: Choice, c: int) -> bool:
+    """Whether c touches many buckets, or is held from run to run."""
+    return bool(s.until[c, 1] > 0 or list_of(s, s.until[c, 0] - 1) - list_of(s, s.begin[c, 0]) >= FAR)
+
+
+@part
 def enter(s: Choice, c: int) -> None:
     """Count c among what takes space, at its offset."""
-    insert_key(s.by_offset, s.number[1], s.offset[c] << ID_BITS | c)
-    s.number[1] += 1
+    key = s.offset[c] << ID_BITS | c
+    insert_key(s.by_offset, s.listed[ALL], key)
+    s.listed[ALL] += 1
+    if s.listed.shape[0] == 1:
+        return
+    first, last = list_of(s, s.begin[c, 0]), list_of(s, s.until[c, 0] - 1)
+    room, fullest = list_at(s, FIRST + 1) - list_at(s, FIRST), 0
+    if not is_long(s, c):
+        for k in range(first, last + 1):
+            fullest = max(fullest, s.listed[k])
+    s.is_long[c] = is_long(s, c) or fullest >= room
+    if s.is_long[c]:
+        first = last = LONG
+    for k in range(first, last + 1):
+        insert_key(s.by_offset[list_at(s, k) :], s.listed[k], key)
+        s.listed[k] += 1
 
 
 @part
 def leave(s: Choice, c: int) -> None:
     """Undo ``enter``."""
-    remove_key(s.by_offset, s.number[1], s.offset[c] << ID_BITS | c)
-    s.number[1] -= 1
+    key = s.offset[c] << ID_BITS | c
+    remove_key(s.by_offset, s.listed[ALL], key)
+    s.listed[ALL] -= 1
+    if s.listed.shape[0] == 1:
+        return
+    first, last = list_of(s, s.begin[c, 0]), list_of(s, s.until[c, 0] - 1)
+    if s.is_long[c]:
+        first = last = LONG
+    for k in range(first, last + 1):
+        remove_key(s.by_offset[list_at(s, k) :], s.listed[k], key)
+        s.listed[k] -= 1
 
 
 @part
@@ -69,25 +147,35 @@ def neighbours(p: Tables, s: Choice, c: int, near: I64) -> int:
     n = 0
     layer = p.layer[c]
     begin, until, is_plain = s.begin[c, 0], s.until[c, 0], s.until[c, 1] == 0
-    for i in range(s.number[1]):
-        key = s.by_offset[i]
-        other = key & IDS
-        span = s.span[other]
-        if begin >= (span & MASK) >> 1 or span >> 32 >= until:  # else they meet
-            if is_plain and span & 1 == 0:
+    k = first = last = ALL
+    if s.listed.shape[0] > 1 and not is_long(s, c):
+        k, first, last = LONG, list_of(s, begin), list_of(s, until - 1)
+    at = list_at(s, k)
+    while True:
+        for i in range(at, at + s.listed[k]):
+            key = s.by_offset[i]
+            other = key & IDS
+            span = s.span[other]
+            if begin >= (span & MASK) >> 1 or span >> 32 >= until:  # else they meet
+                if is_plain and span & 1 == 0:
+                    continue
+                if not meet(s.begin, s.until, c, other):
+                    continue
+            if other == c or p.layer[other] != layer:
                 continue
-            if not meet(s.begin, s.until, c, other):
-                continue
-        if other == c or p.layer[other] != layer:
-            continue
-        low = key >> ID_BITS
-        near[n, 0], near[n, 1], near[n, 2] = other, low, low + p.size[other]
-        if s.cut[other] > 0:
-            one_slice(s, c, near, n)
-        if n > 0 and near[n - 1, 1] > near[n, 1]:  # after a slice
-            sort_last(near, n)
-        n += 1
-    return n
+            if k >= FIRST and k != max(first, list_of(s, span >> 32)):
+                continue  # it is in an earlier list, too
+            low = key >> ID_BITS
+            near[n, 0], near[n, 1], near[n, 2] = other, low, low + p.size[other]
+            if s.cut[other] > 0:
+                one_slice(s, c, near, n)
+            if n > 0 and near[n - 1, 1] > near[n, 1]:  # after a slice, or from another list
+                sort_last(near, n)
+            n += 1
+        k = first if k == LONG else k + 1
+        if k > last:
+            return n
+        at = list_at(s, k)
 
 
 @part

@@ -15,7 +15,25 @@ from mallocgame.solver import Incumbent
 STEPS_PER_CALL = 500_000  # of the schedule that the judge walks between looks at the clock
 MANY = 3000  # residencies above which taking a mapping over is done once: it takes as long as their number squared
 LARGE = 500  # residencies above which it is first tried to take all over as they are
+FINISH = 8.0  # times what it takes to make a candidate: to make a mapping of a chosen one, validate and judge it
+SLOW = 5e-5  # seconds for a candidate, at most: what takes longer is something else
 COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
+
+
+_pace = [1e-5]  # seconds that making a candidate took: how fast this machine is
+
+
+def note_pace(seconds: float, count: int) -> None:
+    """Note how long so many candidates took to make."""
+    if count:
+        _pace[0] = min(seconds / count, SLOW)
+
+
+def finish_share(search: Incumbent, count: int) -> float:
+    """Return the share of the limit that it will take to make a mapping of so many chosen candidates."""
+    if search.limits.steps is not None or search.limits.seconds <= 0:
+        return 0.0
+    return FINISH * _pace[0] * count / search.limits.seconds
 
 
 def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *, least_layer: int = 1) -> None:
@@ -25,7 +43,8 @@ def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *
         for base in range(layer - 1, -1, -1):
             own = np.flatnonzero((tables.layer == layer) & (tables.base == base) & (score > 0.0))
             for part in _parts(tables, own[np.argsort(-score[own], kind="stable")]):
-                if search.spent_share > share or search.should_stop:
+                spent = search.spent_share + (finish_share(search, int(choice.number[0])) if share == 1.0 else 0.0)
+                if spent > share or search.should_stop:
                     return
                 search.count()
                 kernel.construct(tables, choice, part, search.seed % 2**32)

@@ -65,8 +65,11 @@ class Choice(NamedTuple):
 
     is_chosen: Bool  # bool[C]
     chosen: I64
-    number: I64  # int64[2], how many, and how many of them take space: in ``by_offset``
-    by_offset: I64  # int64[M], where they are, ascending: offset * 2**24 + candidate
+    number: I64  # int64[1], how many
+    by_offset: I64  # int64[M], or int64[2M + B * BUCKET_ROOM]: lists of where they are, ascending, see ``space``
+    listed: I64  # int64[1], or int64[2 + B], how many are in each list
+    bucket_bits: I64  # int64[1], log2 of the steps in a bucket
+    is_long: Bool  # bool[C], whether it is in the list of long stays
     issue: I64
     back: I64
     offset: I64

@@ -4,6 +4,7 @@ import numpy as np
 
 from mallocgame.baselines.anneal import timing
 from mallocgame.baselines.anneal.assembly import Candidate
+from mallocgame.baselines.anneal.space import BUCKET_BITS, BUCKET_ROOM, FIRST, MANY_STEPS
 from mallocgame.baselines.anneal.state import COPIED, F64, I64, MAX_CHANGES, Choice, Tables
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Program, UseKind
@@ -95,10 +96,13 @@ def _weights(program: Program, hierarchy: Hierarchy, columns: dict[str, I64]) ->
     return weights
 
 
-def empty_choice(program: Program, hierarchy: Hierarchy, tables: Tables) -> Choice:
-    """Return the choice of nothing: everything is in layer 0."""
+def empty_choice(program: Program, hierarchy: Hierarchy, tables: Tables, *, bucket_bits: int = 0) -> Choice:
+    """Return the choice of nothing: everything is in layer 0. ``bucket_bits``: not as the program's length says."""
     num, num_steps, num_links = len(tables.tensor), program.num_steps, len(hierarchy.links)
     most = min(num, len(program.uses.step) * (hierarchy.num_layers - 1))  # each serves a use of its own in its layer
+
+    bucket_bits = bucket_bits or (BUCKET_BITS if num_steps >= MANY_STEPS else num_steps.bit_length())
+    num_buckets = (num_steps - 1 >> bucket_bits) + 1 if num_steps > 1 << bucket_bits else 0
 
     def zeros(*shape: int) -> I64:
         return np.zeros(shape, dtype=np.int64)
@@ -108,8 +112,11 @@ def empty_choice(program: Program, hierarchy: Hierarchy, tables: Tables) -> Choi
     choice = Choice(
         is_chosen=np.zeros(num, dtype=np.bool_),
         chosen=zeros(num),
-        number=zeros(2),
-        by_offset=zeros(most),
+        number=zeros(1),
+        by_offset=zeros(2 * most + num_buckets * BUCKET_ROOM if num_buckets else most),
+        listed=zeros(FIRST + num_buckets if num_buckets else 1),
+        bucket_bits=zeros(1) + bucket_bits,
+        is_long=np.zeros(num, dtype=np.bool_),
         issue=zeros(num),
         back=zeros(num),
         offset=zeros(num),
