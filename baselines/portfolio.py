@@ -27,12 +27,10 @@ RACE = 0.75  # of the time; the rest refines the winner
 PATIENCE = 0.05  # of the time: how long refining waits for the other lanes
 FEW_DECISIONS = 150  # up to which the exact model is small and evolution is worth a try
 PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
-UNHURRIED = 100  # decisions a second of the limit: up to so many, annealing has time to spare
 ANNEALED = 1000  # decisions a second of the limit: above, nothing but annealing has the time to begin
 LARGE = 6000  # decisions: above, other lanes than annealing take too long from one look at the clock to the next
 GREEDY_SHARE = 0.4  # of the time, there, for a start where there is none
 PROOF_SHARE = 0.3  # of the time, for the bound on one core; with several it is proved to the end, beside refining
-LEAST_PROOF_SHARE = 0.1  # of the time, where there are many decisions for the time
 START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race: constructive starts, and play
 
 
@@ -51,14 +49,14 @@ def best(search: Incumbent, *, workers: int | None = None) -> None:
 
     Args:
         workers: lanes beside the one that proves the bound (threads; 1: one after the other, and the bound is proved
-            in a share of the time, at most ``PROOF_SHARE``). By default as many as there are cores.
+            in ``PROOF_SHARE`` of the time); by default as many as there are cores.
     """
     workers = workers or num_cores()
     if search.program.num_decisions > min(ANNEALED * search.limits.seconds, LARGE):
         _anneal_alone(search, workers)
         return
     race = search.part(RACE)
-    proof = Lane(partial(_prove, search, _proof_share(search, workers)))
+    proof = Lane(partial(_prove, search, 1.0 if workers > 1 else PROOF_SHARE))
     lanes = [Lane(work) for work in _lanes(race, workers)]
     for lane in (proof, *lanes):
         lane.start()
@@ -127,14 +125,6 @@ def _lanes(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
             yield partial(cpsat.improve, part)
         elif race.program.num_decisions <= PLANNED * race.limits.seconds:
             yield partial(plan_and_anneal, part, bound_share=0.0)
-
-
-def _proof_share(search: Incumbent, workers: int) -> float:
-    """Return the share of the time that the bound gets: less where annealing needs all there is."""
-    pace = search.program.num_decisions / max(search.limits.seconds, 1e-9)
-    if workers > 1 and pace <= PLANNED:
-        return 1.0
-    return max(PROOF_SHARE * min(1.0, UNHURRIED / max(pace, 1e-9)), LEAST_PROOF_SHARE) * workers
 
 
 def _construct(construct: Solver, race: Incumbent) -> None:

@@ -16,6 +16,7 @@ from mallocgame.baselines.anneal.gaps import GapOrders
 from mallocgame.baselines.anneal.start import add, adopt, construct, finish_share, note_pace
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
+from mallocgame.baselines.anneal.timing import judge_all
 from mallocgame.explanation.reachable import Reach
 from mallocgame.hierarchy import Hierarchy, preset
 from mallocgame.judge.simulation import home_seconds
@@ -37,19 +38,23 @@ MANY_DECISIONS = 10_000  # beyond, it takes seconds to take a mapping over: stre
 MAX_OTHERS = 3  # mappings, or results of earlier chains, that moves take stretches over from
 
 
+BEST, START, NOTHING = range(3)  # where a chain begins: at the best choice so far, at the start (which can be a trap)
+
+
 class Chain(NamedTuple):
     """A stretch of annealing; temperatures are shares of the time with everything in layer 0."""
 
     hot: float
     cold: float
     until: float  # share of the limit at which it ends
-    is_afresh: bool = False  # it begins with nothing chosen, not at the best choice so far: a start can be a trap
+    begins: int = BEST
 
 
-HOT = (Chain(3e-3, 1e-5, 0.4), Chain(3e-3, 1e-5, 0.8, is_afresh=True), Chain(2e-4, 1e-6, 1.0))
+HOT = (Chain(3e-3, 1e-5, 0.4), Chain(3e-3, 1e-5, 0.8, NOTHING), Chain(2e-4, 1e-6, 1.0))
 COOL = (Chain(4e-4, 4e-6, 0.6), Chain(1e-4, 1e-6, 1.0))
 SMALL = 4000  # decisions; in a program of more, a move gains a smaller share: temperatures fall with their number
-FEW_MOVES = 10  # for each decision, in all: too few to come back from where a hot chain leads
+FEW_MOVES = 10  # for each decision, in all: too few to come back from where a hot chain leads, and
+ENOUGH_MOVES = 60  # enough to begin with nothing
 
 
 def compile_all(problem: Problem, **_options: Any) -> None:
@@ -103,13 +108,13 @@ def _anneal(
         return
     first = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
-    unit, afresh = home_seconds(program, hierarchy) * min(1.0, SMALL / program.num_decisions), first
+    unit = home_seconds(program, hierarchy) * min(1.0, SMALL / program.num_decisions)
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
-        first = afresh = _constructed(search, pieces, tables, first)
+        first = nothing = _constructed(search, pieces, tables, first)
         unit = float(first.total[0])
-    if hierarchy.num_layers == 2:
-        afresh = empty_choice(program, hierarchy, tables)
-        kernel.adopt(tables, afresh, np.zeros((0, ROW), dtype=np.int64), False, False)
+    else:
+        nothing = empty_choice(program, hierarchy, tables)
+        nothing.total[0] = judge_all(tables, nothing)
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
     others = others[-MAX_OTHERS:] if program.num_decisions <= MANY_DECISIONS else ()
     saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
@@ -117,7 +122,7 @@ def _anneal(
     try:
         with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
             for chain in _affordable(search, walkers[0], chains):
-                _begin_chain(walkers, afresh, chain)
+                _begin_chain(walkers, first, nothing, chain)
                 chain = chain._replace(hot=chain.hot * unit, cold=chain.cold * unit)
                 lanes = [pool.submit(walker.walk, chain) for walker in walkers[1:]]
                 try:
@@ -221,18 +226,22 @@ def on_top(search: Incumbent, mapping: Mapping) -> None:
 
 
 def _affordable(search: Incumbent, walker: "_Walker", chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
-    """Return the chains, or, where a large program has too few moves for them, one that is cold all the time."""
+    """Return the chains that there are enough moves for: else none from nothing; in a large program a cold one."""
     num_decisions = search.program.num_decisions
-    if num_decisions <= SMALL or search.hierarchy.num_layers > 2:
+    if search.hierarchy.num_layers > 2:
         return chains
     if search.limits.steps is not None:
         moves = float(search.limits.steps * walker.moves_per_call)
     else:
-        begun = search.spent_seconds
-        kernel.anneal(walker.tables, copy_choice(walker.choice), walker.best.copy(), 0.0, walker.others[0], 100, 0.0, 0)
-        moves = 100 * search.left_seconds / max(search.spent_seconds - begun, 1e-9)
-    last = chains[-1]
-    return chains if moves > FEW_MOVES * num_decisions else (last._replace(hot=last.cold),)
+        begun, tried = search.spent_seconds, LEAST_MOVES
+        choice, best = copy_choice(walker.choice), walker.best.copy()
+        kernel.anneal(walker.tables, choice, best, 0.0, walker.others[0], tried, 0.0, 0)
+        moves = tried * search.left_seconds / max(search.spent_seconds - begun, 1e-9)
+    if num_decisions > SMALL and moves < FEW_MOVES * num_decisions:
+        return (chains[-1]._replace(hot=chains[-1].cold),)
+    if moves > ENOUGH_MOVES * num_decisions:
+        return chains
+    return tuple(chain._replace(begins=min(chain.begins, START)) for chain in chains)
 
 
 class _Walker:
@@ -290,13 +299,14 @@ def _results(walkers: list[_Walker]) -> list[tuple[float, I64]]:
     return sorted(found, key=lambda result: result[0])
 
 
-def _begin_chain(walkers: list[_Walker], afresh: Choice, chain: Chain) -> None:
+def _begin_chain(walkers: list[_Walker], first: Choice, nothing: Choice, chain: Chain) -> None:
     """Let every walker go on from the best choice of all, or begin afresh."""
     results = _results(walkers)
     others = {total: best.copy() for total, best in results[1:] if total > results[0][0]}
     low, best = results[0][0], results[0][1].copy()
     for walker in walkers:
-        if chain.is_afresh:
+        if chain.begins != BEST:
+            afresh = nothing if chain.begins == NOTHING else first
             walker.earlier.append((walker.total, walker.best.copy()))
             low = float(afresh.total[0])
             kernel.save(afresh, best)
