@@ -44,14 +44,13 @@ def _prepare(problem: Problem, **_options: int) -> None:
 
 
 @solver(warm_up=_prepare, get_ready=partial(native.start, 2))
-def best(search: Incumbent, *, workers: int | None = None) -> None:
+def best(search: Incumbent, *, workers: int = 2) -> None:
     """Race all solvers, refine the winner; the best bound that any of them proves counts.
 
     Args:
         workers: lanes beside the one that proves the bound (threads; 1: one after the other, and the bound is proved
-            in ``PROOF_SHARE`` of the time); by default as many as there are cores.
+            in ``PROOF_SHARE`` of the time).
     """
-    workers = workers or num_cores()
     if search.program.num_decisions > min(ANNEALED * search.limits.seconds, LARGE):
         _anneal_alone(search, workers)
         return
