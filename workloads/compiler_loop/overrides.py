@@ -204,17 +204,18 @@ def options_of(
     """Return the compiler options that give ``overrides`` to the compiler, on top of ``flags``.
 
     ``sizes_bytes`` are of all tensors; with them what is kept for one use does not hit results of another size, and the
-    compiler needs a fraction of the time. What is asked of many places alike is one override: of what is to be placed
-    first, those named first come first, and those in one override in the compiler's own order.
+    compiler needs a fraction of the time. What is asked of many places alike is one override, but for what is to be
+    placed first: those named first come first, and those in one override would come in the compiler's own order.
     """
     alike: dict[tuple[Any, ...], list[Position]] = {}
     for override in dict.fromkeys(overrides):
         size = None if sizes_bytes is None else int(sizes_bytes[override.tensor])
         place = override.place
-        kind = (override.action, override.start_after, place.operand, place.index, size)
+        alone = override.tensor if override.action is Action.FIRST else -1
+        kind = (override.action, override.start_after, place.operand, place.index, size, alone)
         alike.setdefault(kind, []).append(place)
     found: dict[str, list[str]] = {TENSOR_OVERRIDES: [], SORT_ORDER: [], PREFERRED: []}
-    for (action, start_after, _, _, size), places in alike.items():
+    for (action, start_after, _, _, size, _), places in alike.items():
         option, wish = _wish(action, start_after)
         found[option].append(f"overrides{{{matcher(places, size)},{wish}}}")
     return dict(flags or {}) | {option: "".join(texts) for option, texts in found.items() if texts}

@@ -17,9 +17,9 @@ from mallocgame.explanation.reachable import Beginning, CopyBack, Reach, waits
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency
 from mallocgame.solver import Problem
-from mallocgame.workloads.compiler_loop.flags import NEVER, ONE_SLICE, WAYS, max_wait
+from mallocgame.workloads.compiler_loop.flags import EAGER, NEVER, ONE_SLICE, WAYS, max_wait
 from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands
-from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
+from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.compiler import Options
 
 MAX_LEARNED = 12  # deviations, those that cost most, that one evaluation tells of
@@ -48,7 +48,8 @@ class Reaction:
 
         What is to stay in slow memory is kept there, copies are asked for at their time. What is left to the compiler
         is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
-        those that wait long (``first_above``) are placed before others, the largest first.
+        those that wait long (``first_above``) are placed before others, from the lowest address of ``goal`` up: each
+        then finds the place that it has there.
         """
         program = self.problem.program
         found: list[Override] = []
@@ -61,7 +62,8 @@ class Reaction:
             elif override.action is Action.PIN:
                 whole[override.tensor] = None
         longest = self.longest_waits
-        for tensor in sorted(whole, key=lambda tensor: -program.tensors[tensor].size_bytes):
+        place = {r.tensor: (r.offset_bytes, r.start_step) for r in goal.residencies}
+        for tensor in sorted(whole, key=lambda tensor: place[tensor]):
             if longest[tensor] > self.first_above:
                 found += definitions(program, tensor, Action.FIRST)
         return tuple(found)
@@ -77,6 +79,18 @@ class Reaction:
             if key not in done:  # else nothing waits long
                 done.add(key)
                 yield flags, key[0]
+
+    def ways_from(self, goal: Mapping, flags: Options) -> Iterator[tuple[Options, tuple[Override, ...]]]:
+        """Yield the same with ``flags``, but for the flag for copies before loops: orders make them.
+
+        With that flag the compiler takes no orders of what loops are given, so that way is the last.
+        """
+        plain = {key: value for key, value in flags.items() if key != HOIST_LIMIT}
+        for more, overrides in self.ways(goal):
+            yield {**plain, **more}, overrides
+        if plain != flags:
+            self.first_above = NEVER
+            yield {**flags, **EAGER, **ONE_SLICE}, self.suggestion(goal)
 
     @cached_property
     def longest_waits(self) -> F64:

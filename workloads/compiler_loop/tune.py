@@ -6,7 +6,7 @@ disk as soon as they are found, and a later run goes on from them.
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,11 +19,9 @@ from mallocgame.program import Program
 from mallocgame.solver import Problem, SolveResult
 from mallocgame.workloads.compiler_loop.flags import (
     CANDIDATE_FLAGS,
-    EAGER,
     LONG_WAITS,
     NEVER,
     NOTHING_HELD,
-    ONE_SLICE,
     hoist_limits_kib,
     max_wait,
 )
@@ -209,7 +207,7 @@ class _Tuning:
     def _in_the_best_way(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
         """Suggest a mapping in several ways, and return the search that goes on; ``reaction`` knows the way."""
         best, first_above, found = search, NEVER, None
-        for flags, overrides in self._ways(reaction, goal, search.flags):
+        for flags, overrides in reaction.ways_from(goal, search.flags):
             way = self._new_search(flags)
             way.best, way.overrides = best.best, best.overrides
             left = self._deadline() - time.monotonic()
@@ -222,20 +220,6 @@ class _Tuning:
         if found is not None and found.mapping is not None:
             reaction.learn(goal, found.mapping)
         return best
-
-    def _ways(
-        self, reaction: "Reaction", goal: Mapping, flags: "Options"
-    ) -> "Iterator[tuple[Options, tuple[Override, ...]]]":
-        """Yield flags and overrides of each way to suggest a mapping; copies before loops by orders, not by the flag.
-
-        With the flag the compiler takes no orders of what loops are given, so that way is the last.
-        """
-        plain = {key: value for key, value in flags.items() if key != HOIST_LIMIT}
-        for more, overrides in reaction.ways(goal):
-            yield {**plain, **more}, overrides
-        if plain != flags:
-            reaction.first_above = NEVER
-            yield {**flags, **EAGER, **ONE_SLICE}, reaction.suggestion(goal)
 
     def _plan(self, flags: "Options", start: Mapping, reach: "Reach") -> Mapping:
         """Return a mapping near ``start`` that the compiler may reach; each call has a seed of its own."""

@@ -15,12 +15,19 @@ from mallocgame.mapping import HELD, HOME, Mapping
 from mallocgame.solver import Problem
 from mallocgame.workloads import suite
 from mallocgame.workloads.compiler_loop.flags import LONG_WAITS
-from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions
+from mallocgame.workloads.compiler_loop.overrides import (
+    HOIST_LIMIT,
+    SORT_ORDER,
+    Action,
+    Override,
+    definitions,
+    options_of,
+)
 from mallocgame.workloads.compiler_loop.reaction import Reaction, stays
 from mallocgame.workloads.compiler_loop.replan import replan
 from mallocgame.workloads.compiler_loop.verify import Evaluation
 from mallocgame.workloads.xla.records import Position
-from tests.workloads.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, program
+from tests.workloads.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, pinned, program
 
 PROBLEM = Problem(program(), HIERARCHY)
 
@@ -210,3 +217,28 @@ def test_plans_for_the_compiler_time_copies_back_as_it_does(case: str) -> None:
             seconds = x.size_bytes / trace.hierarchy.links[0].bytes_per_second
             due = copy_back_due(before, seconds, x.start_after + 1, max(served, default=-1))
             assert x.done_before <= max(due, x.start_after + 1)
+
+
+def test_orders_take_the_place_of_the_flag_for_copies_before_loops() -> None:
+    reaction = Reaction(problem=PROBLEM)
+    given: dict[str, str | bool] = {HOIST_LIMIT: "64", "other": "1"}
+    *ways, (flags, overrides) = reaction.ways_from(goal(), given)
+    assert ways
+    assert all(HOIST_LIMIT not in way and way["other"] == "1" for way, _ in ways)
+    assert given.items() <= flags.items()
+    assert overrides == reaction.suggestion(goal())
+    assert len(list(reaction.ways_from(goal(), {"other": "1"}))) == len(ways)
+
+
+@pytest.mark.parametrize("offsets", [(50, 0), (0, 40)])
+def test_what_stays_is_placed_from_the_lowest_address_up(
+    offsets: tuple[int, int],
+) -> None:
+    both = Mapping(residencies=tuple(pinned(i + 1, offset, 4) for i, offset in enumerate(offsets)))
+    reaction = Reaction(problem=PROBLEM, first_above=-1.0)
+    order = [d.tensor for d in reaction.suggestion(both) if d.action is Action.FIRST]
+    assert order == sorted((1, 2), key=lambda tensor: offsets[tensor - 1])
+    text = options_of(reaction.suggestion(both), {}, [20, 20, 20])[SORT_ORDER]
+    assert str(text).count("overrides{") == 2
+    names = [PROBLEM.program.tensors[i].name.partition(".")[0] for i in order]
+    assert str(text).index(names[0]) < str(text).index(names[1])
