@@ -64,6 +64,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "k >= 0 and live[k][0] + longest > low -> k >= 0 and k >= 0",
     ): "looks at all that are lower, which is slower",
     (_BUFFERS, "window = (int(match[3])", "3 -> 4"): "whether there is a window: groups 3 and 4 are there together",
+    (
+        "mallocgame/judge/simulation.py",
+        "inside = (loop.start_step < start)",
+        "loop.start_step < end -> loop.start_step <= end",
+    ): "what begins in a loop does not end before it",
     (_TRACE, "_MAX_LOOP_WORK = ", "20000000 -> 20000001"): _LIMIT,
     (_TRACE, "ends = node.integers(", "num_layers - 1 -> num_layers + 1"): "Hierarchy refuses such a pair, too",
     (_TRACE, "stored = sum(tensor.size_bytes", "1 -> 2"): "the default of a maximum of steps: no program is without",
