@@ -42,6 +42,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "(first < start) & (start < last) & (first < end) -> (first < start) & (start < last) | (first < end)",
     ): "as above",
     (_VALIDATION, "last: tuple[int, int, int]", "-1 -> +1"): "no tensor and no layer has the number -1",
+    (_VALIDATION, "last: tuple[int, int, int]", "1 -> 2"): "as above",
+    (_VALIDATION, "events = [(max(blocks[b][3], 0), 1, b)", "1 -> 2"): "what counts is that ends, 0, come first",
     (_VALIDATION, "near = live[", "1 -> 2"): "looks at one neighbour more, which does not overlap",
     (
         _WRITING,
