@@ -30,6 +30,7 @@ I64 = npt.NDArray[np.int64]
 TENSOR_OVERRIDES = "xla_tpu_msa_tensor_overrides"
 SORT_ORDER = "xla_tpu_msa_sort_order_overrides"
 PREFERRED = "xla_tpu_preferred_prefetch_overrides"
+MAX_IN_ORDER = 300  # of what is placed first: the compiler compares each with every value, at each of its sorts
 HOIST_LIMIT = "xla_msa_explicit_prefetch_memory_limit_kib"  # up to so much of loops' operands is copied before them
 
 
@@ -204,14 +205,17 @@ def options_of(
     """Return the compiler options that give ``overrides`` to the compiler, on top of ``flags``.
 
     ``sizes_bytes`` are of all tensors; with them what is kept for one use does not hit results of another size, and the
-    compiler needs a fraction of the time. What is asked of many places alike is one override, but for what is to be
-    placed first: those named first come first, and those in one override would come in the compiler's own order.
+    compiler needs a fraction of the time. What is asked of many places alike is one override. Of what is to be placed
+    first those named first come first, and those in one override in the compiler's own order: so each has its own
+    unless there are more than ``MAX_IN_ORDER``.
     """
     alike: dict[tuple[Any, ...], list[Position]] = {}
-    for override in dict.fromkeys(overrides):
+    each = tuple(dict.fromkeys(overrides))
+    in_order = sum(override.action is Action.FIRST for override in each) <= MAX_IN_ORDER
+    for override in each:
         size = None if sizes_bytes is None else int(sizes_bytes[override.tensor])
         place = override.place
-        alone = override.tensor if override.action is Action.FIRST else -1
+        alone = override.tensor if in_order and override.action is Action.FIRST else -1
         kind = (override.action, override.start_after, place.operand, place.index, size, alone)
         alike.setdefault(kind, []).append(place)
     found: dict[str, list[str]] = {TENSOR_OVERRIDES: [], SORT_ORDER: [], PREFERRED: []}

@@ -19,7 +19,14 @@ from mallocgame.mapping import HOME, Mapping, Residency
 from mallocgame.solver import Problem
 from mallocgame.workloads.compiler_loop.flags import EAGER, NEVER, ONE_SLICE, WAYS, max_wait
 from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands
-from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Action, Override, definitions, overrides_of
+from mallocgame.workloads.compiler_loop.overrides import (
+    HOIST_LIMIT,
+    MAX_IN_ORDER,
+    Action,
+    Override,
+    definitions,
+    overrides_of,
+)
 from mallocgame.workloads.xla.compiler import Options
 
 MAX_LEARNED = 12  # deviations, those that cost most, that one evaluation tells of
@@ -49,24 +56,23 @@ class Reaction:
         What is to stay in slow memory is kept there, copies are asked for at their time. What is left to the compiler
         is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
         those that wait long (``first_above``) are placed before others, from the lowest address of ``goal`` up: each
-        then finds the place that it has there.
+        then finds the place that it has there. Of too many (``MAX_IN_ORDER``) the largest come first.
         """
         program = self.problem.program
         found: list[Override] = []
-        whole: dict[int, None] = {}
+        whole: dict[int, list[Override]] = {}
+        longest = self.longest_waits
         for override in overrides_of(program, goal, self.operands):
             if override.action is Action.KEEP:
                 found.append(override)
             elif override.action is Action.PREFETCH:
                 found.append(replace(override, action=Action.PREFER))
-            elif override.action is Action.PIN:
-                whole[override.tensor] = None
-        longest = self.longest_waits
+            elif override.action is Action.PIN and longest[override.tensor] > self.first_above:
+                whole[override.tensor] = definitions(program, override.tensor, Action.FIRST)
         place = {r.tensor: (r.offset_bytes, r.start_step) for r in goal.residencies}
-        for tensor in sorted(whole, key=lambda tensor: place[tensor]):
-            if longest[tensor] > self.first_above:
-                found += definitions(program, tensor, Action.FIRST)
-        return tuple(found)
+        if sum(map(len, whole.values())) > MAX_IN_ORDER:
+            place = {tensor: (-program.tensors[tensor].size_bytes, 0) for tensor in whole}
+        return (*found, *(first for tensor in sorted(whole, key=place.__getitem__) for first in whole[tensor]))
 
     def ways(self, goal: Mapping) -> Iterator[tuple[Options, tuple[Override, ...]]]:
         """Yield flags and overrides of each way to suggest a whole mapping (``flags.WAYS``), the same only once.

@@ -242,3 +242,17 @@ def test_what_stays_is_placed_from_the_lowest_address_up(
     assert str(text).count("overrides{") == 2
     names = [PROBLEM.program.tensors[i].name.partition(".")[0] for i in order]
     assert str(text).index(names[0]) < str(text).index(names[1])
+
+
+def test_too_many_to_place_in_order_are_placed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("reaction", "overrides"):
+        monkeypatch.setattr(f"mallocgame.workloads.compiler_loop.{module}.MAX_IN_ORDER", 1)
+    both = Mapping(residencies=(pinned(1, 50, 4), pinned(2, 0, 4)))
+    reaction = Reaction(problem=PROBLEM, first_above=-1.0)
+    overrides = reaction.suggestion(both)
+    order = [d.tensor for d in overrides if d.action is Action.FIRST]
+    assert order == sorted((1, 2), key=lambda tensor: -PROBLEM.program.tensors[tensor].size_bytes)
+    places = [d.place for d in overrides if d.action is Action.FIRST]
+    text = str(options_of(overrides, {}, [20, 20, 20])[SORT_ORDER])
+    alike = places[0].index == places[1].index
+    assert text.count("overrides{") == (1 if alike else 2)
