@@ -20,7 +20,7 @@ from mallocgame.baselines.anneal.moves import (
 )
 from mallocgame.baselines.anneal.nest import goes_with, is_right, kin
 from mallocgame.baselines.anneal.space import fit, meet, neighbours, occupies, place_sliced, set_span, slices_meet
-from mallocgame.baselines.anneal.state import COPIED, I64, Choice, Tables
+from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Tables
 from mallocgame.baselines.anneal.timing import forget, judge, judge_all, keep, put, take
 from mallocgame.jit import kernel, part
 
@@ -265,6 +265,8 @@ def set_as_wanted(p: Tables, s: Choice, row: I64) -> None:
         is_aligned = cut % p.alignment[p.layer[c]] == 0 and 0 < cut < p.bytes[c] and p.sliceable[c] == 1
         if is_aligned and s.issue[c] < late <= p.due[c] and p.context[late] == p.context[p.due[c]]:
             s.cut[c], s.is_low[c], s.late[c] = cut, is_low, late
+    if p.kind[c] == HELD_OVER and p.start[c] <= issue <= p.latest[c] and p.context[issue] == p.context[p.due[c]]:
+        s.issue[c] = issue
     if p.back_issue[c] <= back <= p.back_due[c] and p.context[back] == p.context[p.back_issue[c]]:
         s.back[c] = back
     s.offset[c] = row[3]

@@ -169,12 +169,15 @@ def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
             if later in follows and mapping.residencies[later].start_step == end:
                 end, last = mapping.residencies[later].end_step, later
         kind = COPIED if index in source else BORN
-        if r.start_step == HELD:
+        begun = r.start_step
+        if begun == HELD:
             kind = FOREVER if end == program.num_steps and index not in source else HELD_OVER
+            again = (mapping.residencies[i].start_step for i in first[r.tensor, r.layer, r.offset_bytes] if i in source)
+            begun = max(again, default=0)  # where it is loaded for the next run
         base, done = back.get(last, (0, -1))
         base = source.get(index, base if kind == BORN else 0)
         issue, *slices = _slices(parts.get(index, []))
-        times = (kind, r.start_step if issue is None else issue, fills[index], end)
+        times = (kind, begun if issue is None else issue, fills[index], end)
         stays.append(_Stay(r.tensor, r.layer, base, *times, r.offset_bytes, done, *slices))
     return stays
 
