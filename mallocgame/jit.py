@@ -47,7 +47,7 @@ def jit(function: F) -> F:
     """Compile ``function`` on first call; the machine code is cached between processes and releases the GIL.
 
     Numba's own cache looks only at the file that holds the function. Here it looks at the files of the kernels that the
-    function calls too, so that editing one never leaves stale machine code in its callers.
+    function calls too, and of the classes that it names, so that editing one never leaves stale machine code behind.
     """
     return _cached(function, counting=True)
 
@@ -292,7 +292,7 @@ def _cached(function: F, *, counting: bool) -> F:
 
 def _note(compiled: Any, function: Callable[..., Any]) -> frozenset[Stamp]:
     """Note and return the stamps of the files that a compiled function is made of."""
-    found = {_stamp(function.__code__.co_filename)}
+    found = {_stamp(function.__code__.co_filename), *map(_stamp, _tables(function))}
     for called in _kernels(function):
         found |= _stamps.get(called, frozenset())
     _stamps[compiled] = frozenset(found)
@@ -321,3 +321,11 @@ def _kernels(function: Callable[..., Any]) -> Iterator[Any]:
             yield value
         elif isinstance(value, ModuleType):
             yield from (x for x in (vars(value).get(other) for other in names) if isinstance(x, Dispatcher))
+
+
+def _tables(function: Callable[..., Any]) -> Iterator[str]:
+    """Yield the files of the classes that ``function`` names: machine code holds what they say as numbers."""
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, type) and (file := getattr(sys.modules.get(value.__module__), "__file__", None)):
+            yield file

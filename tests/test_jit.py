@@ -23,6 +23,15 @@ from mallocgame.jit import jit
 def outer(x: int) -> int:
     return inner_kernel.inner(x)
 """
+COLUMNS = "from enum import IntEnum\n\nclass Columns(IntEnum):\n    SIZE = {}\n"
+READING = """import numpy as np
+from columns import Columns
+from mallocgame.jit import jit
+
+@jit
+def read(row: np.ndarray) -> int:
+    return row[Columns.SIZE]
+"""
 
 
 def test_a_change_in_a_called_kernels_file_is_seen(tmp_path: Path) -> None:
@@ -33,6 +42,19 @@ def test_a_change_in_a_called_kernels_file_is_seen(tmp_path: Path) -> None:
         (tmp_path / "inner_kernel.py").write_text(INNER.format(added))
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert int(answer.stdout) == 1 + added
+
+
+def test_a_change_in_the_file_of_a_class_of_columns_is_seen(tmp_path: Path) -> None:
+    """A kernel that kept the old columns would read, and write, past the end of its arrays."""
+    (tmp_path / "reading_kernel.py").write_text(READING)
+    environment = dict(os.environ, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    command = [sys.executable, "-c", "import numpy, reading_kernel as k; print(k.read(numpy.arange(9)))"]
+    for column in (1, 7):
+        (tmp_path / "columns.py").write_text(
+            f"from enum import IntEnum\nclass Columns(IntEnum):\n    SIZE = {column}\n"
+        )
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert int(answer.stdout) == column
 
 
 class Pair(NamedTuple):
