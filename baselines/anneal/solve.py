@@ -53,7 +53,7 @@ class Chain(NamedTuple):
 HOT = (Chain(3e-3, 1e-5, 0.4), Chain(3e-3, 1e-5, 0.8, NOTHING), Chain(2e-4, 1e-6, 1.0))
 COOL = (Chain(4e-4, 4e-6, 0.6), Chain(1e-4, 1e-6, 1.0))
 SMALL = 4000  # decisions; in a program of more, a move gains a smaller share: temperatures fall with their number
-FEW_MOVES = 10  # for each decision, in all: too few to come back from where a hot chain leads, and
+FEW_MOVES = 50  # for each decision, in all: too few to come back from where a hot chain leads, and
 ENOUGH_MOVES = 60  # enough to begin with nothing
 
 
