@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -42,17 +43,27 @@ def events(folder: Path) -> set[str]:
 def test_a_full_disk_is_one_line_that_names_the_file(
     cli: Run, trace_file: Path, settings_file: Path, tmp_path: Path
 ) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits, least = resource.getrlimit(resource.RLIMIT_FSIZE), jax.config.jax_persistent_cache_min_compile_time_secs
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # less than the weights take
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # nor less than what others would find there
     try:
         train = ("train", "--workload", trace_file, "--out", tmp_path / "run", "--steps", "100", "--json")
         result = cli(*train, "--config", settings_file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
     assert result.code == 2
     assert result.err.splitlines()[-1] == f"mallocgame: {tmp_path}/run/checkpoints/1: cannot write: File too large"
     assert "Traceback" not in result.err
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_damaged_entry_of_the_compilers_cache_is_no_news() -> None:
+    said = "Error reading persistent compilation cache entry for 'jit_init': ZstdError"
+    code = f"import warnings, mallocgame.agents.muzero; warnings.warn({said!r}); warnings.warn('something else')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "something else" in done.stderr
+    assert "persistent" not in done.stderr.replace(code, "")
 
 
 def test_a_run_is_compared_written_resumed_and_played(
