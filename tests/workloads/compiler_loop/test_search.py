@@ -244,9 +244,10 @@ def test_what_stays_is_placed_from_the_lowest_address_up(
     assert str(text).index(names[0]) < str(text).index(names[1])
 
 
-def test_too_many_to_place_in_order_are_placed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("reaction", "overrides"):
-        monkeypatch.setattr(f"mallocgame.workloads.compiler_loop.{module}.MAX_IN_ORDER", 1)
+@pytest.mark.parametrize("bound", ["MAX_IN_ORDER", "MANY_STEPS"])
+def test_too_many_to_place_in_order_are_placed_by_size(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"mallocgame.workloads.compiler_loop.reaction.{bound}", 1)
+    monkeypatch.setattr("mallocgame.workloads.compiler_loop.overrides.MAX_IN_ORDER", 1)
     both = Mapping(residencies=(pinned(1, 50, 4), pinned(2, 0, 4)))
     reaction = Reaction(problem=PROBLEM, first_above=-1.0)
     overrides = reaction.suggestion(both)
