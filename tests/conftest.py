@@ -20,8 +20,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 @pytest.fixture(autouse=True)
 def signals_fixture() -> Iterator[None]:
     """Undo what ``main`` does to a process that ends after it."""
-    hooks = sys.unraisablehook, sys.excepthook
+    hook = sys.unraisablehook
     yield
     if signals := sys.modules.get("mallocgame.cli.signals"):
         signals.restore_signals()
-    sys.unraisablehook, sys.excepthook = hooks
+    sys.unraisablehook = hook

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -381,9 +380,9 @@ def _flat(arrays: Arrays, prefix: str) -> Arrays:
 def _quiet() -> Iterator[None]:
     """Keep orbax and TensorStore from showing the traceback of what they raise, too, once for each of their threads."""
     logging.getLogger("asyncio").addFilter(_is_not_of_orbax)  # its tasks say so when they are collected, much later
-    if sys.excepthook is not _except_late_answers:
-        _shown_by[:] = [sys.excepthook]
-        sys.excepthook = _except_late_answers
+    if sys.unraisablehook is not _except_late_answers:
+        _shown_by[:] = [sys.unraisablehook]
+        sys.unraisablehook = _except_late_answers
     logger = logging.getLogger("absl")
     before, logger.disabled = logger.disabled, True
     try:
@@ -396,16 +395,17 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.getMessage()
 
 
-_shown_by = [sys.__excepthook__]
+_shown_by = [sys.unraisablehook]
 
 
-def _except_late_answers(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Show an exception unless TensorStore met it telling asyncio, after the first write failed, how another one went.
+def _except_late_answers(found: "sys.UnraisableHookArgs") -> None:
+    """Show what nobody can catch, unless TensorStore met it telling asyncio of a write after another one had failed.
 
-    Orbax has closed its event loop by then; TensorStore's threads hand what asyncio raises to ``sys.excepthook``.
+    Orbax has closed its event loop by then; TensorStore's threads hand what asyncio raises to ``sys.unraisablehook``.
     """
+    error = found.exc_value
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        _shown_by[0](kind, error, traceback)
+        _shown_by[0](found)
 
 
 def _reason(error: Exception) -> str:

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from mallocgame.agents.muzero import run
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
@@ -56,6 +59,15 @@ def test_a_full_disk_is_one_line_that_names_the_file(
     assert result.err.splitlines()[-1] == f"mallocgame: {tmp_path}/run/checkpoints/1: cannot write: File too large"
     assert "Traceback" not in result.err
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_only_late_answers_of_writes_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(run, "_shown_by", [shown.append])
+    late, *others = RuntimeError("Event loop is closed"), RuntimeError("else"), ValueError("Event loop is closed")
+    for error in (late, *others):
+        run._except_late_answers(cast(Any, SimpleNamespace(exc_value=error)))
+    assert [found.exc_value for found in shown] == others
 
 
 def test_a_damaged_entry_of_the_compilers_cache_is_no_news() -> None:
