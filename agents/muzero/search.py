@@ -39,11 +39,10 @@ def next_key(random: np.random.Generator) -> Key:
 def make_search(model: Model, *, num_simulations: int, explore: bool) -> Search:
     """Return a compiled ``search(parameters, observation, legal_mask, key)``.
 
-    ``legal_mask`` is bool[B, A], True = legal; ``key`` is uint32[2]. With
-    ``explore`` actions are sampled (Gumbel noise, or visit counts at
-    the configured temperature), without it the best is taken. The noise differs between rows: none in the first, full
-    in the last (``noise_of``). ``num_simulations`` = 0: the network's own policy. One compilation per shape of the
-    observation and process: who asks for the same search again gets it compiled.
+    ``legal_mask`` is bool[B, A], True = legal; ``key`` is uint32[2]. With ``explore`` actions are sampled (Gumbel
+    noise, or visit counts at the configured temperature), without it the best is taken. The noise differs between rows:
+    none in the first, full in the last (``noise_of``). ``num_simulations`` = 0: the network's own policy. One
+    compilation per shape of the observation and process: who asks for the same search again gets it compiled.
     """
     return _compiled(model, num_simulations, explore)
 

@@ -139,7 +139,7 @@ def _better(
     from mallocgame.evaluation import as_hoisted
     from mallocgame.explanation.reachable import Reach
     from mallocgame.judge.simulation import simulate
-    from mallocgame.workloads.compiler_loop.tune import LARGE
+    from mallocgame.workloads.compiler_loop.settings import LARGE
 
     program, hierarchy = found.program if hoist else as_hoisted(found.program, found.hierarchy, own), found.hierarchy
     if hierarchy.num_layers != 2:  # XLA:TPU compiles for two

@@ -17,13 +17,13 @@ from typing import Any
 from mallocgame.baselines.anneal import anneal
 from mallocgame.errors import InputError, TraceError
 from mallocgame.workloads import suite
-from mallocgame.workloads.compiler_loop.settings import Settings
+from mallocgame.workloads.compiler_loop.settings import LARGE, Settings
 from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.models import MODELS
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference
 from mallocgame.workloads.xla.compiler import Compiler
 from tests.benchmarks import zoo
-from tests.benchmarks.compiler_loop_table import LARGE, report, write_page
+from tests.benchmarks.compiler_loop_table import report, write_page
 from tests.paths import ROOT
 
 RESULTS = ROOT / "docs" / "results"

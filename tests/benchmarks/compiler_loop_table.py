@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mallocgame.workloads.compiler_loop.settings import LARGE
+
 COLUMNS = (
     "program",
     "orders",
@@ -19,7 +21,6 @@ COLUMNS = (
     "s / eval",
     "full s",
 )
-LARGE = 600  # instructions
 AHEAD = 0.03  # of the time: the best known mapping is so far ahead
 
 

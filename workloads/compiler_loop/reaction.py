@@ -27,11 +27,11 @@ from mallocgame.workloads.compiler_loop.overrides import (
     definitions,
     overrides_of,
 )
+from mallocgame.workloads.compiler_loop.settings import LARGE
 from mallocgame.workloads.xla.compiler import Options
 
 MAX_LEARNED = 12  # deviations, those that cost most, that one evaluation tells of
 WORTH_LEARNING = 2e-4  # of the time
-MANY_STEPS = 600  # of a program: addresses of its plan are not to be had
 
 F64 = npt.NDArray[np.float64]
 Stays = dict[Beginning, int]  # to the last row of Program.uses that each serves
@@ -57,7 +57,7 @@ class Reaction:
         What is to stay in slow memory is kept there, copies are asked for at their time. What is left to the compiler
         is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
         those that wait long (``first_above``) are placed before others, from the lowest address of ``goal`` up: each
-        then finds the place that it has there. Of too many (``MAX_IN_ORDER``), and in long programs (``MANY_STEPS``),
+        then finds the place that it has there. Of too many (``MAX_IN_ORDER``), and in long programs (``LARGE``),
         where no plan comes true as it is, the largest come first.
         """
         program = self.problem.program
@@ -72,7 +72,7 @@ class Reaction:
             elif override.action is Action.PIN and longest[override.tensor] > self.first_above:
                 whole[override.tensor] = definitions(program, override.tensor, Action.FIRST)
         place = {r.tensor: (r.offset_bytes, r.start_step) for r in goal.residencies}
-        if sum(map(len, whole.values())) > MAX_IN_ORDER or program.num_steps >= MANY_STEPS:
+        if sum(map(len, whole.values())) > MAX_IN_ORDER or program.num_steps >= LARGE:
             place = {tensor: (-program.tensors[tensor].size_bytes, 0) for tensor in whole}
         return (*found, *(first for tensor in sorted(whole, key=place.__getitem__) for first in whole[tensor]))
 

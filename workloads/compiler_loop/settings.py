@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+# Instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds, and no plan
+# comes true as it is.
+LARGE = 600
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:

@@ -28,7 +28,7 @@ from mallocgame.workloads.compiler_loop.flags import (
 from mallocgame.workloads.compiler_loop.kernels import Kernels
 from mallocgame.workloads.compiler_loop.loop_operands import given_to_loops
 from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT
-from mallocgame.workloads.compiler_loop.settings import Settings, Tuned
+from mallocgame.workloads.compiler_loop.settings import LARGE, Settings, Tuned
 
 if TYPE_CHECKING:
     from mallocgame.explanation.reachable import Reach
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mallocgame.workloads.xla.compiler import Options
 
 MAX_STALE = 3  # rounds without improvement
-LARGE = 600  # instructions: with more, plans begin near what the compiler does, which hot chains lose in a few seconds
 FEW_MOVES = 5  # that bring next to nothing, until a large program is planned as a whole again
 LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
 LEAST_SOLVER_SECONDS = 4.0  # of a short run: with less a busy machine finds nothing, and the search would end

@@ -244,7 +244,7 @@ def test_what_stays_is_placed_from_the_lowest_address_up(
     assert str(text).index(names[0]) < str(text).index(names[1])
 
 
-@pytest.mark.parametrize("bound", ["MAX_IN_ORDER", "MANY_STEPS"])
+@pytest.mark.parametrize("bound", ["MAX_IN_ORDER", "LARGE"])
 def test_too_many_to_place_in_order_are_placed_by_size(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"mallocgame.workloads.compiler_loop.reaction.{bound}", 1)
     monkeypatch.setattr("mallocgame.workloads.compiler_loop.overrides.MAX_IN_ORDER", 1)
