@@ -12,6 +12,7 @@ import typer
 
 from mallocgame.cli.cases import HierarchyOption, HoistOption, find_hierarchy, on_hierarchy
 from mallocgame.cli.common import JsonOption, print_json, say
+from mallocgame.cli.signals import word
 from mallocgame.cli.traces import chip_of, open_trace
 from mallocgame.errors import InputError
 from mallocgame.files import check_folder
@@ -95,7 +96,7 @@ def train(
                     trainer.train(seconds=seconds, steps=steps, report=watch.report)
             except KeyboardInterrupt as interrupt:
                 code = getattr(interrupt, "exit_code", 130)
-                say(f"mallocgame: stopped; continue with: mallocgame train --resume --out {out} ...")
+                say(f"mallocgame: {word(code - 128)}; continue with: mallocgame train --resume --out {out} ...")
                 raise typer.Exit(code) from None
             finally:
                 watch.write_best()
