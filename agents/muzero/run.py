@@ -72,13 +72,15 @@ class RunFolder:
         """Make the folder and write ``run.json``.
 
         Raises:
-            InputError: there is a run in the folder already, or the best mapping of another.
+            InputError: there is a run in the folder already, or the best mapping of another, or files that a run, which
+                removes what its newest checkpoint does not name, would take for its own.
         """
         if (self.path / "run.json").exists():
             raise InputError(f"{self.path} holds a run already; give --resume to continue it, or another --out")
         for program, _ in pairs:
             if self.best_file(program.name).exists():
                 raise InputError(f"{self.best_file(program.name)} is there already; give another --out")
+        self._refuse_foreign()
         for part in FOLDERS:
             (self.path / part).mkdir(parents=True, exist_ok=True)
         about = {
@@ -91,6 +93,12 @@ class RunFolder:
             "versions": {"jax": jax.__version__},
         }
         write_text(self.path / "run.json", json.dumps(about, indent=1) + "\n")
+
+    def _refuse_foreign(self) -> None:
+        parts = [self.path / part for part in FOLDERS]
+        found = [part for part in parts if part.exists() and not (part.is_dir() and not any(part.iterdir()))]
+        for path in [*found, *self.path.glob("state-*.json")]:
+            raise InputError(f"{path} is not of a run of this command; give another --out")
 
     def best_file(self, name: str) -> Path:
         """Return where the best mapping of a program is written; no name leads out of the folder."""

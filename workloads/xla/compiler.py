@@ -27,7 +27,7 @@ from mallocgame.errors import InputError, MissingExtraError, TraceError
 from mallocgame.files import read_lines
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.arguments import with_users_names
-from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED
+from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED, remove_work_folder
 from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.out_of_memory import shortened
 from mallocgame.workloads.xla.topology import ONE_CHIP, chip_of
@@ -39,6 +39,7 @@ MAPPING_LOG = "memory_space_assignment=3,simulator=3,algorithm=3"  # enough to r
 HLO_PASSES = "plumb-vmem-info|rename-tensor-core-fusion-ops"  # the last module that they dump is what the pass sees
 
 MAX_LOG_BYTES = 2**30  # the largest program of the suite logs 60 MB
+END_SECONDS = 5.0  # the warm process has to end by itself
 LOOK_SECONDS = 0.25  # between looks at whether to stop
 _FATAL = re.compile(r"^F\d{4} \S+ +\d+ (.*)$", re.MULTILINE)  # the compiler found a fault in itself, and says which
 NOT_THE_PROGRAM = ("MemoryError", "OSError", "BlockingIOError")  # errors of this machine
@@ -103,7 +104,7 @@ class Compiler:
         self._vmodule = vmodule
         self._ready = ready
         self._server: subprocess.Popen[str] | None = None
-        self._folder = Path()
+        self._folder: Path | None = None  # of the warm process, once it has said so
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -123,17 +124,19 @@ class Compiler:
 
     def _close(self) -> None:
         server, self._server = self._server, None
+        folder, self._folder = self._folder, None
         if server is not None:
             assert server.stdin is not None
             assert server.stdout is not None
             with contextlib.suppress(OSError):
                 server.stdin.close()
             try:
-                server.wait(timeout=5)
+                server.wait(timeout=END_SECONDS)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-                shutil.rmtree(self._folder, ignore_errors=True)
+                with contextlib.suppress(ValueError):
+                    remove_work_folder(folder or _folder_of(server.stdout.readline()))
             server.stdout.close()
 
     def compile(self, asked: CompileRequest) -> Compilation:
@@ -169,7 +172,7 @@ class Compiler:
             failed = bool(follow.error) and not asked.full
             hlo = newest_module(dump) if asked.hlo and not failed else ""
             if asked.hlo and not failed and not hlo.rstrip().endswith("}"):
-                where = self._folder.parent
+                where = folder.parent.parent
                 follow.error = f"its text is cut off: is there room in {where}? (TMPDIR names another folder)"
                 follow.inconclusive = True
             return Compilation(
@@ -249,10 +252,15 @@ class Compiler:
         )
         assert self._server.stdout is not None
         try:
-            self._folder = Path(json.loads(self._server.stdout.readline())["folder"])
+            self._folder = _folder_of(self._server.stdout.readline())
         except ValueError:
             self._close()
             raise InputError("the compiler process did not start: is JAX installed and importable?") from None
+
+
+def _folder_of(line: str) -> Path:
+    """Return what the first line of a warm process says; a ValueError if it says nothing."""
+    return Path(json.loads(line)["folder"])
 
 
 class _Follow:

@@ -146,8 +146,14 @@ def work_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_work_folder(folder)
         os.close(lock)
+
+
+def remove_work_folder(folder: Path) -> None:
+    """Remove the folder of a warm process, and nothing that is not one."""
+    if folder.name.startswith(FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_if_left(folder: Path) -> None:

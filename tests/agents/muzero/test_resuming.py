@@ -258,6 +258,15 @@ def test_damage_is_one_line_and_nothing_is_overwritten(tmp_path: Path) -> None:
         Trainer(PAIRS[:1], TINY, run, resume=True)
 
 
+@pytest.mark.parametrize("theirs", ["checkpoints/epoch-3.pt", "records/2026.csv", "arrays", "state-old.json"])
+def test_a_folder_with_files_of_somebody_else_is_refused(tmp_path: Path, theirs: str) -> None:
+    (tmp_path / theirs).parent.mkdir(exist_ok=True)
+    (tmp_path / theirs).write_text("theirs")
+    with pytest.raises(InputError, match="is not of a run of this command; give another --out"):
+        Trainer(PAIRS[:1], TINY, tmp_path).train(steps=640)
+    assert (tmp_path / theirs).read_text() == "theirs"
+
+
 def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     run = tmp_path / "run"
     Trainer(PAIRS, TINY, run).train(steps=16)

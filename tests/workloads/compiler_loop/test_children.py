@@ -1,8 +1,13 @@
 """Compilations that die, hang or flood their log are ended and reported."""
 
+import json
 import os
+import select
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -61,3 +66,40 @@ def test_a_fault_that_the_compiler_finds_in_itself_is_its_answer() -> None:
     found = follow(f"import os; print('{line}', flush=True); os._exit(9)", 60.0)
     assert not found.inconclusive
     assert last_words(found).endswith("gave up: algorithm.cc:8573] Check failed: inconsistent required assignment")
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_an_interrupt_while_the_warm_process_starts_removes_its_folder_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: bool
+) -> None:
+    mine, own = tmp_path / "here" / "mine.txt", tmp_path / "mallocgame-compile-x"
+    for file in (mine, own / "locked"):
+        file.parent.mkdir()
+        file.touch()
+    monkeypatch.chdir(mine.parent)
+    word = f"print({json.dumps({'folder': str(own)})!r}, flush=True); " if says else ""
+    deaf = subprocess.Popen(
+        [sys.executable, "-c", f"import time; {word}time.sleep(600)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert deaf.stdout is not None
+    if says:  # but the interrupt comes before it is read
+        select.select([deaf.stdout], [], [])
+    answers = iter([KeyboardInterrupt()])
+    read = deaf.stdout.readline
+    monkeypatch.setattr(compiler.subprocess, "Popen", lambda *_, **__: deaf)
+    monkeypatch.setattr(compiler, "END_SECONDS", 0.01)
+    monkeypatch.setattr(deaf, "stdout", Mock(close=deaf.stdout.close, readline=lambda: _raise(answers) or read()))
+    with pytest.raises(KeyboardInterrupt), compiler.Compiler() as warm:
+        warm.compile(CompileRequest(reference=PROGRAM, chip="v5e"))
+    assert deaf.returncode
+    assert mine.exists()
+    assert own.exists() is not says
+
+
+def _raise(errors: Iterator[BaseException]) -> None:
+    """Raise the next, if there is one."""
+    for error in errors:
+        raise error
