@@ -1,10 +1,10 @@
 """Random kills: ``python -m tests.fuzz.kills --kills 100``. What a signal must leave, at any moment of a command.
 
-A run is started in a session and with a temporary folder of its own, and gets SIGINT or SIGTERM (to the process, or to
-its whole group, as a terminal does) after a random time, from its first import on. It must end soon, with exit code
-130 or 143 (or as it ends when nobody kills it), one line on standard error, no child, no temporary file, and no output
-that is not whole. ``--rows FILE`` takes a row for each kill and goes on where it stopped, ``--minutes`` limits one go;
-``--report`` counts the rows.
+A run is started in a session and with a temporary folder of its own, and gets SIGINT or SIGTERM (to the process, or
+to its whole group, as a terminal does) after a random time, from its first import on. It must end soon, with exit
+code 130 or 143 (or as it ends when nobody kills it), one line on standard error, no child, no temporary file, and no
+output that is not whole, and the folder from which it was started as it was. ``--rows FILE`` takes a row for each
+kill and goes on where it stopped, ``--minutes`` limits one go; ``--report`` counts the rows.
 """
 
 import argparse
@@ -219,11 +219,12 @@ def kill_once(command: Command, rng: random.Random) -> Kill:
     to_group = rng.random() < 0.3
     delay = rng.uniform(0, command.longest_seconds)
     with tempfile.TemporaryDirectory(prefix="mallocgame-kills-") as base:
-        folder, temporary = Path(base) / "work", Path(base) / "tmp"
-        folder.mkdir()
-        temporary.mkdir()
+        folder, temporary, here = (Path(base) / name for name in ("work", "tmp", "here"))
+        for each in (folder, temporary, here):
+            each.mkdir()
+        (here / "mine.txt").touch()
         command.prepare(folder)
-        process = _start(command, folder, temporary)
+        process = _start(command.arguments(folder), temporary, here)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
@@ -231,6 +232,8 @@ def kill_once(command: Command, rng: random.Random) -> Kill:
         wrong = _look(process, number)
         left = [str(path.relative_to(base)) for path in temporary.rglob("*") if not _is_shared(path)]
         left += [str(path.relative_to(base)) for path in folder.rglob(".mallocgame-*")]
+        if [path.name for path in here.iterdir()] != ["mine.txt"]:
+            wrong.append(f"the working directory holds {[path.name for path in here.iterdir()]}")
         if left:
             wrong.append(f"left {', '.join(left[:5])}")
         try:
@@ -240,15 +243,16 @@ def kill_once(command: Command, rng: random.Random) -> Kill:
         return Kill(signal=number.name, delay_seconds=round(delay, 2), exit_code=process.returncode, wrong=wrong)
 
 
-def _start(command: Command, folder: Path, temporary: Path) -> "subprocess.Popen[str]":
+def _start(arguments: list[str], temporary: Path, here: Path) -> "subprocess.Popen[str]":
     ready, told = os.pipe()
+    path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     process = subprocess.Popen(
-        [sys.executable, "-c", _RUN.format(ready=told), *command.arguments(folder)],
+        [sys.executable, "-c", _RUN.format(ready=told), *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        cwd=here,
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": path},
         pass_fds=(told,),
         start_new_session=True,
     )
