@@ -26,6 +26,7 @@ from tests.baselines.packing.instances import planted
 from tests.paths import ROOT
 
 GRACE_SECONDS = 60.0
+END_SECONDS = 3.0  # so long a busy machine may take to end what has been told to
 LAST_WORDS = {signal.SIGINT: "mallocgame: interrupted", signal.SIGTERM: "mallocgame: terminated"}
 _RUN = """
 import os, signal, sys
@@ -278,8 +279,10 @@ def _look(process: "subprocess.Popen[str]", number: signal.Signals) -> list[str]
         wrong.append(f"exit code {process.returncode}: {lines[-1:]}")
     if "Traceback" in said or "Exception ignored" in said:
         wrong.append(f"a traceback: {lines[-3:]}")
-    time.sleep(0.2)
-    if children := _session(process.pid):
+    deadline = time.monotonic() + END_SECONDS
+    while (children := _session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if children:
         wrong.append(f"children left: {children}")
         for child in children:
             os.kill(child, signal.SIGKILL)
