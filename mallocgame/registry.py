@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mallocgame.errors import InputError
+from mallocgame.foreign import at_users_place, bring
 
 SOLVERS = "mallocgame.solvers"
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
@@ -50,6 +51,7 @@ def load(group: str, text: str, kind: str) -> tuple[Any, str]:
 def _imported(text: str, module: str, attribute: str, kind: str) -> Any:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # installed commands do not look where they are run
+    bring(module)
     try:
         found: Any = import_module(module)
         for part in attribute.split("."):
@@ -60,6 +62,6 @@ def _imported(text: str, module: str, attribute: str, kind: str) -> Any:
     except AttributeError:
         raise InputError(f"{kind} {text!r}: module {module} has no {attribute}") from None
     except (Exception, SystemExit) as error:  # whatever its first lines do
-        told = f"{type(error).__name__}: {error}"
+        told = f"{type(error).__name__}: {error}{at_users_place(error)}"
         raise InputError(f"{kind} {text!r}: module {module} cannot be imported ({told})") from error
     return found

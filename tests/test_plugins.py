@@ -15,6 +15,9 @@ from tests.cli.run import run
 from tests.toy import toy_program
 
 MODULE = '''
+import numba
+
+from mallocgame import load_trace
 from mallocgame.mapping import Mapping
 from mallocgame.solver import Incumbent, SolveResult, solver
 
@@ -33,6 +36,29 @@ def plain(program, hierarchy, *, seconds, seed, start):
 
 def broken(program, hierarchy, *, seconds, seed, start):
     raise RuntimeError("mine")
+
+
+def unlucky(program, hierarchy, *, seconds, seed, start):
+    try:
+        return {}["absent"]
+    except KeyError as error:
+        raise OSError("mine, too") from error
+
+
+@numba.njit
+def kernel(x):
+    return x.absent
+
+
+@solver(warm_up=lambda problem: kernel(3))
+def uncompiled(search):
+    """Has a kernel that Numba cannot compile."""
+
+
+@solver
+def refused(search):
+    """Ask for a trace that is not there."""
+    load_trace("nonesuch")
 
 
 def wrong(program, hierarchy, *, seconds, seed, start):
@@ -69,6 +95,25 @@ def test_what_is_no_mapping_is_told(module: str) -> None:
 def test_its_errors_are_its_own(module: str) -> None:
     with pytest.raises(RuntimeError, match="mine"):
         solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:broken")
+
+
+def test_the_traceback_of_its_errors_is_its_own_lines(
+    module: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, lines, last in (
+        ("broken", ["in broken"], "RuntimeError: mine"),
+        ("unlucky", ["in unlucky", "in unlucky"], "OSError: mine, too"),  # it is not an output that cannot be written
+        ("uncompiled", ["in <lambda>"], ""),
+    ):
+        told = run(monkeypatch, capfd, "evaluate", "alexnet-v5e", "--solver", f"{module}:{name}", "--seconds", 1)
+        assert told.code == 1
+        found = [line for line in told.err.splitlines() if line.startswith("  File ")]
+        assert [line.split(", ")[-1] for line in found] == lines
+        assert all(f"{module}.py" in line for line in found)
+        assert told.err.splitlines()[-1] == last or not last
+    told = run(monkeypatch, capfd, "evaluate", "alexnet-v5e", "--solver", f"{module}:refused", "--seconds", 1)
+    assert told.code == 2
+    assert f"{module}.py:" in told.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("line", ["raise ValueError(7)", "raise SystemExit(7)", "import no_such_thing.at_all", "1 +"])

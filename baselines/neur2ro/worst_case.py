@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mallocgame.baselines.neur2ro.affine import AffineRecourse, costs_only
 from mallocgame.baselines.neur2ro.clock import Clock, OutOfTimeError
 from mallocgame.baselines.neur2ro.dual import DualAdversary, is_right_hand_side
-from mallocgame.baselines.neur2ro.linear import LinearModel, as_numbers
+from mallocgame.baselines.neur2ro.linear import LinearModel, LinearSet, as_numbers
 from mallocgame.baselines.neur2ro.problem import TwoStageProblem, nominal_scenario
 from mallocgame.baselines.neur2ro.second_stages import SecondStages
 from mallocgame.baselines.neur2ro.solvers import highs_program
@@ -68,12 +68,16 @@ class CutProgram:
 
 
 def check_uncertainty(problem: TwoStageProblem) -> None:
-    """Refuse an unbounded Xi and a list of scenarios that is none.
+    """Refuse sets that are none, an unbounded Xi, and a list of scenarios that is none.
 
     Raises:
         InputError: one of these.
     """
-    box, listed, name = problem.uncertainty(), problem.scenarios(), type(problem).__name__
+    name = type(problem).__name__
+    for member, found in (("first_stage", problem.first_stage()), ("uncertainty", problem.uncertainty())):
+        if not isinstance(found, LinearSet):
+            raise InputError(f"{name}.{member}() returned {found!r:.60}, expected a LinearSet")
+    box, listed = problem.uncertainty(), problem.scenarios()
     if problem.uncertainty_kind not in ("objective", "finite", "general"):
         raise InputError(
             f"{name}.uncertainty_kind is {problem.uncertainty_kind!r}; expected objective, finite, general"

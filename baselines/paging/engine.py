@@ -1,5 +1,6 @@
 """The engine: several policies and cache sizes over one sequence, in chunks, on all cores, with progress."""
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,14 @@ def _usable(events: I32, now: int, judge_from: int, starts: I64, tokens: I64, bl
     totals[2], totals[3] = prompt, lasting
 
 
+def _counted(policy: Policy, faults: Any) -> int:
+    try:
+        return operator.index(faults)
+    except TypeError:
+        wanted = "expected the number of faults, a whole number"
+        raise InputError(f"policy {policy.name!r}: step returned {faults!r:.60}, {wanted}") from None
+
+
 class _Running:
     """A job under way: its state, its event buffer, and what it has cost so far."""
 
@@ -119,8 +128,9 @@ class _Running:
         hints = self.hints[start:stop] if self.hints.size else self.hints
         events = self.events[start:stop] if self.keep_events else self.events[: stop - start]
         began = time.perf_counter()
-        faults = int(self.job.policy.step(self.state, self.trace.pages[start:stop], hints, start, events))
+        found = self.job.policy.step(self.state, self.trace.pages[start:stop], hints, start, events)
         self.seconds += time.perf_counter() - began
+        faults = _counted(self.job.policy, found)
         self.total_faults += faults
         if start < self.job.judge_from:
             faults = int(np.sum(events[self.job.judge_from - start :] != HIT))

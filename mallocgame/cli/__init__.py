@@ -51,6 +51,14 @@ def _run() -> int:
     except KeyboardInterrupt:
         pass  # told below, as where the command caught it
     except Exception as error:
+        from mallocgame.errors import InputError
+        from mallocgame.foreign import ANNOUNCED, users_traceback
+
+        told = "" if isinstance(error, InputError) else users_traceback(error)
+        if told:
+            code = _end("", 1)
+            _tell(f"mallocgame: {ANNOUNCED}\n{told}")
+            return code
         message = _reason(error)
         if not message:
             raise
@@ -77,9 +85,10 @@ def _end(message: str, code: int) -> int:
 def _reason(error: Exception) -> str:
     """Return the line for an error that the user can mend; empty for a fault of ours, which keeps its traceback."""
     from mallocgame.errors import InputError, printable
+    from mallocgame.foreign import at_users_place
 
     if isinstance(error, InputError):
-        return printable(str(error))
+        return printable(f"{error}{at_users_place(error)}")
     if isinstance(error, OSError):
         where = "cannot write standard output or a file" if error.filename is None else error.filename
         return printable(f"{where}: {error.strerror or error}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mallocgame.errors import InputError
+from mallocgame.foreign import at_users_place, users_traceback
 from mallocgame.sweep.rows import Row
 
 
@@ -54,13 +55,13 @@ Maker = Callable[[], AbstractContextManager[Work]]  # what a worker enters once,
 
 
 def attempt(work: Work, task: Any) -> Answer:
-    """Do the work once. A fault of ours shows its traceback on standard error and ends nothing."""
+    """Do the work once. A fault shows its traceback on standard error, the user's lines alone, and ends nothing."""
     try:
         return work(task)
     except InputError as error:
-        return Refused(reason=str(error))
+        return Refused(reason=f"{error}{at_users_place(error)}")
     except Exception as error:
-        traceback.print_exc()
+        sys.stderr.write(users_traceback(error) or traceback.format_exc())
         return Failed(reason=f"{type(error).__name__}: {error}")
 
 

@@ -1,10 +1,12 @@
 """A user's function, lowered for chips that are not there. Imports JAX; runs in the compiling process only."""
 
 import contextlib
+import functools
 import inspect
 import math
 import os
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +112,7 @@ def _lower(call: Call, described: Leaf, device: Any) -> Any:
     """Lower with each array described; static arguments and what is no array are handed on as they are."""
     import jax
 
-    call = _with_data_alone(call)
+    call = _with_data_alone(_unbound(call))
     function, static, names = _jitted(call)
     arguments = [a if i in static else jax.tree.map(described, a) for i, a in enumerate(call.arguments)]
     keywords = {k: a if k in names else jax.tree.map(described, a) for k, a in call.keywords.items()}
@@ -125,6 +127,17 @@ def _lower(call: Call, described: Leaf, device: Any) -> Any:
             raise
     with jax.default_device(device):
         return function.lower(*arguments, **keywords)
+
+
+def _unbound(call: Call) -> Call:
+    """Return a call of what a partial or a bound method calls, where that is jitted: its donation then counts."""
+    function = call.function
+    if isinstance(function, functools.partial) and hasattr(function.func, "lower"):
+        arguments = (*function.args, *call.arguments)
+        return Call(function=function.func, arguments=arguments, keywords=function.keywords | call.keywords)
+    if isinstance(function, types.MethodType) and hasattr(function.__func__, "lower"):
+        return Call(function=function.__func__, arguments=(function.__self__, *call.arguments), keywords=call.keywords)
+    return call
 
 
 def _jitted(call: Call) -> tuple[Any, frozenset[int], frozenset[str]]:

@@ -1,14 +1,16 @@
 """What programs find when they look for their chips (extra: tpu)."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mallocgame.program import UseKind
 from mallocgame.workloads.capture import capture
-from mallocgame.workloads.program_reference import parse_reference
+from mallocgame.workloads.program_reference import Call, parse_reference
 from mallocgame.workloads.xla.compiler import Compiler
+from mallocgame.workloads.xla.lower import _lower
 
 tpu = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")), reason="needs the tpu extra"
@@ -118,3 +120,23 @@ def test_a_model_may_hold_functions_beside_its_arrays(tmp_path: Path) -> None:
         weight = next(t for t in trace.program.tensors if t.is_parameter and t.title == "net.weight")
         assert weight.size_bytes == 512 * 512 * 4
         assert any(u.kind != UseKind.READ for u in weight.uses) == is_donated
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
+def test_what_a_jitted_function_donates_counts_behind_partials_and_methods() -> None:
+    import jax
+
+    class Cell:
+        @partial(jax.jit, static_argnums=0, donate_argnums=1)
+        def grow(self, state: jax.Array, x: jax.Array) -> jax.Array:
+            return state + x
+
+    @partial(jax.jit, static_argnames="by", donate_argnums=0)
+    def scale(state: jax.Array, x: jax.Array, by: str) -> jax.Array:
+        return state * x if by == "product" else state
+
+    array = jax.numpy.zeros((8, 8))
+    for function in (Cell().grow, partial(scale, by="product"), partial(Cell.grow, Cell())):
+        lowered = _lower(Call(function=function, arguments=(array, array)), lambda leaf: leaf, jax.devices("cpu")[0])
+        state, x = jax.tree.leaves(lowered.args_info)
+        assert (state.donated, x.donated) == (True, False)
