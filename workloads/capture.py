@@ -22,6 +22,7 @@ from mallocgame.workloads.program_reference import ProgramReference, parse_refer
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, CompileRequest, Options, newest_module
 from mallocgame.workloads.xla.cycles import cycle_estimates
+from mallocgame.workloads.xla.fidelity import disagreement
 from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
 from mallocgame.workloads.xla.mapping import build_mapping, without_broken
@@ -36,6 +37,7 @@ from mallocgame.workloads.xla.topology import chip_of, num_devices, parse_mesh
 
 __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files"]
 
+MAX_DISAGREEMENT = 0.01  # of XLA's instruction time: what is judged over 1 % otherwise, and said
 SPARSE_CORE = 'async_execution_thread="sparsecore"'
 ON_THE_TENSOR_CORE: Options = {
     "xla_tpu_offload_gather_to_sparsecore": "false",
@@ -352,14 +354,18 @@ class _Reading:
             facts["xla_placements_left_out"] = tuple(self.built.program.tensors[i].name for i in left_out)
         if self.target != facts["chip"]:
             facts["topology"] = self.target
-        return Trace(
+        trace = Trace(
             name=self.name,
-            program=self._with_network(facts),
+            program=self.built.program,
             hierarchy=self.hierarchy,
             mapping=mapping,
             estimates=estimates(with_moves(self.log, self.built.moves), self.built),
             provenance=provenance | facts,
         )
+        share, where = disagreement(trace)
+        if share > MAX_DISAGREEMENT:
+            facts |= {"disagreeing_share": share, "disagreeing_instruction": where}
+        return replace(trace, program=self._with_network(facts), provenance=provenance | facts)
 
     def _valid_mapping(self) -> tuple[Mapping, list[int], list[Violation]]:
         """Return XLA's mapping, the tensors left out of it for the sake of branches, and what it still breaks."""

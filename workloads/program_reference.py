@@ -104,7 +104,7 @@ def parse_reference(text: str, arguments: str = "", folder: str | None = None, m
     if module.endswith(".py"):
         folder, module = _module_of(Path(module), text)
     name, comma, arguments_from = names.partition(",")
-    names_given = (*module.split("."), *name.split("."), *((arguments_from,) if comma else ()))
+    names_given = (*module.split("."), *name.split("."), *(arguments_from.split(".") if comma else ()))
     if not colon or not all(given.isidentifier() for given in names_given):
         raise InputError(f"expected a function as package.module:function[,args_function], got {text!r}")
     if arguments and arguments_from:

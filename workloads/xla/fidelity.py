@@ -83,6 +83,22 @@ def compare(trace: Trace) -> Fidelity:
     )
 
 
+def disagreement(trace: Trace) -> tuple[float, str]:
+    """Return the share of XLA's instruction time in which the judge, its errors repeated, is over 1 % off, and where.
+
+    Returns:
+        the share, and the name of the instruction where they part most ("": nowhere).
+    """
+    charged = replace(trace, program=_as_charged(trace))
+    xla, trips = _numbers(trace, "xla_step_seconds"), charged.program.trip_counts
+    here = with_known_error(charged).elapsed_seconds / trips
+    known = ~np.isnan(xla) & np.array([i.opcode != "conditional" for i in trace.program.instructions])
+    parted = np.where(known & ~_close(here, xla), np.abs(here - xla) * trips, 0.0)
+    if not parted.any():
+        return 0.0, ""
+    return 1.0 - _share(here, xla, trips, known), trace.program.instructions[int(parted.argmax())].name
+
+
 def _as_charged(trace: Trace) -> Program:
     """Return the program with the steps that XLA charges otherwise charged as it does (errors 3 and 4).
 

@@ -11,7 +11,7 @@ from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_g
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, argument_label, array_bytes, leaves
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
-from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.records import Position, XlaLog
 from mallocgame.workloads.xla.regions import Assumed, Regions, find_regions
 from mallocgame.workloads.xla.reschedule import Move, copy_moves, transferred, with_moves
 from mallocgame.workloads.xla.times import (
@@ -214,9 +214,9 @@ def _solve(
     of_step: list[list[int]] = [[] for _ in log.schedule]
     for i, (_, access) in enumerate(touched):
         of_step[access.step].append(i)
-    benefits: dict[str, list[float]] = {}
+    benefits: dict[str, dict[Position, float]] = {}
     for place, benefit in log.benefit_seconds.items():
-        benefits.setdefault(place.instruction, []).append(benefit)
+        benefits.setdefault(place.instruction, {})[place] = benefit
     unknown = {place.instruction for place in log.unknown_bytes}
     filled = [0] * len(touched)
     solved = []
@@ -225,10 +225,10 @@ def _solve(
         rows = [touched[i] for i in of_step[step]]
         depth = sum(loop.start_step <= step < loop.end_step for loop in regions.loops)
         if instruction.opcode in FORWARDING or not math.isfinite(log.home_seconds[step]):
-            elapsed, gains = (log.home_seconds[step] if instruction.opcode != "while" else 0.0), ()
+            elapsed, gains = (log.home_seconds[step] if instruction.opcode != "while" else 0.0), {}
         else:
             elapsed = log.home_seconds[step]
-            gains = tuple(gain / NEST_FACTOR**depth for gain in benefits.get(name, ()))
+            gains = {place: gain / NEST_FACTOR**depth for place, gain in benefits.get(name, {}).items()}
         facts = StepFacts(
             home_seconds=elapsed,
             observations=tuple(
@@ -239,9 +239,11 @@ def _solve(
                 for one, seconds in zip(logs, simulated, strict=True)
                 if name in seconds
             ),
-            benefits_seconds=gains,
+            benefits_seconds=tuple(gains.values()),
             movable_bytes=tuple(access.bytes for _, access in rows),
             tensor_bytes=tuple(sizes[group] for group, _ in rows),
+            writes=tuple(access.writes for _, access in rows),
+            gains=tuple(gains.get(access.place, 0.0) for _, access in rows),
             shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
             immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
         )

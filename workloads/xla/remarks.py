@@ -180,6 +180,11 @@ def sentences(trace: Trace) -> list[str]:
         lines.append(
             f"{hbm.layer} overflows: {sizes}; show lists the largest tensors, --full the compiler's own message"
         )
+    share = facts.get("disagreeing_share")
+    if isinstance(share, float):
+        name = str(facts.get("disagreeing_instruction", ""))
+        where = f"most in {name}{_source(trace.program, name)}"
+        lines.append(f"{100 * share:.1f} % of XLA's own timeline is read over 1 % wrong, {where}: a fault here")
     lines += _own_estimate(trace)
     lines += _texts(facts.get("notes"))
     lines += [text for text in (cycle_sentence(trace),) if text]
@@ -189,7 +194,8 @@ def sentences(trace: Trace) -> list[str]:
 def _own_estimate(trace: Trace) -> list[str]:
     """Say why the judge charges XLA's own mapping much more than XLA does."""
     own = trace.estimates.get("xla_seconds")
-    if trace.mapping is None or not isinstance(own, float) or own <= 0:
+    given = {"given_trip_counts", "given_branch_weights"} & trace.provenance.keys()  # XLA's is for others
+    if trace.mapping is None or not isinstance(own, float) or own <= 0 or given:
         return []
     ratio = simulate(trace.program, trace.hierarchy, trace.mapping).total_seconds / own
     if ratio < _WORTH_A_REASON:

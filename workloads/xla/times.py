@@ -35,6 +35,8 @@ class StepFacts:
     tensor_bytes: tuple[int, ...]  # the size of the tensor behind each access
     shape_bytes: int  # of all operands and results, without padding
     immovable_shape_bytes: int = 0  # of those that are no tensors
+    writes: tuple[bool, ...] = ()  # for each access, whether it writes; () where none is known to
+    gains: tuple[float, ...] = ()  # for each access, the benefit of moving it, 0 where none is told; () where none is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +63,19 @@ def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
         total = (elapsed + slack) * home
     elif bound_by_memory:
         total = elapsed * home
+    elif any(seen.seconds < elapsed * (1 - 4 * DIGITS) for seen in facts.observations):
+        total, bound_by_memory = elapsed * home, True  # what computing takes, it takes wherever its operands are
     else:  # nothing movable is read or written: the shapes say whether memory explains the time
         guess = known + facts.shape_bytes if not facts.movable_bytes else max(known, facts.shape_bytes)
         total = elapsed * home if guess >= 0.9 * elapsed * home else float(guess)
         bound_by_memory = guess >= 0.9 * elapsed * home > 0
     tolerance = 64 + 2 * DIGITS * elapsed * home
     left = total - known
-    filled = _fill(facts, missing, max(left, 0.0), whole=False)
+    filled = _fill(facts, missing, max(left, 0.0))
     fixed = left - sum(filled[i] for i in missing)
     most_fixed = min([2.0 * facts.immovable_shape_bytes, *(seen.seconds * home for seen in facts.observations)])
     if missing and fixed > most_fixed + tolerance:  # so much cannot be immovable: a tensor is read more than once
-        filled = _fill(facts, missing, max(left, 0.0), whole=True)
+        filled = _fill_whole(facts, missing, max(left, 0.0), hierarchy)
         fixed = left - sum(filled[i] for i in missing)
     residual = 0
     if fixed < -tolerance:
@@ -125,13 +129,38 @@ def _compute(facts: StepFacts, fixed_bytes: int, filled: tuple[int, ...], hierar
     return bound, hidden if hidden > 4 * DIGITS * bound + unsure else 0.0
 
 
-def _fill(facts: StepFacts, missing: Sequence[int], left: float, *, whole: bool) -> tuple[int, ...]:
-    """Give the accesses that the log does not size what is left: all of it, or at most each tensor's size."""
+def _fill(facts: StepFacts, missing: Sequence[int], left: float) -> tuple[int, ...]:
+    """Give the accesses that the log does not size what is left, at most each tensor's size."""
     filled = [size if size is not None else 0 for size in facts.movable_bytes]
     wanted = sum(facts.tensor_bytes[i] for i in missing)
     for i in missing:
         share = left * facts.tensor_bytes[i] / wanted if wanted else 0.0
         size = facts.tensor_bytes[i]
-        over = share > size * (1 + 10 * DIGITS) and whole
-        filled[i] = size if share > size * (1 - 10 * DIGITS) and not over else round(share)
+        filled[i] = size if share > size * (1 - 10 * DIGITS) else round(share)
     return tuple(filled)
+
+
+def _fill_whole(facts: StepFacts, missing: Sequence[int], left: float, hierarchy: Hierarchy) -> tuple[int, ...]:
+    """Give the accesses that the log does not size all that is left: it is more than their tensors have.
+
+    What a benefit shows of an access is taken first. The rest is what is read more than once; results without a benefit
+    are written once.
+    """
+    home, fast = hierarchy.layers[0].bytes_per_second, hierarchy.layers[1].bytes_per_second
+    filled = [float(size or 0) for size in facts.movable_bytes]
+    shown = [i for i in missing if facts.gains and (facts.gains[i] or 0.0) > 0.0]
+    for i in shown:
+        filled[i] = facts.gains[i] / (1.0 / home - 1.0 / fast)
+    if sum(filled[i] for i in shown) > left:  # the digits of benefits, or none of these
+        shown, filled = [], [float(size or 0) for size in facts.movable_bytes]
+    rest = [i for i in missing if i not in shown] or list(missing)
+    written = [i for i in rest if facts.writes and facts.writes[i]]
+    if len(written) < len(rest):
+        for i in written:
+            filled[i] = max(filled[i], float(facts.tensor_bytes[i]))
+        rest = [i for i in rest if i not in written]
+    more = left - sum(filled[i] for i in missing)
+    wanted = sum(facts.tensor_bytes[i] for i in rest)
+    for i in rest:
+        filled[i] += more * facts.tensor_bytes[i] / wanted if wanted else 0.0
+    return tuple(max(round(size), 0) for size in filled)

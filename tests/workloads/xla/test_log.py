@@ -442,6 +442,44 @@ def test_further_compilations_uncover_hidden_compute() -> None:
     assert second.hidden_seconds == 0
 
 
+def test_what_takes_less_time_elsewhere_is_bound_by_memory() -> None:
+    """One operand, read twice, prefetched for the whole program: no benefit, and no size, is told (x @ x)."""
+    home, fast = (layer.bytes_per_second for layer in V5E.layers)
+    size = 2**20
+    facts = StepFacts(
+        home_seconds=3 * size / home,
+        observations=(Observation(seconds=2 * size / fast + size / home, charged_fast=(True, False)),),
+        benefits_seconds=(),
+        movable_bytes=(None, None),
+        tensor_bytes=(size, size),
+        shape_bytes=2 * size,
+        writes=(False, True),
+    )
+    solution = solve_step(facts, V5E)
+    assert solution.access_bytes == pytest.approx((2 * size, size), abs=1)
+    assert solution.compute_seconds <= facts.observations[0].seconds
+    assert solution.fixed_bytes == 0
+
+
+def test_benefits_size_what_is_larger_than_its_tensor() -> None:
+    """A product that is reduced at once: the cost model charges its row many times, and says so in its benefit alone."""
+    home, fast = (layer.bytes_per_second for layer in V5E.layers)
+    weights, row, moved = 2**24, 512, 600_000
+    gains = tuple(size * (1 / home - 1 / fast) for size in (weights, moved))
+    facts = StepFacts(
+        home_seconds=(weights + moved) / home,
+        observations=(Observation(seconds=weights / home + moved / fast, charged_fast=(False, True)),),
+        benefits_seconds=gains,
+        movable_bytes=(None, None),
+        tensor_bytes=(weights, row),
+        shape_bytes=weights + row,
+        writes=(False, True),
+        gains=gains,
+    )
+    solution = solve_step(facts, V5E)
+    assert solution.access_bytes == pytest.approx((weights, moved), abs=2)
+
+
 def test_loops_of_the_log_span_condition_and_body(trace: Trace) -> None:
     (loop,) = trace.program.loops
     assert isinstance(loop, Loop)
