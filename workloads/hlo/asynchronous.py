@@ -58,6 +58,17 @@ def forwarded_pairs(instruction: HloInstruction) -> Iterator[tuple[Index, int, I
             yield from _sources(instruction, where_from)
 
 
+def results(instruction: HloInstruction) -> Iterator[tuple[Index, str]]:
+    """Yield what an instruction writes; of an asynchronous start, its operands and its context are left out."""
+    opcode = instruction.opcode
+    if opcode == "send":
+        return
+    where = result_index(opcode) if is_start(opcode) else ()
+    for index, text in leaves(instruction.shape):
+        if index[: len(where)] == where:
+            yield index, text
+
+
 def _sources(instruction: HloInstruction, where: Index) -> Iterator[tuple[Index, int, Index]]:
     member = _member(instruction.shape, where)
     if (len(instruction.operands) == 1 or instruction.opcode == "send") and not isinstance(member, tuple):

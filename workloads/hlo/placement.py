@@ -11,7 +11,7 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, Use, UseKind, live_spans
 from mallocgame.regions import Conditional
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
-from mallocgame.workloads.hlo.asynchronous import is_handed_on
+from mallocgame.workloads.hlo.asynchronous import is_handed_on, results
 from mallocgame.workloads.hlo.buffer_assignment import Offsets
 from mallocgame.workloads.hlo.module import HloInstruction
 from mallocgame.workloads.hlo.schedule import Schedule
@@ -133,7 +133,7 @@ def _blocks(program: Program, text: PlacedText) -> dict[Place, _Block]:
         for operand in instruction.operands:
             for index, _ in leaves(shapes[operand].shape):
                 touching.use((operand, index), step, UseKind.READ)
-        for index, _ in leaves(instruction.shape):
+        for index, _ in results(instruction):
             in_place = (name, index) in aliases.in_place
             touching.use((name, index), step, UseKind.UPDATE if in_place else UseKind.DEFINE)
     for index, _ in leaves(entry.instructions[entry.root].shape):

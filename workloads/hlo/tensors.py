@@ -12,6 +12,7 @@ from mallocgame.errors import TraceError
 from mallocgame.program import Tensor, Use, UseKind
 from mallocgame.workloads.hlo import asynchronous
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
+from mallocgame.workloads.hlo.diverging import Copy, diverging
 from mallocgame.workloads.hlo.module import HloInstruction, argument_label
 from mallocgame.workloads.hlo.schedule import Schedule
 from mallocgame.workloads.hlo.shapes import Index, array, dimensions, leaves
@@ -113,15 +114,17 @@ class _Finding:
             instruction = self.aliases.instruction(name)
             if instruction.opcode in ("copy-done", "slice-done"):
                 done[self.aliases.find((name, ()))] = (step, name)
+        copies = list(self._copies(done))
+        entry = self.module.computations[self.module.entry]
+        parameters = {self.aliases.find((i.name, ())) for i in entry.instructions.values() if i.opcode == "parameter"}
+        held = {place for place in parameters if 0 < self._layer(place) and self.spaces.has_host}
+        apart = diverging(self.aliases, self.schedule, copies, held=held)
+        starts = {copy.start_step: copy for copy in copies if copy.start_step not in apart}
         pieces: dict[Place, Move] = {}
         for step, (_, name) in enumerate(self.schedule.steps):
             instruction = self.aliases.instruction(name)
-            if instruction.opcode in ("copy-start", "slice-start"):
-                target = self.aliases.find((name, asynchronous.result_index(instruction.opcode)))
-                source = self.aliases.find((instruction.operands[0], ()))
-                layers = self._layer(source), self._layer(target)
-                if -1 in layers or layers[0] == layers[1] or target not in done:
-                    continue
+            if step in starts:
+                source, target, _ = starts[step]
                 size = array(_leaf(instruction, asynchronous.result_index(instruction.opcode))).laid_out_bytes
                 move = Move(source=source, target=target, start_step=step, done_step=done[target][0], size_bytes=size)
                 if instruction.opcode == "copy-start":
@@ -132,6 +135,18 @@ class _Finding:
                     pieces[target] = move
             elif instruction.opcode == "custom-call" and CONCATENATED in instruction.attributes:
                 self._concatenate(instruction, pieces, done)
+
+    def _copies(self, done: dict[Place, tuple[int, str]]) -> Iterator[Copy]:
+        """Yield the copies, and slices, between two memories that are planned."""
+        for step, (_, name) in enumerate(self.schedule.steps):
+            instruction = self.aliases.instruction(name)
+            if instruction.opcode not in ("copy-start", "slice-start"):
+                continue
+            target = self.aliases.find((name, asynchronous.result_index(instruction.opcode)))
+            source = self.aliases.find((instruction.operands[0], ()))
+            layers = self._layer(source), self._layer(target)
+            if -1 not in layers and layers[0] != layers[1] and target in done:
+                yield Copy(source, target, step)
 
     def _concatenate(
         self, instruction: HloInstruction, pieces: dict[Place, Move], done: dict[Place, tuple[int, str]]
@@ -247,7 +262,7 @@ class _Finding:
 
     def _writes(self, step: int, instruction: HloInstruction) -> None:
         computation = self.module.computations[self.schedule.steps[step][0]]
-        for index, text in _results(instruction):
+        for index, text in asynchronous.results(instruction):
             group = self._group((instruction.name, index), text)
             if group is None:
                 continue
@@ -303,17 +318,6 @@ class _Finding:
 
 def _leaf(instruction: HloInstruction, index: Index) -> str:
     return dict(leaves(instruction.shape)).get(index, "token[]")
-
-
-def _results(instruction: HloInstruction) -> Iterator[tuple[Index, str]]:
-    """Yield what an instruction writes; of an asynchronous start, its operands and its context are left out."""
-    opcode = instruction.opcode
-    if opcode == "send":
-        return
-    where = asynchronous.result_index(opcode) if asynchronous.is_start(opcode) else ()
-    for index, text in leaves(instruction.shape):
-        if index[: len(where)] == where:
-            yield index, text
 
 
 def _write(group: _Group, use: Use) -> None:

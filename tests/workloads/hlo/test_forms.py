@@ -321,6 +321,42 @@ def test_slices_of_one_copy_are_transfers_into_one_place(tmp_path: Path) -> None
     assert [u.kind for t in trace.program.tensors if t.name == "w" for u in t.uses] == [UseKind.READ]
 
 
+PARTED = """HloModule parted, is_scheduled=true
+ENTRY %main {{
+  %p = f32[1024,256]{{1,0}} parameter(0)
+  %u = f32[1,256]{{1,0}} parameter(1)
+  %zero = s32[] constant(0)
+  %cs = (f32[1024,256]{{1,0:S(1)}}, f32[1024,256]{{1,0}}, u32[]{{:S(2)}}) copy-start(%p)
+  %n = f32[1,256]{{1,0}} negate(%u)
+  %cd = f32[1024,256]{{1,0:S(1)}} copy-done(%cs)
+  %d = f32[1024,256]{{1,0:S(1)}} dynamic-update-slice(%cd, %n, %zero, %zero)
+  ROOT %o = f32[1024,256]{{1,0}} add(%d, %{other})
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("chip", "other", "parts"),
+    [
+        ("v5e", "d", False),  # nobody wants the old contents again: one tensor, a transfer
+        ("v5e", "p", True),
+        ("host-v5e", "d", True),  # the parameter, in HBM, is what the next run finds there
+        ("host-v5e", "p", True),
+    ],
+)
+def test_a_copy_that_is_changed_parts_from_what_is_still_wanted(
+    chip: str, other: str, parts: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "parted.hlo"
+    file.write_text(PARTED.format(other=other), encoding="utf-8")
+    trace = trace_from_hlo(file, preset(chip))
+    assert trace.mapping is not None, trace.provenance["placement"]
+    copied = next(t for t in trace.program.tensors if any(u.kind == UseKind.UPDATE for u in t.uses))
+    assert copied.is_parameter != parts
+    fast = [r for r in trace.mapping.residencies if r.layer == trace.hierarchy.num_layers - 1]
+    assert [trace.program.tensors[r.tensor] for r in fast] == [copied]
+
+
 def test_host_memory_stays_on_the_host(tmp_path: Path) -> None:
     file = tmp_path / "host.hlo"
     text = """HloModule host, is_scheduled=true

@@ -462,7 +462,7 @@ def test_what_takes_less_time_elsewhere_is_bound_by_memory() -> None:
 
 
 def test_benefits_size_what_is_larger_than_its_tensor() -> None:
-    """A product that is reduced at once: the cost model charges its row many times, and says so in its benefit alone."""
+    """A product that is reduced at once: the cost model charges its row many times, and its benefit alone says so."""
     home, fast = (layer.bytes_per_second for layer in V5E.layers)
     weights, row, moved = 2**24, 512, 600_000
     gains = tuple(size * (1 / home - 1 / fast) for size in (weights, moved))
