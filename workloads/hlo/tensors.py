@@ -117,7 +117,7 @@ class _Finding:
         copies = list(self._copies(done))
         entry = self.module.computations[self.module.entry]
         parameters = {self.aliases.find((i.name, ())) for i in entry.instructions.values() if i.opcode == "parameter"}
-        held = {place for place in parameters if 0 < self._layer(place) and self.spaces.has_host}
+        held = {place for place in parameters if self._layer(place) > 0 and self.spaces.has_host}
         apart = diverging(self.aliases, self.schedule, copies, held=held)
         starts = {copy.start_step: copy for copy in copies if copy.start_step not in apart}
         pieces: dict[Place, Move] = {}
