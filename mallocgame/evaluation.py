@@ -14,6 +14,7 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.registry import SOLVERS, load, registered
 from mallocgame.solver import Limits, Problem, Progress, Solver, SolveResult, solver
+from mallocgame.text import counted, seconds_text
 
 XLA = "xla"  # names the compiler's own mapping where a solver is asked for
 ALL_STEPS = 2**31
@@ -107,6 +108,14 @@ class Judged:
         """The compiler's judged time over this one's."""
         seconds, xla = self.judged_seconds, self.xla_judged_seconds
         return None if not seconds or xla is None else xla / seconds
+
+    def __repr__(self) -> str:
+        of = f"<Judged {self.case.name} by {self.solver}:"
+        if self.violations:
+            return f"{of} invalid, {counted(len(self.violations), 'rule')} broken>"
+        speedup = self.speedup_over_xla
+        times = f"{seconds_text(self.judged_seconds)}, at least {seconds_text(self.lower_bound_seconds)}"
+        return f"{of} {times}{f', {speedup:.3f} times as fast as XLA' if speedup else ''}, {self.status}>"
 
     def row(self, lower_bound_seconds: float | None = None) -> dict[str, Any]:
         """Return the row that ``--json`` prints, with the best bound of the run if that is sharper than this one's."""

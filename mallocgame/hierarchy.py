@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mallocgame.errors import InputError
+from mallocgame.text import bytes_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,10 @@ class Hierarchy:
     name: str
     layers: tuple[MemoryLayer, ...]
     links: tuple[Link, ...]
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{layer.name} {bytes_text(layer.capacity_bytes)}" for layer in self.layers)
+        return f"<Hierarchy {self.name}: {layers}>"
 
     def __post_init__(self) -> None:
         if len(self.layers) < 2:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mallocgame.jit import jit
 from mallocgame.program import Program
+from mallocgame.text import bytes_text, counted
 
 I64 = npt.NDArray[np.int64]
 
@@ -62,6 +63,10 @@ class Mapping:
 
     residencies: tuple[Residency, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.residencies), 'residency')}, {counted(len(self.transfers), 'transfer')}"
+        return f"<Mapping: {counts} of {bytes_text(sum(x.size_bytes for x in self.transfers))}>"
 
     @cached_property
     def residency_table(self) -> I64:

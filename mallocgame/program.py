@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mallocgame.errors import InputError
 from mallocgame.regions import END, Conditional, Flow, Loop, check_regions
+from mallocgame.text import bytes_text, counted
 
 __all__ = ["Conditional", "Instruction", "Loop", "Program", "Tensor", "Use", "UseKind", "UseTable"]
 
@@ -113,6 +114,13 @@ class Program:
     tensors: tuple[Tensor, ...]
     loops: tuple[Loop, ...] = ()
     conditionals: tuple[Conditional, ...] = ()
+
+    def __repr__(self) -> str:
+        size = bytes_text(sum(tensor.size_bytes for tensor in self.tensors))
+        parts = [counted(self.num_steps, "instruction"), f"{counted(len(self.tensors), 'tensor')} of {size}"]
+        parts += [counted(len(self.loops), "loop")] if self.loops else []
+        parts += [counted(len(self.conditionals), "conditional")] if self.conditionals else []
+        return f"<Program {self.name}: {', '.join(parts)}>"
 
     def __post_init__(self) -> None:
         check_regions(self.name, self.num_steps, self.loops, self.conditionals)

@@ -20,6 +20,7 @@ from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from mallocgame.text import seconds_text
 
 Progress = Callable[[float], None]  # called with the fraction of the limit that is spent
 CLOSED = 1e-6  # relative gap below which a mapping counts as proved optimal: bounds are floating-point sums
@@ -46,6 +47,10 @@ class SolveResult:
     status: str
     solve_seconds: float
     history: tuple[tuple[float, float], ...] = ()
+
+    def __repr__(self) -> str:
+        times = f"{seconds_text(self.seconds)}, at least {seconds_text(self.lower_bound_seconds)}"
+        return f"<SolveResult {self.status}: {times}, after {self.solve_seconds:.1f} s>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

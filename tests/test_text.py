@@ -7,6 +7,8 @@ import pytest
 
 from mallocgame.baselines.packing.buffers import Buffer
 from mallocgame.baselines.packing.picture import draw_packing
+from mallocgame.evaluation import solve
+from mallocgame.judge.simulation import simulate
 from mallocgame.text import cell, label
 from mallocgame.workloads.trace import save_trace
 from tests.cli.run import run
@@ -57,3 +59,15 @@ def test_cells_keep_numbers() -> None:
     assert [cell(value) for value in (1.5, None, "-17", "+3", "-x", "@SUM(A1)", "a=b")] == [
         *(1.5, None, "-17", "+3", "'-x", "'@SUM(A1)", "a=b")
     ]
+
+
+def test_what_a_notebook_shows_of_a_trace_and_its_results_is_a_line() -> None:
+    trace = toy_trace()
+    judged = solve(trace, solver="greedy", seconds=5.0)
+    timeline = simulate(trace.program, trace.hierarchy, judged.mapping)
+    for thing, word in ((trace, trace.name), (trace.program, "tensors of"), (trace.hierarchy, "MiB"), (timeline, "µs")):
+        assert word in repr(thing)
+        assert len(repr(thing)) < 120
+    for result, word in ((judged.mapping, "residenc"), (judged, "at least"), (judged.case, trace.name)):
+        assert word in repr(result)
+        assert len(repr(result)) < 500

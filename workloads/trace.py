@@ -13,6 +13,7 @@ from mallocgame.files import MAX_INTEGER, StrPath
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.mapping import Mapping
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
+from mallocgame.text import counted
 from mallocgame.workloads.formats import strict_json
 from mallocgame.workloads.formats.mapping_file import decode_mapping, encode_mapping, load_mapping, save_mapping
 from mallocgame.workloads.formats.strict_json import Node
@@ -47,6 +48,11 @@ class Trace:
     mapping: Mapping | None = None  # the compiler's own
     estimates: dict[str, Value] = field(default_factory=dict)
     provenance: dict[str, Value] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        size = f"{counted(self.program.num_steps, 'instruction')}, {counted(len(self.program.tensors), 'tensor')}"
+        own = "with" if self.mapping is not None else "without"
+        return f"<Trace {self.name}: {size}, on {self.hierarchy.name}, {own} a mapping of the compiler's>"
 
     @property
     def padding_bytes(self) -> tuple[int, ...] | None:

@@ -192,7 +192,7 @@ def _show(trace: "Trace", json: bool) -> None:
     if json:
         print_json([row])
         return
-    from mallocgame.cli.text import bytes_text, seconds_text
+    from mallocgame.text import bytes_text, seconds_text
 
     fast, slow = trace.hierarchy.layers[1], trace.hierarchy.layers[0]
     cells = [

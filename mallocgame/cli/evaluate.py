@@ -111,8 +111,8 @@ def _check_outputs(out: Path | None, plot: Path | None, perfetto: Path | None) -
 
 
 def _figures(judged: "Judged") -> list[tuple[str, str]]:
-    from mallocgame.cli.text import bytes_text, seconds_text
     from mallocgame.judge.simulation import home_seconds
+    from mallocgame.text import bytes_text, seconds_text
 
     case, timeline, row = judged.case, judged.timeline, judged.row()
     assert timeline is not None

@@ -10,10 +10,9 @@ import typer
 from mallocgame.cli.common import JsonOption, print_json, print_table, say
 from mallocgame.cli.compiling import ArgsOption, assumptions_in, target_of
 from mallocgame.cli.status import status
-from mallocgame.cli.text import bytes_text
 from mallocgame.cli.traces import TraceArgument, open_trace
 from mallocgame.errors import InputError
-from mallocgame.text import counted
+from mallocgame.text import bytes_text, counted
 
 if TYPE_CHECKING:
     from mallocgame.explanation import Explanation, Stall

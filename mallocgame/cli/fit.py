@@ -246,7 +246,7 @@ def _ours(planned: "Planned") -> "PolicyRow":
 
 def _cells(row: "PolicyRow", planned: "Planned") -> tuple[str, ...]:
     from mallocgame.cli.fitting import gigabytes
-    from mallocgame.cli.text import seconds_text
+    from mallocgame.text import seconds_text
 
     price = row.price
     return (
@@ -262,7 +262,7 @@ def _cells(row: "PolicyRow", planned: "Planned") -> tuple[str, ...]:
 
 def _curve_cells(point: "Planned") -> tuple[str, ...]:
     from mallocgame.cli.fitting import gigabytes
-    from mallocgame.cli.text import seconds_text
+    from mallocgame.text import seconds_text
 
     price = point.row.price
     size, peak = gigabytes(point.budget_bytes), gigabytes(price.peak_bytes)
@@ -292,7 +292,7 @@ def _value_rows(fitting: "Fitting", planned: "Planned") -> list[dict[str, Any]]:
 
 def _print_values(fitting: "Fitting", planned: "Planned") -> None:
     from mallocgame.cli.fitting import gigabytes
-    from mallocgame.cli.text import seconds_text
+    from mallocgame.text import seconds_text
 
     rows = _value_rows(fitting, planned)
     columns = ("value", "what", "size", "to recompute", "to copy out", "to copy back", "needed after", "choice")

@@ -118,7 +118,7 @@ def _verified(
 
 
 def _cell(key: str, value: Any) -> tuple[str, str]:
-    from mallocgame.cli.text import seconds_text
+    from mallocgame.text import seconds_text
 
     if key.endswith("_seconds") and isinstance(value, float):
         return key.removesuffix("_seconds").replace("_", " "), seconds_text(value)

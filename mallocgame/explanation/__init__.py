@@ -23,6 +23,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
+from mallocgame.text import counted, seconds_text
 
 __all__ = [
     "Combination",
@@ -55,6 +56,10 @@ class Explanation:
     rematerialisations: tuple[Rematerialisation, ...]  # values that it would pay to make again before late uses
     peaks: tuple[Peak, ...]  # of each layer
     combination: Combination | None  # changes that go well together; None: no better mapping was given
+
+    def __repr__(self) -> str:
+        times = f"{seconds_text(self.total_seconds)}, of which {seconds_text(self.stalled_seconds)} waiting for copies"
+        return f"<Explanation: {times}; {counted(len(self.stalls), 'stall')}, {counted(len(self.slow), 'slow tensor')}>"
 
 
 def explain(

@@ -11,6 +11,7 @@ from mallocgame.judge import branches, timeline
 from mallocgame.judge.replaced import replaced_copies, with_free_copies
 from mallocgame.mapping import Mapping, rectangles, serving_layers
 from mallocgame.program import Program, Tensor, UseKind
+from mallocgame.text import seconds_text
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -33,6 +34,10 @@ class Timeline:
     link_bytes: Counts  # [K, 2], bytes copied toward faster and toward slower layers; float64 where expected
     transfer_finish_seconds: F64  # float64[X], when the program sees each transfer complete
     occupancy_bytes: I64  # int64[T, L], bytes that residencies occupy (layer 0 is not planned, hence 0)
+
+    def __repr__(self) -> str:
+        waits = seconds_text(float(self.stall_seconds.sum()))
+        return f"<Timeline: {seconds_text(self.total_seconds)}, of which {waits} waiting for copies>"
 
 
 def simulate(program: Program, hierarchy: Hierarchy, mapping: Mapping, *, serving: I64 | None = None) -> Timeline:
