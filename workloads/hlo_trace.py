@@ -67,9 +67,9 @@ def trace_from_hlo(
         InputError: no peak is known for the hierarchy.
         TraceError: not scheduled HLO text, or something in it that cannot be read, by line and instruction.
     """
-    peak = PEAK_OPERATIONS.get(hierarchy.name) if operations_per_second is None else operations_per_second
-    if peak is None or not 0 < peak < math.inf:
-        raise InputError(f"no peak rate known for {hierarchy.name}: give operations per second > 0")
+    peak = _peak_operations(hierarchy.name) if operations_per_second is None else operations_per_second
+    if not 0 < peak < math.inf:
+        raise InputError(f"{hierarchy.name}: need operations per second > 0, got {peak}")
     module = read_module(_text_of(file), file)
     if not module.is_scheduled:
         reason = "the module is not scheduled (no is_scheduled=true): give what it is after optimizations"
@@ -138,6 +138,17 @@ def remarks(trace: Trace) -> list[str]:
 def _listed(names: tuple[Scalar, ...]) -> str:
     shown = ", ".join(str(name) for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _peak_operations(name: str) -> float:
+    """Return the peak of the chip that a hierarchy is called after: my-v5e has v5e's."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    chips = [name, *(chip for chip in PEAK_OPERATIONS if chip in words)]
+    found = next((PEAK_OPERATIONS[chip] for chip in chips if chip in PEAK_OPERATIONS), None)
+    if found is None:
+        known = ", ".join(PEAK_OPERATIONS)
+        raise InputError(f"no peak rate is known for hierarchy {name!r}: let its name hold a chip's ({known}): my-v5e")
+    return found
 
 
 def read_module(text: str, path: object = "HLO") -> HloModule:

@@ -68,7 +68,8 @@ def capture(
         Path | None,
         typer.Option(
             "--hlo",
-            help="Read scheduled HLO text of any backend: times from shapes (--chip: any preset), its placement.",
+            help="Read scheduled HLO text of any backend: times from shapes, its placement (--chip: a preset, or a "
+            "hierarchy's file).",
         ),
     ] = None,
     anonymise: Annotated[
@@ -104,10 +105,10 @@ def capture(
         raise InputError("--args, --mesh, --option and --full are for compiling, not for what was compiled before")
     known = assumptions_of(trip_count, branch_weights, ici_gbps)
     if hlo is not None:
-        from mallocgame.hierarchy import preset
+        from mallocgame.cli.cases import find_hierarchy
         from mallocgame.workloads.hlo_trace import trace_from_hlo
 
-        trace = trace_from_hlo(hlo, preset(chip), expectations=known.expectations, dump=hlo_dir)
+        trace = trace_from_hlo(hlo, find_hierarchy(chip), expectations=known.expectations, dump=hlo_dir)
     elif log is not None and hlo_dir is not None:
         from mallocgame.workloads.capture import trace_from_files
 

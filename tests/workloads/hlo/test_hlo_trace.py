@@ -1,6 +1,7 @@
 """Scheduled HLO text of any backend as a trace."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,11 @@ def test_damaged_text_is_refused_or_read(data: st.DataObject) -> None:
     except InputError:
         return
     assert simulate(program, preset("v5e"), Mapping()).total_seconds >= 0
+
+
+def test_a_memory_of_one_s_own_has_the_peak_of_the_chip_in_its_name() -> None:
+    own = replace(preset("host-v5e"), name="my-V5e host")
+    ours = trace_from_hlo(LSTM, own).program
+    assert ours.instructions == trace_from_hlo(LSTM, preset("v5e")).program.instructions
+    with pytest.raises(InputError, match="let its name hold a chip's"):
+        trace_from_hlo(LSTM, replace(own, name="mine"))
