@@ -4,7 +4,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from mallocgame.cli import signals
+from mallocgame.cli import signals, streams
 
 if TYPE_CHECKING:
     import typer
@@ -25,9 +25,7 @@ def main() -> NoReturn:
     read or written; 130 interrupted, 143 terminated, 129 the terminal was closed.
     """
     signals.catch_signals()
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # started with the stream closed: what nobody wants to read goes nowhere
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    streams.make_writable()
     try:
         code = _run()
     except KeyboardInterrupt:  # met in the middle of telling about something else
