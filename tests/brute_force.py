@@ -50,7 +50,7 @@ class _Choice:
         return stale is None and not validate(*self.problem, mapping)
 
 
-def brute_force(
+def brute_force(  # noqa: PLR0913 (a solver's signature, and what is enumerated)
     program: Program,
     hierarchy: Hierarchy,
     *,
@@ -60,11 +60,12 @@ def brute_force(
     progress: Progress | None = None,
     max_residencies: int = 2,
     copies: str = "whole",
+    below: float = float("inf"),
 ) -> SolveResult:
     """Return the best mapping with at most ``max_residencies`` residencies a tensor; see ``mallocgame.solver``.
 
     ``copies``: "sliced" where one inward may also come in two halves, "chained" where one may also come from, or go
-    to, another residency of the tensor.
+    to, another residency of the tensor. ``below``: only what takes fewer seconds is looked for.
     ``status`` is ``optimal`` if the time limit did not end the search; the seed does not matter.
     """
     began = time.perf_counter()
@@ -75,16 +76,17 @@ def brute_force(
     problem, sizes = Problem(program, hierarchy), (max_residencies, copies)
     choices = [_choices(problem, tensor, *sizes) for tensor in range(len(program.tensors) if done else 0)]
     for floor, chosen in _by_floor(problem, choices):
+        wanted = min(best_seconds, below)
         spent = time.perf_counter() - began
         if spent > seconds:
             done = False
-        if floor >= best_seconds or not done:
+        if floor >= wanted or not done:
             break
         for mapping in _fitting(hierarchy, chosen):
             judged = simulate(program, hierarchy, mapping).total_seconds
-            packed = _pack(program, hierarchy, mapping) if judged < best_seconds else None
+            packed = _pack(program, hierarchy, mapping) if judged < wanted else None
             if packed is not None:
-                best, best_seconds = packed, judged
+                best, best_seconds, wanted = packed, judged, judged
                 history.append((spent, judged))
         if progress is not None:
             progress(min(spent / seconds, 1.0))
@@ -141,8 +143,12 @@ def _chained(mapping: Mapping) -> Iterator[Mapping]:
 
 
 def _pieces(program: Program, tensor: int, layer: int, slices: bool) -> Iterator[Mapping]:
-    """Yield one residency with its copy in and its copy out, in all ways that are not absurd."""
-    end, uses = program.num_steps, program.tensors[tensor].uses
+    """Yield one residency with its copy in and its copy out, in all ways that are not absurd.
+
+    It begins when its first copy is issued: earlier would only take space. In a program without loops both slices are
+    due when the residency is filled: earlier would only let the program wait.
+    """
+    end, uses, is_straight = program.num_steps, program.tensors[tensor].uses, not program.loops
     defined = {use.step for use in uses if use.kind == UseKind.DEFINE}
     written = {use.step for use in uses if use.kind != UseKind.READ}
     held = program.tensors[tensor].holdable
@@ -152,9 +158,10 @@ def _pieces(program: Program, tensor: int, layer: int, slices: bool) -> Iterator
             fills: list[tuple[Span, ...]] = [()] if first == HELD or first in defined else []
             if first != HELD:
                 whole = [(issue, due) for issue in range(first, last + 1) for due in range(issue, last + 1)]
-                fills += [(span,) for span in whole]
+                begun = [span for span in whole if span[0] == first]
+                fills += [(span,) for span in begun]
                 if slices and program.tensors[tensor].size_bytes > 1:
-                    fills += [(a, b) for a in whole if a[0] == first for b in whole]
+                    fills += [(a, b) for a in begun for b in whole if a[1] == b[1] or not is_straight]
             for fill in fills:
                 filled = max((due for _, due in fill), default=first)
                 served = [use.step for use in uses if filled <= use.step < last]

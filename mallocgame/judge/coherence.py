@@ -4,6 +4,7 @@ A loop is walked until the places that survive the way back to its start shrink 
 is walked from the state at its entry; after it, a place holds the current contents if it does after each branch.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -78,6 +79,11 @@ class _Walk:
     state: _State = field(default_factory=_State)
     forks: dict[int, _Fork] = field(default_factory=dict)  # conditional: its branches so far
     found: list[tuple[int, str]] = field(default_factory=list)
+    slices: Counter[int] = field(init=False)  # residency that copies fill: of how many slices
+
+    def __post_init__(self) -> None:
+        targets = (self.mapping.transfers[i].target for i in self.transfers)
+        self.slices = Counter(target for target in targets if target != HOME)
 
     def to_fixed_point(self) -> list[tuple[int, str]]:
         """Walk until no loop's entry state shrinks any more; return what the last walk found."""
@@ -113,9 +119,7 @@ class _Walk:
         self.found, self.forks = [], {}
         self.state = _State({HOME} if self.program.tensors[self.tensor].is_parameter else set())
         self.state.current |= {i for i in self.residencies if self.mapping.residencies[i].start_step == HELD}
-        for i in self.transfers:
-            target = self.mapping.transfers[i].target
-            self.state.arriving[target] = self.state.arriving.get(target, 0) + (target != HOME)
+        self.state.arriving = dict(self.slices)
 
     def _enter(self, boundary: int, regions: list[Region]) -> None:
         for region in regions:
@@ -215,6 +219,7 @@ class _Walk:
             if use.kind != UseKind.READ:
                 self.state.current = {place}
                 self.state.intact = dict.fromkeys(self.state.intact, False)
+                self.state.arriving = dict(self.slices)  # what came before is old: those that follow do not complete it
 
     def _serving(self, step: int) -> int:
         best, layer = HOME, 0

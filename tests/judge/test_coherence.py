@@ -9,7 +9,7 @@ from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
-from tests.judge.concrete import Clock
+from tests.judge.concrete import Clock, Machine
 from tests.strategies import small_hierarchy
 
 MEMORY = small_hierarchy(16)
@@ -90,6 +90,19 @@ def test_what_is_held_for_ever_outlives_a_conditional_at_the_end() -> None:
     weight = Tensor(name="w", size_bytes=8, is_parameter=True, holdable=True, uses=uses)
     memory = small_hierarchy(16, num_layers=3)
     assert _rules(_branching(weight, num_steps=7), [_place(HELD, 7)], [], memory) == set()
+
+
+@pytest.mark.parametrize("early", [0, 2])
+def test_slices_from_before_and_after_a_write_are_no_whole(early: int) -> None:
+    uses = (Use(step=1, bytes=8, kind=UseKind.DEFINE, home_only=True), Use(step=3, bytes=8))
+    program = _looping(1, *uses)
+    slices = [
+        _copy(HOME, 0, issue, issue + 1, size_bytes=4, slice_offset_bytes=at) for issue, at in ((early, 0), (2, 4))
+    ]
+    mapping = Mapping(residencies=(_place(early, 4),), transfers=tuple(slices))
+    is_wrong = early == 0  # half of it would be the contents before step 1
+    assert bool(Machine(program, MEMORY, mapping).run()) == is_wrong
+    assert _rules(program, [_place(early, 4)], slices) == ({"stale"} if is_wrong else set())
 
 
 def test_a_copy_between_two_slices_reads_half_a_tensor() -> None:
