@@ -25,6 +25,8 @@ class Candidate(NamedTuple):
     back_due: int  # the latest boundary at which it must be complete
     base: int = 0  # the layer it is copied from and written back to
     sliceable: int = 1  # 0: its copy may not be made in two slices
+    again_start: int = -1  # it is copied once more in every iteration of a loop that it begins before, for the next
+    again_due: int = -1  # one, from this boundary on, complete by that one, the last of the body; -1: no
 
 
 class Placed(NamedTuple):
@@ -36,7 +38,7 @@ class Placed(NamedTuple):
     offset: int
     cut: int = 0
     is_low: int = 0
-    late: int = -1
+    late: int = -1  # of what is copied again for the next iteration: the issue of that
 
 
 @dataclass(slots=True)
@@ -112,15 +114,16 @@ def _add_residencies(program: Program, home: _Home, residencies: list[Residency]
         residencies.append(
             Residency(tensor=c.tensor, layer=c.layer, offset_bytes=home.placed.offset, start_step=first, end_step=last)
         )
-    if c.kind == HELD_OVER:
+    if c.kind == HELD_OVER or c.again_due >= 0:
         home.reload = len(residencies)
+        again = (home.placed.issue, num_steps) if c.kind == HELD_OVER else (home.placed.late, c.again_due + 1)
         residencies.append(
             Residency(
                 tensor=c.tensor,
                 layer=c.layer,
                 offset_bytes=home.placed.offset,
-                start_step=home.placed.issue,
-                end_step=num_steps,
+                start_step=again[0],
+                end_step=again[1],
             )
         )
 
@@ -156,6 +159,8 @@ def _add_transfers(program: Program, home: _Home, transfers: list[Transfer]) -> 
                 add(base_at(begin), target, (begin, c.due), first, last)
         else:
             add(base_at(issue), target, (issue, c.due))
+    if c.again_due >= 0:
+        add(HOME, home.reload, (placed.late, c.again_due))
     if c.back_issue >= 0:
         issue = home.back_issue
         target = HOME

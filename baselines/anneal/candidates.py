@@ -20,6 +20,7 @@ from mallocgame.explanation.reachable import EarliestCopies, Reach, copy_back_du
 from mallocgame.hierarchy import Hierarchy, MemoryLayer
 from mallocgame.judge.coherence import stale_uses
 from mallocgame.program import Program, Tensor, UseKind
+from mallocgame.regions import Loop
 
 I64 = npt.NDArray[np.int64]
 
@@ -56,7 +57,10 @@ def candidates(program: Program, hierarchy: Hierarchy, *, stop: Callable[[], boo
             break
         groups = _groups(program, index, tensor)
         of_tensor = _of_tensor if program.loops else _without_loops
-        for candidate in of_tensor(program, index, tensor, groups):
+        own = of_tensor(program, index, tensor, groups)
+        if not plain and hierarchy.num_layers == 2:
+            own = _with_carried(program, tensor, groups, own)
+        for candidate in own:
             if plain or _is_consistent(program, hierarchy, candidate):
                 bases = [0, *layers] if plain or _may_lean(program, tensor, candidate) else [0]
                 pairs = ((base, layer) for layer in layers for base in bases if base < layer)
@@ -77,6 +81,40 @@ def _may_lean(program: Program, tensor: Tensor, candidate: Candidate) -> bool:
         if loop.trip_count > 1
         for use in tensor.uses
     )
+
+
+def _with_carried(
+    program: Program, tensor: Tensor, groups: list[_Group], own: Iterable[Candidate]
+) -> Iterator[Candidate]:
+    """Yield candidates, and after each the same with a copy at a loop's end, so that the next iteration finds it.
+
+    It begins before the loop and ends inside; from there to the copy its place is others'. What the loop writes is not
+    tried: it would go back and come again in each iteration.
+    """
+    repeating = [loop for loop in program.loops if loop.trip_count > 1] if tensor.hoistable else []
+    for candidate in own:
+        yield candidate
+        for loop in repeating:
+            begun = candidate.due if candidate.kind == COPIED else candidate.start + 1
+            is_over = candidate.kind == HELD_OVER or not begun <= loop.start_step < candidate.end
+            inside = [g for g in groups if loop.start_step <= g.step < loop.end_step]
+            last = _last_boundary(program, loop)
+            if is_over or candidate.end > last or any(g.writes or g.step >= last for g in inside):
+                continue
+            back = candidate.back_issue, candidate.back_due
+            written = [g.step + 1 for g in groups if candidate.first_use <= g.first <= candidate.last_use and g.writes]
+            if written and back[0] < 0:
+                back = written[-1], loop.start_step
+            again = candidate._replace(back_issue=back[0], back_due=back[1], sliceable=0)
+            yield again._replace(again_start=candidate.end, again_due=last)
+
+
+def _last_boundary(program: Program, loop: Loop) -> int:
+    """Return the last boundary of a loop's body that is in no loop inside it; its start where there is none."""
+    for boundary in range(loop.end_step - 1, loop.start_step, -1):
+        if program.loop_context[boundary] == program.loop_context[loop.start_step + 1]:
+            return boundary
+    return loop.start_step
 
 
 def _for_ever(
@@ -108,8 +146,8 @@ def as_compiler_does(
     """Yield what XLA can be brought to do, with the copies back timed as it times them.
 
     It takes no word about a copy back (``explanation.reachable``), about slices, nor about what is held from run to
-    run; nothing waits in fast memory too long from use to use, nor is written there only to be copied back. What it was
-    seen not to do (``reach``) is left out.
+    run, or comes again for a loop's next iteration; nothing waits in fast memory too long from use to use, nor is
+    written there only to be copied back. What it was seen not to do (``reach``) is left out.
     """
     before, wait, earliest = elapsed_before(program, hierarchy), waits(program, hierarchy), EarliestCopies.of(program)
     step = program.uses.step
@@ -119,7 +157,7 @@ def as_compiler_does(
             continue
         piece = whole._replace(sliceable=0, start=start)
         beginning = (piece.tensor, piece.kind == COPIED, piece.first_use)
-        if piece.kind in (HELD_OVER, FOREVER) or not reach.allows(beginning, piece.last_use):
+        if piece.kind in (HELD_OVER, FOREVER) or piece.again_due >= 0 or not reach.allows(beginning, piece.last_use):
             continue
         if wait[piece.first_use + 1 : piece.last_use + 1].max(initial=0.0) > reach.max_wait:
             continue
@@ -291,7 +329,7 @@ def _is_consistent(program: Program, hierarchy: Hierarchy, candidate: Candidate)
         if not same:
             return False
         due = same[0]
-    mapping = assemble(program, [Placed(candidate, issue, due, 0)])
+    mapping = assemble(program, [Placed(candidate, issue, due, 0, late=candidate.again_due)])
     if any(not _same_loops(program, x.start_after + 1, x.done_before) for x in mapping.transfers):
         return False
     if not program.tensors[candidate.tensor].hoistable and candidate.kind == COPIED:

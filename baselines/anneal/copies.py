@@ -1,8 +1,8 @@
 """The copies of what is chosen, kept in the order in which links take them and the program waits for them.
 
-Copy ``3 * c + part`` is candidate c's: IN, SECOND (the later slice), BACK. A queue's copies stand by (issue, due, copy)
-in ``order`` and by (due, issued at that boundary, copy) in ``by_due``, as packed keys whose last bits are the copy's:
-of copies issued at one boundary the first due goes first.
+Copy ``3 * c + part`` is candidate c's: IN, SECOND (the later slice, or the copy for a loop's next iteration), BACK. A
+queue's copies stand by (issue, due, copy) in ``order`` and by (due, issued at that boundary, copy) in ``by_due``, as
+packed keys whose last bits are the copy's: of copies issued at one boundary the first due goes first.
 """
 
 from mallocgame.baselines.anneal.keys import insert_key, remove_key, where
@@ -77,6 +77,8 @@ def schedule(p: Tables, s: Choice, c: int) -> None:
             work = (last * p.byte_seconds[c] + p.latency[c]) * trips
             add_copy(p, s, 3 * c + SECOND, s.late[c], p.due[c], work)
         add_copy(p, s, 3 * c + IN, s.issue[c], p.due[c], seconds * trips)
+    if p.again_due[c] >= 0:
+        add_copy(p, s, 3 * c + SECOND, s.late[c], p.again_due[c], p.in_seconds[c] * p.context_trips[p.again_due[c]])
     if p.back_issue[c] >= 0:
         issue = p.back_issue[c]
         if p.layer_speed.shape[0] > 2:

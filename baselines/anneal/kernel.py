@@ -5,6 +5,7 @@ Every move is judged by the judge's own timeline. Traffic is kept in integers, s
 
 import numpy as np
 
+from mallocgame.baselines.anneal.cutting import cut_in
 from mallocgame.baselines.anneal.journal import put_noted, undo
 from mallocgame.baselines.anneal.moves import (
     another_run,
@@ -24,8 +25,8 @@ from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, Choice, Ta
 from mallocgame.baselines.anneal.timing import forget, judge, judge_all, keep, put, take
 from mallocgame.jit import kernel, part
 
-INSERT, REFILL, REMOVE, RETIME, AGAIN, EXCHANGE, LATE, GRAFT = range(8)
-SHARES = (0.21, 0.2, 0.1, 0.15, 0.1, 0.1, 0.1, 0.04)  # of each kind of move
+INSERT, REFILL, REMOVE, RETIME, AGAIN, EXCHANGE, LATE, CUT, GRAFT = range(9)
+SHARES = (0.19, 0.18, 0.1, 0.15, 0.1, 0.1, 0.1, 0.04, 0.04)  # of each kind of move
 
 
 @part
@@ -44,7 +45,7 @@ def draw_candidate(p: Tables, s: Choice, what: int) -> int:
     """Return what a move is about; -1: nothing."""
     if what == LATE:
         return late_copy(p, s)
-    if what not in (INSERT, REFILL):
+    if what not in (INSERT, REFILL, CUT):
         return int(s.chosen[np.random.randint(s.number[0])])
     c = min(int(np.searchsorted(s.drawn, np.random.random() * s.drawn[-1])), p.tensor.shape[0] - 1)
     return -1 if s.is_chosen[c] else c
@@ -69,6 +70,8 @@ def move(p: Tables, s: Choice, what: int, other: I64) -> bool:
         return False
     if what == RETIME:
         return retime(p, s, c)
+    if what == CUT:
+        return cut_in(p, s, c)
     if what not in (INSERT, REFILL):
         is_out = take_out(p, s, c, -1 if what == REMOVE else instead)
         if what == REMOVE or not is_out:
@@ -269,6 +272,9 @@ def set_as_wanted(p: Tables, s: Choice, row: I64) -> None:
         s.issue[c] = issue
     if p.back_issue[c] <= back <= p.back_due[c] and p.context[back] == p.context[p.back_issue[c]]:
         s.back[c] = back
+    again, due = row[6], p.again_due[c]
+    if due >= 0 and p.again_start[c] <= again <= due and p.context[again] == p.context[due]:
+        s.late[c] = again
     s.offset[c] = row[3]
 
 
@@ -283,7 +289,7 @@ def stands(p: Tables, s: Choice, c: int) -> bool:
 @part
 def shift(p: Tables, s: Choice, c: int) -> bool:
     """Let c go beside what is chosen: whole, issued later, or elsewhere; False: it cannot."""
-    s.cut[c], s.is_low[c], s.late[c] = 0, 0, 0
+    s.cut[c], s.is_low[c] = 0, 0
     first = s.issue[c]
     while not stands(p, s, c):
         issue = leaves_next(p, s, c) if p.kind[c] == COPIED else -1

@@ -78,6 +78,15 @@ def draw_times(p: Tables, s: Choice, c: int, earliest: int) -> None:
             need -= s.idle[boundary, k]
             if p.context[boundary] == p.context[p.due[c]]:
                 s.issue[c] = boundary
+    if p.again_due[c] >= 0:
+        boundary = p.again_due[c]
+        need = generosity * p.in_seconds[c] * p.context_trips[boundary]
+        s.late[c] = boundary
+        while boundary > p.again_start[c] and need > 0.0:
+            boundary -= 1
+            need -= s.idle[boundary, k]
+            if p.context[boundary] == p.context[p.again_due[c]]:
+                s.late[c] = boundary
     if p.back_issue[c] >= 0:
         boundary = p.back_issue[c]
         need = generosity * p.in_seconds[c] * p.context_trips[boundary]
@@ -244,6 +253,8 @@ def stands_in(p: Tables, s: Choice, c: int, out: int) -> bool:
         s.issue[c] = s.issue[out]
     if p.back_issue[c] == p.back_issue[out] and s.back[out] <= p.back_due[c]:
         s.back[c] = s.back[out]
+    if p.again_due[c] >= 0 and p.again_due[c] == p.again_due[out] and s.late[out] >= p.again_start[c]:
+        s.late[c] = s.late[out]
     set_span(p, s, c)
     s.offset[c] = s.offset[out]
     m = neighbours(p, s, c, s.near[0])
@@ -317,7 +328,7 @@ def graft(p: Tables, s: Choice, other: I64) -> bool:
     found = s.near[0]
     for i in range(other[-1, 0]):
         c = other[i, 0]
-        if s.is_chosen[c] or p.due[c] < begin or p.end[c] > end or p.kind[c] >= HELD_OVER:
+        if s.is_chosen[c] or p.due[c] < begin or p.end[c] > end or p.kind[c] >= HELD_OVER or p.again_due[c] >= 0:
             continue
         s.issue[c], s.back[c], s.offset[c] = other[i, 1], other[i, 2], other[i, 3]
         s.cut[c], s.is_low[c], s.late[c] = other[i, 4], other[i, 5], other[i, 6]

@@ -13,7 +13,7 @@ from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
 from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
 from mallocgame.baselines.anneal.gaps import GapOrders
-from mallocgame.baselines.anneal.start import add, adopt, construct, finish_share, note_pace
+from mallocgame.baselines.anneal.start import add, adopt, construct, finish_share, pace
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables
 from mallocgame.baselines.anneal.timing import judge_all
@@ -65,7 +65,7 @@ def compile_all(problem: Problem, **_options: Any) -> None:
         tiny = Problem(tiny.program, preset("host-v5e"))
     _anneal(Incumbent(tiny, Limits(steps=1)), HOT)
     on_top(Incumbent(tiny), Mapping())
-    _, tables = prepared(Incumbent(tiny))
+    tables = prepared(Incumbent(tiny)).tables
     if tables is not None:  # for a large start
         none = np.zeros(0, dtype=np.int64)
         kernel.adopt_all(tables, empty_choice(*tiny, tables), np.zeros((0, ROW), dtype=np.int64))
@@ -103,14 +103,15 @@ def _anneal(
     others: Sequence[Mapping] = (),
 ) -> None:
     program, hierarchy = search.problem
-    pieces, tables = prepared(search, for_compiler=for_compiler)
+    made = prepared(search, for_compiler=for_compiler)
+    pieces, tables, candidate_seconds = made
     if not pieces or tables is None or search.should_stop:
         return
     first = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
     unit = home_seconds(program, hierarchy) * min(1.0, SMALL / program.num_decisions)
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
-        first = nothing = _constructed(search, pieces, tables, first)
+        first = nothing = _constructed(search, made, first)
         unit = float(first.total[0])
     else:
         nothing = empty_choice(program, hierarchy, tables)
@@ -118,7 +119,7 @@ def _anneal(
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
     others = others[-MAX_OTHERS:] if program.num_decisions <= MANY_DECISIONS else ()
     saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
-    walkers = [_Walker(search, tables, first, seed, saved) for seed in seeds]
+    walkers = [_Walker(search, tables, first, seed, saved, candidate_seconds) for seed in seeds]
     try:
         with ThreadPoolExecutor(max(workers - 1, 1)) as pool:
             for chain in _affordable(search, walkers[0], chains):
@@ -139,32 +140,41 @@ def _anneal(
             search.met(row for walker in walkers for row in walker.history)
 
 
-def _constructed(search: Incumbent, pieces: list[Candidate], tables: Tables, start: Choice) -> Choice:
+def _constructed(search: Incumbent, made: "Prepared", start: Choice) -> Choice:
     """Return the best of what a greedy pass makes of the start, alone and after what is worth holding."""
-    best, orders = copy_choice(start), GapOrders(search, pieces)
-    construct(search, tables, best, GREEDY_SHARE)
+    assert made.tables is not None
+    best, orders = copy_choice(start), GapOrders(search, made.pieces)
+    construct(search, made.tables, best, GREEDY_SHARE)
     while not orders.is_over and search.spent_share < GREEDY_SHARE and not search.should_stop:
         plan, weights, order = orders.next()
         choice = copy_choice(start)
-        add(search, tables, choice, order)
+        add(search, made.tables, choice, order)
         is_held = choice.is_chosen.copy()
-        construct(search, tables, choice, 1.0)
+        construct(search, made.tables, choice, 1.0, candidate_seconds=made.candidate_seconds)
         search.count()
         orders.learn(plan, weights, float(choice.total[0]), is_held)
         best = min(best, choice, key=lambda choice: float(choice.total[0]))
     return best
 
 
-_latest: list[tuple[Problem, bool, list[Candidate], Tables]] = []  # of the latest problem; lanes share it
+class Prepared(NamedTuple):
+    """A problem's candidates, their arrays (None: there are no candidates), and the seconds that one took to make."""
+
+    pieces: list[Candidate]
+    tables: Tables | None
+    candidate_seconds: float = 0.0
+
+
+_latest: list[tuple[Problem, bool, Prepared]] = []  # of the latest problem; lanes share it
 _preparing = threading.Lock()
 
 
-def prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple[list[Candidate], Tables | None]:
+def prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> Prepared:
     """Return the candidates of a problem and their arrays, made once; without those that there was no time for."""
     with _preparing:
-        for (program, hierarchy), is_for_compiler, pieces, tables in _latest:
+        for (program, hierarchy), is_for_compiler, made in _latest:
             if program is search.program and hierarchy is search.hierarchy and is_for_compiler == for_compiler:
-                return pieces, tables
+                return made
         cut: list[bool] = []
 
         def stop() -> bool:
@@ -174,16 +184,16 @@ def prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> tuple[
 
         begun = search.spent_seconds
         pieces = candidates(search.program, search.hierarchy, stop=stop)
-        note_pace(search.spent_seconds - begun, len(pieces))
+        candidate_seconds = pace(search.spent_seconds - begun, len(pieces))
         if for_compiler:
             reach = for_compiler if isinstance(for_compiler, Reach) else Reach()
             pieces = list(as_compiler_does(search.program, search.hierarchy, pieces, reach))
         if not pieces or search.should_stop:
-            return pieces, None
-        tables = make_tables(search.program, search.hierarchy, pieces)
+            return Prepared(pieces, None)
+        made = Prepared(pieces, make_tables(search.program, search.hierarchy, pieces), candidate_seconds)
         if not cut and isinstance(for_compiler, bool):
-            _latest[:] = [(search.problem, for_compiler, pieces, tables)]
-        return pieces, tables
+            _latest[:] = [(search.problem, for_compiler, made)]
+        return made
 
 
 def _saved(problem: Problem, tables: Tables, pieces: list[Candidate], mapping: Mapping) -> I64:
@@ -212,15 +222,19 @@ def dense(search: Incumbent) -> None:
 
 
 def on_top(search: Incumbent, mapping: Mapping) -> None:
-    """Offer ``mapping`` with what a greedy pass adds to it: in the middle layers only if there is nothing in them."""
+    """Offer ``mapping`` with what a greedy pass adds, in slices where that fits and the whole does not.
+
+    Middle layers get something only where there is nothing.
+    """
     program, hierarchy = search.problem
     search.offer(mapping)
-    pieces, tables = prepared(search)
+    pieces, tables, candidate_seconds = prepared(search)
     if not pieces or tables is None or search.should_stop:
         return
     choice = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, choice, mapping)
-    construct(search, tables, choice, 1.0, least_layer=2 if mapping.residencies else 1)
+    layer = 2 if mapping.residencies and hierarchy.num_layers > 2 else 1
+    construct(search, tables, choice, 1.0, candidate_seconds=candidate_seconds, least_layer=layer)
     best = _rows_of(choice)
     search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))
 
@@ -247,8 +261,17 @@ def _affordable(search: Incumbent, walker: "_Walker", chains: tuple[Chain, ...])
 class _Walker:
     """One choice that anneals, and the best that it has met."""
 
-    def __init__(self, search: Incumbent, tables: Tables, choice: Choice, seed: int, others: list[I64]) -> None:
+    def __init__(
+        self,
+        search: Incumbent,
+        tables: Tables,
+        choice: Choice,
+        seed: int,
+        others: list[I64],
+        candidate_seconds: float,
+    ) -> None:
         self.search, self.tables, self.seed, self.calls = search, tables, seed, 0
+        self.candidate_seconds = candidate_seconds
         self.choice = copy_choice(choice)
         self.best = _rows_of(choice)
         self.total = float(choice.total[0])
@@ -265,7 +288,7 @@ class _Walker:
         steps = self.search.limits.steps
         if steps is not None:
             return self.calls / max(steps, 1)
-        return self.search.spent_share + finish_share(self.search, int(self.best[-1, 0]))
+        return self.search.spent_share + finish_share(self.search, int(self.best[-1, 0]), self.candidate_seconds)
 
     @property
     def moves_per_call(self) -> int:

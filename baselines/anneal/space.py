@@ -36,6 +36,8 @@ def set_span(p: Tables, s: Choice, c: int) -> None:
         s.begin[c, 1], s.until[c, 1] = s.issue[c], num_steps
     elif p.kind[c] == FOREVER:
         start = 0
+    if p.again_due[c] >= 0:
+        s.begin[c, 1], s.until[c, 1] = s.late[c], p.again_due[c] + 1
     if p.back_issue[c] >= 0:
         end = min(max(end, s.back[c], p.back_issue[c] + 1), num_steps)
     s.begin[c, 0], s.until[c, 0] = start, end

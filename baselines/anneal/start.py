@@ -20,30 +20,37 @@ SLOW = 5e-5  # seconds for a candidate, at most: what takes longer is something 
 COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
 
 
-_pace = [1e-5]  # seconds that making a candidate took: how fast this machine is
+def pace(seconds: float, count: int) -> float:
+    """Return the seconds that a candidate takes where so many took ``seconds``: how fast this machine is."""
+    return min(seconds / count, SLOW) if count else SLOW
 
 
-def note_pace(seconds: float, count: int) -> None:
-    """Note how long so many candidates took to make."""
-    if count:
-        _pace[0] = min(seconds / count, SLOW)
-
-
-def finish_share(search: Incumbent, count: int) -> float:
+def finish_share(search: Incumbent, count: int, candidate_seconds: float) -> float:
     """Return the share of the limit that it will take to make a mapping of so many chosen candidates."""
     if search.limits.steps is not None or search.limits.seconds <= 0:
         return 0.0
-    return FINISH * _pace[0] * count / search.limits.seconds
+    return FINISH * candidate_seconds * count / search.limits.seconds
 
 
-def construct(search: Incumbent, tables: Tables, choice: Choice, share: float, *, least_layer: int = 1) -> None:
-    """Add what saves most, layer by layer from the slowest, until the share of the limit is spent."""
+def construct(
+    search: Incumbent,
+    tables: Tables,
+    choice: Choice,
+    share: float,
+    *,
+    candidate_seconds: float = 0.0,
+    least_layer: int = 1,
+) -> None:
+    """Add what saves most, layer by layer from the slowest, until the share of the limit is spent.
+
+    ``candidate_seconds``: see ``finish_share``, what that takes is left; the choice becomes a mapping next.
+    """
     score = _density(tables)
     for layer in range(least_layer, len(tables.layer_speed)):
         for base in range(layer - 1, -1, -1):
             own = np.flatnonzero((tables.layer == layer) & (tables.base == base) & (score > 0.0))
             for part in _parts(tables, own[np.argsort(-score[own], kind="stable")]):
-                spent = search.spent_share + (finish_share(search, int(choice.number[0])) if share == 1.0 else 0.0)
+                spent = search.spent_share + finish_share(search, int(choice.number[0]), candidate_seconds)
                 if spent > share or search.should_stop:
                     return
                 search.count()
@@ -95,6 +102,7 @@ class _Stay(NamedTuple):
     cut: int  # where its copy is cut in two slices (state.Choice), 0: it is whole
     is_low: int
     late: int
+    again: int  # the boundary at which it is copied again for a loop's next iteration; -1: it is not
 
 
 def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Choice, mapping: Mapping) -> None:
@@ -111,7 +119,8 @@ def adopt(program: Program, tables: Tables, pieces: list[Candidate], choice: Cho
     for stay in sorted(_stays(program, mapping), key=lambda stay: stay.layer):
         nearest = _nearest(program, pieces, lookup, stay)
         if nearest is not None:
-            rows.append((nearest, max(stay.start, 0), stay.back, stay.offset, stay.cut, stay.is_low, stay.late))
+            late = max(stay.late, stay.again)
+            rows.append((nearest, max(stay.start, 0), stay.back, stay.offset, stay.cut, stay.is_low, late))
     wanted = np.array(rows, dtype=np.int64).reshape(-1, ROW)
     if len(wanted) > LARGE and kernel.adopt_all(tables, choice, wanted):
         chosen = choice.chosen[: choice.number[0]]
@@ -140,6 +149,8 @@ def _nearest(
         return None
     options = lookup.get((stay.tensor, stay.layer, stay.base, stay.kind, served[0]), [])
     options = [o for o in options if pieces[o].last_use <= served[-1]]
+    is_again = stay.again >= 0
+    options = [o for o in options if (pieces[o].again_due >= 0) == is_again]
     return max(options, key=lambda o: (pieces[o].last_use, -pieces[o].end)) if options else None
 
 
@@ -176,10 +187,20 @@ def _stays(program: Program, mapping: Mapping) -> list[_Stay]:
             begun = max(again, default=0)  # where it is loaded for the next run
         base, done = back.get(last, (0, -1))
         base = source.get(index, base if kind == BORN else 0)
-        issue, *slices = _slices(parts.get(index, []))
+        issue, *cut = _slices(parts.get(index, []))
         times = (kind, begun if issue is None else issue, fills[index], end)
-        stays.append(_Stay(r.tensor, r.layer, base, *times, r.offset_bytes, done, *slices))
+        same = (i for i in first[r.tensor, r.layer, r.offset_bytes] if source.get(i) == 0)
+        carrying = [parts[i][-1].start_after + 1 for i in same if _carries(program, mapping, (r.start_step, end), i)]
+        placed = (*times, r.offset_bytes, done, *cut, max(carrying, default=-1))
+        stays.append(_Stay(r.tensor, r.layer, base, *placed))
     return stays
+
+
+def _carries(program: Program, mapping: Mapping, steps: tuple[int, int], other: int) -> bool:
+    """Whether a residency is there at the end of a loop's body, so that what is there during ``steps`` is in place."""
+    start, end = mapping.residencies[other].start_step, mapping.residencies[other].end_step
+    loops = (loop for loop in program.loops if loop.trip_count > 1)
+    return any(steps[0] <= x.start_step < steps[1] <= start < x.end_step <= end for x in loops)
 
 
 def _slices(copies: list[Transfer]) -> tuple[int | None, int, int, int]:

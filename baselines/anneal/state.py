@@ -22,6 +22,8 @@ class Tables(NamedTuple):
     kin_end: I64  # the one after the last: they stand together
     layer: I64
     sliceable: I64  # 0: its copy may not be made in two slices
+    again_start: I64  # it is copied again for the next iteration of a loop: from this boundary on
+    again_due: I64  # and complete by this one, which is the last of the loop's body; -1: it is not
     base: I64  # the layer that it is copied from and written back to: 0, or where it leans on another candidate
     kind: I64
     first_use: I64
@@ -60,6 +62,7 @@ class Choice(NamedTuple):
 
     Candidates of one tensor are neighbours in that order. A copy in two slices has ``cut`` > 0, the byte at which the
     tensor is cut; the part that is issued at ``late`` is the one above it, or below it where ``is_low`` is 1.
+    What is copied again for a loop's next iteration, whole, is so at ``late``.
     M is the number of candidates that can be chosen at once, K of links; ``copies`` says how copies are kept.
     """
 
@@ -76,7 +79,9 @@ class Choice(NamedTuple):
     cut: I64
     is_low: I64
     late: I64
-    begin: I64  # int64[C, 2], the steps that each part occupies: the residency, and a reload for the next run
+    begin: (
+        I64  # int64[C, 2], the steps that each part occupies: the residency, and a reload for the next run or iteration
+    )
     until: I64  # int64[C, 2], exclusive
     span: I64  # int64[C], the first of them packed: begin * 2**32 + until * 2 + (1 if there is another)
     layer_bytes: I64  # int64[T, L]

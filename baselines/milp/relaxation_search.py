@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines import native
+from mallocgame.baselines.anneal.solve import compile_all, on_top
 from mallocgame.baselines.bounds.bound import compile_bound
 from mallocgame.baselines.bounds.relaxation import Relaxation, relax, work_seconds
 from mallocgame.baselines.milp.engine import highs_point
@@ -35,9 +36,10 @@ MANY = 800  # decisions above which the plan leaves the least tensors in layer 0
 LEAST = 0.002  # of all bytes: what those tensors move together
 
 
-def compile_planning(_: Problem, **_options: Any) -> None:
+def compile_planning(problem: Problem, **_options: Any) -> None:
     """Compile what planning calls, and have a child for the native solvers ready."""
     native.start()
+    compile_all(problem)
     compile_bound()
     search = Incumbent(tiny_problem(), Limits(seconds=30.0))
     RelaxationSearch(relax(*search.problem), search).plan(10.0)
@@ -115,11 +117,18 @@ class RelaxationSearch:
         mapping, given_up = found
         judged = self.search.judged(mapping)
         self.search.offer(mapping, judged)
+        if given_up:
+            self._fill_up(mapping)
         if judged < self.point_seconds:
             self.point, self.point_seconds = columns, judged
         if given_up:
             self._give_less_room()
         self._price(mapping, chosen)
+
+    def _fill_up(self, mapping: Mapping) -> None:
+        """Offer it with what was given up where that goes in two slices, or shorter, and with what else fits."""
+        if self.search.hierarchy.num_layers == 2 and not self.search.should_stop:
+            on_top(self.search, mapping)
 
     def _give_less_room(self) -> None:
         self.room = max(self.room * TIGHTER, 0.85)

@@ -97,7 +97,7 @@ def starts(names: Sequence[str]) -> str:
         case = open_case(name, hoist=True, bound_seconds=0)
         search = Incumbent(case.problem, Limits(steps=200_000))
         play.improve(search, annealing=False)
-        pieces, tables = prepared(Incumbent(case.problem, Limits(steps=1)))
+        pieces, tables, _ = prepared(Incumbent(case.problem, Limits(steps=1)))
         cells = [name]
         for mapping in (case.compiler_mapping or Mapping(), search.mapping or Mapping()):
             assert tables is not None

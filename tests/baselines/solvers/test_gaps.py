@@ -94,7 +94,7 @@ def test_the_linear_program_finds_the_fewest_bytes() -> None:
 def test_what_found_no_place_comes_earlier_in_the_next_order() -> None:
     program, hierarchy = _program(3), _hierarchy(3)
     search = Incumbent(Problem(program, hierarchy))
-    pieces, _ = prepared(search)
+    pieces = prepared(search).pieces
     orders = GapOrders(search, pieces)
     plan, weights, first = orders.next()
     is_chosen = np.ones(len(pieces), dtype=np.bool_)
