@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIG
 _DEAF_SECONDS = 1.0  # a second signal so soon is the first once more: an impatient finger, or a parent passing it on
 _AGAIN_SECONDS = 0.05
 _STUCK_SECONDS = 3.0  # so long a library may keep a signal from Python, where nothing can be lost
+_NATIVE_IMPORT = {ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__}
 _END_SECONDS = 1.0  # a command that is done may take so long to end after a signal
 
 _first: int | None = None  # the signal that ended this command
@@ -141,8 +143,24 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(number: int, frame: FrameType | None) -> None:
-    if not _is_done:
+    if _is_done:
+        return
+    if _is_native_import(frame):
+        _later()
+    else:
         raise KeyboardInterrupt if _first == signal.SIGINT else Terminated
+
+
+def _is_native_import(frame: FrameType | None) -> bool:
+    """Whether a native module is being made: an exception there ends some (jaxlib's) in a crash of the process."""
+    while frame is not None and frame.f_code not in _NATIVE_IMPORT:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _later() -> None:
+    signal.signal(signal.SIGALRM, _raise_again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
 
 
 def _end_soon(number: int) -> None:
@@ -172,7 +190,6 @@ def _ignore_at_the_very_end() -> None:
 def _on_unraisable(found: Any) -> None:
     """An interrupt met inside a finaliser or a C callback is dropped by Python: raise it again a moment later."""
     if isinstance(found.exc_value, KeyboardInterrupt) and _first is not None and not _is_done:
-        signal.signal(signal.SIGALRM, _raise_again)
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        _later()
     else:
         sys.__unraisablehook__(found)

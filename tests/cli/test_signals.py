@@ -24,6 +24,32 @@ except KeyboardInterrupt:
     print("met", flush=True)
 """
 
+IMPORT = """
+import _imp, os, time
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from mallocgame.cli import signals
+
+def make(spec):
+    os.kill(os.getpid(), {number})
+    time.sleep(0.2)  # Python that the module runs while it is made
+    print("made", flush=True)
+
+signals.catch_signals()
+_imp.create_dynamic = make
+try:
+    ExtensionFileLoader("native", "/native.so").create_module(ModuleSpec("native", None))
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("met", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_a_native_import(number: signal.Signals) -> None:
+    code = IMPORT.format(number=int(number))
+    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=50, check=True)
+    assert (run.stdout, run.stderr) == ("made\nmet\n", "")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("is_met", [True, False])
