@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from mallocgame.system import end_with_parent
+from mallocgame.system import end_with_parent, module_command
 
 T = TypeVar("T")
 GRACE_SECONDS, GRACE_SHARE = 0.5, 0.1  # after the limit: a solver that nearly obeys it may hand over its answer
@@ -37,7 +37,7 @@ class _Child:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mallocgame.baselines.native", str(os.getpid())],
+            [*module_command("mallocgame.baselines.native"), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

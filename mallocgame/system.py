@@ -13,6 +13,15 @@ _PR_SET_PDEATHSIG = 1
 stand_by: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
+def module_command(module: str) -> list[str]:
+    """Return how to start a module of this package, whatever files lie in the folder we are in (``types.py``, …)."""
+    try:
+        is_checkout = os.path.samefile("mallocgame", os.path.dirname(__file__))  # where it may be found only from here
+    except OSError:
+        is_checkout = False
+    return [sys.executable, *([] if is_checkout else ["-P"]), "-m", module]
+
+
 def num_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """Imports point one way: workloads, agents and baselines import the core, never one another; the command line wires."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mallocgame.system import module_command
 from tests.paths import ROOT
 
 GUESTS = ("workloads", "agents", "baselines")  # top-level folders, linked into the package
@@ -71,3 +73,15 @@ def test_help_imports_nothing_heavy() -> None:
     script = f"import sys; import mallocgame.cli; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "[]"
+
+
+def test_files_of_the_user_s_that_are_called_like_libraries_are_no_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("logging", "typer", "typing_extensions"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('the user has a file of this name')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for command in ([sys.executable, "-m", "mallocgame"], module_command("mallocgame")):
+        done = subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -3,7 +3,6 @@
 import json as text
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import typer
 
 from mallocgame.cli.common import print_json, print_table
 from mallocgame.errors import InputError, MissingExtraError
+from mallocgame.system import module_command
 
 if TYPE_CHECKING:
     from mallocgame.cli.fitting import Planned
@@ -45,7 +45,7 @@ def show(function: str, args: str, chip: str, planned: "Planned", json: bool) ->
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.json"
         save_checkpoint_policy(path, planned.row.policy)
-        command = [sys.executable, "-m", MODULE, function, chip, os.getcwd(), str(path), args]
+        command = [*module_command(MODULE), function, chip, os.getcwd(), str(path), args]
         found = subprocess.run(command, capture_output=True, text=True, check=False)
     line = next((line for line in reversed(found.stdout.splitlines()) if line.startswith("{")), "")
     row: dict[str, Any] = text.loads(line) if line else {"error": f"its process ended with {found.returncode}"}

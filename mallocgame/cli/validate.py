@@ -8,6 +8,7 @@ import typer
 from mallocgame.cli.cases import HoistOption
 from mallocgame.cli.common import JsonOption, print_json, print_table
 from mallocgame.cli.traces import TraceArgument
+from mallocgame.errors import printable
 from mallocgame.text import counted
 
 
@@ -38,6 +39,6 @@ def validate(
         rows = [(v.rule, name, str(v.step), v.message) for v, name in zip(found, names, strict=True)]
         print_table(f"{mapping}: {counted(len(found), 'violation')}", ("rule", "tensor", "step", "what"), rows)
     else:
-        typer.echo(f"{mapping}: valid for {opened.name}")
+        typer.echo(printable(f"{mapping}: valid for {opened.name}"))
     if found:
         raise typer.Exit(1)

@@ -13,7 +13,6 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import Any, Self
 
 from mallocgame.errors import InputError, MissingExtraError, TraceError
 from mallocgame.files import read_lines
+from mallocgame.system import module_command
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.arguments import with_users_names
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED, remove_work_folder
@@ -239,7 +239,7 @@ class Compiler:
             "TPU_STDERR_LOG_LEVEL": "0",
             "TPU_LOG_DIR": "disabled",  # or else libtpu writes all of it to /tmp/tpu_logs, too, and never removes it
         }
-        command = [sys.executable, "-m", "mallocgame.workloads.xla.compiler_child"]
+        command = module_command("mallocgame.workloads.xla.compiler_child")
         if threading.current_thread() is threading.main_thread():  # the kernel means the thread that started it
             command.append("--die-with-parent")
         self._server = subprocess.Popen(
