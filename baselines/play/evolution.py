@@ -97,7 +97,7 @@ def evolution(search: Incumbent, *, workers: int | None = None) -> None:
         return
     if workers is None:
         workers = min(num_cores(), ISLANDS) if search.left_seconds >= PAYS_FOR_PROCESSES else 1
-    deadline = time.time() + search.left_seconds
+    deadline = time.monotonic() + search.left_seconds  # one clock for all processes, which nobody sets
     rngs = [np.random.default_rng([search.seed, island]) for island in range(ISLANDS)]
     with _runner(search, problem, min(workers, ISLANDS)) as run:
         _evolve(search, problem, run, rngs, deadline)
@@ -330,7 +330,7 @@ def _work(task: Task) -> tuple[Genomes, Generator]:
 
 def _island(problem: Encoding, task: Task, stopped: Callable[[], bool]) -> tuple[Genomes, Generator]:
     genomes, rng, deadline, start = task
-    return evolve_island(problem, genomes, rng, lambda: stopped() or time.time() >= deadline, start)
+    return evolve_island(problem, genomes, rng, lambda: stopped() or time.monotonic() >= deadline, start)
 
 
 @contextmanager

@@ -40,6 +40,10 @@ def _run() -> int:
     message = ""
     code = 2
     try:
+        os.getcwd()
+    except OSError:
+        return _end("the folder that this was started in is there no more", code)
+    try:
         from mallocgame.cli.commands import app
 
         app()

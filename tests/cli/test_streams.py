@@ -1,11 +1,13 @@
-"""What is printed reaches streams of every encoding."""
+"""What is printed reaches streams of every encoding; where a command may be started."""
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
 from mallocgame.cli import streams
+from tests.cli.run import run
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,13 @@ def test_a_closed_stream_takes_what_nobody_reads(monkeypatch: pytest.MonkeyPatch
     streams.make_writable()
     with sys.stderr as stream:
         stream.write("nobody reads this")
+
+
+def test_a_folder_that_is_gone_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = run(monkeypatch, capfd, "suite")
+    assert (said.code, said.err) == (2, "mallocgame: the folder that this was started in is there no more\n")
