@@ -34,7 +34,7 @@ from mallocgame.mapping import Mapping
 
 I64 = npt.NDArray[np.int64]
 MOVES_IN_FLIGHT, MOST_IN_FLIGHT = {"cpu": 26_000}, 600_000  # by what JAX runs on: a few hundred games keep a GPU busy
-VARIATIONS_AT_ONCE = 256
+VARIATIONS_AT_ONCE = 1024  # between looks at the network
 NOTHING = 1e-5  # what float32 rewards leave uncertain, as a share of the time
 FINISH_SECONDS = 3.0  # for the tensors that focusing left out, over all programs of a run
 FINISH_MOVES = 600_000  # about as many; a budget in moves knows no clock
@@ -192,10 +192,11 @@ class Trainer:
             self.save()
             reporter.close(self._progress(seconds, steps))
             raise
+        improved = self._take_varied()
         self.save()
-        improved = self._finish(float("inf") if seconds is None else FINISH_SECONDS)
-        if improved:
+        if found := self._finish(float("inf") if seconds is None else FINISH_SECONDS):
             self.save()
+        improved |= found
         reporter.close(self._progress(seconds, steps), improved)
 
     def save(self) -> None:
@@ -323,15 +324,19 @@ class Trainer:
         return improved
 
     def _vary(self, progress: float) -> set[str]:
-        """Try the variations of best games that are due; return the programs that got faster."""
+        """Begin the variations of best games that are due; return the programs that got faster by the last ones.
+
+        They are played while the games go on, and what they found is taken when the next ones are due.
+        """
         improved: set[str] = set()
         while self._variations_due >= VARIATIONS_AT_ONCE:
             self._variations_due -= VARIATIONS_AT_ONCE
-            improved |= self._vary_one(progress)
+            improved |= self._take_varied()
+            self._begin_varying(progress)
         return improved
 
-    def _vary_one(self, progress: float) -> set[str]:
-        """Try variations of one best game; return the program if it got faster."""
+    def _begin_varying(self, progress: float) -> None:
+        """Begin to vary one best game."""
         records = self.records.episodes()
         record = records[self.random.integers(len(records))]
         index = next(i for i, (program, _) in enumerate(self.play.pairs) if program.name == record.program)
@@ -344,11 +349,16 @@ class Trainer:
         guide = self._prior if isinstance(self._searching, RulesSearch) else self._searching
         self._varied.guide(reconsider(episode, guide, self.learner.target, now, self.play.num_games))
         temperature = self.config.variation_temperature * (1.0 - progress)
-        if not self._varied.search(VARIATIONS_AT_ONCE, self.random, temperature):
+        self._varied.begin(VARIATIONS_AT_ONCE, self.random, temperature)
+
+    def _take_varied(self) -> set[str]:
+        """Take what the variations found that were begun last; return the program if it got faster."""
+        if self._varied is None or not self._varied.end():
             return set()
+        pair = next(pair for pair in self.play.pairs if pair[0].name == self._varied.game.program.name)
         episode, mapping, seconds = replayed(pair, self._varied.actions)
         self._record(episode)
-        return {record.program} if self.best.offer(record.program, mapping, seconds) else set()
+        return {episode.program} if self.best.offer(episode.program, mapping, seconds) else set()
 
     def _finish(self, seconds: float) -> set[str]:
         """Decide what focusing left out, for each program that was played; return those that got faster."""

@@ -43,7 +43,8 @@ class Tree(NamedTuple):
     child: I64  # int64[N, A], -1: none
     visits: I64  # int64[N, A]
     worth: F64  # float64[N, A], the most that is known to be won from the root on by taking the edge; NaN: nothing
-    legal: Bool  # bool[N, A]
+    legal: Bool  # bool[N, A], true where ``seen``
+    seen: Bool  # bool[N], the node was met again after it was made
     value: F64  # float64[N], what was found when the node was made
     path: I64  # int64[N, 2], node and action
     ints: I64  # a state
@@ -67,6 +68,7 @@ def make_tree(batch: BatchState, num_nodes: int, num_actions: int, longest: int)
         visits=np.zeros(table, dtype=np.int64),
         worth=np.zeros(table),
         legal=np.zeros(table, dtype=np.bool_),
+        seen=np.zeros(num_nodes, dtype=np.bool_),
         value=np.zeros(num_nodes),
         path=np.zeros((num_nodes, 2), dtype=np.int64),
         ints=np.zeros(ints, dtype=np.int64),
@@ -106,6 +108,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
     batch: BatchState,
     decision_of: I64,
     tree: Tree,
+    masks: Bool,
     logits: F64,
     noise: F64,
     sequences: I64,
@@ -124,6 +127,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         batch: the positions, unchanged.
         decision_of: int64[games, groups], the decision that is about a group, -1: none.
         tree: scratch for one more node than simulations.
+        masks: bool[B, A], the legal actions.
         logits: float64[B, A], the network's prior at the root.
         noise: float64[B, A], Gumbel noise at the root.
         sequences: int64[A + 1, simulations], ``considered_visits`` for each number of legal actions.
@@ -147,6 +151,8 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         if s.turn[0] >= r.num_decisions:
             continue
         copy_to(tree.base, totals[b])
+        for a in range(policy.shape[1]):
+            tree.legal[0, a] = masks[b, a]
         final = _begin(r, s, tree, leads[b], known[b])
         legal = 0
         for a in range(policy.shape[1]):
@@ -181,11 +187,10 @@ def seek(batch: BatchState, turns: I64, actions: I64) -> None:
 @part
 def _begin(r: Rules, s: State, tree: Tree, lead: I64, is_known: bool) -> float:
     """Make the root, and make the lead legal from here on unless it is known to be; return its seconds at the end."""
-    state = State(r.layout, tree.ints, tree.floats)
-    copy_live(r, state, s)
-    write_mask(r, state, tree.legal[0])
     begin = s.turn[0]
     if not is_known:
+        state = State(r.layout, tree.ints, tree.floats)
+        copy_live(r, state, s)
         copy_to(tree.wanted, lead)
         _follow(r, state, tree.wanted, tree.taken, tree.base, tree.base, np.inf)
         for i in range(begin, r.num_decisions):
@@ -198,7 +203,7 @@ def _begin(r: Rules, s: State, tree: Tree, lead: I64, is_known: bool) -> float:
 
 @part
 def _clear(tree: Tree, node: int, value: float) -> None:
-    tree.value[node] = value
+    tree.value[node], tree.seen[node] = value, False
     for a in range(tree.child.shape[1]):
         tree.child[node, a], tree.visits[node, a], tree.worth[node, a] = -1, 0, np.nan
 
@@ -242,12 +247,13 @@ def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
         if following < 0 or s.turn[0] >= r.num_decisions:
             break
         node = following
+        if not tree.seen[node]:
+            tree.seen[node] = True
+            write_mask(r, s, tree.legal[node])
         _lead_logits(tree, lead[s.turn[0]])
         action = _inner_action(tree, node, unit)
     end, found = s.turn[0], final
     is_new = tree.child[node, action] < 0 and end < r.num_decisions
-    if is_new:
-        write_mask(r, s, tree.legal[nodes])
     if strays:
         leaf = State(r.layout, tree.leaf_ints, tree.leaf_floats)
         copy_live(r, leaf, s)
@@ -259,8 +265,10 @@ def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
                 continue
             if kind == 1 and not _exchange(r, tree, decision_of, end):
                 continue
-            copy_live(r, s, leaf)
-            other = _follow(r, s, tree.wanted, tree.taken, tree.totals, tree.base, final)
+            if kind == 0:
+                copy_live(r, s, leaf)
+            rest = s if kind == 0 else leaf  # which nobody needs after that
+            other = _follow(r, rest, tree.wanted, tree.taken, tree.totals, tree.base, final)
             if other < final * (1.0 - AHEAD):
                 final = _adopt(r, tree, lead, begin, other)
             found = min(found, other)

@@ -1,11 +1,13 @@
-"""Rows of a batch in groups, one a core: the kernels hold no lock."""
+"""Work on other cores: rows of a batch in groups, and what nobody waits for yet. The kernels hold no lock."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 from mallocgame.system import num_cores
 
+T = TypeVar("T")
 FEWEST_ROWS = 16  # in a group: below that starting a thread costs more than it saves
 
 
@@ -25,6 +27,11 @@ def in_groups(rows: int, run: Callable[[int, slice], None]) -> None:
         future.result()
 
 
+def in_background(run: Callable[[], T]) -> Future[T]:
+    """Call ``run``, and let the caller go on meanwhile. It should spend its time in a kernel."""
+    return _pool("behind").submit(run)
+
+
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_cores(), thread_name_prefix="rules")
+def _pool(name: str = "rules") -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_cores(), thread_name_prefix=name)

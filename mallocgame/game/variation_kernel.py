@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.game.rules.copying import copy_live
 from mallocgame.game.rules.state import Rules, State
 from mallocgame.game.rules.step import do_step, play
 from mallocgame.jit import kernel, part
@@ -89,9 +90,8 @@ def vary(rules: Rules, walk: Walk, count: int, stride: int, temperature: float) 
         for i in range(walk.totals.shape[0]):
             walk.limits[i] = walk.totals[i] + slack if i >= end + SETTLED else np.inf
         copy_to(walk.taken, walk.wanted)
-        copy_to(walk.ints, walk.marks[mark])
-        copy_to(walk.floats, walk.mark_floats[mark])
         state = State(rules.layout, walk.ints, walk.floats)
+        copy_live(rules, state, State(rules.layout, walk.marks[mark], walk.mark_floats[mark]))
         seconds = play(rules, state, walk.wanted, walk.taken, walk.trial, walk.limits)
         moves += state.turn[0] - mark * stride
         loss = seconds / walk.seconds[1] - 1.0
@@ -123,9 +123,8 @@ def reach(rules: Rules, walk: Walk, mark: int, stride: int) -> int:
     moves = 0
     while walk.known[0] <= mark:
         before = walk.known[0] - 1
-        copy_to(walk.marks[before + 1], walk.marks[before])
-        copy_to(walk.mark_floats[before + 1], walk.mark_floats[before])
         state = State(rules.layout, walk.marks[before + 1], walk.mark_floats[before + 1])
+        copy_live(rules, state, State(rules.layout, walk.marks[before], walk.mark_floats[before]))
         for i in range(before * stride, min((before + 1) * stride, rules.num_decisions)):
             do_step(rules, state, walk.current[i])
             moves += 1

@@ -5,7 +5,9 @@ first good plan would be the last. Who knows where a game is doubtful and what t
 says so (``guide``); without, all decisions and actions are alike.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping as Arrays
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from mallocgame.game import rules
 from mallocgame.game.rules import Game
 from mallocgame.game.rules.state import Groups
+from mallocgame.game.threads import in_background
 from mallocgame.game.variation_kernel import Walk, vary
 
 F64 = npt.NDArray[np.float64]
@@ -41,12 +44,21 @@ class Variations:
         """
         self.game, self.moves = game, 0
         self._stride = max(1, game.num_decisions // MARKS)
-        self._walk = _walk(game, self._stride)
-        walk = self._walk
+        self._under_way: Future[int] | None = None
+        self._before = np.inf  # seconds of the best game when it was begun, infinite: it is not
+        self._kept = walk = _walk(game, self._stride)
         seconds, taken = rules.decode(game, np.asarray(actions, dtype=np.int64), totals=walk.totals)
         walk.best[:] = walk.current[:] = taken
         walk.seconds[:] = seconds
         self.guide(np.ones((game.num_decisions, game.num_actions)) if policies is None else policies)
+
+    @property
+    def _walk(self) -> Walk:
+        """The walk, once nothing is under way."""
+        if self._under_way is not None:
+            self.moves += self._under_way.result()
+            self._under_way = None
+        return self._kept
 
     @property
     def seconds(self) -> float:
@@ -67,6 +79,7 @@ class Variations:
         """Return what ``restore`` needs to go on as if nothing had happened, but for ``guide``'s policies."""
         walk = self._walk
         parts = {"seconds": walk.seconds, "actions": walk.best, "current": walk.current, "totals": walk.totals}
+        parts["before"] = np.array([self._before])
         return {name: array.copy() for name, array in parts.items()}
 
     def restore(self, state: Arrays[str, npt.NDArray[Any]]) -> None:
@@ -81,6 +94,7 @@ class Variations:
         walk.seconds[:], walk.best[:] = state["seconds"], state["actions"]
         walk.current[:], walk.totals[:] = state["current"], state["totals"]
         walk.known[0] = 1
+        self._before = float(np.ravel(state.get("before", np.inf))[0])  # none: of an earlier version
 
     def guide(self, policies: npt.NDArray[np.floating]) -> None:
         """Say what the agent would play in the current game, floating[D, A]: where it doubts, changes are tried."""
@@ -98,11 +112,26 @@ class Variations:
 
         Source of the rule: Metropolis et al., doi:10.1063/1.1699114.
         """
-        before, walk = self.seconds, self._walk
-        if self.game.num_decisions:
-            walk.random[0] = random.integers(2**64, dtype=np.uint64)
-            self.moves += int(vary(self.game.rules, walk, count, self._stride, temperature))
+        before = self.seconds
+        self.moves += self._task(count, random, temperature)()
         return self.seconds < before
+
+    def begin(self, count: int, random: np.random.Generator, temperature: float = 0.0) -> None:
+        """Do what ``search`` does on another core; whoever then asks for anything waits for it."""
+        self._before = self.seconds
+        self._under_way = in_background(self._task(count, random, temperature))
+
+    def end(self) -> bool:
+        """Return whether the best game became faster since ``begin``; False where nothing was begun."""
+        before, self._before = self._before, np.inf
+        return bool(np.isfinite(before)) and self.seconds < before
+
+    def _task(self, count: int, random: np.random.Generator, temperature: float) -> Callable[[], int]:
+        walk, rules, stride = self._walk, self.game.rules, self._stride
+        if not self.game.num_decisions:
+            return lambda: 0
+        walk.random[0] = random.integers(2**64, dtype=np.uint64)
+        return lambda: int(vary(rules, walk, count, stride, temperature))
 
 
 def _walk(game: Game, stride: int) -> Walk:

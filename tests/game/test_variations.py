@@ -88,6 +88,25 @@ def test_a_warm_search_leaves_the_best_game_and_may_come_back_with_a_better_one(
     assert found[1e-3] < found[0.0]
 
 
+def test_what_is_played_behind_is_what_is_played_here() -> None:
+    """Also by one that takes over while it is under way."""
+    ((program, hierarchy),) = find_programs(family="training", decisions=60)
+    game = rules.make_game(program, hierarchy)
+    here, behind, heir = (Variations(game, np.zeros(game.num_decisions, dtype=np.int64)) for _ in range(3))
+    gained = []
+    for seed in range(40):
+        temperature = 3e-4 if seed < 20 else 0.0
+        gained.append(here.search(25, np.random.default_rng(seed), temperature))
+        behind.begin(25, np.random.default_rng(seed), temperature)
+        heir.restore(behind.state())
+        assert heir.end() == behind.end() == gained[-1]
+        assert not behind.end()
+    assert {True, False} == set(gained)
+    assert here.moves == behind.moves
+    assert here.current.tolist() == behind.current.tolist() == heir.current.tolist()
+    assert here.seconds == behind.seconds == heir.seconds
+
+
 def test_states_kept_on_the_way_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ((program, hierarchy),) = find_programs(family="training", decisions=60)
     game = rules.make_game(program, hierarchy)

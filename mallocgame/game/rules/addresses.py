@@ -14,8 +14,8 @@ from mallocgame.jit import jit, part
 MOST_MOVED = 64  # residencies that are packed anew
 ORDERS = 2  # by size, by duration
 ROUNDS = 2  # of taking in what shares steps with what is moved
-# columns of the table that a packing is made in; before a row is placed its TOP is its size
-_PLACE, _BEGIN, _END, _RELOAD, _OFFSET, _TOP, _KEY, _TIE, _COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+# columns of the table that a packing is made in; TOP is what may begin above it
+_PLACE, _BEGIN, _END, _RELOAD, _OFFSET, _TOP, _SIZE, _DURATION, _COLUMNS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @part
@@ -82,87 +82,128 @@ def best_fit(r: Rules, s: State, layer: int, group: int, last: int, begin: int, 
 
 
 @part
-def gather(s: State, layer: int, own: int, span: tuple[int, int, int], count: int) -> int:
-    """Add to the ``count`` residencies in ``moved`` what shares a step with ``span``, and mark it; return how many."""
-    for i in range(s.rect_counts[layer] - 1, -1, -1):
-        if s.rect_ends[layer, i] <= span[0] or count == MOST_MOVED:
-            break
+def gather(s: State, layer: int, span: tuple[int, int, int], count: int, table: I64, seen: int) -> tuple[int, int]:
+    """Add to the ``count`` residencies in ``moved`` what shares a step with ``span``, and mark it.
+
+    Return how many there are, and from which of the layer's rectangles on ``table`` has the extents; before: ``seen``.
+    """
+    i = s.rect_counts[layer] - 1
+    while i >= 0 and s.rect_ends[layer, i] > span[0] and count < MOST_MOVED:
         place = s.rects[layer, i] // 2
-        if place != own and s.marks[place] == 0 and meet(extent(s, place), span):
+        row = table[i]
+        if i < seen:
+            row[_PLACE] = place
+            row[_BEGIN], row[_END], row[_RELOAD] = extent(s, place)
+            seen = i
+        if s.marks[place] == 0 and meet((row[_BEGIN], row[_END], row[_RELOAD]), span):
             s.marks[place] = 1
             s.moved[count] = place
             count += 1
-    return count
+        i -= 1
+    return count, seen
 
 
 @part
-def list_fixed(r: Rules, s: State, layer: int, earliest: int, table: I64) -> int:
-    """Write the layer's rectangles that stay and end after ``earliest`` to ``table``; return how many."""
+def list_fixed(r: Rules, s: State, layer: int, earliest: int, table: I64, by_offset: I64) -> int:
+    """Write the layer's rectangles that stay and end after ``earliest`` to ``table``; return how many.
+
+    ``by_offset`` gets their rows, the lowest offset first.
+    """
     n = 0
     for i in range(s.rect_counts[layer] - 1, -1, -1):
         if s.rect_ends[layer, i] <= earliest:
             break
         rect = s.rects[layer, i]
-        if s.marks[rect // 2] == 0:
+        place = rect // 2
+        if s.marks[place] == 0:
             row = table[n]
-            row[_PLACE], row[_BEGIN], row[_END], row[_RELOAD] = (
-                rect // 2,
-                rect_begin(s, rect),
-                s.rect_ends[layer, i],
-                -1,
-            )
-            row[_OFFSET] = s.planned[rect // 2]
-            row[_TOP] = row[_OFFSET] + r.tensors[r.groups[rect // 2, Groups.TENSOR], Movables.SIZE]
+            row[_BEGIN], row[_END], row[_RELOAD] = rect_begin(s, rect), s.rect_ends[layer, i], -1
+            row[_OFFSET] = s.planned[place]
+            row[_TOP] = aligned(r, layer, row[_OFFSET] + r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE])
+            put_row(table, by_offset, n, n)
             n += 1
     return n
 
 
 @part
-def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: int, order: int, table: I64) -> None:
-    """Write the first ``count`` of ``moved`` to ``table``, and sort both: the largest, or the longest, first."""
-    for i in range(count):
-        place = s.moved[i]
-        begin, end, reload_step = span if place == own else extent(s, place)
-        size = r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE]
-        duration = end - begin + (r.num_steps - reload_step if reload_step >= 0 else 0)
-        key, tie = (size, duration) if order == 0 else (duration, size)
-        j = i
-        while j > 0 and (table[j - 1, _KEY] < key or (table[j - 1, _KEY] == key and table[j - 1, _TIE] < tie)):
-            for column in range(_COLUMNS):
-                table[j, column] = table[j - 1, column]
-            s.moved[j] = s.moved[j - 1]
-            j -= 1
-        s.moved[j] = place
-        row = table[j]
-        row[_PLACE], row[_BEGIN], row[_END], row[_RELOAD], row[_OFFSET], row[_TOP] = (
-            place,
-            begin,
-            end,
-            reload_step,
-            0,
-            size,
-        )
-        row[_KEY], row[_TIE] = key, tie
+def aligned(r: Rules, layer: int, top: int) -> int:
+    """Return the first offset from ``top`` on that something may begin at."""
+    unit = r.layers[layer, Layers.ALIGNMENT]
+    return int((top + unit - 1) // unit * unit)
 
 
 @part
-def pack(r: Rules, s: State, layer: int, table: I64, first: int, count: int) -> bool:
-    """Place rows [first, first + count) of ``table`` beside the rows before each of them; return whether all fit."""
-    offsets, tops = s.gap_offsets, s.gap_tops
-    unit, capacity = r.layers[layer, Layers.ALIGNMENT], r.layers[layer, Layers.CAPACITY]
-    for i in range(first, first + count):
-        begin, end, reload_step = table[i, _BEGIN], table[i, _END], table[i, _RELOAD]
-        n = 0
-        for j in range(i):
-            row = table[j]
-            if meet((row[_BEGIN], row[_END], row[_RELOAD]), (begin, end, reload_step)):
-                put_sorted(offsets, tops, n, row[_OFFSET], row[_TOP])
-                n += 1
-        size = table[i, _TOP]
-        offset = tightest(offsets, tops, n, size, unit, capacity, False)
-        if offset < 0:
+def put_row(table: I64, by_offset: I64, count: int, row: int) -> None:
+    """Insert a row into ``count`` rows that are sorted by offset."""
+    offset, j = table[row, _OFFSET], count
+    while j > 0 and table[by_offset[j - 1], _OFFSET] > offset:
+        by_offset[j] = by_offset[j - 1]
+        j -= 1
+    by_offset[j] = row
+
+
+@part
+def list_moved(r: Rules, s: State, own: int, span: tuple[int, int, int], count: int, table: I64) -> None:
+    """Write the first ``count`` of ``moved`` to ``table``."""
+    for i in range(count):
+        place = s.moved[i]
+        begin, end, reload_step = span if place == own else extent(s, place)
+        row = table[i]
+        row[_PLACE], row[_BEGIN], row[_END], row[_RELOAD] = place, begin, end, reload_step
+        row[_SIZE] = r.tensors[r.groups[place, Groups.TENSOR], Movables.SIZE]
+        row[_DURATION] = end - begin + (r.num_steps - reload_step if reload_step >= 0 else 0)
+
+
+@part
+def put_in_order(s: State, table: I64, order: int, count: int, ranks: I64) -> None:
+    """Write the rows of ``table`` to ``ranks``, the largest, or the longest, first; ``moved`` follows."""
+    key, tie = (_SIZE, _DURATION) if order == 0 else (_DURATION, _SIZE)
+    for i in range(count):
+        row = ranks[i] if order > 0 else i
+        j = i
+        while j > 0 and (
+            table[ranks[j - 1], key] < table[row, key]
+            or (table[ranks[j - 1], key] == table[row, key] and table[ranks[j - 1], tie] < table[row, tie])
+        ):
+            ranks[j] = ranks[j - 1]
+            j -= 1
+        ranks[j] = row
+    for i in range(count):
+        s.moved[i] = table[ranks[i], _PLACE]
+
+
+@part
+def pack(r: Rules, layer: int, table: I64, ranks: I64, by_offset: I64, fixed: int, count: int) -> bool:
+    """Place ``count`` rows beside those that are there; return whether all fit.
+
+    Args:
+        r: the game.
+        layer: where.
+        table: the rows, first the ``fixed`` ones that are there.
+        ranks: the rows to be placed, counted from ``fixed``, in this order.
+        by_offset: the rows that are there, the lowest offset first; those that are placed come in.
+        fixed: how many are there.
+        count: how many are to be placed.
+    """
+    capacity = r.layers[layer, Layers.CAPACITY]
+    for i in range(count):
+        row = table[fixed + ranks[i]]
+        span, size = (row[_BEGIN], row[_END], row[_RELOAD]), row[_SIZE]
+        free, answer, slack = np.int64(0), np.int64(-1), np.int64(1) << 62
+        for j in range(fixed + i + 1):  # as in ``tightest``
+            until, top = capacity, free
+            if j < fixed + i:
+                other = table[by_offset[j]]
+                if not meet((other[_BEGIN], other[_END], other[_RELOAD]), span):
+                    continue
+                until, top = other[_OFFSET], other[_TOP]
+            if 0 <= until - free - size < slack:
+                slack, answer = until - free - size, free
+            free = max(free, top)
+        if answer < 0:
             return False
-        table[i, _OFFSET], table[i, _TOP] = offset, offset + size
+        row[_OFFSET], row[_TOP] = answer, aligned(r, layer, answer + size)
+        put_row(table, by_offset, fixed + i, fixed + ranks[i])
     return True
 
 
@@ -170,27 +211,34 @@ def pack(r: Rules, s: State, layer: int, table: I64, first: int, count: int) -> 
 def repack(r: Rules, s: State, layer: int, own: int, span: tuple[int, int, int]) -> int:
     """Return an offset for residency ``own`` over ``span`` (see ``extent``), moving others; -1: none was found."""
     settle(s, False)
-    table = np.empty((s.rect_counts[layer] + MOST_MOVED, _COLUMNS), dtype=np.int64)
+    rects = s.rect_counts[layer]
+    extents = np.empty((rects, _RELOAD + 1), dtype=np.int64)
+    table = np.empty((rects + MOST_MOVED, _COLUMNS), dtype=np.int64)
+    lists = np.empty((3, rects + MOST_MOVED), dtype=np.int64)
+    ranks, there, by_offset = lists[0], lists[1], lists[2]
     s.moved[0] = own
     s.marks[own] = 1
-    count = gather(s, layer, own, span, 1)
-    done = False
+    count, seen = gather(s, layer, span, 1, extents, rects)
+    done, fixed = False, 0
     for rounds in range(ROUNDS):
         known = count if rounds > 0 else 0
         for i in range(known):
             if s.moved[i] != own:
-                count = gather(s, layer, own, extent(s, s.moved[i]), count)
+                count, seen = gather(s, layer, extent(s, s.moved[i]), count, extents, seen)
         if count == known:
             break
         earliest = span[0]
         for i in range(count):
             if s.moved[i] != own:
                 earliest = min(earliest, extent(s, s.moved[i])[0])
-        fixed = list_fixed(r, s, layer, earliest, table)
+        fixed = list_fixed(r, s, layer, earliest, table, there)
+        list_moved(r, s, own, span, count, table[fixed:])
         for order in range(ORDERS):
             if not done:
-                list_moved(r, s, own, span, count, order, table[fixed:])
-                done = pack(r, s, layer, table, fixed, count)
+                put_in_order(s, table[fixed:], order, count, ranks)
+                for i in range(fixed):
+                    by_offset[i] = there[i]
+                done = pack(r, layer, table, ranks, by_offset, fixed, count)
         if done:
             for i in range(fixed, fixed + count):
                 s.planned[table[i, _PLACE]] = table[i, _OFFSET]

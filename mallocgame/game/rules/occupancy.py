@@ -69,10 +69,10 @@ def tightest(offsets: I64, tops: I64, count: int, size: int, unit: int, capacity
         until = offsets[i] if i < count else capacity
         if until - free - size >= 0 and until - free - size < slack:
             slack = until - free - size
-            answer = free + (slack // unit * unit if high else 0)
+            answer = free
         if i < count and tops[i] > free:
             free = (tops[i] + unit - 1) // unit * unit
-    return int(answer)
+    return int(answer + slack // unit * unit if high and answer >= 0 else answer)
 
 
 @part
