@@ -33,6 +33,7 @@ from mallocgame.workloads.xla.regions import Assumed
 from mallocgame.workloads.xla.remarks import Basis
 from mallocgame.workloads.xla.remarks import provenance as remarks
 from mallocgame.workloads.xla.reschedule import with_moves
+from mallocgame.workloads.xla.scheduled import ScheduledModule
 from mallocgame.workloads.xla.topology import chip_of, num_devices, parse_mesh
 
 __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files"]
@@ -121,6 +122,7 @@ class CaptureRequest:
     name: str = ""
     refine: int = 2
     on_bytes: Callable[[int], None] | None = None
+    keep: bool = False  # the scheduled module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,8 @@ class Captured:
     trace: Trace
     built: XlaProgram
     options: Options  # those asked for, and those without which the program could not be captured
+    compile_seconds: float  # that the first compilation took
+    scheduled: ScheduledModule | None = None  # what the compiler made of the program before it assigned memory
 
 
 def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
@@ -153,8 +157,16 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
         hidden = hidden_definitions(reading.log, reading.built)
         if not hidden:
             break
-        again = CompileRequest(reference=reference, chip=asked.chip, options=_assign_first(options, hidden), hlo=False)
+        again = CompileRequest(
+            reference=reference,
+            chip=asked.chip,
+            options=_assign_first(options, hidden),
+            hlo=False,
+            scheduled=compilation.scheduled,
+        )
         other = compiler.compile(again)
+        if other.error and again.scheduled is not None:
+            other = compiler.compile(replace(again, scheduled=None))
         if other.error or not reading.refine(other.log.splitlines()):
             break
     provenance: dict[str, Value] = {
@@ -171,7 +183,13 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
     if compilation.final_hlo:
         cycles = cycle_estimates(with_moves(reading.log, reading.built.moves), compilation.final_hlo)
         trace = replace(trace, estimates=trace.estimates | cycles)
-    return Captured(trace=_relative(trace, reference), built=reading.built, options=options)
+    return Captured(
+        trace=_relative(trace, reference),
+        built=reading.built,
+        options=options,
+        compile_seconds=compilation.seconds,
+        scheduled=compilation.scheduled,
+    )
 
 
 def _compile(asked: CaptureRequest, options: Options, compiler: Compiler, *, hlo: bool = True) -> Compilation:
@@ -182,6 +200,7 @@ def _compile(asked: CaptureRequest, options: Options, compiler: Compiler, *, hlo
         full=asked.full,
         hlo=hlo,
         final_hlo=asked.full and hlo,
+        keep=asked.keep and hlo,
         on_bytes=asked.on_bytes,
     )
     return compiler.compile(request).check(asked.reference)

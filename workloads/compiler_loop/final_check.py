@@ -2,7 +2,8 @@
 
 A compilation that is ended after memory-space assignment misses what is illegal only later. The default program is
 compiled to its end in the background, with low priority, while the search goes on; then it is known how long before
-the deadline the best options have to be there.
+the deadline the best options have to be there. Where there is no time for that, and evaluations began with the
+scheduled module, what is best is at least compiled from the program on until memory is assigned.
 """
 
 import threading
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mallocgame.workloads.compiler_loop.settings import Say
-from mallocgame.workloads.compiler_loop.verify import FullCompile, Target
+from mallocgame.workloads.compiler_loop.verify import Evaluation, FullCompile, Target
 from mallocgame.workloads.xla.compiler import Options
 
 USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of docs/compiler_loop.md
 SAFETY = 1.25
+SHARE_TO_REPEAT = 0.1  # of all the time, for an evaluation from the program on; where it takes more there is none
+OTHERWISE = "from the program on the compiler does otherwise"
 LARGEST_SHARE = 0.5  # of the time from the default compilation on, for the check; where it takes more there is none
 
 
@@ -78,31 +81,55 @@ class FinalCheck:
 
     def search_deadline(self) -> float:
         """Return when the search has to end, as far as is known now."""
-        reserve = SAFETY * self.estimated_seconds() if self.is_affordable() else 0.0
-        return self.deadline - reserve
+        reserve = self.estimated_seconds() if self.is_affordable() else self._seconds_to_repeat()
+        return self.deadline - SAFETY * reserve
 
-    def check(self, candidates: Sequence[Options], say: Say) -> Checked:
-        """Compile the best candidate to its end; where the compiler refuses it, others, ever further down.
+    def _seconds_to_repeat(self) -> float:
+        """Return how long it takes to repeat an evaluation from the program on; 0: that is not needed, or too long."""
+        whole = self._target.whole_seconds if self._target.scheduled is not None else 0.0
+        return whole if SAFETY * whole <= SHARE_TO_REPEAT * self._seconds else 0.0
+
+    def check(self, candidates: Sequence[Evaluation], say: Say) -> Checked:
+        """Compile the best candidate to its end; where the compiler refuses it, or does otherwise, ever worse ones.
 
         A compilation that is too slow, or dies, is no refusal: the candidate stands, unchecked.
         """
-        if not self._wanted:
-            return Checked(index=0, done=None, why_not="not asked for")
         at, gap = 0, 1
         while at < len(candidates):
-            expected, left = self.estimated_seconds(), self.deadline - time.monotonic()
-            if left < min(expected, LARGEST_SHARE * self._seconds):
-                return Checked(index=at, done=None, why_not=f"it takes about {expected:.0f} s, {max(left, 0):.0f} left")
-            self._stop.set()  # the default's has served its purpose
-            say(f"compiling the best to its end, about {expected:.0f} s")
-            done = self._compile(candidates[at])
-            if not done.error:
-                return Checked(index=at, done=done)
-            if done.inconclusive:
-                return Checked(index=at, done=None, why_not=done.error)
-            say(f"the compiler refuses this at its end: {done.error[:200]}")
+            why_not = self._why_not()
+            if why_not:
+                reason = self._repeated(candidates[at], say)
+                if not reason:
+                    return Checked(index=at, done=None, why_not=why_not)
+            else:
+                self._stop.set()  # the default's has served its purpose
+                say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
+                done = self._compile(candidates[at].options)
+                if done.inconclusive:
+                    return Checked(index=at, done=None, why_not=done.error)
+                reason = done.error
+                if not reason and self._target.scheduled is not None:
+                    reason = "" if candidates[at].xla_seconds in done.xla_seconds else OTHERWISE
+                if not reason:
+                    return Checked(index=at, done=done)
+            say(f"the compiler refuses this at its end: {reason[:200]}")
             at, gap = at + gap, 2 * gap
         return Checked(index=len(candidates), done=None)
+
+    def _why_not(self) -> str:
+        """Return why there is no compilation to the end, empty if there is."""
+        expected, left = self.estimated_seconds(), self.deadline - time.monotonic()
+        if self._wanted and left < min(expected, LARGEST_SHARE * self._seconds):
+            return f"it takes about {expected:.0f} s, {max(left, 0):.0f} left"
+        return "" if self._wanted else "not asked for"
+
+    def _repeated(self, candidate: Evaluation, say: Say) -> str:
+        """Compile from the program on until memory is assigned; return why a candidate does not stand."""
+        if self._target.scheduled is None or self.deadline - time.monotonic() < self._target.whole_seconds:
+            return ""
+        say("compiling the best once more, from the program on")
+        found = self._target.repeat(candidate, deadline=self.deadline)
+        return "" if found.inconclusive or candidate.agrees_with(found) else found.error or OTHERWISE
 
     def _compile(self, options: Options) -> FullCompile:
         done = self._target.compile_fully(options, timeout_seconds=max(self.deadline - time.monotonic(), 0.1))

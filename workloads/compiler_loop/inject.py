@@ -82,7 +82,7 @@ def inject(
         chosen = min(searches, key=lambda s: s.best.judged_seconds)
         found = [(chosen.best, chosen.overrides), *reversed(chosen.history)]
         found = [row for row in found if row[0].options and row[0].judged_seconds < default.judged_seconds]
-        checked = final.check([row[0].options for row in found], say) if found and not interrupted else None
+        checked = final.check([row[0] for row in found], say) if found and not interrupted else None
         default_full = final.default
     number = checked.index if checked is not None else 0
     stands = number < len(found)

@@ -34,6 +34,20 @@ MAX_IN_ORDER = 300  # of what is placed first: the compiler compares each with e
 HOIST_LIMIT = "xla_msa_explicit_prefetch_memory_limit_kib"  # up to so much of loops' operands is copied before them
 
 
+_OF_THE_PASS = (
+    "xla_msa_",
+    "xla_tpu_msa_",
+    PREFERRED,
+    "xla_tpu_enforce_prefetch_fifo_order",
+    "xla_tpu_sliced_prefetch_",
+)
+
+
+def is_of_the_pass(option: str) -> bool:
+    """Whether a compiler option is known to change nothing before memory-space assignment."""
+    return option.startswith(_OF_THE_PASS)
+
+
 class Action(StrEnum):
     """What the compiler is told to do."""
 

@@ -361,9 +361,9 @@ class _Tuning:
         found = [i for i in found if i.evaluation.judged_seconds < self.default.judged_seconds]
         if not found:
             return None
-        checked = self.final.check([i.evaluation.options for i in found], self.settings.phase)
+        checked = self.final.check([i.evaluation for i in found], self.settings.phase)
         if checked.index:
-            self.settings.say("the best options are illegal in a full compilation and are dropped")
+            self.settings.say("the best options do not stand in a full compilation and are dropped")
             if self.folder is not None:
                 self.folder.set_aside()
             self.search = self._new_search({})

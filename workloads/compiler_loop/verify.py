@@ -20,13 +20,14 @@ from mallocgame.mapping import HOME, Mapping, serving_layers
 from mallocgame.program import Program
 from mallocgame.workloads.capture import Assumptions, CaptureRequest, run_capture
 from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands, loop_operands
-from mallocgame.workloads.compiler_loop.overrides import Action, Override, options_of
+from mallocgame.workloads.compiler_loop.overrides import Action, Override, is_of_the_pass, options_of
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.trace import Trace
 from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
-from mallocgame.workloads.xla.log import parse_mapping_log
+from mallocgame.workloads.xla.log import DONE, parse_mapping_log
 from mallocgame.workloads.xla.mapping import build_mapping, without_broken
 from mallocgame.workloads.xla.program import XlaProgram
+from mallocgame.workloads.xla.scheduled import ScheduledModule
 
 LEAST_TIMEOUT_SECONDS = 60.0
 USUAL_TIMES = 30.0  # as long as usual, and a compilation is taken to hang
@@ -52,6 +53,10 @@ class Evaluation:
     xla_seconds: float = float("inf")
     seconds: float = 0.0  # that it took, with reading and judging
 
+    def agrees_with(self, other: "Evaluation") -> bool:
+        """Whether another compilation with the same options did the same, by the judge and by the compiler."""
+        return (self.judged_seconds, self.xla_seconds) == (other.judged_seconds, other.xla_seconds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -67,7 +72,9 @@ class Target:
     trace: Trace  # of the default compilation: names are those of now
     built: XlaProgram  # its program, and what the compiler calls its parts
     options: Options = field(default_factory=dict)  # of every compilation: without these another program results
-    usual_seconds: float = 10.0  # that the default compilation took
+    usual_seconds: float = 10.0  # that the default compilation took, with reading
+    whole_seconds: float = 10.0  # of that, the first compilation until memory was assigned
+    scheduled: ScheduledModule | None = None  # what is compiled in place of the program, to the same end; None: nothing
 
     @classmethod
     def of(
@@ -78,12 +85,12 @@ class Target:
         on_bytes: Callable[[int], None] | None = None,
         assumptions: Assumptions | None = None,
     ) -> "Target":
-        """Compile by default."""
+        """Compile by default, and see whether the scheduled module alone leads to the same."""
         start = time.perf_counter()
         known = assumptions or Assumptions()
-        request = CaptureRequest(reference=reference, chip=chip, assumptions=known, on_bytes=on_bytes)
+        request = CaptureRequest(reference=reference, chip=chip, assumptions=known, on_bytes=on_bytes, keep=True)
         captured = run_capture(request, compiler)  # type: ignore[arg-type]
-        return cls(
+        found = cls(
             reference=reference,
             chip=chip,
             compiler=compiler,
@@ -91,7 +98,12 @@ class Target:
             built=captured.built,
             options=captured.options,
             usual_seconds=time.perf_counter() - start,
+            whole_seconds=captured.compile_seconds,
+            scheduled=captured.scheduled,
         )
+        if captured.scheduled is not None and not found.default().agrees_with(found.evaluate(())):
+            return replace(found, scheduled=None)
+        return found
 
     @cached_property
     def loop_operands(self) -> LoopOperands:
@@ -115,28 +127,44 @@ class Target:
         )
 
     def evaluate(
-        self, overrides: Sequence[Override], flags: Options | None = None, *, deadline: float = float("inf")
+        self,
+        overrides: Sequence[Override],
+        flags: Options | None = None,
+        *,
+        deadline: float = float("inf"),
     ) -> Evaluation:
         """Compile with overrides until memory-space assignment is done, and judge what it did.
 
         What fails without a word of the compiler is tried a second time, with more patience. ``deadline`` (on
         ``time.monotonic``'s clock) ends a compilation that is not done by then: ``inconclusive``, not a refusal.
+        Options that may change what comes before the pass are compiled from the program on, others from its scheduled
+        module.
         """
-        start = time.perf_counter()
         options = options_of(overrides, {**self.options, **(flags or {})}, self.trace.program.sizes_bytes)
+        act_late = all(key in self.options or is_of_the_pass(key) for key in options)
+        return self._evaluate(options, self.scheduled if act_late else None, deadline)
+
+    def repeat(self, evaluation: Evaluation, *, deadline: float = float("inf")) -> Evaluation:
+        """Compile with the options of an evaluation once more, from the program on."""
+        return self._evaluate(evaluation.options, None, deadline)
+
+    def _evaluate(self, options: Options, scheduled: ScheduledModule | None, deadline: float) -> Evaluation:
+        start = time.perf_counter()
         patience = max(USUAL_TIMES * self.usual_seconds, LEAST_TIMEOUT_SECONDS)
-        found = self._evaluate_once(options, min(patience, deadline - time.monotonic()))
+        found = self._evaluate_once(options, scheduled, min(patience, deadline - time.monotonic()))
         if found.inconclusive and time.monotonic() < deadline:
-            found = self._evaluate_once(options, min(4 * patience, deadline - time.monotonic()))
+            found = self._evaluate_once(options, scheduled, min(4 * patience, deadline - time.monotonic()))
         return replace(found, seconds=time.perf_counter() - start)
 
-    def _evaluate_once(self, options: Options, timeout_seconds: float) -> Evaluation:
+    def _evaluate_once(self, options: Options, scheduled: ScheduledModule | None, timeout_seconds: float) -> Evaluation:
         asked = CompileRequest(
             reference=self.reference,
             chip=self.chip,
             options=options,
             hlo=False,
-            again=True,
+            brief=True,
+            again=scheduled is self.scheduled,
+            scheduled=scheduled,
             timeout_seconds=timeout_seconds,
         )
         done = self.compiler.compile(asked)
@@ -183,7 +211,7 @@ class Target:
             return FullCompile(error=last_words(done), inconclusive=done.inconclusive, compile_seconds=done.seconds)
         trips = {i.computation: i.trip_count for i in self.trace.program.instructions}
         cycles = estimated_cycles(done.final_hlo, trips) if done.final_hlo else None
-        return FullCompile(cycles=cycles, compile_seconds=done.seconds)
+        return FullCompile(cycles=cycles, compile_seconds=done.seconds, xla_seconds=totals(done.log))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +222,16 @@ class FullCompile:
     error: str = ""
     inconclusive: bool = False  # the error says nothing about the options
     compile_seconds: float = 0.0
+    xla_seconds: tuple[float, ...] = ()  # the compiler's estimates, one each time that it assigned memory
+
+
+def totals(log: str) -> tuple[float, ...]:
+    """Return the estimates in a log, whatever its verbosity.
+
+    >>> totals(f"I1128 1 a.cc:614] {DONE} (sec): 0.00400315")
+    (0.00400315,)
+    """
+    return tuple(float(text) for text in re.findall(rf"{re.escape(DONE)} \(sec\): ([0-9.e+-]+)", log))
 
 
 def last_words(compilation: Compilation) -> str:

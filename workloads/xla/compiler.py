@@ -30,6 +30,7 @@ from mallocgame.workloads.xla.arguments import with_users_names
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED, remove_work_folder
 from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.out_of_memory import shortened
+from mallocgame.workloads.xla.scheduled import OPTIONS, ScheduledModule, scheduled_in
 from mallocgame.workloads.xla.topology import ONE_CHIP, chip_of
 
 CHIPS = tuple(ONE_CHIP)
@@ -57,7 +58,10 @@ class CompileRequest:
     full: bool = False  # let the compiler finish, which finds errors that come after memory-space assignment
     hlo: bool = True  # also return the module before the pass
     final_hlo: bool = False  # with ``full``, also the module after code generation; without ``hlo`` log only the totals
-    again: bool = False  # it will be compiled again: have it lowered meanwhile; log only what a mapping needs
+    brief: bool = False  # log only what a mapping of a known program needs
+    again: bool = False  # it will be compiled again: have it lowered meanwhile
+    keep: bool = False  # with ``hlo``, also return the scheduled module
+    scheduled: ScheduledModule | None = None  # compile this, which is what ``reference`` becomes before the pass
     background: bool = False  # with a lower priority than everything else
     timeout_seconds: float = 600.0  # then the compilation is ended and reported as an error
     stop: threading.Event | None = None  # the same as soon as this is set
@@ -75,6 +79,7 @@ class Compilation:
     error: str = ""
     inconclusive: bool = False  # it failed for a reason that says nothing about program and options: killed, too slow
     final_hlo: str = ""  # the module after code generation, with the compiler's cycle estimates, if asked for
+    scheduled: ScheduledModule | None = None  # to be compiled again; None: not asked for, or there is none
 
     def check(self, what: object) -> Self:
         """Return itself.
@@ -150,7 +155,7 @@ class Compiler:
         request: dict[str, Any] = {"reference": asdict(asked.reference), "chip": asked.chip}
         totals = TOTALS_ONLY if asked.final_hlo and not asked.hlo else self._vmodule
         request |= {"again": self._ready * asked.again, "background": asked.background}
-        request["vmodule"] = MAPPING_LOG if asked.again else totals
+        request["vmodule"] = MAPPING_LOG if asked.brief else totals
         with self._job_folder() as folder:
             fifo, dump = folder / "log", folder / "dump"
             os.mkfifo(fifo)
@@ -159,6 +164,12 @@ class Compiler:
                 flags |= {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True}
             if asked.hlo:
                 flags |= {"xla_dump_hlo_pass_re": HLO_PASSES}
+            if asked.keep:
+                flags |= {"xla_dump_hlo_as_proto": True}
+                request["keep"] = str(folder / OPTIONS)
+            if asked.scheduled is not None:
+                asked.scheduled.write(folder)
+                request["scheduled"] = str(folder)
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             child = None
             try:
@@ -179,6 +190,7 @@ class Compiler:
                 log=follow.text,
                 hlo=with_users_names(hlo, follow.text) if hlo else "",
                 final_hlo=_after_codegen(dump) if asked.final_hlo and not follow.error else "",
+                scheduled=scheduled_in(folder, dump) if asked.keep and not follow.error else None,
                 seconds=time.perf_counter() - start,
                 finished=follow.finished,
                 error=follow.error,

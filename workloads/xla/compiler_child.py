@@ -4,7 +4,8 @@ It imports JAX once. Each request is carried out in a forked child whose output 
 that the asking process reads); the child's process id is printed, so that the asker can have it ended once it has what
 it needs. Forking before any backend exists is safe and makes an evaluation start in milliseconds. A request that says
 it will come ``again`` leaves children behind that have lowered the same program and wait for the next one's options:
-with a second processor the next evaluation starts in the compiler.
+with a second processor the next evaluation starts in the compiler. A request may name a folder with a ``scheduled``
+module (``xla/scheduled.py``) in place of a program to be lowered.
 
 Nothing outlives the asker, however it ends: when standard input ends, the children are killed and the folder of this
 process is removed; the kernel kills the children if this process is killed; a later process removes the folder then.
@@ -20,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class _Server:
                 if process == request["end"]:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
             return
-        key = json.dumps([request["reference"], request["chip"], request["vmodule"]])
+        key = json.dumps([request["reference"], request["chip"], request["vmodule"], bool(request.get("scheduled"))])
         self._end_waiting(other_than=key)
         child = self.waiting.pop(0) if self.waiting else _fork(request, key)
         while len(self.waiting) < int(request["again"]):
@@ -198,21 +199,46 @@ def _write_all(pipe: int, data: bytes) -> None:
         data = data[os.write(pipe, data) :]
 
 
+def _ready_to_compile(request: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Do what can be done before the options are known, and return what compiles with them."""
+    from mallocgame.workloads.xla.scheduled import Plugin, compile_scheduled, options_kept
+
+    if request.get("scheduled"):
+        from mallocgame.workloads.xla.topology import topology_name
+
+        plugin = Plugin(topology_name(request["chip"]))
+        return lambda asked: compile_scheduled(plugin, Path(asked["scheduled"]), asked["options"])
+    from mallocgame.workloads.program_reference import ProgramReference
+    from mallocgame.workloads.xla.arguments import NAMED
+    from mallocgame.workloads.xla.lower import lower
+
+    lowered = lower(ProgramReference(**request["reference"]), request["chip"])
+
+    def compile_lowered(asked: dict[str, Any]) -> None:
+        if lowered.argument_names:
+            _write_all(2, f"{NAMED} {json.dumps(lowered.argument_names)}\n".encode())
+        with options_kept(Path(asked["keep"])) if asked.get("keep") else contextlib.nullcontext():
+            lowered.stage.compile(compiler_options=asked["options"])
+
+    return compile_lowered
+
+
+def _failure(error: BaseException, request: dict[str, Any]) -> str:
+    from mallocgame.workloads.xla.lower import describe_failure
+
+    return describe_failure(error, request["reference"]["folder"])
+
+
 def _compile(request: dict[str, Any], options_pipe: int) -> int:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.environ["TPU_VMODULE"] = request["vmodule"]
-    lowered, failure = None, ""
+    ready, failure = None, ""
     try:
-        from mallocgame.workloads.program_reference import ProgramReference
-        from mallocgame.workloads.xla.arguments import NAMED
-        from mallocgame.workloads.xla.lower import describe_failure, lower
-
-        reference = ProgramReference(**request["reference"])
-        lowered = lower(reference, request["chip"])
+        ready = _ready_to_compile(request)
     except BaseException as error:  # the asker reads what went wrong from the log
-        failure = describe_failure(error, request["reference"]["folder"])
+        failure = _failure(error, request)
     with os.fdopen(options_pipe) as pipe:
         line = pipe.readline()
     if not line:  # nobody asks any more
@@ -223,13 +249,11 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
     log = os.open(asked["log"], os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if lowered is not None:
+    if ready is not None:
         try:
-            if lowered.argument_names:
-                _write_all(2, f"{NAMED} {json.dumps(lowered.argument_names)}\n".encode())
-            lowered.stage.compile(compiler_options=asked["options"])
+            ready(asked)
         except BaseException as error:
-            failure = describe_failure(error, request["reference"]["folder"])
+            failure = _failure(error, request)
     text = f"{FAILED} {failure}".replace("\n", " ") if failure else FINISHED
     os.write(2, f"\n{text}\n".encode())
     return bool(failure)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import hoisted
 from mallocgame.solver import Problem
 from mallocgame.workloads.compiler_loop.flags import EAGER
-from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions
+from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Action, Override, definitions
 from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.settings import Settings
 from mallocgame.workloads.compiler_loop.tune import tune
@@ -95,6 +96,33 @@ def test_evaluations_of_lowered_programs_agree_with_the_first(loop: Target) -> N
     assert found[0].xla_seconds == found[2].xla_seconds == loop.default().xla_seconds
 
 
+def test_the_scheduled_module_leads_where_the_program_leads(loop: Target) -> None:
+    assert loop.scheduled is not None
+    program = loop.trace.program
+    keep = [d for i in range(len(program.tensors)) for d in definitions(program, i, Action.KEEP)]
+    for overrides, flags in (((), {}), (keep, {}), ((), EAGER), ((), {HOIST_LIMIT: "65536"})):
+        found = loop.evaluate(overrides, flags)
+        again = loop.repeat(found)
+        assert again.mapping == found.mapping is not None
+        assert again.agrees_with(found)
+
+
+def test_a_refusal_reads_alike_both_ways(loop: Target) -> None:
+    found = loop.evaluate((), {"xla_msa_no_such_flag": "1"})
+    again = loop.repeat(found)
+    assert not found.inconclusive
+    assert not again.inconclusive
+    assert "INVALID_ARGUMENT" in found.error
+    assert found.error.partition(": ")[2] == again.error.partition(": ")[2]
+
+
+def test_a_damaged_module_is_not_compiled(compiler: Compiler, loop: Target) -> None:
+    assert loop.scheduled is not None
+    damaged = replace(loop.scheduled, hlo=loop.scheduled.hlo[:1000])
+    asked = CompileRequest(reference=loop.reference, chip="v5e", brief=True, hlo=False, scheduled=damaged)
+    assert "Error: INVALID_ARGUMENT" in compiler.compile(asked).error
+
+
 def test_child_that_dies_while_it_waits_is_reported_and_replaced(compiler: Compiler, loop: Target) -> None:
     loop.evaluate(())
     assert compiler._server is not None
@@ -103,7 +131,10 @@ def test_child_that_dies_while_it_waits_is_reported_and_replaced(compiler: Compi
     while len(children.read_text().split()) > 1:  # the one that has compiled is being ended
         time.sleep(0.01)
     os.kill(int(children.read_text()), signal.SIGKILL)
-    died = compiler.compile(CompileRequest(reference=loop.reference, chip="v5e", again=True, hlo=False))
+    asked = CompileRequest(
+        reference=loop.reference, chip="v5e", brief=True, again=True, hlo=False, scheduled=loop.scheduled
+    )
+    died = compiler.compile(asked)
     assert "ended without a word" in died.error
     assert died.inconclusive
     assert loop.evaluate(()).error == ""

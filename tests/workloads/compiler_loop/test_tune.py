@@ -360,7 +360,7 @@ def test_the_search_ends_in_time_for_the_check() -> None:
         time.sleep(0.6)
         assert final.default is not None
         assert final.deadline - final.search_deadline() == pytest.approx(1.25 * final.default.compile_seconds)
-        assert final.check([{"a": "b"}], lambda text: None).why_not == ""
+        assert final.check([Evaluation(options={"a": "b"})], lambda text: None).why_not == ""
     assert time.monotonic() < final.deadline
 
 
@@ -371,7 +371,7 @@ def test_where_the_check_takes_too_long_there_is_none() -> None:
         time.sleep(0.8)
         assert not final.is_affordable()
         assert final.search_deadline() == final.deadline
-        checked = final.check([{"a": "b"}], lambda text: None)
+        checked = final.check([Evaluation(options={"a": "b"})], lambda text: None)
     assert re.search(r"takes about \d s", checked.why_not)
     assert time.monotonic() - begin < 7.0  # and not 9
 
