@@ -53,6 +53,8 @@ def _run() -> int:
     except KeyboardInterrupt:
         pass  # told below, as where the command caught it
     except Exception as error:
+        if signals.received() is not None and isinstance(error.__cause__, KeyboardInterrupt):
+            return _end("", code)  # native code made another error of it
         from mallocgame.errors import InputError
         from mallocgame.foreign import ANNOUNCED, users_traceback
 

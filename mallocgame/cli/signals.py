@@ -26,6 +26,7 @@ _DEAF_SECONDS = 1.0  # a second signal so soon is the first once more: an impati
 _AGAIN_SECONDS = 0.05
 _STUCK_SECONDS = 3.0  # so long a library may keep a signal from Python, where nothing can be lost
 _NATIVE_IMPORT = {ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__}
+_DISPATCHER = os.path.join("numba", "core", "dispatcher.py")
 _END_SECONDS = 1.0  # a command that is done may take so long to end after a signal
 
 _first: int | None = None  # the signal that ended this command
@@ -145,15 +146,22 @@ def _raise(number: int, frame: FrameType | None) -> None:
 def _raise_again(number: int, frame: FrameType | None) -> None:
     if _is_done:
         return
-    if _is_native_import(frame):
+    if _is_called_by_native(frame):
         _later()
     else:
         raise KeyboardInterrupt if _first == signal.SIGINT else Terminated
 
 
-def _is_native_import(frame: FrameType | None) -> bool:
-    """Whether a native module is being made: an exception there ends some (jaxlib's) in a crash of the process."""
+def _is_called_by_native(frame: FrameType | None) -> bool:
+    """Whether native code waits for a frame that must not raise.
+
+    Some modules, jaxlib's, crash the process if anything raises while they are made; Numba's dispatcher goes on where
+    the type of an argument should be told, and loses the exception or fails with a SystemError.
+    """
     while frame is not None and frame.f_code not in _NATIVE_IMPORT:
+        code = frame.f_code
+        if code.co_name == "typeof_pyval" and code.co_filename.endswith(_DISPATCHER):
+            return True
         frame = frame.f_back
     return frame is not None
 

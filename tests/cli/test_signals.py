@@ -25,19 +25,37 @@ except KeyboardInterrupt:
 """
 
 IMPORT = """
-import _imp, os, time
+import _imp
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
+_imp.create_dynamic = lambda spec: python_called_by_native_code()
+def native():
+    ExtensionFileLoader("native", "/native.so").create_module(ModuleSpec("native", None))
+"""
+KERNEL = """
+import numba
+native_kernel = numba.njit(lambda value: value)
+native_kernel(1)
+typeof = numba.core.dispatcher.typeof
+def asked(*arguments):
+    python_called_by_native_code()
+    return typeof(*arguments)
+numba.core.dispatcher.typeof = asked
+def native():
+    native_kernel(1.5)
+"""
+IN_NATIVE = """
+import os, time
 from mallocgame.cli import signals
 
-def make(spec):
+def python_called_by_native_code():
     os.kill(os.getpid(), {number})
-    time.sleep(0.2)  # Python that the module runs while it is made
+    time.sleep(0.2)
     print("made", flush=True)
 
+{code}
 signals.catch_signals()
-_imp.create_dynamic = make
 try:
-    ExtensionFileLoader("native", "/native.so").create_module(ModuleSpec("native", None))
+    native()
     time.sleep(20)
 except KeyboardInterrupt:
     print("met", flush=True)
@@ -45,8 +63,9 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_end_of_a_native_import(number: signal.Signals) -> None:
-    code = IMPORT.format(number=int(number))
+@pytest.mark.parametrize("code", [IMPORT, KERNEL])
+def test_a_signal_waits_where_native_code_would_crash_or_lose_it(number: signal.Signals, code: str) -> None:
+    code = IN_NATIVE.format(number=int(number), code=code)
     run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=50, check=True)
     assert (run.stdout, run.stderr) == ("made\nmet\n", "")
 
