@@ -1,6 +1,7 @@
 """What others write: a solver named by where it is, and the messages where a name means nothing."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,59 @@ def test_the_shipped_solvers_are_registered_like_any_other() -> None:
         if name != "xla":
             found, _ = find_solver(name)
             assert found.__doc__
+
+
+BY_HAND = """
+name = "mine"
+[[layers]]
+name = "host"
+capacity_bytes = 256e9
+bytes_per_second = 32e9
+[[layers]]
+name = "HBM"
+capacity_bytes = 16e9
+bytes_per_second = 700e9
+[[layers]]
+name = "VMEM"
+capacity_bytes = 1_000_448
+bytes_per_second = 1e13
+alignment_bytes = 512
+"""
+
+
+def test_a_hierarchy_is_written_by_hand(tmp_path: Path) -> None:
+    plain, whole, as_json = (tmp_path / name for name in ("plain.toml", "whole.toml", "plain.json"))
+    plain.write_text(BY_HAND, encoding="utf-8")
+    found = load_hierarchy(plain)
+    assert [layer.capacity_bytes for layer in found.layers] == [256 * 10**9, 16 * 10**9, 1_000_448]
+    assert [layer.alignment_bytes for layer in found.layers] == [1, 1, 512]
+    links = [(link.pairs, link.bytes_per_second, link.shared_layer, link.max_in_flight) for link in found.links]
+    assert links == [(((0, 1), (0, 2)), 32e9, 0, 40), (((1, 2),), 700e9, 1, 40)]
+    link = (
+        '[[links]]\nname = "PCIe"\npairs = [[0, 1], [0, 2], [1, 2]]\nbytes_per_second = 64e9\nlatency_seconds = 2e-6\n'
+    )
+    whole.write_text(BY_HAND + link, encoding="utf-8")
+    (only,) = load_hierarchy(whole).links
+    assert (only.name, only.bytes_per_second, only.shared_layer, only.latency_seconds) == ("PCIe", 64e9, None, 2e-6)
+    as_json.write_text(json.dumps(tomllib.loads(BY_HAND)), encoding="utf-8")
+    assert load_hierarchy(as_json) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name = ", "not TOML"),
+        ("layers = 3\nname = 'x'", "layers: expected an array"),
+        ("layers = [3]\nname = 'x'", r"layers\[0\]: expected a table with name, capacity_bytes"),
+        (BY_HAND.replace("capacity_bytes = 16e9", "capacity = 16e9"), r"layers\[1\]: key 'capacity_bytes' is missing"),
+        (BY_HAND.replace("256e9", "1.5"), "expected an integer >= 1, got 1.5"),
+        ("speed = 3", "expected a hierarchy: name and layers"),
+    ],
+)
+def test_what_is_no_hierarchy_says_why(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "bad.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=reason):
+        load_hierarchy(tmp_path / "bad.toml")
 
 
 def test_a_hierarchy_of_one_s_own(

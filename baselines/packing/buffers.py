@@ -155,7 +155,8 @@ def _overlapping_boxes(boxes: Sequence[Piece], starts: Sequence[int]) -> Iterato
 def read_buffers(path: files.StrPath) -> list[Buffer]:
     """Read MiniMalloc's CSV: ``id, lower, upper, size``, optionally ``alignment``, ``offset``, ``gaps``, ``conflicts``.
 
-    Columns may stand in any order. ``buffer`` and ``buffer_id`` mean ``id``; ``start`` and ``begin`` mean ``lower``;
+    Columns may stand in any order, with commas, semicolons or tabs between; without ``id`` rows are numbered from 0.
+    ``buffer`` and ``buffer_id`` mean ``id``; ``start`` and ``begin`` mean ``lower``;
     ``end`` is the last live step, so ``upper`` is ``end + 1``. A negative or empty ``offset`` means "not fixed".
     ``gaps`` are ``LOWER-UPPER`` or ``LOWER-UPPER@FIRST:LAST``, separated by spaces: the steps in which the buffer holds
     nothing, or only the bytes [FIRST, LAST) above its offset (with ``end``, the last step of the gap in place of
@@ -167,7 +168,7 @@ def read_buffers(path: files.StrPath) -> list[Buffer]:
         TraceError: with file and line, on anything that is not such a table.
     """
     text = files.read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text))
     columns: list[str] | None = None
     buffers: list[Buffer] = []
     lines: dict[str, int] = {}
@@ -196,6 +197,12 @@ def read_buffers(path: files.StrPath) -> list[Buffer]:
     return buffers
 
 
+def _delimiter(text: str) -> str:
+    """Return what stands between the columns of the header."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
 def _header(path: object, line: int, row: Sequence[str]) -> list[str]:
     columns = []
     for field in row:
@@ -209,13 +216,13 @@ def _header(path: object, line: int, row: Sequence[str]) -> list[str]:
         repeated.add("upper")
     if repeated:
         raise TraceError(path, line, f"column {min(repeated)!r} appears twice")
-    missing = {"id", "lower", "size"} - set(columns)
+    missing = {"lower", "size"} - set(columns)
     if not {"upper", "end"} & set(columns):
         missing.add("upper")
     if "conflicts" in columns and {"lower", "upper"} <= missing:
         missing -= {"lower", "upper"}  # the list says it all
     if missing:
-        raise TraceError(path, line, f"missing column {', '.join(sorted(missing))}; need id, lower, upper, size")
+        raise TraceError(path, line, f"missing column {', '.join(sorted(missing))}; need lower, upper, size")
     return columns
 
 
@@ -223,6 +230,7 @@ def _row(path: object, line: int, columns: Sequence[str], row: Sequence[str], nu
     if len(row) != len(columns):
         raise TraceError(path, line, f"{len(row)} fields, but the header has {len(columns)} columns")
     fields = {title: field.strip() for title, field in zip(columns, row, strict=True)}
+    fields.setdefault("id", str(number))
     if not fields["id"].isprintable():
         raise TraceError(path, line, f"id {fields['id'][:40]!r} holds characters that cannot be printed")
     values = {

@@ -76,6 +76,19 @@ def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, buffers: list[
     assert packing_height(back, offsets) == packing_height(buffers, offsets)
 
 
+def test_other_people_s_tables_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("id,lower,upper,size\n0,0,3,4\n1,1,6,5\n", encoding="utf-8")
+    wanted = read_buffers(path)
+    for text in (
+        "\nid;lower;upper;size\n0;0;3;4\n1;1;6;5\n",
+        "buffer_id\tstart\tend\tsize\n0\t0\t2\t4\n1\t1\t5\t5\n",
+        "lower,upper,size\n0,3,4\n1,6,5\n",
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert read_buffers(path) == wanted
+
+
 @pytest.mark.parametrize(
     "text",
     [
