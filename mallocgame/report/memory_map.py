@@ -10,6 +10,7 @@ from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.report.scene import build_scene
+from mallocgame.text import seconds_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +29,17 @@ class Report:
     def figures(self) -> tuple[tuple[str, str], ...]:
         """Return the key figures as (what, value)."""
         seconds = self.timeline.total_seconds
-        found = [("judged time", _ms(seconds))]
+        found = [("judged time", seconds_text(seconds))]
         if self.before is not None:
             then = simulate(self.program, self.hierarchy, self.before).total_seconds
-            found.append(("before", _ms(then) + (f" ({then / seconds:.3f}× as long)" if seconds else "")))
+            found.append(("before", seconds_text(then) + (f" ({then / seconds:.3f}× as long)" if seconds else "")))
         if self.xla_judged_seconds is not None:
             ratio = f" (speed-up {self.xla_judged_seconds / seconds:.3f}×)" if seconds else ""
-            found.append(("XLA", _ms(self.xla_judged_seconds) + ratio))
+            found.append(("XLA", seconds_text(self.xla_judged_seconds) + ratio))
         if self.lower_bound_seconds is not None:
             gap = f" (gap {100 * (1 - self.lower_bound_seconds / seconds):.1f} %)" if seconds else ""
-            found.append(("bound", _ms(self.lower_bound_seconds) + gap))
-        found.append(("stalls", _ms(float(self.timeline.stall_seconds.sum()))))
+            found.append(("bound", seconds_text(self.lower_bound_seconds) + gap))
+        found.append(("stalls", seconds_text(float(self.timeline.stall_seconds.sum()))))
         copied = int(self.timeline.link_bytes.sum())
         found.append(("copies", f"{len(self.mapping.transfers)}, {copied / 2**20:.1f} MiB"))
         return tuple(found)
@@ -72,7 +73,3 @@ def save_report(path: str | os.PathLike[str], report: Report) -> None:
             raise InputError(f"{path}: expected a name that ends in .png or .html")
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror or error}") from None
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.4f} ms"

@@ -116,6 +116,8 @@ def _lower(call: Call, described: Leaf, device: Any) -> Any:
     function, static, names = _jitted(call)
     arguments = [a if i in static else jax.tree.map(described, a) for i, a in enumerate(call.arguments)]
     keywords = {k: a if k in names else jax.tree.map(described, a) for k, a in call.keywords.items()}
+    if not hasattr(call.function, "lower") and not call.donated:
+        function = _donating(function, call, (arguments, keywords), (static, names))
     leaves = jax.tree.leaves(([a for i, a in enumerate(arguments) if i not in static], keywords))
     placed = any(getattr(leaf, "sharding", None) is not None for leaf in leaves)
     if placed:
@@ -158,6 +160,49 @@ def _jitted(call: Call) -> tuple[Any, frozenset[int], frozenset[str]]:
         call.function, donate_argnums=call.donated, static_argnums=sorted(static), static_argnames=sorted(names)
     )
     return run, static, names
+
+
+def _donating(
+    function: Any,
+    call: Call,
+    described: tuple[list[Any], dict[str, Any]],
+    static: tuple[frozenset[int], frozenset[str]],
+) -> Any:
+    """Return the function so jitted that it donates what jitted functions that it calls are given for good.
+
+    ``def step(state, batch): return _step(state, batch, config)`` gives the state away if ``_step`` does; inside
+    another ``jit`` JAX would forget that.
+    """
+    import jax
+
+    arguments, keywords = described
+    try:
+        jaxpr = function.trace(*arguments, **keywords).jaxpr.jaxpr
+    except Exception:  # lowering will say it
+        return function
+    given = {
+        id(value)
+        for equation in jaxpr.eqns
+        for value, is_given in zip(equation.invars, equation.params.get("donated_invars", ()), strict=False)
+        if is_given
+    }
+    if not given:
+        return function
+    flags = iter([id(value) in given for value in jaxpr.invars])
+
+    def is_whole(argument: Any) -> bool:
+        each = [next(flags) for _ in jax.tree.leaves(argument)]
+        return bool(each) and all(each)
+
+    numbers = [i for i, argument in enumerate(arguments) if i not in static[0] and is_whole(argument)]
+    words = [name for name in sorted(keywords) if name not in static[1] and is_whole(keywords[name])]
+    return jax.jit(
+        call.function,
+        donate_argnums=numbers,
+        donate_argnames=words,
+        static_argnums=sorted(static[0]),
+        static_argnames=sorted(static[1]),
+    )
 
 
 def _with_data_alone(call: Call) -> Call:

@@ -123,7 +123,7 @@ def test_a_model_may_hold_functions_beside_its_arrays(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
-def test_what_a_jitted_function_donates_counts_behind_partials_and_methods() -> None:
+def test_what_a_jitted_function_donates_counts_behind_partials_methods_and_other_functions() -> None:
     import jax
 
     class Cell:
@@ -135,8 +135,19 @@ def test_what_a_jitted_function_donates_counts_behind_partials_and_methods() -> 
     def scale(state: jax.Array, x: jax.Array, by: str) -> jax.Array:
         return state * x if by == "product" else state
 
-    array = jax.numpy.zeros((8, 8))
+    def step(state: dict[str, jax.Array], x: jax.Array, name: str = "product") -> dict[str, jax.Array]:
+        return {"a": scale(state["a"], x, name)}
+
+    array, device = jax.numpy.zeros((8, 8)), jax.devices("cpu")[0]
     for function in (Cell().grow, partial(scale, by="product"), partial(Cell.grow, Cell())):
-        lowered = _lower(Call(function=function, arguments=(array, array)), lambda leaf: leaf, jax.devices("cpu")[0])
-        state, x = jax.tree.leaves(lowered.args_info)
-        assert (state.donated, x.donated) == (True, False)
+        lowered = _lower(Call(function=function, arguments=(array, array)), lambda leaf: leaf, device)
+        assert [leaf.donated for leaf in jax.tree.leaves(lowered.args_info)] == [True, False]
+    for arguments, keywords in (
+        (({"a": array}, array, "product"), {}),
+        ((), {"state": {"a": array}, "x": array}),
+    ):
+        call = Call(function=step, arguments=arguments, keywords=keywords)  # one that only calls one
+        lowered = _lower(call, lambda leaf: leaf, device)
+        assert [leaf.donated for leaf in jax.tree.leaves(lowered.args_info)] == [True, False]
+    call = Call(function=step, arguments=({"a": array, "b": array}, array))
+    assert not any(leaf.donated for leaf in jax.tree.leaves(_lower(call, lambda leaf: leaf, device).args_info))
