@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mallocgame.workloads.program_reference import ProgramReference
     from mallocgame.workloads.trace import Trace
 
+NO_OPTIONS = "there are no options, and a file of them holds none"
+
 
 def inject(
     mapping: Annotated[Path, typer.Argument(metavar="MAPPING", help="A mapping file, as evaluate --out writes it.")],
@@ -36,7 +38,11 @@ def inject(
         typer.Option("--seconds", help="How long you wait: first compilation, search and last check."),
     ] = 60.0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the options here, for mallocgame.load_compiler_options.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write the options here, for mallocgame.load_compiler_options; without any where the default is best.",
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -67,7 +73,7 @@ def inject(
         _unverified(made_for, wanted, out, json)
         return
     result, about = _verified(made_for, wanted, parse_reference(program, args, mesh=mesh), chip, seconds, begin)
-    if result.options:
+    if result.options or not result.interrupted:
         write_options(result.options, out, about)
     _show(result, made_for.name, json, is_saved=out is not None)
     if result.interrupted:
@@ -138,12 +144,17 @@ def _show(result: "InjectionResult", name: str, json: bool, *, is_saved: bool) -
         "estimated_cycles": result.full and result.full.cycles,
         "compilations": result.evaluations,
         "refused_overrides": result.refusals,
+        "is_faster": bool(result.options),
     }
     if json:
         outcomes = [{"override": str(d), "step": d.step, "outcome": outcome.value} for d, outcome in result.outcomes]
         print_json([{**row, "overrides": outcomes, "compiler_options": result.options}])
         return
-    print_table(name, ("", "value"), [_cell(key, value) for key, value in row.items() if value is not None])
+    print_table(
+        name,
+        ("", "value"),
+        [_cell(key, value) for key, value in row.items() if value is not None and key != "is_faster"],
+    )
     left = [(str(d), outcome.value) for d, outcome in result.outcomes if outcome.value != "realised"]
     if left:
         shown = left[:20]
@@ -151,7 +162,7 @@ def _show(result: "InjectionResult", name: str, json: bool, *, is_saved: bool) -
     if result.options and not is_saved:
         print_options(result.options)
     if not result.options:
-        say("nothing that the compiler takes is faster than its default: no options written")
+        say(f"nothing that the compiler takes is faster than its default: {NO_OPTIONS}")
     if result.options and result.why_not_full and not result.interrupted:
         say(f"not compiled to its end ({result.why_not_full}): what is illegal only there is not known")
 

@@ -50,7 +50,11 @@ def tune(
     ] = 120.0,
     solver_seconds: Annotated[float, typer.Option("--solver-seconds", help="For each mapping on paper.")] = 10.0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Keep the best in this folder (options.json), and go on from it.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Keep the best in this folder (options.json; without options where the default is best); go on from it.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the solver.")] = 0,
     full: Annotated[
@@ -171,10 +175,11 @@ def _time(seconds: float) -> str:
 
 def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bool) -> None:
     """Print the figures, and the options themselves where no file holds them: they may be long."""
-    from mallocgame.cli.inject import print_options, say_saved
+    from mallocgame.cli.inject import NO_OPTIONS, print_options, say_saved
+    from mallocgame.compiler_options import load_compiler_options
     from mallocgame.workloads.compiler_loop.tuning_folder import OPTIONS
 
-    row: dict[str, Any] = {"program": function, "chip": chip, **found.figures()}
+    row: dict[str, Any] = {"program": function, "chip": chip, **found.figures(), "is_faster": bool(found.options)}
     if json:
         print_json([row])
         return
@@ -186,9 +191,9 @@ def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bo
             say_saved(where / OPTIONS)
         if found.unchecked and not found.interrupted:
             say(f"not compiled to its end ({found.unchecked}): what is illegal only there is not known")
-    elif where is not None and (where / OPTIONS).exists():
+    elif where is not None and (where / OPTIONS).exists() and load_compiler_options(where / OPTIONS):
         say(f"{where / OPTIONS} stands as it was: nothing faster was found in this time")
     elif not found.interrupted and not found.evaluations:
-        say("nothing but the compiler's default was compiled: no options")
+        say(f"nothing but the compiler's default was compiled: {NO_OPTIONS}")
     elif not found.interrupted:
-        say("nothing that was tried is faster than the compiler's default: no options")
+        say(f"nothing that was tried is faster than the compiler's default: {NO_OPTIONS}")

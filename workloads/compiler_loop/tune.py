@@ -134,7 +134,10 @@ class _Tuning:
         try:
             self._resume()
             self._rounds()
-            return self._result(self._check(), interrupted=False)
+            checked = self._check()
+            if self.folder is not None:
+                self.folder.save_default(self._about(self.default.judged_seconds, "yes"))
+            return self._result(checked, interrupted=False)
         except KeyboardInterrupt:
             return self._result(None, interrupted=True)
 
@@ -426,12 +429,14 @@ class _Tuning:
             flags=self.flags,
             overrides=self.search.overrides,
         )
-        about: dict[str, str | float | None] = {
+        self.folder.save(state, best.options, self._about(best.judged_seconds, compiled_to_its_end))
+
+    def _about(self, judged_seconds: float, compiled_to_its_end: str) -> dict[str, str | float | None]:
+        return {
             "default_judged_seconds": self.default.judged_seconds,
-            "judged_seconds": best.judged_seconds,
+            "judged_seconds": judged_seconds,
             "compiled_to_its_end": compiled_to_its_end,
         }
-        self.folder.save(state, best.options, about)
 
     def _resume(self) -> None:
         state = self.folder.load() if self.folder is not None else None

@@ -136,6 +136,15 @@ class TuningFolder:
         if options and state.judged_seconds <= self.best_seconds():
             save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
 
+    def save_default(self, about: Mapping[str, str | float | None]) -> None:
+        """Where there are no options yet write that there are none: the file is there, and what it holds is right.
+
+        Raises:
+            TraceError: the file cannot be written.
+        """
+        if not (self.path / OPTIONS).exists():
+            save_compiler_options(self.path / OPTIONS, {}, {**self._identity, **about})
+
     def set_aside(self) -> None:
         """Rename options and state that the compiler refuses now: nobody should load them, and nothing is lost."""
         for name in (STATE, OPTIONS):

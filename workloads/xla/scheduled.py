@@ -2,7 +2,7 @@
 
 Compilations with other overrides differ in memory-space assignment and in what comes after it alone. What comes before,
 lowering in JAX and hundreds of passes, takes most of the time. libtpu dumps the module as it is between the two
-(``scheduled_in``); given that, over PJRT's C interface, it makes no pass a second time, because the module is scheduled.
+(``scheduled_in``). Given that, over PJRT's C interface, it makes no pass again, because the module is scheduled.
 """
 
 import ctypes

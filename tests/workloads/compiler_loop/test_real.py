@@ -279,7 +279,8 @@ def test_inject_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     (row,) = result.rows
     assert result.code == 0
     assert row["judged_seconds"] <= row["default_judged_seconds"]
-    assert (row["compiler_options"] == {}) == (not options.exists())
+    assert row["compiler_options"] == mallocgame.load_compiler_options(options)
+    assert row["is_faster"] == bool(row["compiler_options"])
     table = json.loads(trace.read_text())
     table["provenance"]["libtpu"] = "0.0.1"
     trace.write_text(json.dumps(table))

@@ -110,7 +110,11 @@ def test_when_all_are_illegal_the_default_stays(monkeypatch: pytest.MonkeyPatch,
     found = run(tmp_path, compiler)
     assert found.options == {}
     assert found.judged_seconds == found.default_seconds
-    assert not (tmp_path / OPTIONS).exists()
+    assert mallocgame.load_compiler_options(tmp_path / OPTIONS) == {}  # a script finds its file
+    assert load_about(tmp_path / OPTIONS)["judged_seconds"] == found.default_seconds
+    assert mallocgame.load_compiler_options(tmp_path / "illegal-options.json") == {"step": "3"}
+    improve_each_time(monkeypatch)  # and a later run replaces it
+    assert run(tmp_path, Recorded()).options == mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"step": "3"}
     result = inject(target(compiler), faster(), seconds=1.0)
     assert result.options == {}
     assert result.judged_seconds == result.default_seconds
