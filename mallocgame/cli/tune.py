@@ -53,7 +53,7 @@ def tune(
         Path | None,
         typer.Option(
             "--out",
-            help="Keep the best in this folder (options.json; without options where the default is best); go on from it.",
+            help="Keep the best in this folder, and go on from it: options.json, empty where the default is best.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the solver.")] = 0,
