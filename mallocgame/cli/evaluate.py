@@ -125,7 +125,7 @@ def _figures(judged: "Judged") -> list[tuple[str, str]]:
         ("lower bound (proved)", seconds_text(row["lower_bound_seconds"])),
         ("speed-up over XLA", _ratio(row["speedup_over_xla"])),
         (f"speed-up over all in {case.hierarchy.layers[0].name}", _ratio(home / seconds if seconds else None)),
-        ("gap to the bound", "" if row["gap"] is None else f"{100 * row['gap']:.2f} %"),
+        ("gap to the bound", "" if row["gap"] is None else f"{100 * row['gap']:z.2f} %"),
         ("stalls", seconds_text(float(timeline.stall_seconds.sum()))),
         ("copies", str(len(judged.mapping.transfers))),
     ]

@@ -37,7 +37,7 @@ class Report:
             ratio = f" (speed-up {self.xla_judged_seconds / seconds:.3f}×)" if seconds else ""
             found.append(("XLA", seconds_text(self.xla_judged_seconds) + ratio))
         if self.lower_bound_seconds is not None:
-            gap = f" (gap {100 * (1 - self.lower_bound_seconds / seconds):.1f} %)" if seconds else ""
+            gap = f" (gap {100 * (1 - self.lower_bound_seconds / seconds):z.1f} %)" if seconds else ""
             found.append(("bound", seconds_text(self.lower_bound_seconds) + gap))
         found.append(("stalls", seconds_text(float(self.timeline.stall_seconds.sum()))))
         copied = int(self.timeline.link_bytes.sum())
