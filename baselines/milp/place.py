@@ -1,17 +1,18 @@
 """Addresses for timed stays, and what to give up where they do not fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mallocgame.baselines.milp.stays import Stay
-from mallocgame.baselines.milp.timing import Timed, retime, time_copies, to_mapping
+from mallocgame.baselines.milp.timing import Timed, timed_best, to_mapping
 from mallocgame.baselines.packing import pack
-from mallocgame.baselines.packing.buffers import Buffer
+from mallocgame.baselines.packing.buffers import Buffer, Gap
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 
 MAX_REPAIRS = 40
+FLIPS = 3  # how often slices whose tensor finds no place change sides: the end of the tensor first, not its beginning
 
 
 def place(
@@ -34,8 +35,14 @@ def place(
     for _ in range(MAX_REPAIRS):
         if stop():
             return None
-        timed = retime(program, hierarchy, time_copies(program, hierarchy, kept), stop=stop)
+        timed = timed_best(program, hierarchy, kept, stop=stop)
         offsets, high = _offsets(program, hierarchy, timed, seconds / attempts, seed)
+        for _ in range(FLIPS):
+            flipped = [i for i in high if timed[i].slices is not None]
+            if not flipped or stop():
+                break
+            timed = [item.flipped() if i in flipped else item for i, item in enumerate(timed)]
+            offsets, high = _offsets(program, hierarchy, timed, seconds / attempts, seed)
         if high:
             kept = [stay for i, stay in enumerate(kept) if i not in high]
             continue
@@ -68,6 +75,7 @@ def _offsets(
                 upper=max(timed[i].end for i in members),
                 size_bytes=program.tensors[timed[members[0]].stay.tensor].size_bytes,
                 alignment_bytes=layer.alignment_bytes,
+                gaps=tuple(_gaps(program, [timed[i] for i in members])),
             )
         )
     if not buffers:
@@ -81,6 +89,20 @@ def _offsets(
             if offset + buffer.size_bytes > layer.capacity_bytes:
                 high.add(i)
     return offsets, high
+
+
+def _gaps(program: Program, members: list[Timed]) -> Iterator[Gap]:
+    """Yield when stays at one address are not there, and when only the earlier slice of a copy is."""
+    ordered = sorted(members, key=lambda item: item.start)
+    until = max(ordered[0].start, 0)
+    for item in ordered:
+        start = max(item.start, 0)
+        if start > until:
+            yield Gap(lower=until, upper=start)
+        if item.slices is not None and start >= until:
+            window = item.slices.window(program.tensors[item.stay.tensor].size_bytes)
+            yield Gap(lower=start, upper=item.slices.late, window=window)
+        until = max(until, item.end)
 
 
 def _groups(program: Program, timed: list[Timed]) -> list[list[int]]:

@@ -1,11 +1,14 @@
 """When the copies of a set of stays run: as late as the link's idle time allows for fills, as early for write-backs.
 
 Every copy gets the idle link time it needs, latest first for copies in (so that they take space for a short time),
-earliest first for copies out; what the space does not allow becomes waiting, which the judge charges.
+earliest first for copies out. Where there is room for a part of a tensor only, that part is a slice, and comes earlier.
+What the space does not allow even so becomes waiting, which the judge charges.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,26 @@ from mallocgame.program import Program
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
+LEAST_SLICE = 1e-3  # of a copy: what is less is not worth a slice
+
+
+class Slices(NamedTuple):
+    """A copy in two slices: ``early_bytes`` of the tensor's end or beginning come first, the rest from ``late`` on."""
+
+    early_bytes: int
+    late: int
+    is_top: bool = False  # whether the earlier one is the end of the tensor
+
+    def window(self, size_bytes: int) -> tuple[int, int]:
+        """Return the bytes of the earlier one."""
+        return (size_bytes - self.early_bytes, size_bytes) if self.is_top else (0, self.early_bytes)
+
+    def copies(self, size_bytes: int, fill: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Return each slice's (issue, due) and bytes, the earlier one first."""
+        early, rest = self.window(size_bytes), size_bytes - self.early_bytes
+        late = (0, rest) if self.is_top else (self.early_bytes, size_bytes)
+        return [(fill, early), ((self.late, fill[1]), late)]
+
 
 @dataclass(slots=True, kw_only=True)
 class Timed:
@@ -30,6 +53,11 @@ class Timed:
     end: int
     fill: tuple[int, int] | None
     backs: list[tuple[int, int]]
+    slices: Slices | None = None  # of the fill; None: it is one copy
+
+    def flipped(self) -> "Timed":
+        """Return the same with the other end of the tensor first."""
+        return replace(self, slices=self.slices and self.slices._replace(is_top=not self.slices.is_top))
 
 
 def idle_seconds(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> F64:
@@ -48,8 +76,12 @@ def idle_seconds(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> 
     return idle
 
 
-def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> list[Timed]:
-    """Give every stay its copies' times (two layers)."""
+def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay], *, is_forward: bool = False) -> list[Timed]:
+    """Give every stay its copies' times (two layers).
+
+    Copies in get theirs from the last due to the first, so that the program waits for as few as may be; where it waits
+    even so, others are in the way of those before them, and it is better ``is_forward``: from the first to the last.
+    """
     link = hierarchy.links[hierarchy.link_index(0, 1)]
     idle = idle_seconds(program, hierarchy, chosen)[:, hierarchy.link_index(0, 1)].copy()
     grain, capacity = hierarchy.layers[1].alignment_bytes, hierarchy.layers[1].capacity_bytes
@@ -65,16 +97,29 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay]) -> l
     def work(stay: Stay, trips: float) -> float:
         return (program.tensors[stay.tensor].size_bytes / link.bytes_per_second + link.latency_seconds) * trips
 
-    for i in sorted(range(len(chosen)), key=lambda i: -chosen[i].start):
+    for i in sorted(range(len(chosen)), key=lambda i: chosen[i].start, reverse=not is_forward):
         stay, leg = chosen[i], chosen[i].fill
         if leg is None:
             continue
         due, is_open = stay.start, room >= sizes[i]
         is_open[timed[i].start :] = True
-        _, step = _take(bodies, idle, is_open, due, leg.first_issue, work(stay, leg.trip_count))
+        wanted, before = work(stay, leg.trip_count), float(idle.sum())
+        _, step = _take(bodies, idle, is_open, due, leg.first_issue, wanted)
         room[step : timed[i].start] -= sizes[i]
-        timed[i].fill = (step, due)
-        timed[i].start = min(timed[i].start, step)
+        missing = (
+            wanted - before + float(idle.sum())
+        ) / wanted  # of the copy: what had no time while all of it had room
+        first = step
+        if missing > LEAST_SLICE and leg.first_issue < step <= timed[i].start and not room[step - 1] >= sizes[i]:
+            size = program.tensors[stay.tensor].size_bytes
+            early = min(math.ceil(missing * size / grain) * grain, int(room[step - 1]) // grain * grain, size - 1)
+            if early >= LEAST_SLICE * size:
+                _, first = _take(bodies, idle, room >= early, step, leg.first_issue, wanted * early / size)
+        if first < step:
+            timed[i].slices = Slices(early, step)
+            room[first:step] -= early
+        timed[i].fill = (first, due)
+        timed[i].start = min(timed[i].start, first)
     urgent = sorted((back.due, back.issue, i) for i, stay in enumerate(chosen) for back in _needed(stay))
     for last, earliest, i in urgent:
         for back in [b for b in _needed(chosen[i]) if (b.due, b.issue) == (last, earliest)]:
@@ -148,6 +193,15 @@ def retime(
     return best
 
 
+def timed_best(
+    program: Program, hierarchy: Hierarchy, chosen: list[Stay], *, stop: Callable[[], bool] = lambda: False
+) -> list[Timed]:
+    """Time the copies from the last to the first and from the first to the last; return what the judge prefers."""
+    ways = [time_copies(program, hierarchy, chosen, is_forward=way) for way in (False, True)]
+    found = [retime(program, hierarchy, timed, stop=stop) for timed in ways]
+    return min(found, key=lambda timed: _judged(program, hierarchy, timed))
+
+
 def _judged(program: Program, hierarchy: Hierarchy, timed: list[Timed]) -> float:
     return simulate(program, hierarchy, to_mapping(program, timed, [0] * len(timed))).total_seconds
 
@@ -158,13 +212,15 @@ def _stretched(program: Program, hierarchy: Hierarchy, timed: list[Timed], waits
     grain = hierarchy.layers[1].alignment_bytes
     sizes = [-(-program.tensors[item.stay.tensor].size_bytes // grain) * grain for item in timed]
     for item, size in zip(timed, sizes, strict=True):
-        room[max(item.start, 0) : item.end] -= size
+        since = item.slices.late if item.slices is not None else max(item.start, 0)
+        room[since : item.end] -= size
+        room[max(item.start, 0) : since] -= item.slices.early_bytes if item.slices is not None else 0
     bodies = program.loop_context
     result = []
     for item, size in zip(timed, sizes, strict=True):
         fill, backs, start, end = item.fill, [], item.start, item.end
         leg = item.stay.fill
-        if fill is not None and leg is not None and waits[fill[1]]:
+        if fill is not None and leg is not None and waits[fill[1]] and item.slices is None:
             issue = max(leg.first_issue, fill[0] - max(2, (fill[1] - fill[0]) // 2))
             while issue < fill[0] and (bodies[issue] != bodies[fill[1]] or (room[issue:start] < size).any()):
                 issue += 1
@@ -183,7 +239,7 @@ def _stretched(program: Program, hierarchy: Hierarchy, timed: list[Timed], waits
                     end = later
                 due = max(due, later)
             backs.append((issue, due))
-        result.append(Timed(stay=item.stay, start=start, end=end, fill=fill, backs=backs))
+        result.append(replace(item, start=start, end=end, fill=fill, backs=backs))
     return result
 
 
@@ -196,9 +252,11 @@ def to_mapping(program: Program, timed: list[Timed], offsets: list[int]) -> Mapp
         residencies.append(
             Residency(tensor=tensor, layer=item.stay.layer, offset_bytes=offset, start_step=start, end_step=item.end)
         )
-        copies = [] if item.fill is None else [(HOME, index, item.fill)]
-        copies += [(index, HOME, span) for span in item.backs]
-        for source, target, (issue, due) in copies:
+        copies = [] if item.fill is None else [(HOME, index, item.fill, (0, size))]
+        if item.fill is not None and item.slices is not None:
+            copies = [(HOME, index, *each) for each in item.slices.copies(size, item.fill)]
+        copies += [(index, HOME, span, (0, size)) for span in item.backs]
+        for source, target, (issue, due), (low, high) in copies:
             transfers.append(
                 Transfer(
                     tensor=tensor,
@@ -206,7 +264,9 @@ def to_mapping(program: Program, timed: list[Timed], offsets: list[int]) -> Mapp
                     target=target,
                     start_after=issue - 1,
                     done_before=due,
-                    size_bytes=size,
+                    size_bytes=high - low,
+                    slice_offset_bytes=low,
                 )
             )
+    transfers.sort(key=lambda x: (x.start_after, x.done_before))  # of those issued at once the first due goes first
     return Mapping(residencies=tuple(residencies), transfers=tuple(transfers))

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from mallocgame.baselines.bounds.relaxation import Relaxation, relax
+from mallocgame.baselines.bounds.route import Leg
 from mallocgame.baselines.milp.engine import highs_point
 from mallocgame.baselines.milp.place import place
 from mallocgame.baselines.milp.stays import Stay, stays
 from mallocgame.baselines.milp.timing import retime, time_copies, to_mapping
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HOME, Mapping
 from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
@@ -98,3 +100,27 @@ def test_no_copy_crosses_a_loops_edge(first_seed: int) -> None:
             copies += len(mapping.transfers)
             assert not crossings(program, hierarchy, mapping), program.name
     assert copies > 20
+
+
+def test_what_has_no_room_for_all_of_it_comes_in_two_slices() -> None:
+    """The copy of ``late`` takes six seconds; all of it has room only in the last three of them."""
+    seconds = (1.0, 4.0, 1.0, 3.0, 1.0)
+    early = Tensor(name="early", size_bytes=4, uses=(Use(step=0, bytes=4, kind=UseKind.DEFINE), Use(step=2, bytes=4)))
+    late = Tensor(name="late", size_bytes=6, is_parameter=True, uses=(Use(step=4, bytes=6),))
+    program = Program(
+        name="slices",
+        instructions=tuple(Instruction(name=f"i{t}", compute_seconds=s) for t, s in enumerate(seconds)),
+        tensors=(early, late),
+    )
+    leg = Leg(first_due=1, last_due=4, first_issue=0, trip_count=1.0, from_step=0, to_step=4)
+    chosen = [
+        Stay(tensor=0, layer=1, start=0, end=3, worth=2.0),
+        Stay(tensor=1, layer=1, start=4, end=5, fill=leg, worth=1.0),
+    ]
+    found = [time_copies(program, small_hierarchy(size), chosen)[1].slices for size in (6, 8, 10)]
+    assert [each and each.early_bytes for each in found] == [2, 3, None]  # as much as there is room for; all of it
+    mapping, given_up = place(program, small_hierarchy(), chosen, seconds=10.0)
+    assert given_up == 0
+    assert validate(program, small_hierarchy(), mapping) == []
+    assert [(x.start_after + 1, x.done_before, x.size_bytes) for x in mapping.transfers] == [(1, 4, 3), (3, 4, 3)]
+    assert simulate(program, small_hierarchy(), mapping).total_seconds == sum(seconds) + 0.5  # 6 bytes at 4 a second
