@@ -162,6 +162,21 @@ def test_a_copy_of_an_argument_is_told_to_be_donated() -> None:
     assert (total, first.saved_seconds, second.saved_seconds) == pytest.approx((101.0, 100.0, 1.0))
 
 
+def test_a_copy_of_an_argument_into_another_layout_names_it_and_the_source_that_reads_it() -> None:
+    instructions = (
+        Instruction(name="copy.1", opcode="copy", compute_seconds=1.0),
+        Instruction(name="gather", compute_seconds=1.0, source="model.py:7"),
+    )
+    table = Tensor(name="table", size_bytes=20, is_parameter=True, uses=(Use(step=0, bytes=20, operand=0),))
+    uses = (Use(step=0, bytes=40, kind=UseKind.DEFINE), Use(step=1, bytes=2, operand=0))
+    copied = Program(
+        name="l", instructions=instructions, tensors=(table, Tensor(name="copy.1", size_bytes=40, uses=uses))
+    )
+    (found,) = explain(copied, HIERARCHY, Mapping()).movements
+    assert (found.kind, found.source) == ("layout", "model.py:7")
+    assert found.hint.startswith("argument table is put into another layout (40 B, not 20 B) in every run")
+
+
 def _kept_for_later(recomputing_seconds: float) -> Program:
     """A value of 40 bytes that is made from 2, read at once, and read again after a while."""
     times = (recomputing_seconds, 1.0, 5.0, 1.0)

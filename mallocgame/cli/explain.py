@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -232,8 +233,13 @@ def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: in
         if waiting in compiled.stacks:
             say(f"{waiting} comes from {' < '.join(compiled.stacks[waiting])}")
     _print_slow(explanation, limit)
-    _print_combination(explanation, compiled.tried, limit)
-    _print_source_changes(explanation, limit)
+    together, changes = explanation.combination, (*explanation.movements, *explanation.rematerialisations)
+    asked = partial(_print_combination, explanation, compiled.tried, limit)
+    written = partial(_print_source_changes, explanation, limit)
+    gain = explanation.total_seconds - together.seconds if together else 0.0
+    is_less = gain < max((change.saved_seconds for change in changes), default=0.0)
+    for show in (written, asked) if is_less else (asked, written):  # what is worth most comes first
+        show()
     for p in explanation.invariants[:limit]:
         cost = f"{_micros(p.repeated_seconds)} µs of bandwidth"
         say(f"loop-invariant: {p.tensor} moves {p.iterations} times ({cost}), though it never changes: {p.source}")

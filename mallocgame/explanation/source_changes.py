@@ -15,6 +15,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import HOME, Mapping, Residency, serving_layers
 from mallocgame.program import Program, Tensor, Use, UseKind
+from mallocgame.text import bytes_text
 
 MOVING = frozenset(("copy", "transpose", "reshape", "concatenate", "pad"))
 BETWEEN_CHIPS = frozenset(("all-gather", "all-reduce", "all-to-all", "reduce-scatter", "collective-permute"))
@@ -98,7 +99,7 @@ def data_movements(
                 saved_seconds=timeline.total_seconds - then,
                 size_bytes=int(timeline.layer_bytes[step].sum()),
                 executions=instruction.trip_count,
-                source=instruction.source,
+                source=instruction.source or _source_behind(program, step),
                 hint=hint,
             )
         )
@@ -118,6 +119,13 @@ def without_work(program: Program, step: int) -> Program:
     return replace(program, instructions=tuple(instructions), tensors=tensors)
 
 
+def _source_behind(program: Program, step: int) -> str:
+    """Return the source of what first reads what an instruction makes: copies of the compiler have none themselves."""
+    made = [t for t in program.tensors if t.uses and t.uses[0].step == step and t.uses[0].kind != UseKind.READ]
+    later = sorted(u.step for t in made for u in t.uses if u.step > step)
+    return next((program.instructions[s].source for s in later if program.instructions[s].source), "")
+
+
 def _hint(program: Program, step: int, opcode: str) -> tuple[str, str]:
     """Return the kind of change that might avoid an instruction, and how to make it."""
     if opcode in BETWEEN_CHIPS:
@@ -130,6 +138,12 @@ def _hint(program: Program, step: int, opcode: str) -> tuple[str, str]:
         return DONATION, said
     if opcode in COPIES:
         return COPYING, COPIES[opcode]
+    made = [t for t, u in here if u.kind == UseKind.DEFINE]
+    if opcode == "copy" and reads and made:
+        grown = made[0].size_bytes > 1.25 * reads[0].size_bytes
+        larger = f" ({bytes_text(made[0].size_bytes)}, not {bytes_text(reads[0].size_bytes)})" if grown else ""
+        said = f"argument {reads[0].title} is put into another layout{larger} in every run"
+        return LAYOUT, f"{said}: hand it over so (jax.experimental.layout)"
     return LAYOUT, "another layout, or order of dimensions, upstream may avoid it"
 
 

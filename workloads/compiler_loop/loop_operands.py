@@ -1,6 +1,6 @@
-"""What loops are given: where a copy has to be asked for that is made once, before a loop, and stays through it.
+"""What loops and branches are given: where a copy has to be asked for that is made before them and stays inside.
 
-XLA counts the operand of a ``while`` as the use that such a copy serves; what loop and body make of it shares the
+XLA counts the operand of a ``while`` or ``conditional`` as the use that such a copy serves; what is inside shares the
 buffer. ``prefetch`` and preferred times take that operand like any other, by the element of its tuple.
 """
 
@@ -11,28 +11,35 @@ from mallocgame.workloads.hlo.module import leaves
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import Position
 
-LoopOperands = Mapping[tuple[int, int], Position]  # tensor, and the step of the ``while``: its operand
+LoopOperands = Mapping[
+    tuple[int, int], Position
+]  # tensor, and the step of the ``while`` or ``conditional``: its operand
 NONE: LoopOperands = {}
+WHILE = 0  # the only operand of a loop; of a conditional those from 1 on are given to branches
 
 
 def loop_operands(built: XlaProgram) -> dict[tuple[int, int], Position]:
-    """Return for each tensor and each loop that is given it the operand of the ``while`` instruction."""
+    """Return for each tensor and each loop or conditional that is given it the operand of that instruction."""
     found: dict[tuple[int, int], Position] = {}
     instructions = built.program.instructions
-    for loop in built.program.loops:
-        if loop.end_step >= len(instructions) or instructions[loop.end_step].opcode != "while":
+    for region in (*built.program.loops, *built.program.conditionals):
+        at = region.end_step
+        if at >= len(instructions) or instructions[at].opcode not in ("while", "conditional"):
             continue
-        name = instructions[loop.end_step].name
-        for index, _ in leaves(built.aliases.instruction(name).shape):
-            tensor = built.tensor_of.get(built.aliases.find((name, index)))
-            if tensor is not None:
-                found.setdefault((tensor, loop.end_step), Position(instruction=name, operand=0, index=index))
+        name = instructions[at].name
+        given = built.aliases.instruction(name).operands
+        first = int(instructions[at].opcode == "conditional")  # operand 0 of which says the branch
+        for number, operand in enumerate(given[first:], start=first):
+            for index, _ in leaves(built.aliases.instruction(operand).shape):
+                tensor = built.tensor_of.get(built.aliases.find((operand, index)))
+                if tensor is not None:
+                    found.setdefault((tensor, at), Position(instruction=name, operand=number, index=index))
     return found
 
 
 def given_to_loops(operands: LoopOperands) -> Collection[int]:
     """Return the tensors of which a copy before a loop can be asked for."""
-    return {tensor for tensor, _ in operands}
+    return {tensor for (tensor, _), place in operands.items() if place.operand == WHILE}
 
 
 def place_of_copy(
@@ -48,7 +55,7 @@ def place_of_copy(
         served: the uses that it serves, in order.
     """
     first = served[0].step if served else -1
-    entered = [x for x in program.loops if filled <= x.start_step <= first < x.end_step]
+    entered = [x for x in (*program.loops, *program.conditionals) if filled <= x.start_step <= first < x.end_step]
     for loop in sorted(entered, key=lambda x: x.start_step):
         if (tensor, loop.end_step) in operands:
             return operands[tensor, loop.end_step], loop.start_step

@@ -22,3 +22,9 @@ def loop(weight: jax.Array, state: jax.Array) -> jax.Array:
 
 def hoisted(weight: jax.Array, state: jax.Array) -> jax.Array:
     return loop(mallocgame.hoist(weight), state)
+
+
+def branch(weight: jax.Array, state: jax.Array) -> jax.Array:
+    for _ in range(4):
+        state = jnp.tanh(state @ (state.T @ state)).astype(state.dtype)
+    return jax.lax.cond(state[0, 0] > 0, lambda w, x: jnp.tanh(x @ (w * 2)), lambda w, x: jnp.cos(x @ w), weight, state)

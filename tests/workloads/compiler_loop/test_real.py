@@ -17,10 +17,10 @@ import pytest
 import mallocgame
 from mallocgame.baselines.anneal import anneal
 from mallocgame.judge.simulation import simulate
-from mallocgame.mapping import hoisted
+from mallocgame.mapping import HOME, Mapping, Residency, Transfer, hoisted
 from mallocgame.solver import Problem
-from mallocgame.workloads.compiler_loop.flags import EAGER
-from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Action, Override, definitions
+from mallocgame.workloads.compiler_loop.flags import EAGER, ONE_SLICE
+from mallocgame.workloads.compiler_loop.overrides import HOIST_LIMIT, Action, Override, definitions, overrides_of
 from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.settings import Settings
 from mallocgame.workloads.compiler_loop.tune import tune
@@ -72,6 +72,23 @@ def test_a_copy_before_a_loop_can_be_ordered(loop: Target) -> None:
     assert hoisted(program, eager.mapping)
     assert eager.judged_seconds == pytest.approx(simulate(program, hierarchy, goal).total_seconds, rel=1e-3)
     assert eager.judged_seconds < loop.default_seconds / 2
+
+
+def test_a_copy_before_a_branch_can_be_ordered(compiler: Compiler) -> None:
+    target = Target.of(ProgramReference(module=MODULE, name="branch", folder=FOLDER), "v5e", compiler)
+    program, (region,) = target.trace.program, target.trace.program.conditionals
+    places = {tensor: place for (tensor, step), place in target.loop_operands.items() if step == region.end_step}
+    weight = next(t for t in places if program.tensors[t].is_parameter and program.tensors[t].size_bytes == 8 * 2**20)
+    start = region.start_step - 2
+    stay = Residency(tensor=weight, layer=1, offset_bytes=0, start_step=start + 1, end_step=region.end_step)
+    copy = Transfer(
+        tensor=weight, source=HOME, target=0, start_after=start, done_before=region.start_step, size_bytes=8 * 2**20
+    )
+    goal = Mapping(residencies=(stay,), transfers=(copy,))
+    (order,) = (o for o in overrides_of(program, goal, target.loop_operands) if o.action is Action.PREFETCH)
+    assert order.place == places[weight]
+    found = target.evaluate([order], EAGER | ONE_SLICE)
+    assert outcome_of(order, program, found.mapping) is OverrideOutcome.REALISED
 
 
 def test_impossible_order_is_refused_by_name(loop: Target) -> None:

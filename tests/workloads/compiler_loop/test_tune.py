@@ -31,6 +31,7 @@ from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STAT
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
+from mallocgame.workloads.xla.scheduled import ScheduledModule
 from tests.cli.run import run as run_command
 from tests.paths import ROOT
 from tests.workloads.compiler_loop.test_verify import Recorded, faster, target
@@ -442,7 +443,7 @@ def test_command_words_of_now_and_of_before(
     monkeypatch.setattr(tune_module, "tune", stop)
     out, solver = words
     result = run_command(monkeypatch, capsys, "tune", "a.b:c", out, tmp_path, solver, "3", "--seconds", "7", *SHARDED)
-    assert (result.code, result.err.splitlines()[-1]) == (2, "mallocgame: seen")
+    assert (result.code, result.err.splitlines()[-1].split(" (")[0]) == (2, "mallocgame: seen")
     ((reference, chip, given, known),) = seen
     assert (str(reference), reference.mesh, reference.arguments, chip) == ("a.b:c", "data=4", "f32[8]", "v5e:2x2")
     assert (known.trip_counts, known.ici_bytes_per_second) == ({"": 7}, 9e10)
@@ -453,3 +454,29 @@ def test_command_words_of_now_and_of_before(
     wrong = run_command(monkeypatch, capsys, "tune", "a.b:c", "--plot", tmp_path / "map.pdf")
     assert wrong.code == 2
     assert "expected a name that ends in .html or .png" in wrong.err
+
+
+def test_where_there_is_no_time_for_the_check_the_best_is_compiled_from_the_program_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = ScheduledModule(hlo=b"module", options=b"options")
+    begun = replace(target(Taking(9.0)), usual_seconds=0.01, whole_seconds=0.01, scheduled=module)
+    true, untrue = begun.evaluate(()), replace(begun.evaluate(()), judged_seconds=1e-9)
+    refused: list[str] = []
+    with FinalCheck(begun, time.monotonic(), 1.0, wanted=False) as final:
+        assert final.deadline - final.search_deadline() == pytest.approx(1.25 * 0.01)
+        checked = final.check([untrue, true], refused.append)
+    assert checked.index == 1
+    assert any("does otherwise" in line for line in refused)
+
+
+def test_a_scheduled_module_that_leads_elsewhere_is_not_used() -> None:
+    class Elsewhere(Recorded):
+        def compile(self, asked: CompileRequest) -> Compilation:
+            done = super().compile(asked)
+            if asked.scheduled is not None:
+                return failed("RuntimeError: INTERNAL: no such thing")
+            return replace(done, scheduled=ScheduledModule(hlo=b"module", options=b"") if asked.keep else None)
+
+    compiler = Elsewhere()
+    assert target(compiler).scheduled is None
