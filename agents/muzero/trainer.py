@@ -273,7 +273,7 @@ class Trainer:
     def _progress(self, seconds: float | None, steps: int | None) -> float:
         shares = [self.spent_seconds / seconds] if seconds else []
         shares += [self.steps / steps] if steps else []
-        return max(shares, default=1.0)
+        return min(max(shares, default=1.0), 1.0)
 
     def _demonstrate(self, starts: dict[str, Mapping]) -> None:
         for program, hierarchy in self.play.pairs:
