@@ -24,9 +24,9 @@ def main() -> NoReturn:
     Exit codes: 0 done; 1 a negative answer (an invalid mapping); 2 bad input, or a file or a stream that cannot be
     read or written; 130 interrupted, 143 terminated, 129 the terminal was closed.
     """
-    signals.catch_signals()
-    streams.make_writable()
     try:
+        signals.catch_signals()
+        streams.make_writable()
         code = _run()
     except KeyboardInterrupt:  # met in the middle of telling about something else
         code = _end("", 130)
