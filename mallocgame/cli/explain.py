@@ -233,11 +233,13 @@ def _print(explanation: "Explanation", compiled: _Compiled, name: str, limit: in
         if waiting in compiled.stacks:
             say(f"{waiting} comes from {' < '.join(compiled.stacks[waiting])}")
     _print_slow(explanation, limit)
-    together, changes = explanation.combination, (*explanation.movements, *explanation.rematerialisations)
+    together = explanation.combination
+    changes = [m.saved_seconds for m in explanation.movements]
+    changes += [r.saved_seconds for r in explanation.rematerialisations]
     asked = partial(_print_combination, explanation, compiled.tried, limit)
     written = partial(_print_source_changes, explanation, limit)
     gain = explanation.total_seconds - together.seconds if together else 0.0
-    is_less = gain < max((change.saved_seconds for change in changes), default=0.0)
+    is_less = gain < max(changes, default=0.0)
     for show in (written, asked) if is_less else (asked, written):  # what is worth most comes first
         show()
     for p in explanation.invariants[:limit]:

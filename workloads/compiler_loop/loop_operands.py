@@ -22,8 +22,7 @@ def loop_operands(built: XlaProgram) -> dict[tuple[int, int], Position]:
     """Return for each tensor and each loop or conditional that is given it the operand of that instruction."""
     found: dict[tuple[int, int], Position] = {}
     instructions = built.program.instructions
-    for region in (*built.program.loops, *built.program.conditionals):
-        at = region.end_step
+    for _, at in spans(built.program):
         if at >= len(instructions) or instructions[at].opcode not in ("while", "conditional"):
             continue
         name = instructions[at].name
@@ -35,6 +34,12 @@ def loop_operands(built: XlaProgram) -> dict[tuple[int, int], Position]:
                 if tensor is not None:
                     found.setdefault((tensor, at), Position(instruction=name, operand=number, index=index))
     return found
+
+
+def spans(program: Program) -> list[tuple[int, int]]:
+    """Return the half-open spans of steps of loops and conditionals; their own instructions stand at the ends."""
+    loops = [(loop.start_step, loop.end_step) for loop in program.loops]
+    return loops + [(conditional.start_step, conditional.end_step) for conditional in program.conditionals]
 
 
 def given_to_loops(operands: LoopOperands) -> Collection[int]:
@@ -55,10 +60,10 @@ def place_of_copy(
         served: the uses that it serves, in order.
     """
     first = served[0].step if served else -1
-    entered = [x for x in (*program.loops, *program.conditionals) if filled <= x.start_step <= first < x.end_step]
-    for loop in sorted(entered, key=lambda x: x.start_step):
-        if (tensor, loop.end_step) in operands:
-            return operands[tensor, loop.end_step], loop.start_step
+    entered = [(start, end) for start, end in spans(program) if filled <= start <= first < end]
+    for start, end in sorted(entered):
+        if (tensor, end) in operands:
+            return operands[tensor, end], start
     use = next((use for use in served if use.operand >= 0), None)
     if use is None:
         return None
