@@ -82,9 +82,21 @@ class RulesSearch:
             some = states._replace(which=states.which[part], ints=states.ints[part], floats=states.floats[part])
             tree = self._tree(group, states, num_actions, leads.shape[1])
             search_rows(
-                *(some, decisions, tree, legal[part], logits[part], noise[part]),
-                *(self._sequences, self._unit, seeds[part]),
-                *(leads[part], totals[part], known[part], policy[part], values[part], actions[part]),
+                some,
+                decisions,
+                tree,
+                legal[part],
+                logits[part],
+                noise[part],
+                self._sequences,
+                self._unit,
+                seeds[part],
+                leads[part],
+                totals[part],
+                known[part],
+                policy[part],
+                values[part],
+                actions[part],
             )
 
         in_groups(rows, run)
