@@ -128,11 +128,11 @@ def _anneal(
                 lanes = [pool.submit(walker.walk, chain) for walker in walkers[1:]]
                 try:
                     walkers[0].walk(chain, search.out_of_time)
-                except KeyboardInterrupt:
+                    for lane in lanes:
+                        lane.result()
+                except KeyboardInterrupt:  # or the pool would wait until the limit
                     search.stop()
                     raise
-                for lane in lanes:
-                    lane.result()
     finally:
         best = _results(walkers)[0][1]
         rows = best[: best[-1, 0]]
