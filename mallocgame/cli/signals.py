@@ -26,7 +26,8 @@ _DEAF_SECONDS = 1.0  # a second signal so soon is the first once more: an impati
 _AGAIN_SECONDS = 0.05
 _STUCK_SECONDS = 3.0  # so long a library may keep a signal from Python, where nothing can be lost
 _NATIVE_IMPORT = {ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__}
-_DISPATCHER = os.path.join("numba", "core", "dispatcher.py")
+_IN_A_KERNELS_CALL = ("typeof_pyval", "_numba_unpickle")
+_NUMBA = os.path.join("numba", "core", "")
 _END_SECONDS = 1.0  # a command that is done may take so long to end after a signal
 
 _first: int | None = None  # the signal that ended this command
@@ -155,12 +156,12 @@ def _raise_again(number: int, frame: FrameType | None) -> None:
 def _is_called_by_native(frame: FrameType | None) -> bool:
     """Whether native code waits for a frame that must not raise.
 
-    Some modules, jaxlib's, crash the process if anything raises while they are made; Numba's dispatcher goes on where
-    the type of an argument should be told, and loses the exception or fails with a SystemError.
+    Some modules, jaxlib's, crash the process if anything raises while they are made; a call of a kernel goes on where
+    Numba asks for a type or makes an array's, and loses the exception or fails with a SystemError.
     """
     while frame is not None and frame.f_code not in _NATIVE_IMPORT:
         code = frame.f_code
-        if code.co_name == "typeof_pyval" and code.co_filename.endswith(_DISPATCHER):
+        if code.co_name in _IN_A_KERNELS_CALL and _NUMBA in code.co_filename:
             return True
         frame = frame.f_back
     return frame is not None

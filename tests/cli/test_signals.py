@@ -32,16 +32,17 @@ def native():
     ExtensionFileLoader("native", "/native.so").create_module(ModuleSpec("native", None))
 """
 KERNEL = """
-import numba
-native_kernel = numba.njit(lambda value: value)
+import sys
+import numba, numpy
+native_kernel = numba.njit(lambda value: numpy.full(2, value))
 native_kernel(1)
-typeof = numba.core.dispatcher.typeof
-def asked(*arguments):
-    python_called_by_native_code()
-    return typeof(*arguments)
-numba.core.dispatcher.typeof = asked
+def poke(frame, event, argument):
+    if frame.f_code.co_name == "{asked}":
+        sys.setprofile(None)
+        python_called_by_native_code()
 def native():
-    native_kernel(1.5)
+    sys.setprofile(poke)
+    native_kernel({value})
 """
 IN_NATIVE = """
 import os, time
@@ -63,7 +64,14 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("code", [IMPORT, KERNEL])
+@pytest.mark.parametrize(
+    "code",
+    [
+        IMPORT,
+        KERNEL.format(asked="typeof_pyval", value=1.5),  # the type of an argument, met for the first time
+        KERNEL.format(asked="_numba_unpickle", value=2),  # the type of an array that is returned
+    ],
+)
 def test_a_signal_waits_where_native_code_would_crash_or_lose_it(number: signal.Signals, code: str) -> None:
     code = IN_NATIVE.format(number=int(number), code=code)
     run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=50, check=True)
