@@ -62,3 +62,8 @@ def _same(kind: type[InputError], message: str) -> InputError:
     error = kind.__new__(kind)
     InputError.__init__(error, message)
     return error
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C, or the SystemError that a kernel's call makes of it where it meets it midway."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
 from mallocgame.collapse import collapse, is_straight
-from mallocgame.errors import InputError
+from mallocgame.errors import InputError, is_interrupt
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
@@ -366,7 +366,9 @@ class Solver:
             search.offer(Mapping())
             search.prove(lower_bound(program, hierarchy))
             _offer_start(search, start)
-        except KeyboardInterrupt:  # before the clock: what is known at once, if anything is
+        except (KeyboardInterrupt, SystemError) as error:  # before the clock: what is known at once, if anything is
+            if not is_interrupt(error):
+                raise
             search = Incumbent(problem, limits, seed=seed)
             search.offer(start if start is not None else Mapping())
             search.status = "interrupted"
@@ -374,7 +376,9 @@ class Solver:
         if is_due and not search.is_closed:
             try:
                 self.improve(search, **options)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemError) as error:
+                if not is_interrupt(error):
+                    raise
                 search.status = "interrupted"
             finally:
                 search.stop()

@@ -125,6 +125,18 @@ def test_limits_are_checked() -> None:
         greedy(*PROBLEM, workers=2)
 
 
+def test_an_interrupt_of_which_a_kernel_made_another_error_keeps_the_incumbent() -> None:
+    def interrupt(_: float) -> None:
+        raise SystemError("a kernel returned a result with an exception set") from error
+
+    found, _ = find_solver("anneal")
+    error: BaseException = KeyboardInterrupt()
+    assert found(*PROBLEM, seconds=20.0, start=GOOD.mapping, progress=interrupt).status == "interrupted"
+    error = ValueError()
+    with pytest.raises(SystemError):
+        found(*PROBLEM, seconds=20.0, start=GOOD.mapping, progress=interrupt)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_ctrl_c_keeps_the_incumbent_in_every_solver(name: str) -> None:
     def interrupt(_: float) -> None:

@@ -53,9 +53,10 @@ def _run() -> int:
     except KeyboardInterrupt:
         pass  # told below, as where the command caught it
     except Exception as error:
-        if signals.received() is not None and isinstance(error.__cause__, KeyboardInterrupt):
-            return _end("", code)  # native code made another error of it
-        from mallocgame.errors import InputError
+        from mallocgame.errors import InputError, is_interrupt
+
+        if signals.received() is not None and is_interrupt(error):
+            return _end("", code)
         from mallocgame.foreign import ANNOUNCED, users_traceback
 
         told = "" if isinstance(error, InputError) else users_traceback(error)

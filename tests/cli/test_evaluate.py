@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,9 +71,7 @@ def test_the_table_and_every_file(cli: Run, trace_file: Path, tmp_path: Path) ->
 def test_a_broken_standard_output_costs_no_file(
     cli: Run, trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))  # no line of a user's
     monkeypatch.chdir(tmp_path)
     for command in ("evaluate", "compare"):
         monkeypatch.setattr(f"mallocgame.cli.{command}.print_table", full)

@@ -86,7 +86,7 @@ def test_capture_of_a_table(cli: Run, table: Path, toy: Trace, tmp_path: Path) -
     out = tmp_path / "traces"
     result = cli("capture", "--programs", table, "--chip", "v4", "--out", out, "--json")
     assert result.code == 2
-    assert result.err.splitlines()[-1] == "mallocgame: m:bad: does not compile"
+    assert result.err.splitlines()[-1].startswith("mallocgame: m:bad: does not compile")
     assert [(row["program"], row["status"], row["trace"]) for row in result.rows] == [
         ("m:good", "captured", "good-v4.json.gz"),
         ("m:bad", "refused", None),
@@ -115,7 +115,7 @@ def test_tune_of_a_table(cli: Run, table: Path, toy: Trace, tmp_path: Path, monk
     result = cli(*command)
     assert result.code == 2
     rows = {row["folder"] or row["program"]: row for row in result.rows}
-    assert rows["m:bad"]["error"] == "m:bad: does not compile"
+    assert rows["m:bad"]["error"].startswith("m:bad: does not compile")
     assert (rows["again"]["speedup"], rows["again"]["options"]) == (2.0, {"flag": ""})
     assert rows["good-v5e"]["options"] == {"flag": "f32[8,8],f32[]"}
     assert (tmp_path / "tuned" / "again" / "options.json").exists()
