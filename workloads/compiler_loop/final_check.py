@@ -29,6 +29,7 @@ class Checked:
     index: int
     done: FullCompile | None  # of that candidate; None: not compiled
     why_not: str = ""  # it was not compiled to its end; empty: it was
+    stands: Evaluation | None = None  # what the compiler does with it from the program on, where that is something else
 
 
 class FinalCheck:
@@ -98,9 +99,9 @@ class FinalCheck:
         while at < len(candidates):
             why_not = self._why_not()
             if why_not:
-                reason = self._repeated(candidates[at], say)
+                reason, stands = self._repeated(candidates[at], say)
                 if not reason:
-                    return Checked(index=at, done=None, why_not=why_not)
+                    return Checked(index=at, done=None, why_not=why_not, stands=stands)
             else:
                 self._stop.set()  # the default's has served its purpose
                 say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
@@ -108,10 +109,11 @@ class FinalCheck:
                 if done.inconclusive:
                     return Checked(index=at, done=None, why_not=done.error)
                 reason = done.error
-                if not reason and self._target.scheduled is not None:
-                    reason = "" if candidates[at].xla_seconds in done.xla_seconds else OTHERWISE
+                stands = None
+                if not reason and self._target.scheduled and candidates[at].xla_seconds not in done.xla_seconds:
+                    reason, stands = self._repeated(candidates[at], say)
                 if not reason:
-                    return Checked(index=at, done=done)
+                    return Checked(index=at, done=done, stands=stands)
             say(f"the compiler refuses this at its end: {reason[:200]}")
             at, gap = at + gap, 2 * gap
         return Checked(index=len(candidates), done=None)
@@ -123,13 +125,21 @@ class FinalCheck:
             return f"it takes about {expected:.0f} s, {max(left, 0):.0f} left"
         return "" if self._wanted else "not asked for"
 
-    def _repeated(self, candidate: Evaluation, say: Say) -> str:
-        """Compile from the program on until memory is assigned; return why a candidate does not stand."""
+    def _repeated(self, candidate: Evaluation, say: Say) -> tuple[str, Evaluation | None]:
+        """Compile from the program on until memory is assigned.
+
+        Returns:
+            why a candidate does not stand, empty if it does; and what the compiler does, where that is something else.
+        """
         if self._target.scheduled is None or self.deadline - time.monotonic() < self._target.whole_seconds:
-            return ""
+            return "", None
         say("compiling the best once more, from the program on")
         found = self._target.repeat(candidate, deadline=self.deadline)
-        return "" if found.inconclusive or candidate.agrees_with(found) else found.error or OTHERWISE
+        if found.inconclusive or candidate.agrees_with(found):
+            return "", None
+        if found.mapping is None or found.judged_seconds >= self._target.default().judged_seconds:
+            return found.error or OTHERWISE, None
+        return "", found
 
     def _compile(self, options: Options) -> FullCompile:
         done = self._target.compile_fully(options, timeout_seconds=max(self.deadline - time.monotonic(), 0.1))

@@ -375,7 +375,13 @@ class _Tuning:
                 self.search = self._new_search(stands.flags)
                 self.search.best, self.search.overrides = stands.evaluation, stands.overrides
             self.flags = self.search.flags
-        self._save("" if checked.index == len(found) else checked.why_not or "yes")
+        compiled = "" if checked.index == len(found) else checked.why_not or "yes"
+        if checked.stands is not None:
+            was, self.search.best = self.search.best.judged_seconds, checked.stands
+            if self.folder is not None:
+                about = self._about(checked.stands.judged_seconds, compiled)
+                self.folder.correct(was, checked.stands.options, about)
+        self._save(compiled)
         return checked
 
     def _result(self, checked: "Checked | None", interrupted: bool) -> Tuned:

@@ -136,6 +136,15 @@ class TuningFolder:
         if options and state.judged_seconds <= self.best_seconds():
             save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
 
+    def correct(self, was_seconds: float, options: Options, about: Mapping[str, str | float | None]) -> None:
+        """Say anew what the options do that were written with a figure which does not hold.
+
+        Raises:
+            TraceError: the file cannot be written.
+        """
+        if self.best_seconds() == was_seconds:
+            save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
+
     def save_default(self, about: Mapping[str, str | float | None]) -> None:
         """Where there are no options yet write that there are none: the file is there, and what it holds is right.
 

@@ -468,6 +468,12 @@ def test_where_there_is_no_time_for_the_check_the_best_is_compiled_from_the_prog
         checked = final.check([untrue, true], refused.append)
     assert checked.index == 1
     assert any("does otherwise" in line for line in refused)
+    default = begun.default()
+    found = replace(true, judged_seconds=0.9 * default.judged_seconds)  # other than promised, and good: it counts
+    monkeypatch.setattr(Target, "repeat", lambda *_, **__: found)
+    with FinalCheck(begun, time.monotonic(), 1.0, wanted=False) as final:
+        checked = final.check([untrue, true], refused.append)
+    assert (checked.index, checked.stands) == (0, found)
 
 
 def test_a_scheduled_module_that_leads_elsewhere_is_not_used() -> None:
