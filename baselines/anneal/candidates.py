@@ -171,7 +171,7 @@ def as_compiler_does(
         )
         due = reach.copy_back.get(
             (piece.tensor, piece.back_issue, piece.last_use),
-            copy_back_due(before, reach.copy_back_ratio * seconds, piece.back_issue, int(step[piece.last_use])),
+            copy_back_due(before, seconds, piece.back_issue, int(step[piece.last_use])),
         )
         yield piece._replace(back_due=max(min(piece.back_due, due), piece.back_issue))
 

@@ -79,9 +79,7 @@ class Choice(NamedTuple):
     cut: I64
     is_low: I64
     late: I64
-    begin: (
-        I64  # int64[C, 2], the steps that each part occupies: the residency, and a reload for the next run or iteration
-    )
+    begin: I64  # int64[C, 2], the steps that each part occupies: the residency, and what comes again for the next run
     until: I64  # int64[C, 2], exclusive
     span: I64  # int64[C], the first of them packed: begin * 2**32 + until * 2 + (1 if there is another)
     layer_bytes: I64  # int64[T, L]

@@ -106,9 +106,7 @@ def time_copies(program: Program, hierarchy: Hierarchy, chosen: list[Stay], *, i
         wanted, before = work(stay, leg.trip_count), float(idle.sum())
         _, step = _take(bodies, idle, is_open, due, leg.first_issue, wanted)
         room[step : timed[i].start] -= sizes[i]
-        missing = (
-            wanted - before + float(idle.sum())
-        ) / wanted  # of the copy: what had no time while all of it had room
+        missing = (wanted - before + float(idle.sum())) / wanted  # had no time while there was room for all of it
         first = step
         if missing > LEAST_SLICE and leg.first_issue < step <= timed[i].start and not room[step - 1] >= sizes[i]:
             size = program.tensors[stay.tensor].size_bytes

@@ -38,7 +38,6 @@ class Reach:
     last_use: Table[Beginning, int] = field(default_factory=dict)  # the last row that a stay served; -1: none
     copy_back: Table[CopyBack, int] = field(default_factory=dict)  # the boundary at which it was waited for
     max_wait: float = MAX_WAIT
-    copy_back_ratio: float = 1.0  # so many times as long as a copy back instructions take until it is waited for
 
     def allows(self, beginning: Beginning, last_use: int) -> bool:
         """Whether a stay with this beginning may serve uses up to a row."""

@@ -29,7 +29,7 @@ class Checked:
     index: int
     done: FullCompile | None  # of that candidate; None: not compiled
     why_not: str = ""  # it was not compiled to its end; empty: it was
-    stands: Evaluation | None = None  # what the compiler does with it from the program on, where that is something else
+    stands: Evaluation | None = None  # what the compiler does with it, from the program on where that was looked at
 
 
 class FinalCheck:
@@ -97,26 +97,28 @@ class FinalCheck:
         """
         at, gap = 0, 1
         while at < len(candidates):
-            why_not = self._why_not()
-            if why_not:
-                reason, stands = self._repeated(candidates[at], say)
-                if not reason:
-                    return Checked(index=at, done=None, why_not=why_not, stands=stands)
-            else:
-                self._stop.set()  # the default's has served its purpose
-                say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
-                done = self._compile(candidates[at].options)
-                if done.inconclusive:
-                    return Checked(index=at, done=None, why_not=done.error)
-                reason = done.error
-                stands = None
-                if not reason and self._target.scheduled and candidates[at].xla_seconds not in done.xla_seconds:
-                    reason, stands = self._repeated(candidates[at], say)
-                if not reason:
-                    return Checked(index=at, done=done, stands=stands)
+            reason, checked = self._check_one(at, candidates[at], say)
+            if not reason:
+                return checked
             say(f"the compiler refuses this at its end: {reason[:200]}")
             at, gap = at + gap, 2 * gap
         return Checked(index=len(candidates), done=None)
+
+    def _check_one(self, index: int, candidate: Evaluation, say: Say) -> tuple[str, Checked]:
+        """Return why a candidate does not stand, empty if it does, and what is known of it then."""
+        why_not = self._why_not()
+        if why_not:
+            reason, found = self._repeated(candidate, say)
+            return reason, Checked(index=index, done=None, why_not=why_not, stands=found)
+        self._stop.set()  # the default's has served its purpose
+        say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
+        done = self._compile(candidate.options)
+        if done.inconclusive:
+            return "", Checked(index=index, done=None, why_not=done.error, stands=candidate)
+        reason, found = done.error, candidate
+        if not reason and self._target.scheduled and candidate.xla_seconds not in done.xla_seconds:
+            reason, found = self._repeated(candidate, say)
+        return reason, Checked(index=index, done=done, stands=found)
 
     def _why_not(self) -> str:
         """Return why there is no compilation to the end, empty if there is."""
@@ -125,21 +127,20 @@ class FinalCheck:
             return f"it takes about {expected:.0f} s, {max(left, 0):.0f} left"
         return "" if self._wanted else "not asked for"
 
-    def _repeated(self, candidate: Evaluation, say: Say) -> tuple[str, Evaluation | None]:
+    def _repeated(self, candidate: Evaluation, say: Say) -> tuple[str, Evaluation]:
         """Compile from the program on until memory is assigned.
 
         Returns:
-            why a candidate does not stand, empty if it does; and what the compiler does, where that is something else.
+            why a candidate does not stand, empty if it does; and what the compiler does then.
         """
         if self._target.scheduled is None or self.deadline - time.monotonic() < self._target.whole_seconds:
-            return "", None
+            return "", candidate
         say("compiling the best once more, from the program on")
         found = self._target.repeat(candidate, deadline=self.deadline)
         if found.inconclusive or candidate.agrees_with(found):
-            return "", None
-        if found.mapping is None or found.judged_seconds >= self._target.default().judged_seconds:
-            return found.error or OTHERWISE, None
-        return "", found
+            return "", candidate
+        is_slower = found.mapping is None or found.judged_seconds >= self._target.default().judged_seconds
+        return (found.error or OTHERWISE) if is_slower else "", found
 
     def _compile(self, options: Options) -> FullCompile:
         done = self._target.compile_fully(options, timeout_seconds=max(self.deadline - time.monotonic(), 0.1))

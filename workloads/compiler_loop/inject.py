@@ -86,7 +86,8 @@ def inject(
         default_full = final.default
     number = checked.index if checked is not None else 0
     stands = number < len(found)
-    best = found[number][0] if stands else default
+    promised = found[number][0] if stands else default
+    best = promised if checked is None else checked.stands or default
     refused = {d for s in searches for d in s.refused}
     if number:
         refused |= set(found[0][1]) - (set(found[number][1]) if stands else set())

@@ -11,9 +11,7 @@ from mallocgame.workloads.hlo.module import leaves
 from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.records import Position
 
-LoopOperands = Mapping[
-    tuple[int, int], Position
-]  # tensor, and the step of the ``while`` or ``conditional``: its operand
+LoopOperands = Mapping[tuple[int, int], Position]  # tensor, step of the ``while`` or ``conditional``: its operand
 NONE: LoopOperands = {}
 WHILE = 0  # the only operand of a loop; of a conditional those from 1 on are given to branches
 

@@ -376,7 +376,7 @@ class _Tuning:
                 self.search.best, self.search.overrides = stands.evaluation, stands.overrides
             self.flags = self.search.flags
         compiled = "" if checked.index == len(found) else checked.why_not or "yes"
-        if checked.stands is not None:
+        if checked.stands is not None and checked.stands is not found[checked.index].evaluation:
             was, self.search.best = self.search.best.judged_seconds, checked.stands
             if self.folder is not None:
                 about = self._about(checked.stands.judged_seconds, compiled)

@@ -134,7 +134,7 @@ class TuningFolder:
         if state.judged_seconds <= self._state_seconds():
             write_text(self.path / STATE, text)
         if options and state.judged_seconds <= self.best_seconds():
-            save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
+            self._write(options, about)
 
     def correct(self, was_seconds: float, options: Options, about: Mapping[str, str | float | None]) -> None:
         """Say anew what the options do that were written with a figure which does not hold.
@@ -143,7 +143,7 @@ class TuningFolder:
             TraceError: the file cannot be written.
         """
         if self.best_seconds() == was_seconds:
-            save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
+            self._write(options, about)
 
     def save_default(self, about: Mapping[str, str | float | None]) -> None:
         """Where there are no options yet write that there are none: the file is there, and what it holds is right.
@@ -152,13 +152,16 @@ class TuningFolder:
             TraceError: the file cannot be written.
         """
         if not (self.path / OPTIONS).exists():
-            save_compiler_options(self.path / OPTIONS, {}, {**self._identity, **about})
+            self._write({}, about)
 
     def set_aside(self) -> None:
         """Rename options and state that the compiler refuses now: nobody should load them, and nothing is lost."""
         for name in (STATE, OPTIONS):
             if (self.path / name).exists():
                 os.replace(self.path / name, self.path / f"{ILLEGAL}{name}")
+
+    def _write(self, options: Options, about: Mapping[str, str | float | None]) -> None:
+        save_compiler_options(self.path / OPTIONS, options, {**self._identity, **about})
 
     def _state_seconds(self) -> float:
         found = self.load()

@@ -6,7 +6,7 @@ alone, ``send`` (operand, context, token), ``recv`` (result, context, token), ev
 context …) or, with one operand, (operand, result, context …).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mallocgame.workloads.hlo.module import HloInstruction
 from mallocgame.workloads.hlo.shapes import Index, Shape, leaves, structure
@@ -67,6 +67,17 @@ def results(instruction: HloInstruction) -> Iterator[tuple[Index, str]]:
     for index, text in leaves(instruction.shape):
         if index[: len(where)] == where:
             yield index, text
+
+
+def touched(
+    instruction: HloInstruction, around: Mapping[str, HloInstruction]
+) -> Iterator[tuple[tuple[str, Index], bool]]:
+    """Yield the places that an instruction reads, then those that it writes (True); ``around``: its computation."""
+    for operand in instruction.operands:
+        for index, _ in leaves(around[operand].shape):
+            yield (operand, index), False
+    for index, _ in results(instruction):
+        yield (instruction.name, index), True
 
 
 def _sources(instruction: HloInstruction, where: Index) -> Iterator[tuple[Index, int, Index]]:

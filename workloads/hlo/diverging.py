@@ -6,7 +6,6 @@ from typing import NamedTuple
 from mallocgame.workloads.hlo import asynchronous
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
 from mallocgame.workloads.hlo.schedule import Schedule
-from mallocgame.workloads.hlo.shapes import leaves
 
 
 class Copy(NamedTuple):
@@ -60,10 +59,7 @@ def _touched(aliases: Aliases, schedule: Schedule) -> tuple[dict[Place, list[int
         instruction = aliases.instruction(name)
         if instruction.opcode in FORWARDING or asynchronous.is_handed_on(instruction.opcode):
             continue
-        shapes = aliases.module.computations[computation].instructions
-        for operand in instruction.operands:
-            for index, _ in leaves(shapes[operand].shape):
-                reads.setdefault(aliases.find((operand, index)), []).append(step)
-        for index, _ in asynchronous.results(instruction):
-            writes.setdefault(aliases.find((name, index)), []).append(step)
+        around = aliases.module.computations[computation].instructions
+        for place, is_written in asynchronous.touched(instruction, around):
+            (writes if is_written else reads).setdefault(aliases.find(place), []).append(step)
     return reads, writes

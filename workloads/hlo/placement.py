@@ -11,7 +11,7 @@ from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Program, Tensor, Use, UseKind, live_spans
 from mallocgame.regions import Conditional
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place
-from mallocgame.workloads.hlo.asynchronous import is_handed_on, results
+from mallocgame.workloads.hlo.asynchronous import is_handed_on, touched
 from mallocgame.workloads.hlo.buffer_assignment import Offsets
 from mallocgame.workloads.hlo.module import HloInstruction
 from mallocgame.workloads.hlo.schedule import Schedule
@@ -129,13 +129,9 @@ def _blocks(program: Program, text: PlacedText) -> dict[Place, _Block]:
                     block.is_fetched = text.tensors.space_of[aliases.find((name, index))] == text.spaces.fast
         if instruction.opcode in FORWARDING or name in moving or _hands_on(instruction):
             continue
-        shapes = aliases.module.computations[computation].instructions
-        for operand in instruction.operands:
-            for index, _ in leaves(shapes[operand].shape):
-                touching.use((operand, index), step, UseKind.READ)
-        for index, _ in results(instruction):
-            in_place = (name, index) in aliases.in_place
-            touching.use((name, index), step, UseKind.UPDATE if in_place else UseKind.DEFINE)
+        for place, is_written in touched(instruction, aliases.module.computations[computation].instructions):
+            written = UseKind.UPDATE if place in aliases.in_place else UseKind.DEFINE
+            touching.use(place, step, written if is_written else UseKind.READ)
     for index, _ in leaves(entry.instructions[entry.root].shape):
         block = touching.block(aliases.find((entry.root, index)))
         if block is not None:

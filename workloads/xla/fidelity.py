@@ -65,7 +65,7 @@ def compare(trace: Trace) -> Fidelity:
     trips = program.trip_counts
     here = line.elapsed_seconds / trips
     at_home = simulate(program, trace.hierarchy, Mapping()).elapsed_seconds / trips
-    known = ~np.isnan(xla) & np.array([i.opcode != "conditional" for i in program.instructions])
+    known = _is_known(program, xla)
     counted = np.array([i.opcode not in ("while", "conditional") for i in program.instructions])
     counted &= ~(np.isnan(xla) & (at_home == 0))  # what runs beside others: XLA's timeline leaves it out
     return Fidelity(
@@ -92,11 +92,18 @@ def disagreement(trace: Trace) -> tuple[float, str]:
     charged = replace(trace, program=_as_charged(trace))
     xla, trips = _numbers(trace, "xla_step_seconds"), charged.program.trip_counts
     here = with_known_error(charged).elapsed_seconds / trips
-    known = ~np.isnan(xla) & np.array([i.opcode != "conditional" for i in trace.program.instructions])
+    known = _is_known(trace.program, xla)
     parted = np.where(known & ~_close(here, xla), np.abs(here - xla) * trips, 0.0)
     if not parted.any():
         return 0.0, ""
     return 1.0 - _share(here, xla, trips, known), trace.program.instructions[int(parted.argmax())].name
+
+
+def _is_known(program: Program, xla: F64) -> npt.NDArray[np.bool_]:
+    """Return of which instructions XLA's timeline has a time."""
+    known: npt.NDArray[np.bool_] = ~np.isnan(xla)
+    known &= np.array([i.opcode != "conditional" for i in program.instructions])
+    return known
 
 
 def _as_charged(trace: Trace) -> Program:

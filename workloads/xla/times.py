@@ -148,7 +148,7 @@ def _fill_whole(facts: StepFacts, missing: Sequence[int], left: float, hierarchy
     """
     home, fast = hierarchy.layers[0].bytes_per_second, hierarchy.layers[1].bytes_per_second
     filled = [float(size or 0) for size in facts.movable_bytes]
-    shown = [i for i in missing if facts.gains and (facts.gains[i] or 0.0) > 0.0]
+    shown = [i for i in missing if facts.gains and facts.gains[i] > 0.0]
     for i in shown:
         filled[i] = facts.gains[i] / (1.0 / home - 1.0 / fast)
     if sum(filled[i] for i in shown) > left:  # the digits of benefits, or none of these
