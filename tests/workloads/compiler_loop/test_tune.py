@@ -121,6 +121,21 @@ def test_when_all_are_illegal_the_default_stays(monkeypatch: pytest.MonkeyPatch,
     assert result.judged_seconds == result.default_seconds
 
 
+def test_what_the_compiler_does_from_the_program_on_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    improve_each_time(monkeypatch)
+
+    def repeated(self: FinalCheck, candidate: Evaluation, say: object) -> tuple[str, Evaluation]:
+        return "", replace(candidate, judged_seconds=0.75 * self._target.default().judged_seconds)
+
+    monkeypatch.setattr(FinalCheck, "_repeated", repeated)
+    found = run(tmp_path, Recorded(), full=False)
+    assert found.options == mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"step": "3"}
+    assert found.judged_seconds == load_about(tmp_path / OPTIONS)["judged_seconds"] == 0.75 * found.default_seconds
+    result = inject(target(Recorded()), faster(), seconds=1.0, full=False)
+    assert result.options == {"step": "3"}
+    assert result.judged_seconds == 0.75 * result.default_seconds
+
+
 @pytest.mark.parametrize("reason", ["did not finish within 3 s", "ended without a word"])
 def test_a_slow_or_killed_full_compilation_is_no_refusal(
     reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
