@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mallocgame.cli.captured import remarks_of, row_of
 from mallocgame.cli.programs import ProgramLine, read_programs, run_table, with_compiler
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ def capturing() -> "Iterator[Work]":
 
 
 def _capture(task: CaptureTask, compiler: "Compiler") -> "Made":
-    from mallocgame.cli.capture import remarks_of, row_of
     from mallocgame.sweep import Made
     from mallocgame.workloads.anonymise import anonymise
     from mallocgame.workloads.capture import capture
