@@ -1,7 +1,7 @@
 """Two plain rules for a middle layer that is too small, as users know them from paging and from offloading libraries.
 
 Both fill the layer above home (HBM, where home is the host); the faster ones get what the greedy pass of ``anneal``
-adds on top, so that the rules differ from ``dense`` and ``anneal`` in the middle layer alone. Straight programs only.
+adds on top, so that the rules differ from ``greedy`` and ``anneal`` in the middle layer alone. Straight programs only.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mallocgame.baselines.anneal.solve import compile_all, on_top
+from mallocgame.baselines.anneal.construction import compile_on_top, on_top
 from mallocgame.baselines.placement.partial_mapping import PartialMapping
 from mallocgame.baselines.placement.placement import Copy, Placement, PlacementFactory
 from mallocgame.errors import InputError
@@ -24,7 +24,7 @@ AHEAD = (2, 8, 32)  # steps that it copies ahead
 RESIDENT = (0.0, 0.3, 0.6, 0.85)  # share of the layer that it fills with weights for ever
 
 
-@solver(warm_up=compile_all, is_constructive=True)
+@solver(warm_up=compile_on_top, is_constructive=True)
 def least_recently_used(search: Incumbent) -> None:
     """Copy a tensor into the middle layer when a step needs it; what was used longest ago makes room."""
     _check_straight(search.program)
@@ -34,7 +34,7 @@ def least_recently_used(search: Incumbent) -> None:
     on_top(search, partial.mapping)
 
 
-@solver(warm_up=compile_all, is_constructive=True)
+@solver(warm_up=compile_on_top, is_constructive=True)
 def layerwise(search: Incumbent) -> None:
     """Keep the first weights in the middle layer; copy the others, and activations, ahead of each group of uses."""
     _check_straight(search.program)

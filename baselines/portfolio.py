@@ -29,9 +29,9 @@ FEW_DECISIONS = 150  # up to which the exact model is small and evolution is wor
 PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
 ANNEALED = 1000  # decisions a second of the limit: above, nothing but annealing has the time to begin
 LARGE = 6000  # decisions: above, other lanes than annealing take too long from one look at the clock to the next
-GREEDY_SHARE = 0.4  # of the time, there, for a start where there is none
+GREEDY_SHARE = 0.4  # of the time, at most: the candidates that it makes are those of annealing
 PROOF_SHARE = 0.3  # of the time, for the bound on one core; with several it is proved to the end, beside refining
-START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race: constructive starts, and play
+START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race, at most: the compiler's heuristic, and play
 
 
 def _prepare(problem: Problem, **_options: int) -> None:
@@ -126,8 +126,8 @@ def _lanes(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
             yield partial(plan_and_anneal, part, bound_share=0.0)
 
 
-def _construct(construct: Solver, race: Incumbent) -> None:
-    construct.improve(race.part(START_SHARE))
+def _construct(construct: Solver, race: Incumbent, share: float) -> None:
+    construct.improve(race.part(share))
 
 
 def _prove(search: Incumbent, share: float) -> None:
@@ -141,8 +141,8 @@ def _other_lane(race: Incumbent, workers: int) -> Iterator[Callable[[], None]]:
     others = max(workers - 1, 1)
     if workers == 1 and few:
         yield lambda: cpsat.improve(race.part(0.3))
-    for construct in (xla_heuristic, greedy):
-        yield partial(_construct, construct, race)
+    for construct, share in ((greedy, GREEDY_SHARE), (xla_heuristic, START_SHARE)):
+        yield partial(_construct, construct, race, share)
     if few:
         yield lambda: anneal.improve(race.part(0.3, start=start), workers=others)
         yield lambda: evolution.improve(race.part(0.2, start=start), workers=1)

@@ -1,6 +1,5 @@
 """The solver around the annealing kernel: arrays in, chains and temperatures, a valid mapping out."""
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -8,27 +7,31 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines import native
 from mallocgame.baselines.anneal import kernel
-from mallocgame.baselines.anneal.assembly import Candidate, Placed, assemble
-from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
-from mallocgame.baselines.anneal.gaps import GapOrders
-from mallocgame.baselines.anneal.start import add, adopt, construct, finish_share, pace
+from mallocgame.baselines.anneal.assembly import Candidate
+from mallocgame.baselines.anneal.construction import (
+    Prepared,
+    compile_on_top,
+    constructed,
+    nothing_chosen,
+    prepared,
+    rows_of,
+    tiny_for,
+    to_mapping,
+)
+from mallocgame.baselines.anneal.start import adopt, construct, finish_share
 from mallocgame.baselines.anneal.state import ROW, Choice, Tables, copy_choice
-from mallocgame.baselines.anneal.tables import empty_choice, make_tables
-from mallocgame.baselines.anneal.timing import judge_all
+from mallocgame.baselines.anneal.tables import empty_choice
 from mallocgame.explanation.reachable import Reach
-from mallocgame.hierarchy import Hierarchy, preset
+from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import home_seconds
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.solver import CLOSED, Incumbent, Limits, Problem, solver
-from mallocgame.warm_up import tiny_problem
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-MAX_PREPARATION = 0.3  # of the limit: candidates that are not made by then are left out
 GREEDY_SHARE = 0.25  # of the limit, at most: for a first choice with more than two layers
 MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
 LEAST_MOVES = 100
@@ -58,18 +61,9 @@ ENOUGH_MOVES = 60  # enough to begin with nothing
 
 
 def compile_all(problem: Problem, **_options: Any) -> None:
-    """Compile what annealing, and the greedy pass before it, call."""
-    tiny = tiny_problem()
-    if problem.hierarchy.num_layers > 2:
-        native.start()
-        tiny = Problem(tiny.program, preset("host-v5e"))
-    _anneal(Incumbent(tiny, Limits(steps=1)), HOT)
-    on_top(Incumbent(tiny), Mapping())
-    tables = prepared(Incumbent(tiny)).tables
-    if tables is not None:  # for a large start
-        none = np.zeros(0, dtype=np.int64)
-        kernel.adopt_all(tables, empty_choice(*tiny, tables), np.zeros((0, ROW), dtype=np.int64))
-        kernel.is_apart(tables, empty_choice(*tiny, tables), none, none)
+    """Compile what annealing, and the greedy passes before it, call."""
+    _anneal(Incumbent(tiny_for(problem), Limits(steps=1)), HOT)
+    compile_on_top(problem)
 
 
 @solver(warm_up=compile_all)
@@ -105,17 +99,16 @@ def _anneal(
     program, hierarchy = search.problem
     made = prepared(search, for_compiler=for_compiler)
     pieces, tables, candidate_seconds = made
-    if not pieces or tables is None or search.should_stop:
+    if tables is None or search.should_stop:
         return
     first = empty_choice(program, hierarchy, tables)
     adopt(program, tables, pieces, first, search.mapping or Mapping())
     unit = home_seconds(program, hierarchy) * min(1.0, SMALL / program.num_decisions)
     if hierarchy.num_layers > 2:  # layer 0 is far slower than what is there to win in the end
-        first = nothing = _constructed(search, made, first)
+        first = nothing = _begin(search, made, first)
         unit = float(first.total[0])
     else:
-        nothing = empty_choice(program, hierarchy, tables)
-        nothing.total[0] = judge_all(tables, nothing)
+        nothing = nothing_chosen(search.problem, tables)
     seeds = range(search.seed * 1_000_003, search.seed * 1_000_003 + 7919 * max(workers, 1), 7919)
     others = others[-MAX_OTHERS:] if program.num_decisions <= MANY_DECISIONS else ()
     saved = [_saved(search.problem, tables, pieces, mapping) for mapping in others]
@@ -140,103 +133,19 @@ def _anneal(
             search.met(row for walker in walkers for row in walker.history)
 
 
-def _constructed(search: Incumbent, made: "Prepared", start: Choice) -> Choice:
-    """Return the best of what a greedy pass makes of the start, alone and after what is worth holding."""
+def _begin(search: Incumbent, made: Prepared, start: Choice) -> Choice:
+    """Return the better of the start, with what a greedy pass adds, and of what is built from nothing."""
     assert made.tables is not None
-    best, orders = copy_choice(start), GapOrders(search, made.pieces)
-    construct(search, made.tables, best, GREEDY_SHARE)
-    while not orders.is_over and search.spent_share < GREEDY_SHARE and not search.should_stop:
-        plan, weights, order = orders.next()
-        choice = copy_choice(start)
-        add(search, made.tables, choice, order)
-        is_held = choice.is_chosen.copy()
-        construct(search, made.tables, choice, 1.0, candidate_seconds=made.candidate_seconds)
-        search.count()
-        orders.learn(plan, weights, float(choice.total[0]), is_held)
-        best = min(best, choice, key=lambda choice: float(choice.total[0]))
-    return best
-
-
-class Prepared(NamedTuple):
-    """A problem's candidates, their arrays (None: there are no candidates), and the seconds that one took to make."""
-
-    pieces: list[Candidate]
-    tables: Tables | None
-    candidate_seconds: float = 0.0
-
-
-_latest: list[tuple[Problem, bool, Prepared]] = []  # of the latest problem; lanes share it
-_preparing = threading.Lock()
-
-
-def prepared(search: Incumbent, *, for_compiler: bool | Reach = False) -> Prepared:
-    """Return the candidates of a problem and their arrays, made once; without those that there was no time for."""
-    with _preparing:
-        for (program, hierarchy), is_for_compiler, made in _latest:
-            if program is search.program and hierarchy is search.hierarchy and is_for_compiler == for_compiler:
-                return made
-        cut: list[bool] = []
-
-        def stop() -> bool:
-            if search.spent_share > MAX_PREPARATION:
-                cut.append(True)
-            return bool(cut)
-
-        begun = search.spent_seconds
-        pieces = candidates(search.program, search.hierarchy, stop=stop)
-        candidate_seconds = pace(search.spent_seconds - begun, len(pieces))
-        if for_compiler:
-            reach = for_compiler if isinstance(for_compiler, Reach) else Reach()
-            pieces = list(as_compiler_does(search.program, search.hierarchy, pieces, reach))
-        if not pieces or search.should_stop:
-            return Prepared(pieces, None)
-        made = Prepared(pieces, make_tables(search.program, search.hierarchy, pieces), candidate_seconds)
-        if not cut and isinstance(for_compiler, bool):
-            _latest[:] = [(search.problem, for_compiler, made)]
-        return made
+    filled = copy_choice(start)
+    construct(search, made.tables, filled, GREEDY_SHARE)
+    return min(constructed(search, made, GREEDY_SHARE, is_patient=True), filled, key=lambda x: float(x.total[0]))
 
 
 def _saved(problem: Problem, tables: Tables, pieces: list[Candidate], mapping: Mapping) -> I64:
     """Return a mapping as a saved choice."""
     choice = empty_choice(*problem, tables)
     adopt(problem.program, tables, pieces, choice, mapping)
-    return _rows_of(choice)
-
-
-def _rows_of(choice: Choice) -> I64:
-    """Return what is chosen as ``kernel.save`` writes it."""
-    rows = np.zeros((len(choice.is_chosen) + 1, ROW), dtype=np.int64)
-    kernel.save(choice, rows)
-    return rows
-
-
-def to_mapping(program: Program, pieces: list[Candidate], rows: I64) -> Mapping:
-    """Return the mapping of a saved choice."""
-    return assemble(program, [Placed(pieces[c], *times) for c, *times in rows.tolist()])
-
-
-@solver(warm_up=compile_all, is_constructive=True)
-def dense(search: Incumbent) -> None:
-    """Add residencies between all layers by seconds saved per byte and step, those that the judge agrees to."""
-    on_top(search, Mapping())
-
-
-def on_top(search: Incumbent, mapping: Mapping) -> None:
-    """Offer ``mapping`` with what a greedy pass adds, in slices where that fits and the whole does not.
-
-    Middle layers get something only where there is nothing.
-    """
-    program, hierarchy = search.problem
-    search.offer(mapping)
-    pieces, tables, candidate_seconds = prepared(search)
-    if not pieces or tables is None or search.should_stop:
-        return
-    choice = empty_choice(program, hierarchy, tables)
-    adopt(program, tables, pieces, choice, mapping)
-    layer = 2 if mapping.residencies and hierarchy.num_layers > 2 else 1
-    construct(search, tables, choice, 1.0, candidate_seconds=candidate_seconds, least_layer=layer)
-    best = _rows_of(choice)
-    search.offer(to_mapping(program, pieces, best[: best[-1, 0]]))
+    return rows_of(choice)
 
 
 def _affordable(search: Incumbent, walker: "_Walker", chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
@@ -273,7 +182,7 @@ class _Walker:
         self.search, self.tables, self.seed, self.calls = search, tables, seed, 0
         self.candidate_seconds = candidate_seconds
         self.choice = copy_choice(choice)
-        self.best = _rows_of(choice)
+        self.best = rows_of(choice)
         self.total = float(choice.total[0])
         self.earlier: list[tuple[float, I64]] = []  # what chains found before one began afresh
         self.others = others or [np.zeros((1, ROW), dtype=np.int64)]  # what moves take stretches over from

@@ -7,7 +7,8 @@ import numpy as np
 
 from mallocgame.baselines.anneal import kernel
 from mallocgame.baselines.anneal.assembly import Candidate
-from mallocgame.baselines.anneal.state import BORN, COPIED, F64, FOREVER, HELD_OVER, I64, ROW, Choice, Tables
+from mallocgame.baselines.anneal.orders import FIRST, Order, density, passes
+from mallocgame.baselines.anneal.state import BORN, COPIED, FOREVER, HELD_OVER, I64, ROW, Choice, Tables
 from mallocgame.mapping import HELD, HOME, Mapping, Transfer
 from mallocgame.program import Program
 from mallocgame.solver import Incumbent
@@ -17,7 +18,6 @@ MANY = 3000  # residencies above which taking a mapping over is done once: it ta
 LARGE = 500  # residencies above which it is first tried to take all over as they are
 FINISH = 8.0  # times what it takes to make a candidate: to make a mapping of a chosen one, validate and judge it
 SLOW = 5e-5  # seconds for a candidate, at most: what takes longer is something else
-COPY_PRICE = 0.5  # of its link time: what a copy is taken to cost before the judge has seen it
 
 
 def pace(seconds: float, count: int) -> float:
@@ -40,21 +40,19 @@ def construct(
     *,
     candidate_seconds: float = 0.0,
     least_layer: int = 1,
+    order: Order = FIRST,
 ) -> None:
     """Add what saves most, layer by layer from the slowest, until the share of the limit is spent.
 
     ``candidate_seconds``: see ``finish_share``, what that takes is left; the choice becomes a mapping next.
     """
-    score = _density(tables)
-    for layer in range(least_layer, len(tables.layer_speed)):
-        for base in range(layer - 1, -1, -1):
-            own = np.flatnonzero((tables.layer == layer) & (tables.base == base) & (score > 0.0))
-            for part in _parts(tables, own[np.argsort(-score[own], kind="stable")]):
-                spent = search.spent_share + finish_share(search, int(choice.number[0]), candidate_seconds)
-                if spent > share or search.should_stop:
-                    return
-                search.count()
-                kernel.construct(tables, choice, part, search.seed % 2**32)
+    for own in passes(tables, density(search.problem, tables, order), least_layer):
+        for part in _parts(tables, own):
+            spent = search.spent_share + finish_share(search, int(choice.number[0]), candidate_seconds)
+            if spent > share or search.should_stop:
+                return
+            search.count()
+            kernel.construct(tables, choice, part, search.seed % 2**32)
 
 
 def add(search: Incumbent, tables: Tables, choice: Choice, order: I64) -> None:
@@ -70,21 +68,6 @@ def _parts(tables: Tables, order: I64) -> Iterator[I64]:
     at_once = max(STEPS_PER_CALL // max(len(tables.compute), 1), 1)
     for first in range(0, len(order), at_once):
         yield order[first : first + at_once]
-
-
-def _density(tables: Tables) -> F64:
-    """Return float64[C], seconds saved per byte and step, less what the copies may cost."""
-    until = np.concatenate([[0], np.cumsum(tables.use_bytes * tables.trips[tables.use_step])])
-    moved = until[tables.last_use + 1] - until[tables.first_use]
-    saved = moved * (1.0 / tables.layer_speed[tables.base] - 1.0 / tables.layer_speed[tables.layer])
-    is_copied = (tables.kind == COPIED) | (tables.kind == HELD_OVER)
-    copies = is_copied * tables.context_trips[tables.due]
-    copies += np.where(tables.back_issue >= 0, tables.context_trips[tables.back_issue], 0)
-    used = tables.use_step[tables.last_use] - tables.use_step[tables.first_use] + 1
-    steps = np.maximum(tables.end - np.where(tables.kind == COPIED, tables.latest, tables.start), 1)
-    steps = np.where(tables.kind == FOREVER, used, steps)  # what is loaded again takes its place all the same
-    density: F64 = (saved - COPY_PRICE * copies * tables.in_seconds) / (tables.size * np.sqrt(steps))
-    return density
 
 
 class _Stay(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mallocgame.baselines import native
-from mallocgame.baselines.anneal.solve import compile_all, on_top
+from mallocgame.baselines.anneal.construction import compile_on_top, on_top
 from mallocgame.baselines.bounds.bound import compile_bound
 from mallocgame.baselines.bounds.relaxation import Relaxation, relax, work_seconds
 from mallocgame.baselines.milp.engine import highs_point
@@ -39,7 +39,7 @@ LEAST = 0.002  # of all bytes: what those tensors move together
 def compile_planning(problem: Problem, **_options: Any) -> None:
     """Compile what planning calls, and have a child for the native solvers ready."""
     native.start()
-    compile_all(problem)
+    compile_on_top(problem)
     compile_bound()
     search = Incumbent(tiny_problem(), Limits(seconds=30.0))
     RelaxationSearch(relax(*search.problem), search).plan(10.0)

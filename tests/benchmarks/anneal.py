@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mallocgame.baselines.anneal.solve import prepared
+from mallocgame.baselines.anneal.construction import prepared
 from mallocgame.baselines.anneal.start import adopt
 from mallocgame.baselines.anneal.tables import empty_choice
 from mallocgame.baselines.play.play import play

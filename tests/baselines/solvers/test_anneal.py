@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import mallocgame
 from mallocgame.baselines.anneal import kernel, space, timing
 from mallocgame.baselines.anneal.candidates import _groups, _of_tensor, _without_loops, candidates
-from mallocgame.baselines.anneal.solve import anneal, prepared, restore, to_mapping
+from mallocgame.baselines.anneal.construction import prepared, to_mapping
+from mallocgame.baselines.anneal.solve import anneal, restore
 from mallocgame.baselines.anneal.start import adopt
 from mallocgame.baselines.anneal.state import ROW, Choice
 from mallocgame.baselines.anneal.tables import empty_choice, make_tables

@@ -6,8 +6,8 @@ from itertools import pairwise, product
 
 import numpy as np
 
+from mallocgame.baselines.anneal.construction import prepared
 from mallocgame.baselines.anneal.gaps import GapOrders, _Gaps
-from mallocgame.baselines.anneal.solve import prepared
 from mallocgame.baselines.bounds.linear import solve
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
