@@ -37,7 +37,7 @@ ORDERS = (
 
 def density(problem: Problem, tables: Tables, order: Order) -> F64:
     """Return float64[C], what each candidate may save for the room that it takes; not above 0: nothing."""
-    moved = tables.use_bytes * tables.trips[tables.use_step]
+    moved = (tables.use_bytes * tables.trips[tables.use_step]).astype(np.float64)
     if order.is_clipped:
         moved = moved * _waited(problem, tables)
     until = np.concatenate([[0.0], np.cumsum(moved)])
