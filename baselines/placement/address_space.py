@@ -10,7 +10,7 @@ Span = tuple[int, int]  # boundaries, half-open; a start of -1 means held from t
 
 
 class AddressSpace:
-    """The rectangles placed in a layer. Adding and removing keep them disjoint."""
+    """The rectangles placed in a layer. Adding keeps them disjoint."""
 
     def __init__(self, capacity_bytes: int, alignment_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
@@ -47,10 +47,6 @@ class AddressSpace:
                 self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
             self._rows[self._count] = start, end, offset, offset + size_bytes
             self._count += 1
-
-    def undo(self, spans: Sequence[Span]) -> None:
-        """Take back the latest ``add``, which had these spans."""
-        self._count -= len(spans)
 
 
 class InFlight:

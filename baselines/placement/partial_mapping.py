@@ -6,7 +6,7 @@ from mallocgame.mapping import HOME, Mapping, Residency, Transfer
 
 
 class PartialMapping:
-    """Accepted plans. ``mapping`` is valid after every ``add`` and ``undo``."""
+    """Accepted plans. ``mapping`` is valid after every ``add``."""
 
     def __init__(self, factory: PlacementFactory) -> None:
         self.factory = factory
@@ -14,7 +14,6 @@ class PartialMapping:
         self._spaces = [AddressSpace(layer.capacity_bytes, layer.alignment_bytes) for layer in hierarchy.layers]
         self._flights = InFlight(factory.program.num_steps, [link.max_in_flight for link in hierarchy.links])
         self.plans: list[Placement] = []
-        self.offsets: list[int] = []
         self._of_tensor: dict[int, list[Placement]] = {}
         self._residencies: list[Residency] = []
         self._transfers: list[Transfer] = []
@@ -35,21 +34,9 @@ class PartialMapping:
             return False
         space.add(plan.spans, size, offset)
         self.plans.append(plan)
-        self.offsets.append(offset)
         append(self.factory.program, plan, offset, self._residencies, self._transfers)
         self._of_tensor.setdefault(plan.tensor, []).append(plan)
         return True
-
-    def undo(self) -> None:
-        """Take back the latest plan that was accepted."""
-        plan = self.plans.pop()
-        self.offsets.pop()
-        self._of_tensor[plan.tensor].pop()
-        del self._residencies[len(self._residencies) - len(plan.spans) :]
-        del self._transfers[len(self._transfers) - len(plan.moves) :]
-        self._spaces[plan.layer].undo(plan.spans)
-        for queue, issue, due in self._copies(plan):
-            self._flights.remove(queue, issue, due)
 
     @property
     def mapping(self) -> Mapping:

@@ -179,28 +179,6 @@ class PlacementFactory:
             due -= 1
         return due
 
-    def saved_seconds(self, tensor: int, layer: int, first: int, last: int) -> float:
-        """Return the instruction time saved if ``layer`` serves the uses from step ``first`` to step ``last``.
-
-        Everything else stays in layer 0, and copies cost nothing here.
-        """
-        program, uses = self.program, self.program.uses
-        rows = slice(int(uses.first[tensor]), int(uses.first[tensor + 1]))
-        speeds = [each.bytes_per_second for each in self.hierarchy.layers]
-        gain = 1.0 / speeds[0] - 1.0 / speeds[layer]
-        saved: dict[int, float] = {}
-        for step, size, stays in zip(
-            uses.step[rows].tolist(), uses.bytes[rows].tolist(), uses.home_only[rows].tolist(), strict=True
-        ):
-            if first <= step <= last and not stays:
-                saved[step] = saved.get(step, 0.0) + size * gain
-        total = 0.0
-        for step, seconds in saved.items():
-            memory, compute = self.home_memory_seconds[step], program.compute_seconds[step]
-            after = max(memory - seconds, compute)
-            total += float((max(memory, compute) - after) * program.trip_counts[step])
-        return total
-
     def _stay(
         self, tensor: int, layer: int, uses: Span, copied_at: int | None, copied_by: int, written_back: bool
     ) -> Placement:

@@ -174,9 +174,6 @@ def test_best_fit_is_a_free_place_in_the_smallest_gap(rows: list[tuple[int, int,
             assert _gap(busy, offset) == min(_gap(busy, o) for o in free)
             space.add([(start, end)], size, offset)
             placed.append((start, end, offset, size))
-        if placed and len(placed) % 4 == 3:
-            start, end, _, _ = placed.pop()
-            space.undo([(start, end)])
 
 
 def _gap(busy: list[bool], offset: int) -> int:
@@ -196,22 +193,16 @@ def test_flights_are_limited_per_queue() -> None:
     assert flights.add(0, 4, 5)
 
 
-def test_a_board_can_be_undone() -> None:
+def test_what_is_accepted_is_valid() -> None:
     program, memory = toy_program(num_layers=12), preset("v5e")
     factory = PlacementFactory(program, memory)
     partial = PartialMapping(factory)
-    seen = [partial.mapping]
     for tensor in range(len(program.tensors)):
         steps = factory.use_steps(tensor)
         for plan in factory.stays(tensor, 1, steps[0], steps[-1]):
             if partial.add(plan):
                 assert validate(program, memory, partial.mapping) == []
-                seen.append(partial.mapping)
-    assert len(seen) > 8
-    for mapping in reversed(seen):
-        assert partial.mapping == mapping
-        if partial.plans:
-            partial.undo()
+    assert len(partial.plans) > 8
 
 
 def test_copies_are_issued_as_late_as_the_link_allows() -> None:
