@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame import system
 from mallocgame.agents.muzero.best import Bests
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.history import expand
@@ -162,12 +163,15 @@ class Trainer:
         """
         if seconds is None and steps is None:
             raise InputError("training needs a budget: seconds or steps")
-        with self.hold(), postponed() as check:
+        with self.hold():
             if not self._number:
-                self.save()  # the weights and demonstrations that it begins with
-            if seconds is not None:
+                with postponed() as check:
+                    self.save()  # the weights and demonstrations that it begins with
+                    check()
+            with system.stand_by():  # there is nothing to save yet: a signal need not wait
                 self._compile()
-            self._train(seconds, steps, Reporter(self, report, report_seconds), check)
+            with postponed() as check:
+                self._train(seconds, steps, Reporter(self, report, report_seconds), check)
 
     def _train(self, seconds: float | None, steps: int | None, reporter: Reporter, check: Callable[[], None]) -> None:
         begun, before, whole = time.monotonic(), self.spent_seconds, True
@@ -260,15 +264,22 @@ class Trainer:
         self.play.random.bit_generator.state = _read(state["games"])
 
     def _compile(self) -> None:
-        """Compile the searches and the update before the clock starts; nothing of the run changes."""
+        """Compile the searches, the changes and the update before the clock starts; nothing of the run changes."""
         play, random = self.play, np.random.default_rng(0)
         for search in (self._prior, self._searching):
             ask(search, self.learner.target, play.batch, play.leads.copy(), next_key(random))
-        if self.records.num_steps:
-            count = self.config.batch_size
-            positions = np.zeros(count, dtype=np.int64)
-            batch = self.records.gather(positions, self.config.unroll_steps, np.ones(count, dtype=np.float32), random)
-            self._update(self.learner, shard(batch_arrays(join([batch]))), 0.0)
+        if self.config.variations:
+            game = play.batch.games[0]
+            Variations(game, np.zeros(game.num_decisions, dtype=np.int64)).search(0, random)
+        records = self.records
+        if not records.num_steps:
+            episode, _, _ = demonstrate(play.pairs[0], Mapping())
+            records = Records({episode.program: episode.length}, priority_exponent=self.config.priority_exponent)
+            records.keep(episode)
+        count = self.config.batch_size
+        positions = np.zeros(count, dtype=np.int64)
+        batch = records.gather(positions, self.config.unroll_steps, np.ones(count, dtype=np.float32), random)
+        self._update(self.learner, shard(batch_arrays(join([batch]))), 0.0)
 
     def _progress(self, seconds: float | None, steps: int | None) -> float:
         shares = [self.spent_seconds / seconds] if seconds else []

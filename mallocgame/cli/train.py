@@ -1,9 +1,8 @@
 """``mallocgame train``: train a MuZero agent on traces, watch it, stop and resume it."""
 
 import math
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 
 from mallocgame.cli.cases import HierarchyOption, HoistOption, find_hierarchy, on_hierarchy
 from mallocgame.cli.common import JsonOption, print_json, say
-from mallocgame.cli.signals import word
+from mallocgame.cli.signals import kept, received, word
 from mallocgame.cli.traces import chip_of, open_trace
 from mallocgame.errors import InputError
 from mallocgame.files import check_folder
@@ -81,25 +80,20 @@ def train(
     first = _weights_folder(weights)
     settings = _settings(out if resume else None, config, first)
     known = [_best_on_disk(out, pair) for pair in pairs] if resume else []
-    with _terminable():
-        solved = partial(_solved, traces, hoist=hoist, seconds=solver_seconds, seed=seed)
-        starts = [result.mapping for result in solved(hybrid)] if hybrid else []
-        rivals = {name: [result.seconds for result in solved(name)] for name in against or ()}
-        make_trainer = _trainer_of(ray, actors)
-        trainer = make_trainer(
-            pairs, settings, out, seed=seed, starts=starts, known=known, resume=resume, weights=first
-        )
-        watch = _Watch(trainer, traces, rivals, out, quiet=as_json)
-        with trainer.hold():
-            try:
-                with watch:
-                    trainer.train(seconds=seconds, steps=steps, report=watch.report)
-            except KeyboardInterrupt as interrupt:
-                code = getattr(interrupt, "exit_code", 130)
-                say(f"mallocgame: {word(code - 128)}; continue with: mallocgame train --resume --out {out} ...")
-                raise typer.Exit(code) from None
-            finally:
-                watch.write_best()
+    solved = partial(_solved, traces, hoist=hoist, seconds=solver_seconds, seed=seed)
+    starts = [result.mapping for result in solved(hybrid)] if hybrid else []
+    rivals = {name: [result.seconds for result in solved(name)] for name in against or ()}
+    make_trainer = _trainer_of(ray, actors)
+    trainer = make_trainer(pairs, settings, out, seed=seed, starts=starts, known=known, resume=resume, weights=first)
+    watch = _Watch(trainer, traces, rivals, out, quiet=as_json)
+    with trainer.hold():
+        try:
+            with watch:
+                trainer.train(seconds=seconds, steps=steps, report=watch.report)
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(_interrupted(interrupt, out)) from None
+        finally:
+            watch.write_best()
     rows = watch.rows()
     if as_json:
         print_json(rows)
@@ -107,20 +101,14 @@ def train(
         _print(rows, out)
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Make SIGTERM end the command in one line, as Ctrl-C does; training itself saves first."""
-
-    def end(number: int, frame: object) -> None:
-        del frame
-        say("mallocgame: terminated")
-        raise SystemExit(128 + number)  # nothing that catches exceptions stops it
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupted(interrupt: KeyboardInterrupt, out: Path) -> int:
+    """Say how to go on with a run; return the exit code."""
+    how = f"continue with: mallocgame train --resume --out {shlex.quote(str(out))} ..."
+    if received() is not None:  # before training, which meets its signals itself
+        return kept(how)
+    code = int(getattr(interrupt, "exit_code", 130))
+    say(f"mallocgame: {word(code - 128)}; {how}")
+    return code
 
 
 def _settings(run: Path | None, config: Path | None, weights: Path | None) -> "Config":

@@ -233,6 +233,20 @@ def test_signals_wait_for_the_move_and_save(tmp_path: Path, number: int) -> None
     assert _same(trainer, Trainer(PAIRS[:1], TINY, tmp_path / "run", resume=True)) == []
 
 
+def test_a_signal_does_not_wait_for_compilation(tmp_path: Path) -> None:
+    trainer, went_on = Trainer(PAIRS[:1], TINY, tmp_path / "run"), []
+
+    def compile_for_long() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        went_on.append(True)
+
+    trainer._compile = compile_for_long  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(steps=10_000)
+    assert (went_on, trainer.steps) == ([], 0)
+    assert _same(trainer, Trainer(PAIRS[:1], TINY, tmp_path / "run", resume=True)) == []
+
+
 def _damage(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mallocgame.agents.muzero.learner import make_learner
 from mallocgame.agents.muzero.networks import Model
-from mallocgame.agents.muzero.rules_search import RulesSearch, none_followed
+from mallocgame.agents.muzero.rules_search import Followed, RulesSearch, none_followed
 from mallocgame.agents.muzero.search import key_of
 from mallocgame.agents.muzero.selfplay import SelfPlay, play
 from mallocgame.agents.muzero.tree import considered_visits, seek
@@ -148,6 +148,13 @@ def test_what_is_known_of_leads_that_are_followed_changes_nothing() -> None:
         found.append(seen)
     for one, other in zip(*found, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_lead_is_known_where_the_move_was_its_own() -> None:
+    leads = np.array([[0, 1, 2], [1, 0, 2], [0, 1, 2], [2, 2, 0]])
+    followed = Followed(np.zeros(leads.shape), np.array([True, True, False, True]))
+    followed.note(np.array([2, 1, 1, 2]), leads, np.array([2, 1, 1, 0]))
+    assert followed.known.tolist() == [True, False, False, True]
 
 
 def test_groups_of_rows_on_several_cores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
