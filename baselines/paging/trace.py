@@ -1,12 +1,14 @@
 """A request sequence over dense page ids, and the facts about it that need the whole of it."""
 
+import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,33 @@ class _SpillFolder:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="mallocgame-paging-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    @contextmanager
+    def written(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file.
+
+        Raises:
+            InputError: what is then written does not fit on the disk.
+        """
+        try:
+            with (self.path / name).open("wb") as file:
+                yield file
+        except OSError as error:
+            place = f"{self.path.parent}: cannot write what --spill keeps there"
+            raise InputError(f"{place}: {error.strerror or error} (TMPDIR names another folder)") from None
+
+    def array(self, name: str, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+        """Return a new memory map of ``count`` numbers that has its room on the disk.
+
+        A map that has none ends the process when it is written to.
+
+        Raises:
+            InputError: there is no room.
+        """
+        with self.written(name) as file:
+            reserve = getattr(os, "posix_fallocate", lambda descriptor, _, size: os.truncate(descriptor, size))
+            reserve(file.fileno(), 0, count * np.dtype(dtype).itemsize)
+        return np.asarray(np.memmap(self.path / name, dtype, mode="r+", shape=(count,)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +267,7 @@ def from_chunks(chunks: Iterable[U64], *, name: str, spill: bool = False, notes:
         return PageTrace(name=name, pages=pages, num_pages=densify.num_pages, notes=notes)
     folder = _SpillFolder()
     path = folder.path / "pages.i32"
-    with path.open("wb") as file:
+    with folder.written(path.name) as file:
         for chunk in chunks:
             file.write(densify(chunk).tobytes())
     if path.stat().st_size == 0:
@@ -265,6 +294,6 @@ def next_use(trace: PageTrace) -> npt.NDArray[Any]:
     dtype = np.int32 if n < 2**31 - 1 else np.int64
     out: npt.NDArray[Any] = np.empty(n, dtype)
     if trace._spill is not None and n:
-        out = np.asarray(np.memmap(trace._spill.path / f"next_use-{n}", dtype, mode="w+", shape=(n,)))
+        out = trace._spill.array(f"next_use-{n}", dtype, n)
     _next_use(trace.pages, np.full(trace.num_pages, n, dtype), out)
     return out

@@ -61,6 +61,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[str | None, typer.Option("--time-unit", help="Prompts: ms or s; found if left out.")],
         None,
     ),
+    "page_bytes": (
+        Annotated[int | None, typer.Option("--page-bytes", help="Ids are byte addresses, in pages of so many bytes.")],
+        None,
+    ),
     "tile_bytes": (
         Annotated[int, typer.Option("--tile-bytes", help="Page size when a program is split into tiles.")],
         65536,
@@ -86,6 +90,8 @@ class Source:
         from mallocgame.baselines.paging import read_trace
 
         trace: PageTrace | None = generate(text)
+        if self.options.page_bytes is not None and (trace is not None or self._is_program(text)):
+            raise InputError(f"{text} has no addresses: --page-bytes is for files (a program has --tile-bytes)")
         if trace is None and self._is_program(text):
             trace = self._tiles(text).pages
         if trace is None:

@@ -21,6 +21,7 @@ from mallocgame.baselines.paging.readers.prompts import read_mooncake, read_prom
 from mallocgame.baselines.paging.readers.sizes import read_sized
 from mallocgame.baselines.paging.readers.table import read_arc, read_csv, read_lirs, read_text, unknown_format
 from mallocgame.baselines.paging.trace import PageTrace
+from mallocgame.errors import InputError
 from mallocgame.files import reader
 
 __all__ = [
@@ -96,6 +97,8 @@ def read_trace(
         spill=spill or options.spill,
     )
     chosen = guess_format(path) if options.format == "auto" else options.format
+    if options.page_bytes is not None and chosen not in ("text", "csv", "lirs"):
+        raise InputError(f"{path}: --page-bytes is for addresses in text or a table, and this is read as {chosen}")
     if chosen in ("csv",) or (chosen == "text" and _speaks_of_a_table(options)):
         return read_csv(path, options=options, on_progress=on_progress)
     if chosen == "text":

@@ -21,6 +21,7 @@ class ReadOptions:
         keys: "integer": every id must be one; "text": ids are compared byte for byte; "auto": integers where all are.
         block_tokens: tokens of one block of a prompt; None: from the lengths in the file.
         time_unit: of the timestamps of prompts, "ms" or "s"; None: from the file.
+        page_bytes: ids are byte addresses in pages of so many bytes; None: an id is a page.
         spill: keep the sequence in a temporary file, not in memory.
     """
 
@@ -32,6 +33,7 @@ class ReadOptions:
     keys: str = "auto"
     block_tokens: int | None = None
     time_unit: str | None = None
+    page_bytes: int | None = None
     spill: bool = False
 
     def __post_init__(self) -> None:
@@ -41,6 +43,10 @@ class ReadOptions:
             raise InputError(f"a time unit is ms or s, got {self.time_unit!r}")
         if self.block_tokens is not None and self.block_tokens < 1:
             raise InputError(f"a block has at least 1 token, got {self.block_tokens}")
+        if self.page_bytes is not None and not 1 <= self.page_bytes < 2**63:
+            raise InputError(f"a page has at least 1 byte and fewer than 2**63, got {self.page_bytes}")
+        if self.page_bytes is not None and self.keys == "text":
+            raise InputError("addresses are numbers: --page-bytes and --keys text exclude each other")
         plain = self.plain_delimiter
         if plain is not None and (len(plain) != 1 or not plain.isascii() or plain in '"\n\r'):
             raise InputError(f"a CSV delimiter is one ASCII character, got {self.delimiter!r}")

@@ -32,6 +32,8 @@ def read_sized(path: str | os.PathLike[str], *, options: ReadOptions | None = No
         InputError: the format has no sizes, or the table's column of sizes is not named.
     """
     file, options = Path(path), options or ReadOptions()
+    if options.page_bytes is not None:
+        raise InputError(f"{file}: --page-bytes is for pages of one size, and here each has its own")
     name = bare_name(file)
     kind = options.format
     if kind == "auto":

@@ -3,11 +3,12 @@
 import csv
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mallocgame.baselines.paging.readers.addresses import address_note, address_pages
 from mallocgame.baselines.paging.readers.files import Progress, bare_name, first_lines, text_blocks
 from mallocgame.baselines.paging.readers.keys import (
     BAD_QUOTE,
@@ -113,6 +114,7 @@ def read_text(path: StrPath, *, options: ReadOptions | None = None, on_progress:
         _refuse_table(file, lines)
     heading = _text_heading(lines)
     notes = (f"the first line, {heading.decode('utf-8', 'replace')!r}, is taken as a heading",) if heading else ()
+    notes += _address_notes(options, _decoded(heading), lines[1 if heading else 0 :], 0, " ")
 
     def source() -> Iterator[Tokens]:
         line, waiting = 1, heading
@@ -183,13 +185,10 @@ def read_csv(
             number of columns, a broken quote, or an empty id.
     """
     file, base = Path(path), options or ReadOptions()
-    options = ReadOptions(
+    options = replace(
+        base,
         column=column if column is not None else base.column,
         delimiter=delimiter if delimiter is not None else base.delimiter,
-        size_column=base.size_column,
-        header=base.header,
-        keys=base.keys,
-        spill=base.spill,
     )
     lines = first_lines(file)
     if not any(line.strip() for line in lines):
@@ -209,6 +208,8 @@ def read_csv(
             skipped[0] += int(np.sum(~keep))
             yield Tokens(data=tokens.data, starts=tokens.starts[keep], ends=tokens.ends[keep], line=tokens.line)
 
+    name = layout.columns[index] if layout.header else ""
+    notes += _address_notes(options, name, lines[layout.skip_lines :], index, chr(layout.delimiter))
     trace = _trace(file, source, options, layout.notes + notes)
     return trace.noting(zero_note(skipped[0]))
 
@@ -341,6 +342,9 @@ def _is_integer(token: bytes) -> bool:
 
 
 def _trace(path: Path, source: TokenSource, options: ReadOptions, notes: tuple[str, ...]) -> PageTrace:
+    if options.page_bytes is not None:
+        pages = address_pages(path, source, options.page_bytes)
+        return from_chunks(pages, name=path.name, spill=options.spill, notes=notes)
     chunks: Iterator[U64] = key_ids(path, source)
     if options.keys != "text":
         try:
@@ -349,6 +353,18 @@ def _trace(path: Path, source: TokenSource, options: ReadOptions, notes: tuple[s
         except NotIntegersError:
             chunks = key_ids(path, source)
     return from_chunks(chunks, name=path.name, spill=options.spill, notes=notes)
+
+
+def _address_notes(options: ReadOptions, name: str, lines: list[bytes], column: int, delimiter: str) -> tuple[str, ...]:
+    """Return what to tell where a column looks like one of addresses and nothing was said about them."""
+    first = next((_decoded(line) for line in lines if line.strip() and not line.lstrip().startswith(b"#")), "")
+    fields = split(first, " " if delimiter == chr(WHITE) else delimiter)
+    note = address_note(name, fields[column] if column < len(fields) else "")
+    return (note,) if note and options.page_bytes is None and options.keys == "auto" else ()
+
+
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "replace").strip()
 
 
 def read_lirs(path: StrPath, *, options: ReadOptions | None = None, on_progress: Progress | None = None) -> PageTrace:

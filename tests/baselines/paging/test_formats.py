@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mallocgame.baselines.paging import ReadOptions, from_keys, read_csv, read_prompts, read_sized, read_trace
 from mallocgame.baselines.paging.readers import ORACLE_RECORD
 from mallocgame.baselines.paging.readers import files as files_module
-from mallocgame.errors import InputError
+from mallocgame.errors import InputError, TraceError
 
 WORDS = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories=("Cs",)), min_size=1, max_size=6)
 
@@ -69,6 +69,38 @@ def test_integers_hex_and_text_keys(tmp_path: Path) -> None:
     assert read_trace(tmp_path / "n.txt", options=ReadOptions(keys="text")).pages.tolist() == [0, 1, 2, 1]
     with pytest.raises(InputError, match="keys are auto"):
         ReadOptions(keys="hex")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans()), min_size=1, max_size=12), st.integers(1, 2**40))
+def test_addresses_fall_into_pages(
+    tmp_path_factory: pytest.TempPathFactory, accesses: list[tuple[int, bool]], page_bytes: int
+) -> None:
+    folder, options = tmp_path_factory.mktemp("a"), ReadOptions(page_bytes=page_bytes)
+    words = [hex(address) if is_hex else str(address) for address, is_hex in accesses]
+    (folder / "a.txt").write_text("\n".join(words))
+    (folder / "a.csv").write_text("op,addr\n" + "".join(f"r,{word}\n" for word in words))
+    for name in ("a.txt", "a.csv"):
+        pages = read_trace(folder / name, options=options).pages.tolist()
+        assert pages == dense([address // page_bytes for address, _ in accesses])
+
+
+def test_what_may_be_addresses_is_said_and_what_is_none_refused(tmp_path: Path) -> None:
+    texts = ("0x1000\n0x1008\n", "addr\n4096\n4104\n", "op,addr\nr,4096\n", "7\n8\n", "op,page\nr,7\n")
+    for text, noted in zip(texts, (True, True, True, False, False), strict=True):
+        path = tmp_path / ("a.csv" if "," in text else "a.txt")
+        path.write_text(text)
+        assert any("--page-bytes" in note for note in read_trace(path).notes) == noted, text
+        assert not any("--page-bytes" in note for note in read_trace(path, options=ReadOptions(page_bytes=8)).notes)
+    for word in ("0xzz", "-5", "1_0", "0x-1", "0x", "1e3", "9" * 5000, hex(2**64)):
+        (tmp_path / "a.txt").write_text(f"0x1000\n{word}\n")
+        with pytest.raises(TraceError, match=r"a\.txt:2: expected a byte address"):
+            read_trace(tmp_path / "a.txt", options=ReadOptions(page_bytes=4096))
+    for wrong in ({"page_bytes": 0}, {"page_bytes": 8, "keys": "text"}):
+        with pytest.raises(InputError):
+            ReadOptions(**wrong)
+    with pytest.raises(InputError, match="read as arc"):
+        read_trace(tmp_path / "a.txt", options=ReadOptions(page_bytes=8, format="arc"))
 
 
 def test_columns_are_found_or_asked_for(tmp_path: Path) -> None:

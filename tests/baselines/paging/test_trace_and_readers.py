@@ -1,7 +1,9 @@
 """Readers: what they read back equals what was written, and every broken file gets one clear line."""
 
+import errno
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,18 @@ def test_dense_ids_and_next_uses(ids: list[int], cut: int) -> None:
         assert trace.pages.tolist() == dense(ids)
         assert trace.num_pages == len(set(ids))
         assert next_use(trace).tolist() == next_uses(ids)
+
+
+def test_a_disk_without_room_for_a_map_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing to a map that has no room would end the process with SIGBUS."""
+    trace = from_chunks([np.arange(9, dtype=np.uint64)], name="x", spill=True)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="what --spill keeps there: No space left on device"):
+        next_use(trace)
 
 
 def test_the_id_table_grows() -> None:
