@@ -1,5 +1,7 @@
 """Changed replays of the best game: legal, never worse, and in small games as good as any game."""
 
+from collections.abc import Callable
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -83,6 +85,7 @@ def test_a_warm_search_leaves_the_best_game_and_may_come_back_with_a_better_one(
                 best.search(100, random, temperature * (1.0 - progress))
                 left[temperature] = left.get(temperature, False) or best.current.tolist() != best.actions.tolist()
             runs.append(best.seconds)
+        assert len(set(runs)) > 1  # each seed changes another way
         found[temperature] = float(np.mean(runs))
     assert left[1e-3]
     assert found[1e-3] < found[0.0]
@@ -98,13 +101,50 @@ def test_what_is_played_behind_is_what_is_played_here() -> None:
         temperature = 3e-4 if seed < 20 else 0.0
         gained.append(here.search(25, np.random.default_rng(seed), temperature))
         behind.begin(25, np.random.default_rng(seed), temperature)
+        heir.search(25, np.random.default_rng(seed), temperature)  # goes on from what it took over
+        assert (heir.seconds, heir.current.tolist()) == (here.seconds, here.current.tolist())
+        heir.search(25, np.random.default_rng(1000), 1e-2)  # and elsewhere, which is forgotten
         heir.restore(behind.state())
         assert heir.end() == behind.end() == gained[-1]
         assert not behind.end()
+        assert here.current.tolist() == behind.current.tolist() == heir.current.tolist()
     assert {True, False} == set(gained)
     assert here.moves == behind.moves
-    assert here.current.tolist() == behind.current.tolist() == heir.current.tolist()
     assert here.seconds == behind.seconds == heir.seconds
+
+
+class _Late:
+    """What runs only once somebody waits for it."""
+
+    def __init__(self, task: Callable[[], int]) -> None:
+        self.result = task
+
+
+def test_who_asks_waits_for_what_is_played_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variations, "in_background", _Late)
+    ((program, hierarchy),) = find_programs(family="training", decisions=60)
+    game = rules.make_game(program, hierarchy)
+    policies = np.random.default_rng(0).random((game.num_decisions, game.num_actions))
+
+    def guided(which: Variations) -> list[float]:
+        which.guide(policies)
+        return which._kept.doubt.tolist()
+
+    questions: list[Callable[[Variations], object]] = [
+        guided,
+        lambda which: which.seconds,
+        lambda which: which.current.tolist(),
+        lambda which: which.actions.tolist(),
+        lambda which: which.state()["totals"].tolist(),
+        lambda which: which.search(25, np.random.default_rng(1)),
+    ]
+    for question in questions:
+        here, behind, unmoved = (Variations(game, np.zeros(game.num_decisions, dtype=np.int64)) for _ in range(3))
+        here.search(25, np.random.default_rng(0), 1e-3)
+        behind.begin(25, np.random.default_rng(0), 1e-3)
+        assert question(behind) == question(here)
+        assert here.seconds < unmoved.seconds
+        assert here.moves == behind.moves
 
 
 def test_states_kept_on_the_way_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
