@@ -124,6 +124,36 @@ def test_two_branches_may_use_the_same_addresses() -> None:
     assert timeline.total_seconds == pytest.approx(2 + 6 + 2 + 6)  # each branch waits 8 - 2 of the copy, half the time
 
 
+def test_a_copy_that_rounding_leaves_unfinished_is_finished_when_it_was_waited_for() -> None:
+    """At three bytes a second what is left of three copies is no number of bits."""
+    seconds = [0.7, 1.7, 0.1, 1.7, 1 / 3, 1 / 3, 1 / 3, 0.7, 1.7, 0.3]
+    steps = tuple(
+        Instruction(name=f"i{t}", compute_seconds=x, trip_count=0.5 if 1 <= t < 9 else 1) for t, x in enumerate(seconds)
+    )
+    sizes, spans = (17, 36, 21), ((1, 4), (2, 4), (1, 3))
+    program = Program(
+        name="thirds",
+        instructions=steps,
+        tensors=tuple(
+            Tensor(name=f"w{i}", size_bytes=size, is_parameter=True, uses=(Use(step=4, bytes=size),))
+            for i, size in enumerate(sizes)
+        ),
+        conditionals=(Conditional(edges=(1, 5, 9), weights=(0.5, 0.5)),),
+    )
+    memory = small_hierarchy(100)
+    memory = replace(memory, links=(replace(memory.links[0], bytes_per_second=3.0),))
+    mapping = Mapping(
+        residencies=tuple(_place(i, (0, 20, 60)[i], after + 1, 5) for i, (after, _) in enumerate(spans)),
+        transfers=tuple(_copy(i, i, *span, size) for i, (span, size) in enumerate(zip(spans, sizes, strict=True))),
+    )
+    assert validate(program, memory, mapping) == []
+    found = simulate(program, memory, mapping)
+    assert found.total_seconds == pytest.approx(float(Clock(program, memory, mapping).run()), rel=1e-12)
+    first = 0.7 + 0.5 * (1.7 + (17 + 21) / 3)  # copies 0 and 2 are issued with step 2, each moment counts half
+    last = first + 0.5 * 36 / 3
+    assert found.transfer_finish_seconds == pytest.approx([first, last, first], rel=1e-12)
+
+
 def test_a_copy_lies_in_one_branch_or_around_both() -> None:
     weight = Tensor(name="w", size_bytes=8, is_parameter=True, uses=(Use(step=3, bytes=8), Use(step=7, bytes=8)))
     program = _program(weight)

@@ -85,6 +85,14 @@ def test_a_write_in_one_branch_spoils_the_copy_around_both(written: int) -> None
     assert _rules(_branching(result), [_place(0, 8)], copies) == set()
 
 
+@pytest.mark.parametrize("edges", [(1, 4, 4), (1, 1, 4)])
+def test_a_branch_that_does_nothing_leaves_what_was_there(edges: tuple[int, int, int]) -> None:
+    uses = (Use(step=2, bytes=8, kind=UseKind.DEFINE), Use(step=5, bytes=8))
+    program = _branching(Tensor(name="w", size_bytes=8, is_parameter=True, uses=uses), edges=edges)
+    assert _rules(program, [_place(2, 8)], []) == {"stale"}  # on that way it is in layer 0
+    assert _rules(program, [_place(0, 8)], [_copy(HOME, 0, 0, 1)]) == set()
+
+
 def test_what_is_held_for_ever_outlives_a_conditional_at_the_end() -> None:
     uses = (Use(step=2, bytes=8), Use(step=5, bytes=8))
     weight = Tensor(name="w", size_bytes=8, is_parameter=True, holdable=True, uses=uses)

@@ -239,6 +239,9 @@ def test_what_may_not_be_hoisted_may_be_copied_where_no_loop_repeats_its_use() -
     fixed, once = _program(hoistable=False), _program(trip_count=1, hoistable=False)
     assert _rules(program=fixed) == {"hoist"}
     assert _rules(_with(0, end_step=2), program=fixed) == set()  # gone before the loop
+    for step, rules in ((2, {"hoist"}), (4, {"hoist"}), (5, set())):  # the loop's first and last, and the next
+        used = _program(hoistable=False, uses=(Use(step=1, bytes=4), Use(step=step, bytes=4)))
+        assert _rules(_with(0, end_step=6), program=used) == rules
     assert _rules(program=once) == set()
 
 
@@ -282,7 +285,7 @@ def test_a_write_back_under_way_is_spoiled_by_a_later_write() -> None:
     steps = tuple(Instruction(name=f"i{t}", compute_seconds=1.0) for t in range(4))
     program = Program(name="back", instructions=steps, tensors=(tensor,))
     place = Residency(tensor=0, layer=1, offset_bytes=0, start_step=0, end_step=4)
-    for after, due, rules in ((0, 3, {"stale"}), (2, 4, set()), (0, 2, {"stale"})):
+    for after, due, rules in ((0, 3, {"stale"}), (2, 4, set()), (3, 4, set()), (0, 2, {"stale"})):
         copy = Transfer(tensor=0, source=0, target=HOME, start_after=after, done_before=due, size_bytes=4)
         assert _rules((place,), (copy,), program=program) == rules
 

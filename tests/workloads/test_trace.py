@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mallocgame.errors import TraceError
-from mallocgame.files import MAX_BYTES
+from mallocgame.files import MAX_BYTES, MAX_INTEGER
 from mallocgame.hierarchy import PRESETS, preset
 from mallocgame.mapping import Mapping, Residency, Transfer
 from mallocgame.program import Conditional, Instruction, Loop, Program, Tensor, Use, UseKind
@@ -22,6 +22,7 @@ from mallocgame.workloads.anonymise import anonymise
 from mallocgame.workloads.formats.strict_json import Node
 from mallocgame.workloads.trace import (
     Trace,
+    _counts,
     _decode_conditionals,
     _decode_loops,
     load_mapping,
@@ -480,6 +481,28 @@ def test_regions_times_steps_are_bounded_too(what: str) -> None:
         values.append(values[0])  # type: ignore[attr-defined]
     with pytest.raises(TraceError, match="1001"):
         read(10)
+
+
+def test_expected_counts_end_where_integers_do() -> None:
+    assert _counts(Node("x.json", "counts", [MAX_INTEGER, 0.5, 3.0]), 2) == [MAX_INTEGER, 0.5, 3]
+    for wrong in (0, -1, 2 * MAX_INTEGER):
+        with pytest.raises(TraceError, match=r"counts\[1\]"):
+            _counts(Node("x.json", "counts", [1, wrong]), 2)
+
+
+def test_padding_is_known_of_every_tensor_or_not() -> None:
+    trace = toy_trace()
+    count = len(trace.program.tensors)
+    known: list[tuple[object, tuple[int, ...] | None]] = [
+        ((7,) * count, (7,) * count),
+        ((None,) * count, (0,) * count),
+        ((7,) * (count + 1), None),
+        ((), None),
+        (7, None),
+    ]
+    for value, wanted in known:
+        assert replace(trace, estimates={"tensor_padding_bytes": value}).padding_bytes == wanted
+    assert replace(trace, estimates={}).padding_bytes is None
 
 
 def test_fusions_that_move_are_found_by_their_steps() -> None:

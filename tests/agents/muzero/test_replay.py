@@ -76,6 +76,13 @@ def test_replay_draws_by_priority_and_bootstraps() -> None:
     assert _at(batch) == [4]
 
 
+def test_what_the_search_expected_wrongly_is_drawn_first() -> None:
+    replay = _replay(10)
+    replay.add(_episode(2), 0)  # returns 2 and 1, the search expected 1 both times
+    _, chances = replay.draw(np.random.default_rng(0), 50)
+    assert max(chances) == pytest.approx(2.0 * (1.0 + SMALLEST_PRIORITY) / (1.0 + 2.0 * SMALLEST_PRIORITY))
+
+
 def test_past_the_end_nothing_counts_but_the_value() -> None:
     replay = _replay(100)
     replay.add(_episode(2), 0)
@@ -84,6 +91,7 @@ def test_past_the_end_nothing_counts_but_the_value() -> None:
     assert batch.mask.tolist() == [[1, 0, 0, 0, 0]]
     assert batch.values.tolist() == [[1, 0, 0, 0, 0]]
     assert batch.policies[0, 1:].sum() == 0
+    assert batch.actions.tolist() == [[1, 0, 0, 0]]
     assert batch.next_observations["x"].tolist() == batch.observations["x"].tolist()
 
 
@@ -108,6 +116,8 @@ def test_records_keep_the_best_of_each_program_and_imitate_it() -> None:
     batch = records.gather(np.array([1]), 2, np.ones(1, np.float32))
     assert batch.policies[0, 0].tolist() == pytest.approx([0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3])
     assert batch.values[0].tolist() == [6.0, 4.0, 2.0]  # all that was still won, whatever the search expected
+    longer = records.gather(np.array([4]), 0, np.ones(1, np.float32))
+    assert longer.values[0, 0] == pytest.approx(0.6)  # to the end of the longest, too
 
 
 def test_a_tie_keeps_the_older_record_and_episodes_are_given_back() -> None:
@@ -129,6 +139,7 @@ def test_windows_end_with_their_episodes() -> None:
         replay.add(_episode(4, str(number)), number)  # the last fills the replay to the brim
     assert replay.num_steps == replay.cursor == 12
     assert replay.window(np.array([1, 2, 7]), 2).tolist() == [1, 2, 3, 7]
+    assert replay.window(np.array([4]), 1).tolist() == [4, 5]
     before, moves = replay.before(np.array([1, 6]))
     assert before.tolist() == [1, 2]
     assert [part.tolist() for part in moves] == [[0, 1, 2, 0]] * 2
