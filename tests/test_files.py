@@ -1,6 +1,7 @@
 """Reading and writing the files that people name (``mallocgame.files``)."""
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -80,6 +81,7 @@ def test_what_is_no_regular_file_is_told_apart_and_not_opened(tmp_path: Path) ->
         ('["\\ud800"]', "surrogate"),
         ('{"\\udc00": 1}', "surrogate"),
         ('["\\udfff"]', "surrogate"),
+        ('["x\\ud800"]', "surrogate"),
         ("[1,\n2", "2: not JSON"),
         ("", "not JSON"),
     ],
@@ -114,6 +116,15 @@ def test_a_gzip_bomb_is_bounded(tmp_path: Path, unit: bytes) -> None:
     assert "when decompressed" in _refusal(path, read_json)
     assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     tracemalloc.stop()
+
+
+def test_a_file_may_be_as_large_as_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for data in (b"x" * 50, gzip.compress(b"x" * 50)):
+        path.write_bytes(data)
+        assert read_bytes(path, max_bytes=50) == b"x" * 50
+        with pytest.raises(TraceError, match=r"larger than 49 bytes|49 bytes when decompressed"):
+            read_bytes(path, max_bytes=49)
 
 
 def test_a_small_file_may_be_as_dense_as_it_likes(tmp_path: Path) -> None:
@@ -151,6 +162,15 @@ def test_whatever_a_library_raises_becomes_one_line(tmp_path: Path) -> None:
             raise error
         assert str(caught.value).startswith("f.bin: damaged, or not a picture (")
         assert "\n" not in str(caught.value)
+    for error, reason in (
+        (OSError(errno.EIO, "Input/output error", "x"), "Input/output error"),
+        (OSError("odd"), "odd"),
+    ):
+        with (
+            pytest.raises(TraceError, match=f"^f.bin: cannot be read: {reason}$"),
+            refusing_damage("f.bin", "a picture"),
+        ):
+            raise error
     with pytest.raises(InputError, match=r"^mine$"), refusing_damage("f.bin", "a picture"):
         raise InputError("mine")
     with pytest.raises(KeyboardInterrupt), refusing_damage("f.bin", "a picture"):
@@ -222,6 +242,16 @@ def test_a_pipe_and_a_device_are_written_to_as_they_are(tmp_path: Path) -> None:
     write_text("/dev/null", "x")
     with pytest.raises(TraceError, match="/dev/full: cannot write: No space left"):
         write_text("/dev/full", "x")
+    name = Path("/proc/self/comm")  # by a link of another folder, too
+    (tmp_path / "link").symlink_to(name)
+    before = name.read_text(encoding="utf-8")
+    write_text(tmp_path / "link", "renamed")
+    assert name.read_text(encoding="utf-8") == "renamed\n"
+    name.write_text(before, encoding="utf-8")
+    for absent in ("/dev/none-such", "/proc/self/fd/9999"):  # where root could make a file
+        with pytest.raises(TraceError, match="cannot write: there is no such device"):
+            check_writable(absent)
+        assert not Path(absent).exists()
 
 
 def test_what_stands_for_a_stream_is_added_to(tmp_path: Path) -> None:
@@ -382,8 +412,11 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
     for path, reason in (
         (tmp_path, "is a folder"),
+        (tmp_path / "socket", "is a socket"),
         (tmp_path / "no" / "x", "there is no folder"),
         (tmp_path / "file" / "x", "Not a directory"),
         (tmp_path / ("n" * 300), "too long"),
@@ -399,6 +432,13 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
     check_writable(tmp_path / ("n" * 255))
     write_text(tmp_path / ("n" * 255), "x")
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize("allowed", [os.R_OK | os.W_OK, os.R_OK | os.X_OK])
+def test_a_new_file_needs_a_folder_to_write_and_to_enter(tmp_path: Path, allowed: int) -> None:
+    access = mock.patch("os.access", side_effect=lambda path, wanted: wanted & ~allowed == 0)
+    with access, pytest.raises(TraceError, match="Permission denied"):
+        check_writable(tmp_path / "new.txt")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

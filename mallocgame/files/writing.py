@@ -138,7 +138,9 @@ def _target(path: StrPath) -> _Target:
             raise TraceError(path, None, f"cannot write: is {kind_of(status)}, expected the name of a file")
         special = status is not None and not stat.S_ISREG(status.st_mode)
         resolved = Path(path) if special else Path(os.path.realpath(path))
-        if status is not None and (special or _is_system(resolved) or _is_system(Path(os.path.abspath(path)))):
+        if special or _is_system(resolved) or _is_system(Path(os.path.abspath(path))):
+            if status is None:  # root could make a plain file there
+                raise TraceError(path, None, "cannot write: there is no such device or stream")
             return _Target(path=Path(path), status=status, in_place=True)
         if not resolved.parent.is_dir():
             raise TraceError(path, None, f"cannot write: there is no folder {resolved.parent}")

@@ -113,7 +113,9 @@ def read_text(path: StrPath, *, options: ReadOptions | None = None, on_progress:
     if options.format == "auto":
         _refuse_table(file, lines)
     heading = _text_heading(lines)
-    notes = (f"the first line, {heading.decode('utf-8', 'replace')!r}, is taken as a heading",) if heading else ()
+    notes: tuple[str, ...] = ()
+    if heading:
+        notes = (f"the first line, {heading.decode('utf-8', 'replace')!r}, is taken as a heading",)
     notes += _address_notes(options, _decoded(heading), lines[1 if heading else 0 :], 0, " ")
 
     def source() -> Iterator[Tokens]:

@@ -14,6 +14,15 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_FILES, "MAX_BYTES = 64 * 2**20", "20 -> 21"): _LIMIT,
     (_FILES, "_SMALL_BYTES = 8 * 2**20", "20 -> 21"): _LIMIT,
     (_FILES, "_MAX_GZIP_RATIO = 250", "250 -> 251"): _LIMIT,
+    (_FILES, 'raise _BadValueError(f"integer', "24 -> 25"): _SHORT,
+    (
+        _FILES,
+        "elif isinstance(entry, str) and not entry.isascii()",
+        "isinstance(entry, str) and (not entry.isascii()) and any(('\\ -> "
+        "isinstance(entry, str) and any(('\\ud800' <= c <= '\\udfff' fo",
+    ): "what is plain is not looked at, which is faster",
+    (_WRITING, "yield descriptor, name, False", "False -> True"): "a second name for it, and the first is removed",
+    (_WRITING, "name.unlink(missing_ok=True)", "True -> False"): "it is there: what failed was to move it",
     (_FILES, "data = file.read(", "1 -> 2"): "one byte beyond the limit shows that there are too many, two do as well",
     (_FILES, "plain = stream.decompress(", "1 -> 2"): "as above",
     (_FILES, "if len(digits) > 20", "20 -> 21"): "what has 21 digits is out of range for the other reason, too",
