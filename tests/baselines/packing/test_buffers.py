@@ -54,6 +54,8 @@ def test_validator_names_a_moved_fixed_buffer_and_a_wrong_count() -> None:
     b = Buffer(name="b", lower=0, upper=1, size_bytes=2, fixed_offset=4)
     assert validate_packing([b], [3]) == ["buffer 'b': offset 3, but it is fixed at 4"]
     assert validate_packing([b], []) == ["1 buffers but 0 offsets"]
+    assert validate_packing([b], [4], 6) == []
+    assert validate_packing([b], [4], 5) == ["buffer 'b': ends at byte 6, above the capacity of 5"]
 
 
 @given(small_problems())
@@ -123,6 +125,7 @@ def test_quoted_ids_keep_commas_and_quotes(tmp_path: Path) -> None:
         (HEADER + "a,0,3\n", ":2: ", "3 fields, but the header has 4"),
         (HEADER + "a,0,3,4,5\n", ":2: ", "5 fields"),
         ("id,lower,size\n", ":1: ", "missing column upper"),
+        ("id,size\na,4\n", ":1: ", "missing column lower, upper"),
         ("id,lower,upper,size,size\n", ":1: ", "column 'size' appears twice"),
         ("id,lower,upper,end,size\n", ":1: ", "column 'upper' appears twice"),
         ("id,lower,upper,size,colour\n", ":1: ", "unknown column 'colour'"),

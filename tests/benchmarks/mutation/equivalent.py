@@ -29,6 +29,13 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     (_FILES, 'raise _BadValueError(f"key ', "40 -> 41"): _SHORT,
     (_FILES, 'raise _BadValueError(f"{ascii(entry)', "40 -> 41"): _SHORT,
     (_BUFFERS, "reason = f", "40 -> 41"): _SHORT,
+    (_BUFFERS, 'raise TraceError(path, line, f"id', "40 -> 41"): _SHORT,
+    (_BUFFERS, "if len(digits) > 18", "18 -> 19"): "what has 19 digits is too large for a buffer, too",
+    (
+        _BUFFERS,
+        'if {"upper", "end"} <= set(columns)',
+        "{'upper', 'end'} <= set(columns) -> {'upper', 'end'} < set(columns)",
+    ): ("with these two alone lower and size are missing"),
     (_BUFFERS, 'raise TraceError(path, line, f"{title} must be', "40 -> 41"): _SHORT,
     (
         _BUFFERS,
