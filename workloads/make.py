@@ -49,6 +49,10 @@ def make_env(
     return MallocEnv(find_programs(**source), observation=observation, reward=reward, render_mode=render_mode)
 
 
+# What ``gymnasium.make`` reads before it makes one: it then adds ``human`` and the lists of frames or texts itself.
+make_env.metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}  # type: ignore[attr-defined]
+
+
 def make_vector_env(
     *,
     num_envs: int = 1,

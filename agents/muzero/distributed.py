@@ -1,7 +1,7 @@
 """Self-play on Ray actors, with the replay and the learner in the driver. Actors may die; others take their place.
 
-An actor holds its own games and network; the driver sends it the newest searching weights with each call and gets back
-the episodes that ended. What an actor had in flight when it died is lost and nothing else.
+An actor holds its own games and network; the driver sends it the newest searching weights and the best games with each
+call and gets back the episodes that ended. What an actor had in flight when it died is lost and nothing else.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.networks import Model
@@ -17,7 +18,7 @@ from mallocgame.agents.muzero.rules_search import make_any_search
 from mallocgame.agents.muzero.search import next_key
 from mallocgame.agents.muzero.selfplay import Finished, Pair, SelfPlay
 from mallocgame.agents.muzero.trainer import Trainer
-from mallocgame.errors import MissingExtraError
+from mallocgame.errors import InputError, MissingExtraError
 from mallocgame.mapping import Mapping
 
 try:
@@ -25,6 +26,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("ray", "ray") from error
 
+I32 = npt.NDArray[np.int32]
 MOVES_PER_CALL = 32
 
 
@@ -34,12 +36,24 @@ class Player:
     def __init__(self, pairs: list[Pair], config: Config, num_actions: int, seed: int) -> None:
         """Start the games."""
         model = Model(config, num_actions)
-        search = make_any_search(model, num_simulations=config.num_simulations, explore=True)
-        self.play = SelfPlay(pairs, config, search, seed)
+        self._prior = make_any_search(model, num_simulations=0, explore=True)
+        self._searching = make_any_search(model, num_simulations=config.num_simulations, explore=True)
+        self.play = SelfPlay(pairs, config, self._prior, seed)
         self.random = np.random.default_rng(seed)
 
-    def advance(self, weights: Any, moves: int) -> list[Finished]:
-        """Make ``moves`` moves in every game with these weights; return what finished."""
+    def advance(self, weights: Any, records: dict[str, I32], moves: int) -> list[Finished]:
+        """Make ``moves`` moves in every game; return what finished.
+
+        Args:
+            weights: of the network.
+            records: int32[D] each, the best game of each program that has one: the leads of the next games. While there
+                is none the network plays alone, as in a run without actors.
+            moves: in each game.
+        """
+        if records:
+            self.play.search = self._searching
+        for name, actions in records.items():
+            self.play.lead(name, actions)
         finished: list[Finished] = []
         for _ in range(moves):
             finished += self.play.advance(weights, next_key(self.random))
@@ -63,10 +77,13 @@ class RayTrainer(Trainer):
         address: str = "local",
         num_actors: int = 2,
     ) -> None:
-        """Connect to the cluster at ``address`` ("local": start one here) and start the actors."""
+        """Connect to the cluster at ``address`` ("local": start one here) and start the actors.
+
+        Raises:
+            InputError: there is no cluster; nothing was written then.
+        """
+        _connect(address)
         super().__init__(pairs, config, folder, seed=seed, starts=starts, known=known, resume=resume, weights=weights)
-        if not ray.is_initialized():
-            ray.init(address=address, log_to_driver=False, include_dashboard=False)
         self._remote = ray.remote(num_cpus=1, max_restarts=0)(Player)
         self._born = 0
         self._calls: dict[Any, Any] = {}  # the call under way of each actor
@@ -76,13 +93,14 @@ class RayTrainer(Trainer):
 
     def _hire(self) -> None:
         self._born += 1
-        seed = self.seed + 7919 * self._born
+        seed = self.seed + self.steps + 7919 * self._born  # a resumed run draws other games than the first one did
         actor = self._remote.remote(self.play.pairs, self.config, self.model.num_actions, seed)
         self._call(actor)
 
     def _call(self, actor: Any) -> None:
         weights = ray.put(jax.device_get(self.learner.target))
-        self._calls[actor.advance.remote(weights, MOVES_PER_CALL)] = actor
+        records = {episode.program: episode.actions.copy() for episode in self.records.episodes()}
+        self._calls[actor.advance.remote(weights, records, MOVES_PER_CALL)] = actor
 
     def _advance(self) -> set[str]:
         """Take the results of actors that are done; replace the dead."""
@@ -105,3 +123,13 @@ class RayTrainer(Trainer):
         for actor in self._calls.values():
             ray.kill(actor)
         self._calls.clear()
+
+
+def _connect(address: str) -> None:
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--ray {address}: no cluster to play on: {reason}") from None

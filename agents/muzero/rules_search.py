@@ -17,6 +17,8 @@ Bool = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
+IN_TREE = 16  # simulations of a move, at most: what further ones try in the tree the next moves' searches try again
+CHANGES = 2  # of the lead in the place of each further one: they take as long
 CURIOSITY = 0.1  # of the prior at the root, shared by all actions: a network that is sure is not always right
 
 
@@ -32,7 +34,9 @@ class RulesSearch:
         """
         self.prior = make_search(model, num_simulations=0, explore=False)
         self.explore, self._unit = explore, model.config.rules_value_unit
-        counts = [considered_visits(legal, num_simulations) for legal in range(model.num_actions + 1)]
+        in_tree = min(num_simulations, IN_TREE)
+        self._changes = CHANGES * (num_simulations - in_tree)
+        counts = [considered_visits(legal, in_tree) for legal in range(model.num_actions + 1)]
         self._sequences = np.array(counts, dtype=np.int64)
         self._scratch: dict[int, tuple[tuple[int, ...], Tree]] = {}  # of each group of rows
         self._decisions: tuple[object, I64] | None = None
@@ -89,6 +93,7 @@ class RulesSearch:
                 logits[part],
                 noise[part],
                 self._sequences,
+                self._changes,
                 self._unit,
                 seeds[part],
                 leads[part],

@@ -178,7 +178,7 @@ class Trainer:
         last_save = begun
         try:
             self._imitate(check)
-            while (done := self._progress(seconds, steps)) < 1.0:
+            while (done := self.progress(seconds, steps)) < 1.0:
                 whole = False
                 improved = self._advance() | self._vary(done)
                 losses = self._learn(done)
@@ -194,14 +194,14 @@ class Trainer:
             if not whole:  # in the middle of a move: the last checkpoint is all that belongs together
                 raise
             self.save()
-            reporter.close(self._progress(seconds, steps))
+            reporter.close(self.progress(seconds, steps))
             raise
         improved = self._take_varied()
         self.save()
         if found := self._finish(float("inf") if seconds is None else FINISH_SECONDS):
             self.save()
         improved |= found
-        reporter.close(self._progress(seconds, steps), improved)
+        reporter.close(self.progress(seconds, steps), improved)
 
     def save(self) -> None:
         """Write a checkpoint; a kill at any moment leaves this one or the one before.
@@ -281,7 +281,8 @@ class Trainer:
         batch = records.gather(positions, self.config.unroll_steps, np.ones(count, dtype=np.float32), random)
         self._update(self.learner, shard(batch_arrays(join([batch]))), 0.0)
 
-    def _progress(self, seconds: float | None, steps: int | None) -> float:
+    def progress(self, seconds: float | None, steps: int | None) -> float:
+        """Return the share of a budget that the run has spent, 1 where nothing is left of it."""
         shares = [self.spent_seconds / seconds] if seconds else []
         shares += [self.steps / steps] if steps else []
         return min(max(shares, default=1.0), 1.0)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mallocgame.agents.muzero.lead_walk import AHEAD, TEMPERATURE, Walk, walk_from
 from mallocgame.game.rules.batch import BatchState
 from mallocgame.game.rules.copying import copy_live
 from mallocgame.game.rules.state import Groups, Movables, Rules, State
@@ -33,7 +34,6 @@ U64 = npt.NDArray[np.uint64]
 NEAR = 12  # decisions after the path among which an exchange looks for tensors
 MOST_IN = 3  # tensors that take the space of one
 SETTLED = 24  # decisions after which a roll-out that is not ahead of the lead is given up
-AHEAD = 1e-9  # share of the time that counts as ahead
 LEAD = 0.7  # prior chance of the lead's action below the root
 
 
@@ -57,6 +57,8 @@ class Tree(NamedTuple):
     base: F64  # float64[D], of the lead
     logits: F64  # float64[A], of the node at hand
     random: U64  # uint64[1]
+    current: I64  # int64[D], of a walk
+    reached: F64  # float64[D]
 
 
 def make_tree(batch: BatchState, num_nodes: int, num_actions: int, longest: int) -> Tree:
@@ -81,6 +83,8 @@ def make_tree(batch: BatchState, num_nodes: int, num_actions: int, longest: int)
         base=np.zeros(longest),
         logits=np.zeros(num_actions),
         random=np.zeros(1, dtype=np.uint64),
+        current=np.zeros(longest, dtype=np.int64),
+        reached=np.zeros(longest),
     )
 
 
@@ -112,6 +116,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
     logits: F64,
     noise: F64,
     sequences: I64,
+    changes: int,
     unit: float,
     seeds: U64,
     leads: I64,
@@ -131,6 +136,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         logits: float64[B, A], the network's prior at the root.
         noise: float64[B, A], Gumbel noise at the root.
         sequences: int64[A + 1, simulations], ``considered_visits`` for each number of legal actions.
+        changes: of the lead after these (``lead_walk.py``).
         unit: gain in return that makes an action e times as likely.
         seeds: uint64[B], of each row's random numbers.
         leads: int64[B, D], wanted actions; the lead that the search leaves behind is written.
@@ -161,6 +167,7 @@ def search_rows(  # noqa: PLR0913 (a kernel takes arrays one by one)
         for i in range(sequences.shape[1]):
             root = _root_action(tree, logits[b], noise[b], sequences[legal, i], unit)
             nodes, final = _simulate(r, s, tree, decision_of[game], root, nodes, leads[b], final, unit)
+        final = _walk(r, s, tree, decision_of[game], changes, leads[b], final)
         _improved(tree, 0, logits[b], unit, policy[b])
         copy_to(totals[b], tree.base)
         known[b] = True
@@ -283,6 +290,26 @@ def _simulate(  # noqa: PLR0913 (a kernel takes arrays one by one)
         if not tree.worth[node, action] >= value:
             tree.worth[node, action] = value
     return nodes, final
+
+
+@part
+def _walk(r: Rules, root: State, tree: Tree, decision_of: I64, count: int, lead: I64, final: float) -> float:
+    """Change the lead ``count`` times, and note what was found; return the seconds at its end."""
+    begin = root.turn[0]
+    walk = Walk(tree.current, tree.reached, tree.wanted, tree.taken, tree.totals, tree.ints, tree.floats, tree.random)
+    copy_to(walk.current, lead)
+    copy_to(walk.reached, tree.base)
+    for i in range(count):
+        share = TEMPERATURE * (1.0 - i / count)
+        action, found = walk_from(r, root, walk, decision_of, tree.logits.shape[0], final, share)
+        value = math.log(root.total[0] / found)
+        if not tree.worth[0, action] >= value:
+            tree.worth[0, action] = value
+        if found < final * (1.0 - AHEAD):
+            final = found
+            for k in range(begin, r.num_decisions):
+                lead[k], tree.base[k] = walk.current[k], walk.reached[k]
+    return final
 
 
 @part

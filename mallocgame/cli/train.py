@@ -50,7 +50,10 @@ def train(
     ] = 10.0,
     hierarchy: HierarchyOption = None,
     hoist: HoistOption = True,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the network, the games and the replay.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Of network, games and replay; a resumed run goes on with its own random numbers."),
+    ] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu or gpu; without it JAX_PLATFORMS says, or else cpu.", show_default=False)
     ] = None,
@@ -66,6 +69,8 @@ def train(
     """
     if seconds is None and steps is None:
         raise InputError("give a budget: --seconds or --steps")
+    if resume and weights is not None:
+        raise InputError("--resume goes on with the run's own network; leave --weights out, or give another --out")
     check_folder(out)
     from mallocgame.agents.muzero.devices import choose
 
@@ -85,6 +90,9 @@ def train(
     rivals = {name: [result.seconds for result in solved(name)] for name in against or ()}
     make_trainer = _trainer_of(ray, actors)
     trainer = make_trainer(pairs, settings, out, seed=seed, starts=starts, known=known, resume=resume, weights=first)
+    if resume and trainer.progress(seconds, steps) >= 1.0:
+        spent = f"{trainer.steps} moves in {trainer.spent_seconds:.0f} s"
+        say(f"mallocgame: {out} has spent this budget before ({spent}); to train on give more --seconds or --steps")
     watch = _Watch(trainer, traces, rivals, out, quiet=as_json)
     with trainer.hold():
         try:

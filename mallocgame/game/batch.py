@@ -14,6 +14,7 @@ True
 
 from collections.abc import Sequence
 from functools import partial
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class GamePosition(NamedTuple):
 
     program: str
     arrays: tuple[npt.NDArray[Any], ...]
+    game: str = ""  # digest of its rules: what a position means depends on them
 
 
 class MallocGameBatch:
@@ -116,6 +118,7 @@ class MallocGameBatch:
         total_column = (state.total.ctypes.data - state.floats.ctypes.data) // state.floats.itemsize
         self._totals = self._state.floats[:, total_column]  # a view: every row's ``State.total``
         self._all = np.ones(batch_size, dtype=np.bool_)
+        self._digests: dict[int, str] = {}
         self.reset()
 
     @property
@@ -146,7 +149,10 @@ class MallocGameBatch:
         An illegal action pays ``ILLEGAL_REWARD`` and ends its game; it is no exception. A game that is over stays as it
         is and pays 0.
         """
-        chosen = np.asarray(actions, dtype=np.int64)
+        chosen = np.asarray(actions)
+        if chosen.dtype.kind not in "iub":
+            raise InputError(f"actions must be whole numbers, got {actions!r:.60}")
+        chosen = chosen.astype(np.int64)
         if chosen.shape != self.which.shape:
             raise InputError(f"need {self.batch_size} actions, got an array of shape {chosen.shape}")
         before = self._totals.copy() if self.reward == "log" else self._totals
@@ -182,20 +188,23 @@ class MallocGameBatch:
 
     def clone(self, row: int) -> "GamePosition":
         """Return where row ``row`` is, for ``restore``; it may be pickled."""
-        program = self.games[int(self.which[row])].program
-        return GamePosition(program.name, tuple(np.array(array[row]) for array in self._arrays()))
+        index = int(self.which[row])
+        arrays = tuple(np.array(array[row]) for array in self._arrays())
+        return GamePosition(self.games[index].program.name, arrays, self._digest(index))
 
     def restore(self, position: "GamePosition", rows: Bool | None = None) -> Observations:
         """Let the games of ``rows`` bool[B] (None: all) go on from a position, and return ``observations``.
 
         Raises:
-            InputError: it is a position of a batch of other programs.
+            InputError: it is none, or a position of a batch of other programs or memories.
         """
+        if not isinstance(position, GamePosition):
+            raise InputError(f"expected a position that clone made, got {position!r:.60}")
         which, ints, floats = position.arrays[:3]
-        known = int(which) < len(self.games) and self.games[int(which)].program.name == position.program
+        known = int(which) < len(self.games) and self._digest(int(which)) == position.game
         if not known or (len(ints), len(floats)) != (self._state.ints.shape[1], self._state.floats.shape[1]):
             names = ", ".join(game.program.name for game in self.games)
-            raise InputError(f"a position of {position.program} among other programs than {names}")
+            raise InputError(f"a position of {position.program} among other programs than {names}, or on other memory")
         self._put(position.arrays, self._all if rows is None else np.asarray(rows, dtype=np.bool_))
         return self.observations
 
@@ -236,6 +245,13 @@ class MallocGameBatch:
             return int(program)
         known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         raise InputError(f"program: expected an index below {len(names)} or one of {known}, got {program!r}")
+
+    def _digest(self, index: int) -> str:
+        """Return what tells a game's rules from others, looked at once."""
+        if index not in self._digests:
+            game = self.games[index].rules
+            self._digests[index] = sha256(game.ints.tobytes() + game.floats.tobytes()).hexdigest()[:16]
+        return self._digests[index]
 
     def _checked(self, which: I64, count: int) -> I64:
         if which.shape != (count,) or (count and not 0 <= which.min() <= which.max() < len(self.games)):

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log
+from operator import index
 from time import perf_counter
 from typing import Any
 
@@ -97,8 +98,22 @@ def play(case: Case, entry: str, policy: Policy) -> Judged:
     observation, info = env.reset(seed=0)
     done = False
     while not done:
-        observation, _, done, _, info = env.step(np.int64(policy(observation, info)))
+        action = _action(entry, policy(observation, info), env.batch.num_actions)
+        observation, _, done, _, info = env.step(action)
     return judge(case, env.to_mapping(), solver=entry, solve_seconds=perf_counter() - begun)
+
+
+def _action(entry: str, found: Any, count: int) -> np.int64:
+    """Return what a policy played as an action; arrays of one entry are what many libraries return.
+
+    Raises:
+        InputError: it is no whole number; one that is none of the game's actions ends the game, as an illegal one does.
+    """
+    try:
+        return np.int64(index(found.item() if isinstance(found, np.ndarray) and found.size == 1 else found))
+    except (TypeError, OverflowError):
+        message = f"agent {entry!r} played {found!r:.60}, expected an action, a whole number from 0 to {count - 1}"
+        raise InputError(message) from None
 
 
 def score(

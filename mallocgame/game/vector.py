@@ -134,6 +134,18 @@ class MallocVectorEnv(VectorEnv[Observations, Any, Any]):
         """Return bool[B, A], True = legal; in games that are over Drop alone, which does nothing."""
         return self.batch.action_masks.copy()
 
+    def call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """Return what ``action_masks``, ``to_mapping`` or ``clone_state`` of each game says, as ``SyncVectorEnv`` does.
+
+        Raises:
+            InputError: another name, or arguments.
+        """
+        known = {"action_masks": lambda row: self.batch.action_masks[row].copy()}
+        known |= {"to_mapping": self.batch.to_mapping, "clone_state": self.batch.clone}
+        if name not in known or args:
+            raise InputError(f"call: expected one of {', '.join(known)} and no more, got {name!r} and {args!r:.60}")
+        return tuple(known[name](row) for row in range(self.num_envs))
+
     def clone_state(self, row: int) -> GamePosition:
         """Return where game ``row`` is; ``restore_state`` goes on from there."""
         return self.batch.clone(row)
@@ -202,12 +214,14 @@ class MallocVectorEnv(VectorEnv[Observations, Any, Any]):
         return {**final, "final_info": self._info(rows), "_final_info": rows.copy()}
 
 
-def _seeds(seed: int | Sequence[int | None] | None, count: int) -> list[int | None]:
+def _seeds(seed: Any, count: int) -> list[int | None]:
     """Return a seed per game: the given ones, or consecutive ones."""
     if seed is None:
         return [None] * count
     if isinstance(seed, int | np.integer):
         return [int(seed) + row for row in range(count)]
+    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
+        raise InputError(f"seed: expected a whole number or a list of {count}, got {seed!r:.60}")
     if len(seed) != count:
         raise InputError(f"need {count} seeds, got {len(seed)}")
-    return list(seed)
+    return [int(own) if isinstance(own, np.integer) else own for own in seed]

@@ -102,6 +102,10 @@ def test_a_run_is_compared_written_resumed_and_played(
     again = cli(*train, "--resume", "--steps", "800", "--json")
     assert again.code == 0, again.err
     assert again.rows[0]["steps"] >= 800
+    assert "budget" not in again.err
+    spent = cli(*train, "--resume", "--steps", "800", "--json")
+    assert spent.rows[0] == again.rows[0]
+    assert "has spent this budget before" in spent.err
     played = cli("evaluate", trace_file, "--solver", f"muzero:{run}", "--simulations", "2", "--seconds", "1", "--json")
     assert played.code == 0, played.err
     assert played.rows[0]["valid"]
@@ -128,6 +132,7 @@ def test_the_panel_shows_every_rival(cli: Run, trace_file: Path, settings_file: 
         (("--steps", "1", "--against", "nobody"), "nobody"),
         (("--steps", "1", "--resume"), "run.json"),
         (("--steps", "1", "--weights", "nowhere"), "nowhere"),
+        (("--steps", "1", "--resume", "--weights", "pretrained"), "leave --weights out"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -147,6 +147,8 @@ def test_bad_batches_are_refused() -> None:
         MallocGameBatch(two, 2, which=[0, 1])
     with pytest.raises(InputError, match="need 2 actions"):
         MallocGameBatch(two, 2).step([0])
+    with pytest.raises(InputError, match="whole numbers"):
+        MallocGameBatch(two, 2).step([0.5, 1.0])
 
 
 def test_positions_go_on_as_the_game_did() -> None:
@@ -169,6 +171,11 @@ def test_positions_go_on_as_the_game_did() -> None:
         assert (many.observations[key][2] == root.observations[key][1]).all()  # type: ignore[literal-required]
     with pytest.raises(InputError, match="a position of residual-30-1 among other programs"):
         MallocGameBatch(find_programs(family="chain", decisions=10), 1).restore(position)
+    smaller = find_programs(family="residual", decisions=30, count=2, capacity_pressure=4.0)
+    with pytest.raises(InputError, match="or on other memory"):  # the program's name and sizes are the same
+        MallocGameBatch(smaller, 1).restore(position)
+    with pytest.raises(InputError, match="expected a position that clone made, got None"):
+        many.restore(None)  # type: ignore[arg-type]
 
 
 def test_logs_of_ratios_sum_to_the_speedup() -> None:

@@ -25,7 +25,7 @@ from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.program import Program, UseKind
-from mallocgame.workloads.make import find_programs
+from mallocgame.workloads.make import find_programs, make_env
 from mallocgame.workloads.synthetic.generate import FAMILIES, Recipe, generate
 from mallocgame.workloads.trace import Trace, save_trace
 from tests.game.oracle import tiny_chip
@@ -271,6 +271,12 @@ def test_pictures() -> None:
     text.reset(seed=0)
     assert "decision 0 of" in text.render()
     assert "step 0 (step.0) uses " in text.render()
+    frames = gymnasium.make("MallocGame-v0", family="chain", decisions=8, render_mode="rgb_array_list")
+    frames.reset(seed=0)
+    frames.step(0)
+    assert [frame.dtype for frame in frames.render()] == [np.uint8] * 2  # type: ignore[union-attr]
+    metadata: Any = make_env.metadata  # type: ignore[attr-defined]
+    assert metadata == MallocEnv.metadata
     with pytest.raises(InputError, match="unknown render mode"):
         MallocEnv([(program, instance.hierarchy)], render_mode="human")
 

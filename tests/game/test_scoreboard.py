@@ -36,6 +36,8 @@ def test_agents_play_one_game(cases: list[Case], tmp_path: Path, monkeypatch: py
     (tmp_path / "my_agent.py").write_text(
         "def lazy(seed):\n    return lambda observation, info: 0\n\nnumber = 7\n"
         "def seedless(): ...\ndef none(seed): ...\n"
+        "def wordy(seed):\n    return lambda observation, info: 'drop'\n"
+        "def boxed(seed):\n    return lambda observation, info: info['action_mask'][:1] * 0\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -44,12 +46,15 @@ def test_agents_play_one_game(cases: list[Case], tmp_path: Path, monkeypatch: py
     assert len(seen) == 4
     at_home = [(case.xla_judged_seconds or 0.0) / home_seconds(*case.problem) for case in cases]
     assert row.speedup == pytest.approx(sqrt(at_home[0] * at_home[1]))
+    assert score(cases, "agent:my_agent:boxed", seconds=0.0, seeds=1).speedup == row.speedup
     first, again = (play(cases[0], "agent:random", random_policy(3)) for _ in range(2))
     assert first.mapping == again.mapping
     assert first.violations == ()
     for name, message in (("number", "not callable"), ("seedless", "expected a function of a seed")):
         with pytest.raises(InputError, match=message):
             find_agent(f"agent:my_agent:{name}")
+    with pytest.raises(InputError, match="played 'drop', expected an action, a whole number from 0 to 2"):
+        score(cases, "agent:my_agent:wordy", seconds=0.0, seeds=1)
     with pytest.raises(InputError, match="expected a policy"):
         score(cases, "agent:my_agent:none", seconds=0.0, seeds=1)
     sys.modules.pop("my_agent")

@@ -79,6 +79,10 @@ def test_it_is_gymnasiums_own(mode: AutoresetMode, reward: str, seed: Any, wrong
     again = ours.reset(seed=seed, options={"program": 2})
     assert_same(theirs.reset(seed=seed, options={"program": 2}), again)
     assert again[1]["program"].tolist() == ["loop-8-0"] * SIZE
+    assert_same(ours.reset(seed=np.arange(3, 6))[1], ours.reset(seed=3)[1])
+    for name in ("action_masks", "to_mapping"):
+        theirs.reset(seed=3)
+        assert_same(theirs.call(name), ours.call(name))
 
 
 def test_programs_can_be_listed_and_positions_restored() -> None:
@@ -101,6 +105,9 @@ def test_programs_can_be_listed_and_positions_restored() -> None:
     ("call", "message"),
     [
         (lambda envs: envs.reset(seed=[1, 2]), "need 3 seeds, got 2"),
+        (lambda envs: envs.reset(seed="one"), "expected a whole number or a list of 3, got 'one'"),
+        (lambda envs: envs.step([0.0, 1.0, 1.7]), "actions must be whole numbers"),
+        (lambda envs: envs.call("render"), "expected one of action_masks, to_mapping, clone_state"),
         (lambda envs: envs.reset(options={"reset_mask": np.zeros(3, dtype=bool)}), "with a True"),
         (lambda envs: envs.reset(options={"reset_mask": [True]}), r"need bool\[3\]"),
         (lambda envs: envs.reset(options={"program": [1, 2]}), "an index, a name or a list of 3"),

@@ -1,0 +1,153 @@
+"""Changed leads: what a search does with the simulations that a tree has no use for.
+
+The tree tries what is next to the lead, one or two decisions away from it near the root; the searches of the next moves
+would try the same again. A walk changes several decisions at once among those that come soon, and goes on from a lead
+that is a little slower, too (simulated annealing: Metropolis et al., doi:10.1063/1.1699114), as
+``game/variation_kernel.py`` does with whole games.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mallocgame.game.rules.copying import copy_live
+from mallocgame.game.rules.state import Groups, Movables, Rules, State
+from mallocgame.game.rules.step import take
+from mallocgame.game.variation_kernel import LAST, MOST_IN, SINGLE, SWAP, below, copy_to, nth, uniform
+from mallocgame.jit import part
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+SPAN = 32  # decisions from the root on among which a change begins
+AROUND = 8  # decisions before and after a change within which the next one of the same lead begins
+REACH = 64  # decisions from the root on that a change may be about: later uses of its tensors come near in time
+NEAR = 6  # decisions before and after a swap's first that take part in it
+SETTLED = 16  # decisions after the last change in which it may make up for what it lost
+AHEAD = 1e-9  # share of the time that counts as ahead
+TEMPERATURE = 3e-4  # share of the time that a lead may be slower, at first; falls to 0 over a walk
+
+
+class Walk(NamedTuple):
+    """Scratch of a walk over games of D decisions."""
+
+    current: I64  # int64[D], the lead that is changed next
+    reached: F64  # float64[D], seconds after each of its decisions
+    wanted: I64  # int64[D]
+    taken: I64  # int64[D]
+    trial: F64  # float64[D], seconds
+    ints: I64  # a state
+    floats: F64
+    random: U64  # uint64[1]
+
+
+@part
+def walk_from(
+    r: Rules, root: State, walk: Walk, decision_of: I64, num_actions: int, final: float, share: float
+) -> tuple[int, float]:
+    """Change the current lead once; return the root action of the changed one and its seconds at the end.
+
+    It is ``current`` from now on unless it is too slow. It is played until ``SETTLED`` decisions after the last change,
+    and the rest taken to differ no more; what would be the fastest lead is played to its end, and then ``current`` is
+    legal and ``reached`` true.
+
+    Args:
+        r: the game.
+        root: where it stands, unchanged.
+        walk: where the walk is.
+        decision_of: int64[groups], the decision that is about a group, -1: none.
+        num_actions: A.
+        final: seconds at the end of the fastest lead.
+        share: temperature, as a share of the seconds.
+    """
+    begin, end = root.turn[0], r.num_decisions
+    now = walk.reached[end - 1]
+    copy_to(walk.wanted, walk.current)
+    _change(r, walk, decision_of, begin, num_actions)
+    last = -1
+    for i in range(begin, end):
+        if walk.wanted[i] != walk.current[i]:
+            last = i
+    if last < 0:
+        return int(walk.current[begin]), float(now)
+    slack = -share * now * math.log(1.0 - uniform(walk.random))
+    s = State(r.layout, walk.ints, walk.floats)
+    copy_live(r, s, root)
+    until = min(last + SETTLED, end - 1)
+    for i in range(begin, until + 1):
+        walk.taken[i] = take(r, s, walk.wanted[i])
+        walk.trial[i] = s.total[0]
+    change = walk.trial[until] - walk.reached[until]
+    if change > slack:
+        return int(walk.taken[begin]), float(now + change)
+    is_ahead = now + change < final * (1.0 - AHEAD)
+    for i in range(until + 1, end):
+        if is_ahead:
+            walk.taken[i] = take(r, s, walk.wanted[i])
+            walk.trial[i] = s.total[0]
+        else:
+            walk.taken[i], walk.trial[i] = walk.wanted[i], walk.reached[i] + change
+    for i in range(begin, end):
+        walk.current[i], walk.reached[i] = walk.taken[i], walk.trial[i]
+    return int(walk.taken[begin]), float(walk.reached[end - 1])
+
+
+@part
+def _change(r: Rules, walk: Walk, decision_of: I64, begin: int, num_actions: int) -> None:
+    """Want something else for some of the decisions that come soon."""
+    random, end = walk.random, r.num_decisions
+    at = begin + below(random, min(SPAN, end - begin))
+    while True:
+        action = below(random, num_actions)
+        kind = uniform(random)
+        if kind < SWAP:
+            _swap(r, walk, decision_of, begin, at, num_actions - 1)
+        elif kind < SWAP + SINGLE:
+            walk.wanted[at] = action
+        else:
+            group = r.decisions[at]
+            tensor = r.groups[group, Groups.TENSOR]
+            low, high = r.tensors[tensor, Movables.FIRST], r.tensors[tensor, Movables.END]
+            one, other = low + below(random, high - low + 1), low + below(random, high - low + 1)
+            for g in range(min(one, other), max(one, other)):
+                if begin <= decision_of[g] < begin + REACH:
+                    walk.wanted[decision_of[g]] = action
+        if uniform(random) < LAST:
+            return
+        at = min(max(at + below(random, 2 * AROUND + 1) - AROUND, begin), end - 1)
+
+
+@part
+def _swap(r: Rules, walk: Walk, decision_of: I64, begin: int, at: int, fastest: int) -> None:
+    """Leave one tensor that is used about then in layer 0, and let some others of those stay in fast memory."""
+    random, wanted = walk.random, walk.wanted
+    low, high = max(at - NEAR, begin), min(at + NEAR, r.num_decisions)
+    inside = 0
+    for i in range(low, high):
+        inside += wanted[i] > 0
+    outside = high - low - inside
+    if inside == 0 or outside == 0:
+        return
+    incoming = 1 + below(random, min(MOST_IN, outside))
+    leaving = nth(wanted, low, high, True, below(random, inside))
+    chosen = (
+        nth(wanted, low, high, False, below(random, outside)),
+        nth(wanted, low, high, False, below(random, outside)),
+        nth(wanted, low, high, False, below(random, outside)),
+    )
+    _want(r, walk, decision_of, begin, leaving, 0)
+    for k in range(incoming):
+        _want(r, walk, decision_of, begin, chosen[k], fastest)
+
+
+@part
+def _want(r: Rules, walk: Walk, decision_of: I64, begin: int, at: int, action: int) -> None:
+    """Want ``action`` for the uses within reach of the tensor of decision ``at``: all, or those that are out."""
+    tensor = r.groups[r.decisions[at], Groups.TENSOR]
+    for g in range(r.tensors[tensor, Movables.FIRST], r.tensors[tensor, Movables.END]):
+        later = decision_of[g]
+        if begin <= later < begin + REACH and (action == 0 or walk.wanted[later] == 0):
+            walk.wanted[later] = action
