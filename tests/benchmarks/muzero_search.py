@@ -1,10 +1,13 @@
 """Worth of search and of the network: one game of never-seen programs, from the network's own game and from greedy's.
 
-``python -m tests.benchmarks.muzero_search RUN TRACE... --simulations 16,64 --seeds 3 --out FILE``: per trace, times as
-multiples of XLA's speed (no hoisting, as the network was trained): the network's greedy game, the greedy mapping as the
+``python -m tests.benchmarks.muzero_search RUN [TRACE...] --simulations 16,64 --seeds 3 --out FILE``: per trace, times
+as multiples of XLA's speed (no hoisting): the network's greedy game, the greedy mapping as the
 rules play it, and each of the two improved by a search of so many simulations a move (median of the seeds, which draw
-the tensors of exchanges); and ``play`` in as many decisions as ``--steps``. No training. CPU seconds of the process.
-``--leads network`` leaves out the searches from greedy's mapping. The last line has geometric means.
+the tensors of exchanges and the changes of leads; ``all, ...``: each of them); and ``play`` in as many decisions as
+``--steps``. No training. CPU seconds of the process. No trace named: twelve of families that no weights were made from.
+``--leads network`` leaves out the searches from greedy's mapping. ``--weights`` names the weights in the rows; traces
+that the file has of them are not run again. The last lines have geometric means, of the file's rows for each name;
+``--summary`` prints nothing else.
 """
 
 import argparse
@@ -29,31 +32,47 @@ from mallocgame.game import rules
 from mallocgame.game.batch import MallocGameBatch
 from mallocgame.judge.simulation import simulate
 from mallocgame.workloads import suite
-from tests.benchmarks.muzero_report import table
+from tests.benchmarks.muzero_report import read, table
 
 Row = dict[str, Any]
+NEVER_SEEN = (
+    *("graph_network-v5e", "decode_loop-v5e", "mobilenet-v4", "vit-v5e", "bert_training-v4", "graph_network-v6e"),
+    *("decode_loop-v4", "mobilenet-v6e", "bert-v5e", "llama_decode-v6e", "strassen-v5e", "vit-v4"),
+)
 
 
 def main() -> None:
     """Print a row for each trace, and append it to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("traces", nargs="+")
+    parser.add_argument("traces", nargs="*")
     parser.add_argument("--simulations", default="16,64")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400_000)
     parser.add_argument("--leads", default="network,greedy")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--weights", default="shipped", help="a name for the rows")
+    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
-    counts, rows = [int(text) for text in chosen.simulations.split(",")], []
-    for name in chosen.traces:
-        rows.append(_row(name, counts, chosen))
-        if chosen.out is not None:
-            with chosen.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-    table(rows)
-    numbers = [name for name in rows[0] if name not in ("trace", "decisions") and not name.startswith("s, ")]
-    table([{name: statistics.geometric_mean(row[name] for row in rows) for name in numbers}])
+    counts = [int(text) for text in chosen.simulations.split(",")]
+    for name in () if chosen.summary else chosen.traces or NEVER_SEEN:
+        key = {"weights": chosen.weights, "trace": name, "seeds": chosen.seeds, "simulations": chosen.simulations}
+        if any(key.items() <= row.items() for row in read(chosen.out)):
+            continue
+        with chosen.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(key | _row(name, counts, chosen)) + "\n")
+    rows = [row for row in read(chosen.out) if row.get("simulations") == chosen.simulations]
+    table([_shown(row) for row in rows])
+    for weights in dict.fromkeys(row["weights"] for row in rows):
+        own = [_shown(row) for row in rows if row["weights"] == weights]
+        numbers = [name for name, value in own[0].items() if isinstance(value, float)]
+        means = {name: statistics.geometric_mean(row[name] for row in own) for name in numbers}
+        table([{"weights": weights, "traces": len(own)} | means])
+
+
+def _shown(row: Row) -> Row:
+    """Return a row without CPU seconds and what the single seeds found."""
+    return {name: value for name, value in row.items() if not name.startswith(("s, ", "all, "))}
 
 
 def _row(name: str, counts: list[int], chosen: argparse.Namespace) -> Row:
@@ -70,7 +89,7 @@ def _row(name: str, counts: list[int], chosen: argparse.Namespace) -> Row:
     found = rules.decode(game, rules.actions_of(game, greedy(program, trace.hierarchy).mapping))
     own, _, seconds = next(play_games(pair, prior, weights, key_of(0), 1))
     leads = {"network": (seconds, own.astype(np.int64)), "greedy": found}
-    row: Row = {"trace": name, "decisions": game.num_decisions}
+    row: Row = {"decisions": game.num_decisions}
     row |= {lead: xla / time_seconds for lead, (time_seconds, _) in leads.items()}
     for count in counts:
         search = make_any_search(model, num_simulations=count, explore=False)
@@ -81,6 +100,7 @@ def _row(name: str, counts: list[int], chosen: argparse.Namespace) -> Row:
                 key = key_of(seed)
                 times.append(next(play_games(pair, search, weights, key, 1, lead=actions))[2])
             row[f"{lead} + {count}"] = xla / statistics.median(times)
+            row[f"all, {lead} + {count}"] = [xla / seconds for seconds in times]
             row[f"s, {lead} + {count}"] = (time.process_time() - begun) / seeds
     begun = time.process_time()
     row["play"] = xla / play(program, trace.hierarchy, steps=chosen.steps, annealing=False).seconds
