@@ -4,7 +4,7 @@ It behaves as ``gymnasium.vector.SyncVectorEnv`` of single environments does, se
 starting again included, and steps all games in one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -140,8 +140,11 @@ class MallocVectorEnv(VectorEnv[Observations, Any, Any]):
         Raises:
             InputError: another name, or arguments.
         """
-        known = {"action_masks": lambda row: self.batch.action_masks[row].copy()}
-        known |= {"to_mapping": self.batch.to_mapping, "clone_state": self.batch.clone}
+        known: dict[str, Callable[[int], Any]] = {
+            "action_masks": lambda row: self.batch.action_masks[row].copy(),
+            "to_mapping": self.batch.to_mapping,
+            "clone_state": self.batch.clone,
+        }
         if name not in known or args:
             raise InputError(f"call: expected one of {', '.join(known)} and no more, got {name!r} and {args!r:.60}")
         return tuple(known[name](row) for row in range(self.num_envs))

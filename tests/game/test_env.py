@@ -274,7 +274,7 @@ def test_pictures() -> None:
     frames = gymnasium.make("MallocGame-v0", family="chain", decisions=8, render_mode="rgb_array_list")
     frames.reset(seed=0)
     frames.step(0)
-    assert [frame.dtype for frame in frames.render()] == [np.uint8] * 2  # type: ignore[union-attr]
+    assert [frame.dtype for frame in frames.render()] == [np.uint8] * 2
     metadata: Any = make_env.metadata  # type: ignore[attr-defined]
     assert metadata == MallocEnv.metadata
     with pytest.raises(InputError, match="unknown render mode"):
