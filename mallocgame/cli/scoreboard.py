@@ -79,7 +79,7 @@ def scoreboard(
         stopped = True
     if not json and rows:
         title = f"speed-up over XLA's own mapping, {len(cases)} programs, {seconds:g} s a solver"
-        columns = ("entry", "speed-up", "seeds", "least to best seed", "worst", "on", "seconds", "invalid")
+        columns = ("entry", "speed-up", "seeds", "least to best seed", "worst", "on", "seconds", "invalid", "illegal")
         print_table(title, columns, [_cells(row) for row in sorted(rows, key=lambda row: -row.speedup)])
     if stopped:
         raise interrupted(f"{len(rows)} entries were scored")
@@ -89,5 +89,5 @@ def _cells(row: "Score") -> tuple[str, ...]:
     spread = f"{min(row.speedups):.3f} to {max(row.speedups):.3f}" if row.seeds > 1 else ""
     return (
         *(row.entry, f"{row.speedup:.3f}x", str(row.seeds), spread),
-        *(f"{row.worst:.3f}x", row.worst_program, f"{row.seconds:.1f}", str(row.invalid)),
+        *(f"{row.worst:.3f}x", row.worst_program, f"{row.seconds:.1f}", str(row.invalid), str(row.illegal)),
     )

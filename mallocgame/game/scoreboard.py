@@ -39,6 +39,7 @@ class Score:
     worst_program: str
     seconds: float  # mean wall time on a program
     invalid: int  # mappings that the judge refused; they count as everything in layer 0
+    illegal: int  # games of an agent that an illegal action ended; their mappings so far count
 
     @property
     def speedup(self) -> float:
@@ -49,7 +50,8 @@ class Score:
         """Return the row that ``--json`` prints."""
         found = {name: getattr(self, name) for name in ("entry", "programs", "seeds", "speedup")}
         found |= {"speedup_least_seed": min(self.speedups), "speedup_best_seed": max(self.speedups)}
-        return found | {name: getattr(self, name) for name in ("worst", "worst_program", "seconds", "invalid")}
+        rest = ("worst", "worst_program", "seconds", "invalid", "illegal")
+        return found | {name: getattr(self, name) for name in rest}
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -93,6 +95,11 @@ def random_policy(seed: int) -> Policy:
 
 def play(case: Case, entry: str, policy: Policy) -> Judged:
     """Let a policy play a game of a program, and judge what it ends with."""
+    return _played(case, entry, policy)[0]
+
+
+def _played(case: Case, entry: str, policy: Policy) -> tuple[Judged, bool]:
+    """Return what ``play`` does, and whether an illegal action ended the game."""
     env = MallocEnv([(case.program, case.hierarchy)])
     begun = perf_counter()
     observation, info = env.reset(seed=0)
@@ -100,7 +107,8 @@ def play(case: Case, entry: str, policy: Policy) -> Judged:
     while not done:
         action = _action(entry, policy(observation, info), env.batch.num_actions)
         observation, _, done, _, info = env.step(action)
-    return judge(case, env.to_mapping(), solver=entry, solve_seconds=perf_counter() - begun)
+    judged = judge(case, env.to_mapping(), solver=entry, solve_seconds=perf_counter() - begun)
+    return judged, bool(env.batch.illegal[0])
 
 
 def _action(entry: str, found: Any, count: int) -> np.int64:
@@ -133,15 +141,16 @@ def score(
     """
     if not cases or seeds < 1:
         raise InputError(f"need programs and seeds, got {len(cases)} and {seeds}")
-    speedups, worst, spent, invalid = [], (float("inf"), ""), 0.0, 0
+    speedups, worst, spent, invalid, illegal = [], (float("inf"), ""), 0.0, 0, 0
     numbers = range(1 if entry == XLA else seeds)
     for seed in numbers:
         own = []
-        for judged in _judged(cases, entry, seconds, seed):
+        for judged, is_illegal in _judged(cases, entry, seconds, seed):
             own.append(_speedup(judged))
             worst = min(worst, (own[-1], judged.case.name))
             spent += judged.solve_seconds or 0.0
             invalid += bool(judged.violations)
+            illegal += is_illegal
             done()
         speedups.append(geometric_mean(own))
     return Score(
@@ -153,18 +162,23 @@ def score(
         worst_program=worst[1],
         seconds=spent / len(numbers) / len(cases),
         invalid=invalid,
+        illegal=illegal,
     )
 
 
-def _judged(cases: Sequence[Case], entry: str, seconds: float, seed: int) -> Iterator[Judged]:
-    """Yield what an entry makes of each program; solvers begin with nothing but what they find themselves."""
+def _judged(cases: Sequence[Case], entry: str, seconds: float, seed: int) -> Iterator[tuple[Judged, bool]]:
+    """Yield what an entry makes of each program, and whether it broke the rules of the game.
+
+    Solvers begin with nothing but what they find themselves.
+    """
     if entry.startswith(AGENT):
         policy = find_agent(entry)(seed)
         if not callable(policy):
             raise InputError(f"agent {entry!r} returned {policy!r:.60}, expected a policy: policy(observation, info)")
-        yield from (play(case, entry, policy) for case in cases)
+        yield from (_played(case, entry, policy) for case in cases)
     else:
-        yield from (run(case, entry, limits=Limits(seconds=seconds), seed=seed, start="none") for case in cases)
+        limits = Limits(seconds=seconds)
+        yield from ((run(case, entry, limits=limits, seed=seed, start="none"), False) for case in cases)
 
 
 def _speedup(judged: Judged) -> float:

@@ -37,6 +37,7 @@ def test_agents_play_one_game(cases: list[Case], tmp_path: Path, monkeypatch: py
         "def lazy(seed):\n    return lambda observation, info: 0\n\nnumber = 7\n"
         "def seedless(): ...\ndef none(seed): ...\n"
         "def wordy(seed):\n    return lambda observation, info: 'drop'\n"
+        "def rash(seed):\n    return lambda observation, info: 7\n"
         "def boxed(seed):\n    return lambda observation, info: info['action_mask'][:1] * 0\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -47,6 +48,8 @@ def test_agents_play_one_game(cases: list[Case], tmp_path: Path, monkeypatch: py
     at_home = [(case.xla_judged_seconds or 0.0) / home_seconds(*case.problem) for case in cases]
     assert row.speedup == pytest.approx(sqrt(at_home[0] * at_home[1]))
     assert score(cases, "agent:my_agent:boxed", seconds=0.0, seeds=1).speedup == row.speedup
+    rash = score(cases, "agent:my_agent:rash", seconds=0.0, seeds=2)
+    assert (rash.illegal, rash.speedup, row.illegal) == (4, pytest.approx(row.speedup), 0)
     first, again = (play(cases[0], "agent:random", random_policy(3)) for _ in range(2))
     assert first.mapping == again.mapping
     assert first.violations == ()
