@@ -422,7 +422,7 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
     return {
         **({"moving_fusion_steps": tuple(fusions)} if fusions else {}),
         **({"moving_fusion_kinds": tuple(moving[step] for step in fusions)} if fusions else {}),
-        **({"xla_opaque_steps": opaque} if opaque else {}),
+        **({"xla_opaque_steps": opaque, "xla_opaque_fast_bytes": _fast_bytes(log, opaque)} if opaque else {}),
         **({"tensor_padding_bytes": padding} if any(padding) else {}),
         "xla_seconds": log.seconds_with_copies,
         "xla_seconds_without_copies": log.seconds_without_copies,
@@ -430,6 +430,15 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
         "xla_step_home_seconds": tuple(log.home_seconds[step] for step in range(len(steps))),
         "xla_use_charged_fast": tuple(fast),
     }
+
+
+def _fast_bytes(log: XlaLog, opaque: tuple[int, ...]) -> tuple[int, ...]:
+    """Return how much each of these steps is said to access of what XLA's simulation has in the alternate memory."""
+    names = {log.schedule[step][1]: 0 for step in opaque}
+    for place, accessed in log.accessed_bytes.items():
+        if place.instruction in names and place in log.charged_fast:
+            names[place.instruction] += accessed
+    return tuple(names[log.schedule[step][1]] for step in opaque)
 
 
 def _reference(

@@ -245,7 +245,8 @@ def _import(reference: ProgramReference) -> Any:
 def _attribute(module: Any, name: str, reference: ProgramReference) -> Callable[..., Any]:
     found: Any = reduce(lambda holder, word: getattr(holder, word, None), name.split("."), module)
     if not callable(found):
-        raise InputError(f"{reference}: {reference.module} has no function {name}")
+        what = "" if found is None else f": {name} is of type {type(found).__name__}"
+        raise InputError(f"{reference}: {reference.module} has no function {name}{what}")
     function: Callable[..., Any] = found
     return function
 

@@ -32,7 +32,11 @@ TripCountOption = Annotated[
 ]
 BranchWeightsOption = Annotated[
     list[str] | None,
-    typer.Option("--branch-weights", metavar="[CONDITIONAL=]W,W,…", help="How likely branches are; repeatable."),
+    typer.Option(
+        "--branch-weights",
+        metavar="[CONDITIONAL=]W,W,…",
+        help="How likely branches are (of lax.cond: false,true); repeatable.",
+    ),
 ]
 IciOption = Annotated[
     float | None,

@@ -1,6 +1,7 @@
 """The answer of ``mallocgame fit`` in a user's code: a JAX checkpoint policy, and the wrapper that puts names in."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
@@ -80,22 +81,25 @@ class CheckpointPolicy:
 
         @wraps(plain)
         def planned(*arguments: Any, **keywords: Any) -> Any:
-            if self.base == AS_WRITTEN:
-                return plain(*arguments, **keywords)
-            met = 0
-
-            def change(inner: Callable[..., Any], primals: tuple[Any, ...]) -> Callable[..., Any]:
-                nonlocal met
-                met += 1
-                return self._changed(inner, primals, met - 1)
-
-            with differentiated_as(change):
+            with self.applied() as met:
                 results = plain(*arguments, **keywords)
-            if not met:
+            if not met and self.base != AS_WRITTEN:
                 return self._changed(lambda *values: plain(*values, **keywords), arguments, 0)(*arguments)
             return results
 
         return planned  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[list[Callable[..., Any]]]:
+        """Let what is differentiated meanwhile be as planned; yield the functions that were met. Not thread-safe."""
+        met: list[Callable[..., Any]] = []
+
+        def change(inner: Callable[..., Any], primals: tuple[Any, ...]) -> Callable[..., Any]:
+            met.append(inner)
+            return self._changed(inner, primals, len(met) - 1)
+
+        with contextlib.nullcontext() if self.base == AS_WRITTEN else differentiated_as(change):
+            yield met
 
     def _changed(self, inner: Callable[..., Any], primals: tuple[Any, ...], number: int) -> Callable[..., Any]:
         flat, tree = trace(inner, *primals)

@@ -4,6 +4,7 @@
 TPU chip that need not be there and prints one JSON line: a process of its own, as libtpu wants its environment set.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -165,29 +166,20 @@ def compile_for_tpu(function: str, chip: str, folder: str, policy: str = "", arg
     Raises:
         InputError: no such function, chip or policy.
     """
-    import jax
     from jax.experimental import topologies
-    from jax.sharding import SingleDeviceSharding
 
+    from mallocgame.workloads.calls import prepare
     from mallocgame.workloads.checkpointing.policy import load_checkpoint_policy
     from mallocgame.workloads.program_reference import parse_reference, resolve
+    from mallocgame.workloads.xla.lower import lower_ready, placed_on
     from mallocgame.workloads.xla.topology import topology_name
 
     call = resolve(parse_reference(function, args, folder))
     device = next(iter(topologies.get_topology_desc(platform="tpu", topology_name=topology_name(chip)).devices))
-    struct: Any = jax.ShapeDtypeStruct
-
-    def placed(leaf: Any) -> Any:
-        return struct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(device))
-
-    arguments, keywords = jax.tree.map(placed, (call.arguments, call.keywords))
-    jitted: Any = call.function
-    donated = call.donated
-    if hasattr(jitted, "trace"):
-        infos = jitted.trace(*arguments, **keywords).args_info[0]
-        donated = tuple(i for i, info in enumerate(infos) if any(leaf.donated for leaf in jax.tree.leaves(info)))
-    step = load_checkpoint_policy(policy).apply(jitted) if policy else getattr(jitted, "__wrapped__", jitted)
-    return read_compiled(jax.jit(step, donate_argnums=donated).lower(*arguments, **keywords).compile())
+    ready = prepare(call, placed_on(device))
+    with load_checkpoint_policy(policy).applied() if policy else contextlib.nullcontext():
+        lowered = lower_ready(ready, device)
+    return read_compiled(lowered.compile())
 
 
 def main(arguments: list[str]) -> None:

@@ -8,6 +8,7 @@ import jax
 
 from mallocgame.checkpointing import CheckpointProblem
 from mallocgame.errors import InputError
+from mallocgame.workloads.calls import ReadyCall, prepare
 from mallocgame.workloads.checkpointing.analysis import active_values, analyse, build_problem
 from mallocgame.workloads.checkpointing.chips import Chip
 from mallocgame.workloads.checkpointing.differentiation import differentiated_as
@@ -51,6 +52,7 @@ class TrainingStep:
 
     call: Call
     own_names: bool = False
+    _ready: ReadyCall | None = None
 
     def traced(self, policy: Policy | None, *, untouched: bool = False) -> Traced:
         """Trace the step with a policy on every region; None: without checkpoints; ``untouched``: as it is written.
@@ -58,6 +60,8 @@ class TrainingStep:
         Raises:
             InputError: it takes no gradient, or has names that clash with ours.
         """
+        if self._ready is None:  # may trace the step once, to see what it donates: before gradients are changed
+            self._ready = prepare(self.call, lambda leaf: leaf)
         sites: list[Site] = []
         met = False
 
@@ -81,9 +85,8 @@ class TrainingStep:
         return Traced(stage=stage, donated=donated, sites=sites)
 
     def _stage(self) -> Any:
-        function: Any = self.call.function
-        jitted = function if hasattr(function, "trace") else jax.jit(function, donate_argnums=self.call.donated)
-        stage = jitted.trace(*self.call.arguments, **self.call.keywords)
+        assert self._ready is not None
+        stage = self._ready.function.trace(*self._ready.arguments, **self._ready.keywords)
         return getattr(stage, "traced", stage)  # flax.nnx puts its own around JAX's
 
 

@@ -14,6 +14,7 @@ _MACHINERY = (
     "site-packages/jax",
     "/workloads/xla/compiler_child.py",
     "/workloads/xla/lower.py",
+    "/workloads/calls.py",
 )
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python")
 

@@ -50,7 +50,6 @@ def compare(trace: Trace) -> Fidelity:
     honest = trace.program
     trace = replace(trace, program=_as_charged(trace))
     program, mapping = trace.program, trace.mapping
-    hidden = (honest.fixed_bytes(2) - program.fixed_bytes(2))[:, 0].astype(np.float64)
     xla = _numbers(trace, "xla_step_seconds")
     home = _numbers(trace, "xla_step_home_seconds")
     total = trace.estimates.get("xla_seconds")
@@ -74,7 +73,7 @@ def compare(trace: Trace) -> Fidelity:
         home_share_within_1_percent=_share(at_home, home, trips, counted),
         step_share_within_1_percent=_share(here, xla, trips, known),
         steps_outside=int((~_close(here, xla))[known].sum()),
-        total_error=replay(trace, line, hidden) / total - 1,
+        total_error=replay(trace, line) / total - 1,
         fair_error=line.total_seconds / total - 1,
         honest_error=simulate(honest, trace.hierarchy, mapping).total_seconds / total - 1,
         xla_seconds=total,
@@ -139,11 +138,11 @@ def with_known_error(trace: Trace) -> Timeline:
     return simulate(trace.program, trace.hierarchy, cold_start(trace.mapping, trace), serving=serving)
 
 
-def replay(trace: Trace, line: Timeline, hidden_bytes: F64) -> float:
+def replay(trace: Trace, line: Timeline) -> float:
     """Return the total that XLA's own queues give for the instruction times of ``line`` (error 2 included).
 
-    ``hidden_bytes`` (float64[T]) is what XLA lets copies move while a step runs that its cost model does not know: as
-    much as that step is given (part of error 3).
+    While a step runs that its cost model does not know, XLA lets copies move as much more as that step accesses in the
+    alternate memory: it takes that off the nothing which it charges to the default one (part of error 3).
     """
     assert trace.mapping is not None
     program, speed = trace.program, trace.hierarchy.links[0].bytes_per_second
@@ -151,7 +150,8 @@ def replay(trace: Trace, line: Timeline, hidden_bytes: F64) -> float:
     trips = program.trip_counts
     once = line.elapsed_seconds / trips
     idle = np.maximum(once - line.layer_bytes[:, 0] / trace.hierarchy.layers[0].bytes_per_second, 0.0)
-    idle += hidden_bytes / speed
+    for step, fast in zip(_numbers(trace, "xla_opaque_steps"), _numbers(trace, "xla_opaque_fast_bytes"), strict=False):
+        idle[int(step)] += fast / speed
     issue: dict[int, list[int]] = {}
     due: dict[int, list[int]] = {}
     for i, x in enumerate(transfers):

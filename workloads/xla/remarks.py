@@ -141,7 +141,8 @@ def sentences(trace: Trace) -> list[str]:
         lines.append(f"{loop}{_source(trace.program, loop)}: {guess}")
     for text in _texts(facts.get("assumed_branch_weights")):
         name, _, shares = text.rpartition("=")
-        guess = f"branches taken as equally likely; --branch-weights {name}={shares} says better"
+        order = " (of lax.cond: false, true)" if shares.count(",") == 1 else ""
+        guess = f"branches taken as equally likely; --branch-weights {name}={shares}{order} says better"
         lines.append(f"{name}{_source(trace.program, name)}: {guess}")
     donate = "copied because it is not donated; donate it (jax.jit(…, donate_argnums=…))"
     lines += [f"{text}: {donate}" for text in _texts(facts.get("copied_because_not_donated"))]

@@ -79,8 +79,9 @@ def test_functions_bring_their_arguments(folder: Path, compiler: Compiler, text:
 
 @pytest.mark.tpu
 @tpu
-def test_keyword_arguments_and_static_ones(folder: Path, compiler: Compiler) -> None:
-    trace = capture(reference(folder, "by_name"), chip="v5e", compiler=compiler)
+@pytest.mark.parametrize("name", ["by_name", "starts,square"])  # arguments by keyword, one static; none used
+def test_arguments_of_other_kinds(folder: Path, compiler: Compiler, name: str) -> None:
+    trace = capture(reference(folder, name), chip="v5e", compiler=compiler)
     assert trace.program.num_steps > 1
 
 

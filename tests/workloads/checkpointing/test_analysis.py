@@ -1,6 +1,7 @@
 """What would be recomputed, where a function is cut, what work a primitive is: against JAX, XLA and exhaustion."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import jax
@@ -150,3 +151,26 @@ def test_donated_arguments_become_results() -> None:
     jaxpr = jax.make_jaxpr(step)(jnp.ones(1000), jnp.ones(1000))
     assert price_step(jaxpr, CHIP).peak_bytes == 12000
     assert price_step(jaxpr, CHIP, frozenset({0})).peak_bytes == 8000
+
+
+class _Trainer:
+    rate = 0.1
+
+    @partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
+    def step(self, w: jax.Array, x: jax.Array, mode: str) -> jax.Array:
+        return w - (self.rate if mode == "down" else 0.0) * jax.grad(lambda w: jnp.sum(jnp.tanh(x @ w)))(w)
+
+    def passing_on(self, w: jax.Array, x: jax.Array, mode: str) -> jax.Array:
+        return self.step(w, x, mode)
+
+
+def test_a_step_is_called_as_its_author_calls_it() -> None:
+    w, x, trainer = jnp.ones((64, 64)), jnp.ones((32, 64)), _Trainer()
+    calls = [
+        Call(function=trainer.step, arguments=(w, x, "down")),
+        Call(function=partial(_Trainer.step, trainer, mode="down"), arguments=(w, x)),
+        Call(function=trainer.passing_on, arguments=(w, x), keywords={"mode": "down"}),
+    ]
+    found = [TrainingStep(call=call).traced(None) for call in calls]
+    assert [each.donated for each in found] == [frozenset({0})] * 3  # the weights' memory is used again
+    assert len({each.price(CHIP).peak_bytes for each in found}) == 1

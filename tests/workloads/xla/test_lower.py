@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from mallocgame.program import UseKind
+from mallocgame.workloads.calls import prepare
 from mallocgame.workloads.capture import capture
 from mallocgame.workloads.program_reference import Call, parse_reference
 from mallocgame.workloads.xla.compiler import Compiler
-from mallocgame.workloads.xla.lower import _lower
+from mallocgame.workloads.xla.lower import lower_ready
 
 tpu = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")), reason="needs the tpu extra"
@@ -140,14 +141,15 @@ def test_what_a_jitted_function_donates_counts_behind_partials_methods_and_other
 
     array, device = jax.numpy.zeros((8, 8)), jax.devices("cpu")[0]
     for function in (Cell().grow, partial(scale, by="product"), partial(Cell.grow, Cell())):
-        lowered = _lower(Call(function=function, arguments=(array, array)), lambda leaf: leaf, device)
+        lowered = lower_ready(prepare(Call(function=function, arguments=(array, array)), lambda leaf: leaf), device)
         assert [leaf.donated for leaf in jax.tree.leaves(lowered.args_info)] == [True, False]
     for arguments, keywords in (
         (({"a": array}, array, "product"), {}),
         ((), {"state": {"a": array}, "x": array}),
     ):
         call = Call(function=step, arguments=arguments, keywords=keywords)  # one that only calls one
-        lowered = _lower(call, lambda leaf: leaf, device)
+        lowered = lower_ready(prepare(call, lambda leaf: leaf), device)
         assert [leaf.donated for leaf in jax.tree.leaves(lowered.args_info)] == [True, False]
     call = Call(function=step, arguments=({"a": array, "b": array}, array))
-    assert not any(leaf.donated for leaf in jax.tree.leaves(_lower(call, lambda leaf: leaf, device).args_info))
+    lowered = lower_ready(prepare(call, lambda leaf: leaf), device)
+    assert not any(leaf.donated for leaf in jax.tree.leaves(lowered.args_info))
