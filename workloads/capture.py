@@ -40,6 +40,7 @@ __all__ = ["Assumptions", "capture", "trace_from_compilation", "trace_from_files
 
 MAX_DISAGREEMENT = 0.01  # of XLA's instruction time: what is judged over 1 % otherwise, and said
 SPARSE_CORE = 'async_execution_thread="sparsecore"'
+CUSTOM_PARTITIONING = 'custom_call_target="CustomSPMDPartitioning"'
 ON_THE_TENSOR_CORE: Options = {
     "xla_tpu_offload_gather_to_sparsecore": "false",
     "xla_tpu_enable_offloading_scatter_to_sparsecore": "false",
@@ -147,7 +148,8 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
             "compiled with gathers and scatters on the tensor core: what sparse cores do beside is not modelled"
         )
         compilation = _compile(asked, options, compiler)
-    if not asked.full and has_large_kernel(compilation.hlo, compilation.log):
+    late = CUSTOM_PARTITIONING in compilation.hlo or has_large_kernel(compilation.hlo, compilation.log)
+    if late and not asked.full:  # what libtpu cannot do shows at the end of a compilation only
         _compile(replace(asked, full=True), options, compiler, hlo=False)
     name = asked.name or f"{reference.name}-{asked.chip.replace(':', '-')}"
     reading = _Reading.of(
@@ -415,6 +417,7 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
             place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
             fast.append(int(place in log.charged_fast))
     opaque = tuple(step for step, times in enumerate(built.times) if times.is_opaque)
+    unseen = tuple(step for step, times in enumerate(built.times) if times.unseen_bytes)
     padding = padding_bytes(built)
     aliases = built.aliases
     moving = [movement_of(aliases.module, aliases.instruction(name)) for name in steps]
@@ -423,6 +426,8 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
         **({"moving_fusion_steps": tuple(fusions)} if fusions else {}),
         **({"moving_fusion_kinds": tuple(moving[step] for step in fusions)} if fusions else {}),
         **({"xla_opaque_steps": opaque, "xla_opaque_fast_bytes": _fast_bytes(log, opaque)} if opaque else {}),
+        **({"xla_unseen_steps": unseen} if unseen else {}),
+        **({"xla_unseen_bytes": tuple(built.times[step].unseen_bytes for step in unseen)} if unseen else {}),
         **({"tensor_padding_bytes": padding} if any(padding) else {}),
         "xla_seconds": log.seconds_with_copies,
         "xla_seconds_without_copies": log.seconds_without_copies,

@@ -27,19 +27,20 @@ def movement_of(module: HloModule, instruction: HloInstruction) -> str:
     """
     if instruction.opcode != "fusion":
         return ""
-    opcodes = {i.opcode for i in _inside(module, instruction) if i.opcode in MOVES or not _is_number(i)}
+    opcodes = {i.opcode for i in inside(module, instruction) if i.opcode in MOVES or not _is_number(i)}
     joined = opcodes & JOINS if "pad" in opcodes else frozenset[str]()
     others = opcodes - MOVES.keys() - CHANGES_NOTHING - joined - ({"convert"} if joined else set())
     return "" if others else next((kind for opcode, kind in MOVES.items() if opcode in opcodes), "")
 
 
-def _inside(module: HloModule, instruction: HloInstruction) -> Iterator[HloInstruction]:
+def inside(module: HloModule, instruction: HloInstruction) -> Iterator[HloInstruction]:
+    """Yield the instructions of a fusion, those of fusions in it too."""
     for name in instruction.called("calls"):
         computation: HloComputation | None = module.computations.get(name)
         for inner in computation.instructions.values() if computation else ():
             yield inner
             if inner.opcode == "fusion":
-                yield from _inside(module, inner)
+                yield from inside(module, inner)
 
 
 def _is_number(instruction: HloInstruction) -> bool:

@@ -108,12 +108,15 @@ def _is_known(program: Program, xla: F64) -> npt.NDArray[np.bool_]:
 def _as_charged(trace: Trace) -> Program:
     """Return the program with the steps that XLA charges otherwise charged as it does (errors 3 and 4).
 
-    A step that its cost model does not know takes a cycle or so. All branches of a conditional run, and the conditional
-    itself takes time once more: what its timeline says.
+    A step that its cost model does not know takes a cycle or so; what that leaves out takes nothing. All branches of a
+    conditional run, and the conditional itself takes time once more: what its timeline says.
     """
-    program, opaque = trace.program, trace.estimates.get("xla_opaque_steps", ())
-    steps = {step for step in opaque if isinstance(step, int)} if isinstance(opaque, tuple) else set()
-    instructions = [replace(i, fixed_bytes=()) if step in steps else i for step, i in enumerate(program.instructions)]
+    program, instructions = trace.program, list(trace.program.instructions)
+    for step in map(int, _numbers(trace, "xla_opaque_steps")):
+        instructions[step] = replace(instructions[step], fixed_bytes=())
+    for step, unseen in zip(_numbers(trace, "xla_unseen_steps"), _numbers(trace, "xla_unseen_bytes"), strict=True):
+        left = instructions[int(step)].fixed_bytes[0] - int(unseen)
+        instructions[int(step)] = replace(instructions[int(step)], fixed_bytes=(left,) if left else ())
     if program.conditionals:
         loops = [
             math.prod(loop.trip_count for loop in program.loops if loop.start_step <= step < loop.end_step)

@@ -7,6 +7,7 @@ LARGEST = 3
 _SUMMARY = re.compile(
     r"Ran out of memory in memory space \w+\. Used \S+ of \S+ \w+\.(?: Exceeded \w+ capacity by [\d.]+\w\.)?"
 )
+_OWN_FRAMES = re.compile(r"\s+\S*/workloads/(?:xla/)?(?:lower|calls|compiler_child)\.py:\d+.*", re.DOTALL)
 _ENTRY = re.compile(r"\b\d+\. Size: (\S+)(.*?)(?=\b\d+\. Size: |$)", re.DOTALL)
 _FIELD = (
     r"{}: (.*?)(?=\s+(?:Operator|Shape|Unpadded size|Extra memory|Tag|XLA label|Allocation type|=====)\b|\s*={{5}}|$)"
@@ -14,14 +15,16 @@ _FIELD = (
 
 
 def shortened(message: str) -> str:
-    """Return an out-of-memory message as its summary and its largest allocations; any other message as it is.
+    """Return an out-of-memory message as its summary and its largest allocations; any other without our own frames.
 
     >>> shortened("Ran out of memory in memory space vmem. Used 9.0M of 8.0M vmem. And more.")
     'Ran out of memory in memory space vmem. Used 9.0M of 8.0M vmem.'
+    >>> shortened("No emitter. Suspected Python Code Location: net.py:3:1 [step] /a/workloads/xla/lower.py:9:1 [lower]")
+    'No emitter. Suspected Python Code Location: net.py:3:1 [step]'
     """
     summary = _SUMMARY.search(message)
     if not summary:
-        return message
+        return _OWN_FRAMES.sub("", message)
     largest = [_described(size, text) for size, text in _ENTRY.findall(message[summary.end() :])[:LARGEST]]
     return " ".join([summary[0], *([f"Largest: {'; '.join(largest)}"] if largest else [])])
 

@@ -9,6 +9,7 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups, only_names
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, argument_label, array_bytes, leaves
+from mallocgame.workloads.hlo.movement import inside
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
 from mallocgame.workloads.xla.records import Position, XlaLog
@@ -251,6 +252,8 @@ def _solve(
             solution = asynchronous_step(replace(facts, home_seconds=0.0))
         else:
             solution = _explain(facts, instruction, name in unknown, hierarchy)
+            if _scatters_whole(aliases, instruction):
+                solution = _with_unseen(solution, rows, sizes)
         for i, size in zip(of_step[step], solution.access_bytes, strict=True):
             filled[i] = size
         solved.append(solution)
@@ -270,6 +273,21 @@ def _explain(facts: StepFacts, instruction: HloInstruction, unknown: bool, hiera
     if not unknown and not solution.residual_bytes and facts.home_seconds > _NEXT_TO_NOTHING:
         return solution
     return opaque_step(facts, facts.shape_bytes)
+
+
+def _scatters_whole(aliases: Aliases, instruction: HloInstruction) -> bool:
+    """Whether XLA emits a scatter as one piece, into whose operands its cost model does not look."""
+    if instruction.opcode != "fusion" or "kind=kCustom" not in instruction.attributes:
+        return False
+    return any(each.opcode == "scatter" for each in inside(aliases.module, instruction))
+
+
+def _with_unseen(solution: StepTimes, rows: list[tuple[Place, Access]], sizes: dict[Place, int]) -> StepTimes:
+    """Return the solution with what is said to be read and not accessed crossing the slow memory once."""
+    written = {group for group, access in rows if access.writes}
+    read = {group for group, access in rows if access.bytes == 0 and not access.writes and not access.holds}
+    unseen = sum(sizes[group] for group in read - written)
+    return replace(solution, fixed_bytes=solution.fixed_bytes + unseen, unseen_bytes=unseen)
 
 
 def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> list[str]:
@@ -323,10 +341,14 @@ def _tensors(
     times: tuple[StepTimes, ...],
 ) -> tuple[tuple[Tensor, ...], dict[Place, int]]:
     uses: dict[Place, list[Use]] = {group: [] for group in sizes}
+    touched = list(touched)
+    updated = {(access.step, group) for (group, access), _ in touched if access.writes and access.in_place}
     for (group, access), size in touched:
         kind = UseKind.READ if not access.writes else UseKind.UPDATE if access.in_place else UseKind.DEFINE
         opaque = times[access.step].is_opaque
-        if size == 0 and kind != UseKind.DEFINE and not (access.holds or opaque):
+        is_read = kind == UseKind.READ and access.bytes == 0 and (access.step, group) not in updated
+        is_needed = access.holds or opaque or is_read  # what is read has to be there, whatever XLA charges for it
+        if size == 0 and kind != UseKind.DEFINE and not is_needed:
             continue
         place = access.place
         use = Use(step=access.step, bytes=size, kind=kind, operand=place.operand, index=place.index)
@@ -351,18 +373,26 @@ def _tensors(
         tensor_of[group] = len(tensors)
         first = log.schedule[uses[group][0].step][1] if uses[group] else ""
         parameter = parameters.get(group)
+        read = () if parameter else _read_alone(uses[group], log, aliases)
         tensors.append(
             Tensor(
                 name=parameter.name if parameter else first,
                 label=argument_label(parameter) if parameter else "",
                 size_bytes=size,
-                uses=tuple(uses[group]),
-                is_parameter=group in parameters,
+                uses=read or tuple(uses[group]),
+                is_parameter=bool(parameter or read),
                 is_output=group in outputs,
                 holdable=group in held and group in parameters,
             )
         )
     return tuple(tensors), tensor_of
+
+
+def _read_alone(uses: list[Use], log: XlaLog, aliases: Aliases) -> tuple[Use, ...]:
+    """Return how a constant is used, which is read from slow memory like a parameter; () for what something writes."""
+    read = tuple(use for use in uses if use.kind == UseKind.READ)
+    written = {log.schedule[use.step][1] for use in uses if use.kind != UseKind.READ}
+    return read if {aliases.instruction(name).opcode for name in written} == {"constant"} else ()
 
 
 def _written_in(uses: list[Use], new: Use) -> int | None:

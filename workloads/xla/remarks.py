@@ -52,6 +52,10 @@ def provenance(basis: Basis) -> dict[str, Value]:
     opaque = [step for step, times in enumerate(built.times) if times.is_opaque]
     if opaque:
         facts |= _opaque_facts(opaque, built.program, basis.hierarchy)
+    unseen = [(times.unseen_bytes, i) for times, i in zip(built.times, built.program.instructions, strict=True)]
+    if any(size for size, _ in unseen):
+        facts |= {"unseen_steps": sum(size > 0 for size, _ in unseen)}
+        facts |= {"unseen_bytes": round(sum(size * i.trip_count for size, i in unseen))}
     if built.beside:
         seconds = sum(log.home_seconds[step] * built.program.instructions[step].trip_count for step in built.beside)
         facts |= {"asynchronous_steps": len(built.beside), "asynchronous_seconds": seconds}
@@ -162,6 +166,10 @@ def sentences(trace: Trace) -> list[str]:
         what = f"{100 * share:.1f} % of the time is that of {_count(facts, 'opaque_steps', 'step')}"
         unknown = "which XLA's cost model does not know (custom calls, infeeds)"
         lines.append(f"{what}, {unknown}: what they are given, moved once, in slow memory")
+    unseen = facts.get("unseen_bytes")
+    if isinstance(unseen, int):
+        what = f"{_count(facts, 'unseen_steps', 'scatter')}: XLA's cost model leaves out {unseen / 2**20:.1f} MiB that"
+        lines.append(f"{what} is read; charged here once, in slow memory")
     collectives = facts.get("collectives")
     if collectives and "ici_bytes_per_second" not in facts:
         lines.append(

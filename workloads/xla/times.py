@@ -49,6 +49,7 @@ class StepTimes:
     residual_bytes: int
     hidden_seconds: float = 0.0  # how far the compute time may lie below ``compute_seconds`` and still matter
     is_opaque: bool = False  # XLA's cost model does not know what it does: its traffic is the size of what it is given
+    unseen_bytes: int = 0  # of ``fixed_bytes``, what XLA's cost model leaves out though it is read
 
 
 def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:

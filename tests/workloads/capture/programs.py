@@ -90,6 +90,14 @@ by_name.example_args = {"x": jnp.zeros((256, 256)), "scale": 2.0, "kind": "sine"
 def starts(x):
     return jnp.zeros_like(x)
 
+CLOSED_OVER = jnp.sin(jnp.arange(1024 * 1024, dtype=jnp.float32)).reshape(1024, 1024)
+
+def closed(x):
+    return jnp.tanh(x @ CLOSED_OVER)
+
+def segments(x, s):
+    return jax.ops.segment_sum(jnp.tanh(x), s, 512)
+
 def one_array(x):
     return x @ x
 

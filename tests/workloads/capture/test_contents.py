@@ -103,6 +103,26 @@ def test_what_is_not_ours_to_move_is_captured(
 
 @pytest.mark.tpu
 @tpu
+def test_what_is_closed_over_is_read_from_slow_memory(folder: Path, compiler: Compiler) -> None:
+    trace = explained(capture(reference(folder, "closed", "f32[64,1024]"), chip="v5e", compiler=compiler))
+    (constant,) = (tensor for tensor in trace.program.tensors if tensor.size_bytes >= 2**20)
+    assert constant.is_parameter  # nothing can put it into fast memory without reading it
+    assert [use.kind for use in constant.uses] == [UseKind.READ]
+
+
+@pytest.mark.tpu
+@tpu
+def test_what_a_scatter_adds_is_read(folder: Path, compiler: Compiler) -> None:
+    """XLA's cost model charges such a scatter for its result alone, as if nothing read what is added."""
+    trace = explained(capture(reference(folder, "segments", "f32[8192,128],s32[8192]"), chip="v5e", compiler=compiler))
+    added = next(tensor for tensor in trace.program.tensors if tensor.size_bytes == 2**22 and not tensor.is_parameter)
+    (read,) = (use.step for use in added.uses if use.kind == UseKind.READ)
+    assert sum(trace.program.instructions[read].fixed_bytes) >= 2**22
+    assert any("1 scatter: XLA's cost model leaves out 4.0 MiB" in line for line in sentences(trace))
+
+
+@pytest.mark.tpu
+@tpu
 def test_callbacks_are_told(folder: Path, compiler: Compiler) -> None:
     trace = capture(reference(folder, "asks", "f32[512,512],f32[64,512]"), chip="v5e", compiler=compiler)
     assert trace.provenance["host_transfers"] == 2  # there and back
