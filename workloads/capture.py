@@ -411,13 +411,13 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
     """Return XLA's own figures: totals, per step, and which uses its simulation charges as fast."""
     simulated = {row.name: row.elapsed_seconds for row in log.simulated}
     steps = [name for _, name in log.schedule]
-    fast = []
+    fast, unseen = [], []
     for tensor in built.program.tensors:
         for use in tensor.uses:
             place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
             fast.append(int(place in log.charged_fast))
+            unseen.append(int(place in built.times[use.step].unseen))
     opaque = tuple(step for step, times in enumerate(built.times) if times.is_opaque)
-    unseen = tuple(step for step, times in enumerate(built.times) if times.unseen_bytes)
     padding = padding_bytes(built)
     aliases = built.aliases
     moving = [movement_of(aliases.module, aliases.instruction(name)) for name in steps]
@@ -426,8 +426,7 @@ def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
         **({"moving_fusion_steps": tuple(fusions)} if fusions else {}),
         **({"moving_fusion_kinds": tuple(moving[step] for step in fusions)} if fusions else {}),
         **({"xla_opaque_steps": opaque, "xla_opaque_fast_bytes": _fast_bytes(log, opaque)} if opaque else {}),
-        **({"xla_unseen_steps": unseen} if unseen else {}),
-        **({"xla_unseen_bytes": tuple(built.times[step].unseen_bytes for step in unseen)} if unseen else {}),
+        **({"xla_use_unseen": tuple(unseen)} if any(unseen) else {}),
         **({"tensor_padding_bytes": padding} if any(padding) else {}),
         "xla_seconds": log.seconds_with_copies,
         "xla_seconds_without_copies": log.seconds_without_copies,

@@ -1,5 +1,6 @@
 """What ``mallocgame fit`` does, without its printing: standard policies priced, plans made and judged, the curve."""
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -183,8 +184,14 @@ class Fitting:
         import jax
 
         call = self.step.call
-        leaves = jax.tree_util.tree_flatten_with_path((call.arguments, call.keywords))[0]
-        sized = [(jax.tree_util.keystr(path[1:]), _leaf_bytes(leaf)) for path, leaf in leaves]
+        words = _parameters(call.function)
+        given = {words[i] if i < len(words) else f"[{i}]": each for i, each in enumerate(call.arguments)}
+        leaves = [
+            (name + jax.tree_util.keystr(path), leaf)
+            for name, argument in (given | call.keywords).items()
+            for path, leaf in jax.tree_util.tree_flatten_with_path(argument)[0]
+        ]
+        sized = [(name, _leaf_bytes(leaf)) for name, leaf in leaves if hasattr(leaf, "dtype")]
         top = sorted(sized, key=lambda pair: -pair[1])[:TOP]
         total = gigabytes(sum(size for _, size in sized))
         return f"arguments {total}, of them " + ", ".join(f"{name} {gigabytes(size)}" for name, size in top)
@@ -199,6 +206,14 @@ class Fitting:
         )
         what = "" if largest is None else f", where {largest.origin.removeprefix('name ')} is the largest value"
         return f" while region {regions[r].name} is recomputed{what}"
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """Return what a function calls its arguments; [] where it does not tell."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _leaf_bytes(leaf: Any) -> int:

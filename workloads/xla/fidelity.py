@@ -114,9 +114,11 @@ def _as_charged(trace: Trace) -> Program:
     program, instructions = trace.program, list(trace.program.instructions)
     for step in map(int, _numbers(trace, "xla_opaque_steps")):
         instructions[step] = replace(instructions[step], fixed_bytes=())
-    for step, unseen in zip(_numbers(trace, "xla_unseen_steps"), _numbers(trace, "xla_unseen_bytes"), strict=True):
-        left = instructions[int(step)].fixed_bytes[0] - int(unseen)
-        instructions[int(step)] = replace(instructions[int(step)], fixed_bytes=(left,) if left else ())
+    unseen = iter(_numbers(trace, "xla_use_unseen"))
+    tensors = [
+        replace(tensor, uses=tuple(replace(use, bytes=0) if next(unseen, 0) else use for use in tensor.uses))
+        for tensor in program.tensors
+    ]
     if program.conditionals:
         loops = [
             math.prod(loop.trip_count for loop in program.loops if loop.start_step <= step < loop.end_step)
@@ -127,7 +129,7 @@ def _as_charged(trace: Trace) -> Program:
         for conditional in program.conditionals:
             after = conditional.end_step
             instructions[after] = replace(instructions[after], compute_seconds=float(charged[after]))
-    return replace(program, instructions=tuple(instructions), conditionals=())
+    return replace(program, instructions=tuple(instructions), tensors=tuple(tensors), conditionals=())
 
 
 def with_known_error(trace: Trace) -> Timeline:

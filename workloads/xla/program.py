@@ -283,11 +283,15 @@ def _scatters_whole(aliases: Aliases, instruction: HloInstruction) -> bool:
 
 
 def _with_unseen(solution: StepTimes, rows: list[tuple[Place, Access]], sizes: dict[Place, int]) -> StepTimes:
-    """Return the solution with what is said to be read and not accessed crossing the slow memory once."""
+    """Return the solution with what is said to be read and not accessed read once."""
     written = {group for group, access in rows if access.writes}
-    read = {group for group, access in rows if access.bytes == 0 and not access.writes and not access.holds}
-    unseen = sum(sizes[group] for group in read - written)
-    return replace(solution, fixed_bytes=solution.fixed_bytes + unseen, unseen_bytes=unseen)
+    unseen = [a.bytes == 0 and not a.writes and not a.holds and group not in written for group, a in rows]
+    sized = zip(rows, unseen, solution.access_bytes, strict=True)
+    return replace(
+        solution,
+        access_bytes=tuple(sizes[group] if missing else size for (group, _), missing, size in sized),
+        unseen=frozenset(access.place for (_, access), missing in zip(rows, unseen, strict=True) if missing),
+    )
 
 
 def hidden_definitions(log: XlaLog, built: XlaProgram, share: float = 1e-3) -> list[str]:

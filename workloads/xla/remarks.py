@@ -16,11 +16,12 @@ from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.cycles import cycle_sentence
 from mallocgame.workloads.xla.network import is_collective
 from mallocgame.workloads.xla.program import XlaProgram
-from mallocgame.workloads.xla.records import XlaLog
+from mallocgame.workloads.xla.records import Position, XlaLog
 from mallocgame.workloads.xla.regions import Assumed
 
 _WORTH_A_REASON = 1.25  # judged / XLA's own estimate
 _LEAST_OPAQUE_SHARE = 0.0005  # of the time: what is not worth a sentence, as 0.0 % would read
+_LEAST_UNSEEN_BYTES = 2**17
 _LEAST_COPY_SHARE = 0.005  # of the time: copies that take less are not worth a sentence
 
 
@@ -52,10 +53,16 @@ def provenance(basis: Basis) -> dict[str, Value]:
     opaque = [step for step, times in enumerate(built.times) if times.is_opaque]
     if opaque:
         facts |= _opaque_facts(opaque, built.program, basis.hierarchy)
-    unseen = [(times.unseen_bytes, i) for times, i in zip(built.times, built.program.instructions, strict=True)]
-    if any(size for size, _ in unseen):
-        facts |= {"unseen_steps": sum(size > 0 for size, _ in unseen)}
-        facts |= {"unseen_bytes": round(sum(size * i.trip_count for size, i in unseen))}
+    unseen = [
+        use
+        for tensor in built.program.tensors
+        for use in tensor.uses
+        if Position(instruction=log.schedule[use.step][1], operand=use.operand, index=use.index)
+        in built.times[use.step].unseen
+    ]
+    if unseen:
+        moved = sum(use.bytes * built.program.instructions[use.step].trip_count for use in unseen)
+        facts |= {"unseen_steps": len({use.step for use in unseen}), "unseen_bytes": round(moved)}
     if built.beside:
         seconds = sum(log.home_seconds[step] * built.program.instructions[step].trip_count for step in built.beside)
         facts |= {"asynchronous_steps": len(built.beside), "asynchronous_seconds": seconds}
@@ -167,9 +174,9 @@ def sentences(trace: Trace) -> list[str]:
         unknown = "which XLA's cost model does not know (custom calls, infeeds)"
         lines.append(f"{what}, {unknown}: what they are given, moved once, in slow memory")
     unseen = facts.get("unseen_bytes")
-    if isinstance(unseen, int):
+    if isinstance(unseen, int) and unseen >= _LEAST_UNSEEN_BYTES:
         what = f"{_count(facts, 'unseen_steps', 'scatter')}: XLA's cost model leaves out {unseen / 2**20:.1f} MiB that"
-        lines.append(f"{what} is read; charged here once, in slow memory")
+        lines.append(f"{what} is read; here it is charged")
     collectives = facts.get("collectives")
     if collectives and "ici_bytes_per_second" not in facts:
         lines.append(

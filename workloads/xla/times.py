@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mallocgame.hierarchy import Hierarchy
+from mallocgame.workloads.xla.records import Position
 
 NEST_FACTOR = 5  # XLA weighs benefits by this per enclosing loop (xla_tpu_…_while_execution_count)
 DIGITS = 1e-5  # the log has six significant digits
@@ -49,7 +50,7 @@ class StepTimes:
     residual_bytes: int
     hidden_seconds: float = 0.0  # how far the compute time may lie below ``compute_seconds`` and still matter
     is_opaque: bool = False  # XLA's cost model does not know what it does: its traffic is the size of what it is given
-    unseen_bytes: int = 0  # of ``fixed_bytes``, what XLA's cost model leaves out though it is read
+    unseen: frozenset[Position] = frozenset()  # accesses that XLA's cost model leaves out, though they are made
 
 
 def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
