@@ -22,7 +22,7 @@ from mallocgame.workloads.program_reference import ProgramReference, parse_refer
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, CompileRequest, Options, newest_module
 from mallocgame.workloads.xla.cycles import cycle_estimates
-from mallocgame.workloads.xla.fidelity import disagreement
+from mallocgame.workloads.xla.fidelity import disagreement, total_error
 from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
 from mallocgame.workloads.xla.mapping import build_mapping, without_broken
@@ -386,6 +386,9 @@ class _Reading:
         share, where = disagreement(trace)
         if share > MAX_DISAGREEMENT:
             facts |= {"disagreeing_share": share, "disagreeing_instruction": where}
+        error = total_error(trace)
+        if abs(error) > MAX_DISAGREEMENT:
+            facts |= {"disagreeing_total": error}
         return replace(trace, program=self._with_network(facts), provenance=provenance | facts)
 
     def _valid_mapping(self) -> tuple[Mapping, list[int], list[Violation]]:

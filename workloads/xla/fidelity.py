@@ -98,6 +98,15 @@ def disagreement(trace: Trace) -> tuple[float, str]:
     return 1.0 - _share(here, xla, trips, known), trace.program.instructions[int(parted.argmax())].name
 
 
+def total_error(trace: Trace) -> float:
+    """Return (judge, XLA's errors repeated) / XLA's own total - 1; 0 where XLA assumed other trip counts."""
+    total = trace.estimates.get("xla_seconds")
+    if not isinstance(total, float) or total <= 0 or "given_trip_counts" in trace.provenance:
+        return 0.0
+    charged = replace(trace, program=_as_charged(trace))
+    return replay(charged, with_known_error(charged)) / total - 1
+
+
 def _is_known(program: Program, xla: F64) -> npt.NDArray[np.bool_]:
     """Return of which instructions XLA's timeline has a time."""
     known: npt.NDArray[np.bool_] = ~np.isnan(xla)

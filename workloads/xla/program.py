@@ -1,7 +1,7 @@
 """A log and the HLO that it is about → the Program, with every byte accounted for."""
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mallocgame.errors import TraceError
@@ -10,6 +10,7 @@ from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.workloads.hlo.aliases import FORWARDING, Aliases, Place, alias_groups, only_names
 from mallocgame.workloads.hlo.module import HloInstruction, HloModule, argument_label, array_bytes, leaves
 from mallocgame.workloads.hlo.movement import inside
+from mallocgame.workloads.hlo.shapes import array
 from mallocgame.workloads.xla.flight import is_asynchronous
 from mallocgame.workloads.xla.groups import Access, accesses, tensor_sizes
 from mallocgame.workloads.xla.records import Position, XlaLog
@@ -26,6 +27,7 @@ from mallocgame.workloads.xla.times import (
 )
 
 _FOREIGN = frozenset({"custom-call", "infeed", "outfeed"})  # XLA's cost model does not look inside
+_MOVES_NOTHING = FORWARDING | {"constant"}
 _NEXT_TO_NOTHING = 3e-9  # seconds, a few cycles: what XLA charges where it knows nothing
 MAX_REPLACED = 0.005  # of the time with everything in default memory: copies below stay where they are
 MAX_UNRECONCILED = 0.01  # of all accessed bytes
@@ -245,7 +247,8 @@ def _solve(
             tensor_bytes=tuple(sizes[group] for group, _ in rows),
             writes=tuple(access.writes for _, access in rows),
             gains=tuple(gains.get(access.place, 0.0) for _, access in rows),
-            shape_bytes=0 if instruction.opcode in FORWARDING else _shape_bytes(instruction, aliases),
+            shape_bytes=0 if instruction.opcode in _MOVES_NOTHING else _shape_bytes(instruction, aliases),
+            padded_bytes=0 if instruction.opcode in _MOVES_NOTHING else _padded_bytes(instruction, aliases),
             immovable_shape_bytes=_shape_bytes(instruction, aliases, sizes),
         )
         if step in beside:
@@ -407,8 +410,17 @@ def _written_in(uses: list[Use], new: Use) -> int | None:
 
 def _shape_bytes(instruction: HloInstruction, aliases: Aliases, tensors: Container[Place] = ()) -> int:
     """Return bytes of an instruction's operands and results that are not in ``tensors``."""
+    places = _arrays(instruction, aliases)
+    return sum(array_bytes(text) for place, text in places if aliases.find(place) not in tensors)
+
+
+def _padded_bytes(instruction: HloInstruction, aliases: Aliases) -> int:
+    """Return bytes of an instruction's operands and results as they lie in memory: a number takes a tile."""
+    return sum(array(text).laid_out_bytes for _, text in _arrays(instruction, aliases))
+
+
+def _arrays(instruction: HloInstruction, aliases: Aliases) -> Iterator[tuple[Place, str]]:
     computation = aliases.module.computations[aliases.computation_of[instruction.name]]
     arrays = [(instruction.name, instruction.shape)]
     arrays += [(name, computation.instructions[name].shape) for name in instruction.operands]
-    places = (((name, index), text) for name, shape in arrays for index, text in leaves(shape))
-    return sum(array_bytes(text) for place, text in places if aliases.find(place) not in tensors)
+    yield from (((name, index), text) for name, shape in arrays for index, text in leaves(shape))

@@ -201,6 +201,9 @@ def sentences(trace: Trace) -> list[str]:
         name = str(facts.get("disagreeing_instruction", ""))
         where = f"most in {name}{_source(trace.program, name)}"
         lines.append(f"{100 * share:.1f} % of XLA's own timeline is read over 1 % wrong, {where}: a fault here")
+    error = facts.get("disagreeing_total")
+    if isinstance(error, float):
+        lines.append(f"the total of XLA's own timeline is read {100 * error:+.1f} % wrong: a fault here")
     lines += _own_estimate(trace)
     lines += _texts(facts.get("notes"))
     lines += [text for text in (cycle_sentence(trace),) if text]

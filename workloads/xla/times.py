@@ -35,6 +35,7 @@ class StepFacts:
     movable_bytes: tuple[int | None, ...]  # of each access of a tensor; None where the log does not say
     tensor_bytes: tuple[int, ...]  # the size of the tensor behind each access
     shape_bytes: int  # of all operands and results, without padding
+    padded_bytes: int = 0  # the same with padding
     immovable_shape_bytes: int = 0  # of those that are no tensors
     writes: tuple[bool, ...] = ()  # for each access, whether it writes; () where none is known to
     gains: tuple[float, ...] = ()  # for each access, the benefit of moving it, 0 where none is told; () where none is
@@ -68,7 +69,8 @@ def solve_step(facts: StepFacts, hierarchy: Hierarchy) -> StepTimes:
     elif any(seen.seconds < elapsed * (1 - 4 * DIGITS) for seen in facts.observations):
         total, bound_by_memory = elapsed * home, True  # what computing takes, it takes wherever its operands are
     else:  # nothing movable is read or written: the shapes say whether memory explains the time
-        guess = known + facts.shape_bytes if not facts.movable_bytes else max(known, facts.shape_bytes)
+        sized = max(facts.shape_bytes, facts.padded_bytes)
+        guess = known + sized if not facts.movable_bytes else max(known, sized)
         total = elapsed * home if guess >= 0.9 * elapsed * home else float(guess)
         bound_by_memory = guess >= 0.9 * elapsed * home > 0
     tolerance = 64 + 2 * DIGITS * elapsed * home

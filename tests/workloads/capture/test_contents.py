@@ -1,5 +1,6 @@
 """What a captured trace says of loops, branches, copies and what is not ours to move (extra: tpu)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mallocgame.mapping import Mapping, serving_layers
 from mallocgame.program import UseKind
 from mallocgame.workloads.capture import Assumptions, capture
 from mallocgame.workloads.xla.compiler import Compiler
+from mallocgame.workloads.xla.fidelity import total_error
 from mallocgame.workloads.xla.remarks import sentences
 from tests.workloads.capture.programs import explained, reference, tpu
 
@@ -108,6 +110,8 @@ def test_what_is_closed_over_is_read_from_slow_memory(folder: Path, compiler: Co
     (constant,) = (tensor for tensor in trace.program.tensors if tensor.size_bytes >= 2**20)
     assert constant.is_parameter  # nothing can put it into fast memory without reading it
     assert [use.kind for use in constant.uses] == [UseKind.READ]
+    longer = {"xla_seconds": 1.25 * float(str(trace.estimates["xla_seconds"]))}
+    assert abs(total_error(replace(trace, estimates=trace.estimates | longer)) - (1 / 1.25 - 1)) < 0.01
 
 
 @pytest.mark.tpu
