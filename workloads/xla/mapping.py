@@ -216,6 +216,8 @@ def _evictions(
         if len(source) != 1:
             reason = f"an eviction of {name} after step {row.start_after}, where it is in {len(source)} places"
             raise TraceError(log.path, row.line, reason)
+        if _is_updated_at_home(row, residencies[source[0]], built):
+            residencies[source[0]] = replace(residencies[source[0]], end_step=row.done_before)
         transfer = Transfer(
             tensor=tensor,
             source=source[0],
@@ -226,6 +228,17 @@ def _evictions(
         )
         found.append((transfer, row.line))
     return found
+
+
+def _is_updated_at_home(row: AllocationRow, place: Residency, built: XlaProgram) -> bool:
+    """Whether the step for which a copy home is made changes it there, while XLA still keeps the place it left."""
+    if place.end_step != row.done_before + 1 or row.done_before >= built.program.num_steps:
+        return False
+    name = built.program.instructions[row.done_before].name
+    updated = any(
+        u.step == row.done_before and u.kind == UseKind.UPDATE for u in built.program.tensors[place.tensor].uses
+    )
+    return updated and any(use.instruction == name for use in row.uses)
 
 
 def without_broken(program: Program, hierarchy: Hierarchy, mapping: Mapping) -> tuple[Mapping, list[int]]:

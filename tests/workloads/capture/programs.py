@@ -69,6 +69,18 @@ def kernel(x, y):
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     return pl.pallas_call(add, out_shape=shape, grid=(4,), in_specs=[spec, spec], out_specs=spec)(x, y) @ x
 
+@functools.partial(jax.jit, donate_argnums=0)
+def kernels_in_place(x, y):
+    from jax.experimental import pallas as pl
+    spec = pl.BlockSpec((256, 512), lambda i: (i, 0))
+    def add(a, b, o):
+        o[...] = a[...] + b[...]
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    run = pl.pallas_call(add, out_shape=shape, grid=(4,), in_specs=[spec] * 2, out_specs=spec, input_output_aliases={0: 0})
+    for _ in range(3):
+        x, y = run(x, y), jnp.sin(y)
+    return x
+
 @functools.partial(jax.jit, static_argnums=1, static_argnames="act")
 def layered(params, repeats, *, act="relu"):
     x = params["x"]

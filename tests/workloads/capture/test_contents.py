@@ -84,6 +84,7 @@ def test_what_is_copied_because_it_is_not_donated_is_named(folder: Path, compile
     ("name", "text", "opaque"),
     [
         ("kernel", "f32[1024,1024],f32[1024,1024]", 3 * 2**22),
+        ("kernels_in_place", "f32[1024,512],f32[1024,512]", 9 * 2**21),
         ("cholesky", "f32[256,256]", None),
         ("offload", "f32[1024,1024],f32[512,1024]", 0),
     ],
