@@ -76,7 +76,8 @@ def kernels_in_place(x, y):
     def add(a, b, o):
         o[...] = a[...] + b[...]
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    run = pl.pallas_call(add, out_shape=shape, grid=(4,), in_specs=[spec] * 2, out_specs=spec, input_output_aliases={0: 0})
+    options = {"grid": (4,), "in_specs": [spec] * 2, "out_specs": spec, "input_output_aliases": {0: 0}}
+    run = pl.pallas_call(add, out_shape=shape, **options)
     for _ in range(3):
         x, y = run(x, y), jnp.sin(y)
     return x
