@@ -18,6 +18,8 @@ from mallocgame.workloads.xla.compiler import Options
 USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of docs/compiler_loop.md
 SAFETY = 1.25
 SHARE_TO_REPEAT = 0.1  # of all the time, for an evaluation from the program on; where it takes more there is none
+PATIENCE_TO_REPEAT = 2.0  # times as long as expected, where the figure is a guess without it
+GUESS = "; its judged time is a guess: compiling it from the program on failed"
 OTHERWISE = "from the program on the compiler does otherwise"
 LARGEST_SHARE = 0.5  # of the time from the default compilation on, for the check; where it takes more there is none
 
@@ -44,6 +46,8 @@ class FinalCheck:
         self._started = float("inf")
         self._thread: threading.Thread | None = None
         self.default: FullCompile | None = None  # as soon as it is known
+        self.best: Evaluation | None = None  # what will be checked, as far as is known
+        self._guesses: list[Evaluation] = []  # what could not be repeated, though its figure needs it
 
     def __enter__(self) -> "FinalCheck":
         if self._wanted:
@@ -82,13 +86,15 @@ class FinalCheck:
 
     def search_deadline(self) -> float:
         """Return when the search has to end, as far as is known now."""
-        reserve = self.estimated_seconds() if self.is_affordable() else self._seconds_to_repeat()
+        reserve = self.estimated_seconds() if self.is_affordable() else 0.0
+        if not reserve or self._target.is_near:
+            reserve += self._seconds_to_repeat()
         return self.deadline - SAFETY * reserve
 
     def _seconds_to_repeat(self) -> float:
-        """Return how long it takes to repeat an evaluation from the program on; 0: that is not needed, or too long."""
-        whole = self._target.whole_seconds if self._target.scheduled is not None else 0.0
-        return whole if SAFETY * whole <= SHARE_TO_REPEAT * self._seconds else 0.0
+        """Return how long it takes to repeat the best from the program on; 0: that is not needed, or too long."""
+        whole = self._target.seconds_to_repeat(self.best)
+        return whole if self._target.is_near or SAFETY * whole <= SHARE_TO_REPEAT * self._seconds else 0.0
 
     def check(self, candidates: Sequence[Evaluation], say: Say) -> Checked:
         """Compile the best candidate to its end; where the compiler refuses it, or does otherwise, ever worse ones.
@@ -109,7 +115,8 @@ class FinalCheck:
         why_not = self._why_not()
         if why_not:
             reason, found = self._repeated(candidate, say)
-            return reason, Checked(index=index, done=None, why_not=why_not, stands=found)
+            guess = GUESS if found is candidate and found in self._guesses else ""
+            return reason, Checked(index=index, done=None, why_not=why_not + guess, stands=found)
         self._stop.set()  # the default's has served its purpose
         say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
         done = self._compile(candidate.options)
@@ -133,10 +140,15 @@ class FinalCheck:
         Returns:
             why a candidate does not stand, empty if it does; and what the compiler does then.
         """
-        if self._target.scheduled is None or self.deadline - time.monotonic() < self._target.whole_seconds:
+        needed, deadline = self._target.seconds_to_repeat(candidate), self.deadline
+        if self._target.is_near:  # its figure is a guess until then
+            deadline = max(deadline, time.monotonic() + PATIENCE_TO_REPEAT * needed)
+        if self._target.scheduled is None or deadline - time.monotonic() < needed:
             return "", candidate
         say("compiling the best once more, from the program on")
-        found = self._target.repeat(candidate, deadline=self.deadline)
+        found = self._target.repeat(candidate, deadline=deadline)
+        if found.inconclusive and self._target.is_near:
+            self._guesses.append(candidate)
         if found.inconclusive or candidate.agrees_with(found):
             return "", candidate
         is_slower = found.mapping is None or found.judged_seconds >= self._target.default().judged_seconds

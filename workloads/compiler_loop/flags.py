@@ -17,14 +17,16 @@ ONE_SLICE: Options = {"xla_tpu_sliced_prefetch_max_slices": "1"}
 WAIT = "xla_msa_max_overlap_to_mem_size_async_copy_ratio"
 # By default no copy is made under which too little is computed, whatever is asked for: none before a loop at the start.
 EAGER: Options = {"xla_msa_min_overlap_to_async_copy_ratio": "0"}
-LONG_WAITS: Options = {**EAGER, **ONE_SLICE, WAIT: "20"}
+# By default what repeats six times (layers) is planned once, for all of them alike, and no order changes that plan.
+NO_PATTERN: Options = {"xla_tpu_memory_bound_loop_optimizer_options": "enabled:false"}
+LONG_WAITS: Options = {**EAGER, **ONE_SLICE, **NO_PATTERN, WAIT: "20"}
 # Ways to suggest a mapping: flags, and what is placed before all others: what waits longer than so long (``Reaction``).
 NEVER = float("inf")
 WAYS: tuple[tuple[Options, float], ...] = (
-    ({**EAGER, **ONE_SLICE}, NEVER),
+    ({**EAGER, **ONE_SLICE, **NO_PATTERN}, NEVER),
     (LONG_WAITS, MAX_WAIT),
     (LONG_WAITS, -1.0),
-    (EAGER, NEVER),
+    ({**EAGER, **NO_PATTERN}, NEVER),
 )
 CANDIDATE_FLAGS: tuple[Options, ...] = (
     {"xla_msa_enable_sync_slice_replacement": "false"},  # a slice made a copy keeps what it reads in slow memory
@@ -32,6 +34,7 @@ CANDIDATE_FLAGS: tuple[Options, ...] = (
     {"xla_msa_max_retries": "10"},
     {"xla_msa_max_repacks": "0"},
     {WAIT: "20"},
+    NO_PATTERN,
     {"xla_msa_min_overlap_to_async_copy_ratio": "3"},  # copies under which less is computed are not made
 )
 

@@ -16,7 +16,7 @@ from mallocgame.explanation.placement import Placements, TensorPlacement, put_to
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import Timeline, simulate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency
-from mallocgame.program import Program, Use
+from mallocgame.program import Program, Use, UseKind
 from mallocgame.workloads.compiler_loop.loop_operands import NONE, LoopOperands, place_of_copy
 from mallocgame.workloads.compiler_loop.overrides import Action, Override, definitions, overrides_of
 from mallocgame.workloads.xla.records import Position
@@ -126,7 +126,13 @@ def moves(program: Program, parts: Placements, stalls: F64, wanted_mapping: Want
     use; copied in earlier; or treated as in the mapping that is wished for, where there are overrides for that.
     """
     places = {  # and sizes, of results that may be fast
-        (r.start_step, program.tensors[t].size_bytes) for t, part in parts.items() for r in part.residencies
+        (step, program.tensors[t].size_bytes)
+        for t, part in parts.items()
+        if part.residencies
+        for step in (
+            *(r.start_step for r in part.residencies),
+            *(use.step for use in program.tensors[t].uses if use.kind != UseKind.READ),
+        )
     }
     for tensor in sorted(parts.keys() | wanted_mapping.parts.keys()):
         if not program.tensors[tensor].movable:

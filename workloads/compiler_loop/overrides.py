@@ -40,6 +40,7 @@ _OF_THE_PASS = (
     PREFERRED,
     "xla_tpu_enforce_prefetch_fifo_order",
     "xla_tpu_sliced_prefetch_",
+    "xla_tpu_memory_bound_loop_optimizer_",
 )
 
 
@@ -86,13 +87,7 @@ def overrides_of(program: Program, mapping: Mapping, operands: LoopOperands = NO
     """
     serving, uses = serving_layers(program, mapping), program.uses
     found: list[Override] = []
-    flat = [use for tensor in program.tensors for use in tensor.uses]
-    sizes = program.sizes_bytes[uses.tensor].tolist()
-    fast_results = {  # results, and what writes in place has first
-        (use.step, size)
-        for use, size, layer in zip(flat, sizes, serving.tolist(), strict=True)
-        if layer and use.operand <= 0 and not stays_only(use)
-    }
+    fast_results = _fast_results(program, serving)
     for index, tensor in enumerate(program.tensors):
         if not tensor.movable:
             continue
@@ -106,6 +101,25 @@ def overrides_of(program: Program, mapping: Mapping, operands: LoopOperands = NO
             found += _kept_uses(program, index, serving[rows].tolist(), fast_results)
     weight = traffic_bytes(program)
     return tuple(sorted(found, key=lambda d: -int(weight[d.tensor])))
+
+
+def _fast_results(program: Program, serving: I64) -> set[tuple[int, int]]:
+    """Return step and size of results of which fast memory serves anything, and of what is written in place first.
+
+    To keep a result in slow memory keeps all uses of that value there, also those that a copy would serve later.
+    """
+    uses = program.uses
+    served_later = np.zeros(len(serving), dtype=np.bool_)
+    for row in range(len(serving) - 1, -1, -1):
+        is_last = row + 1 == len(serving) or uses.tensor[row + 1] != uses.tensor[row]
+        served_later[row] = bool(serving[row]) or (not is_last and bool(served_later[row + 1]))
+    flat = [use for tensor in program.tensors for use in tensor.uses]
+    sizes = program.sizes_bytes[uses.tensor].tolist()
+    return {
+        (use.step, size)
+        for use, size, layer, later in zip(flat, sizes, serving.tolist(), served_later.tolist(), strict=True)
+        if use.operand <= 0 and not stays_only(use) and (layer or (later and use.kind != UseKind.READ))
+    }
 
 
 def traffic_bytes(program: Program) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -154,17 +168,45 @@ def _prefetches(program: Program, mapping: Mapping, index: int, operands: LoopOp
 def _kept_uses(
     program: Program, index: int, layers: Sequence[int], fast_results: set[tuple[int, int]]
 ) -> Iterator[Override]:
-    """Keep single uses in slow memory where the instruction's results of that size, which are hit too, stay there.
+    """Keep in slow memory values of which all is to stay there, and single uses of others.
 
-    An update in place is kept by the instruction's first operand, which is what dynamic-update-slice writes to.
+    Those only where the instruction's results of that size, which are hit too, stay there. An update in place is kept
+    by the instruction's first operand, which is what dynamic-update-slice writes to.
     """
-    for use, layer in zip(program.tensors[index].uses, layers, strict=True):
-        is_free = (use.step, program.tensors[index].size_bytes) not in fast_results
-        if not layer and (use.operand >= 0 or use.kind == UseKind.UPDATE) and is_free and not stays_only(use):
+    tensor = program.tensors[index]
+    kept: set[int] = set()
+    for place, step, rows in values(program, index):
+        if not any(layers[row] for row in rows):
+            yield Override(action=Action.KEEP, tensor=index, place=place, step=step)
+            kept.update(rows)
+    for row, use in enumerate(tensor.uses):
+        is_free = row not in kept and (use.step, tensor.size_bytes) not in fast_results
+        if not layers[row] and (use.operand >= 0 or use.kind == UseKind.UPDATE) and is_free and not stays_only(use):
             index_in = use.index if use.operand >= 0 else ()
             name = program.instructions[use.step].name
-            place = Position(instruction=name, operand=max(use.operand, 0), index=index_in)
-            yield Override(action=Action.KEEP, tensor=index, place=place, step=use.step)
+            where = Position(instruction=name, operand=max(use.operand, 0), index=index_in)
+            yield Override(action=Action.KEEP, tensor=index, place=where, step=use.step)
+
+
+def values(program: Program, index: int) -> Iterator[tuple[Position, int, list[int]]]:
+    """Yield the values that a tensor holds in turn: where each is made, at which step, and the numbers of its uses.
+
+    Those are from its definition (a parameter has none) to the one that makes the next value. Nothing is yielded of a
+    tensor that loops or branches hand on: what is inside them is another value to the compiler.
+    """
+    tensor = program.tensors[index]
+    made = {override.step: override.place for override in definitions(program, index, Action.KEEP)}
+    if len({program.instructions[use.step].computation for use in tensor.uses}) > 1:
+        return
+    found: list[tuple[Position, int, list[int]]] = [(made[-1], -1, [])] if -1 in made else []
+    for number, use in enumerate(tensor.uses):
+        if found:
+            found[-1][2].append(number)
+        if use.kind != UseKind.READ and made.get(use.step) == Position(
+            instruction=program.instructions[use.step].name, index=use.index
+        ):
+            found.append((made[use.step], use.step, [number]))
+    yield from found
 
 
 def escape(name: str) -> str:

@@ -5,7 +5,7 @@ it was asked to, and that costs time, solvers are told how far such stays reach 
 are when a copy back was waited for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from mallocgame.explanation.reachable import Beginning, CopyBack, Reach, waits
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency
 from mallocgame.solver import Problem
-from mallocgame.workloads.compiler_loop.flags import EAGER, NEVER, ONE_SLICE, WAYS, max_wait
+from mallocgame.workloads.compiler_loop.flags import NEVER, ONE_SLICE, WAYS, max_wait
 from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands
 from mallocgame.workloads.compiler_loop.overrides import (
     HOIST_LIMIT,
@@ -51,8 +51,8 @@ class Reaction:
         """What the compiler was seen to do, and what it does under these flags, as a solver's option."""
         return Reach(last_use=dict(self.reaches), copy_back=dict(self.copies_back), max_wait=max_wait(flags))
 
-    def suggestion(self, goal: Mapping) -> tuple[Override, ...]:
-        """Return overrides for a whole mapping that are never refused.
+    def suggestion(self, goal: Mapping, ahead: Sequence[int] = ()) -> tuple[Override, ...]:
+        """Return overrides for a whole mapping that are never refused; the tensors ``ahead`` are placed before all.
 
         What is to stay in slow memory is kept there, copies are asked for at their time. What is left to the compiler
         is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
@@ -74,7 +74,9 @@ class Reaction:
         place = {r.tensor: (r.offset_bytes, r.start_step) for r in goal.residencies}
         if sum(map(len, whole.values())) > MAX_IN_ORDER or program.num_steps >= LARGE:
             place = {tensor: (-program.tensors[tensor].size_bytes, 0) for tensor in whole}
-        return (*found, *(first for tensor in sorted(whole, key=place.__getitem__) for first in whole[tensor]))
+        whole |= {tensor: definitions(program, tensor, Action.FIRST) for tensor in ahead}
+        order = dict.fromkeys([*ahead, *sorted(whole.keys() - set(ahead), key=place.__getitem__)])
+        return (*found, *(first for tensor in order for first in whole[tensor]))
 
     def ways(self, goal: Mapping) -> Iterator[tuple[Options, tuple[Override, ...]]]:
         """Yield flags and overrides of each way to suggest a whole mapping (``flags.WAYS``), the same only once.
@@ -98,7 +100,7 @@ class Reaction:
             yield {**plain, **more}, overrides
         if plain != flags:
             self.first_above = NEVER
-            yield {**flags, **EAGER, **ONE_SLICE}, self.suggestion(goal)
+            yield {**flags, **WAYS[0][0]}, self.suggestion(goal)
 
     @cached_property
     def longest_waits(self) -> F64:
@@ -113,12 +115,19 @@ class Reaction:
         self.reaches.clear()
         return found
 
+    def lost(self, goal: Mapping, got: Mapping) -> list[int]:
+        """Return the tensors of which a stay ended sooner than suggested, or never began, those that cost most first.
+
+        Those that cost next to nothing are left out.
+        """
+        wanted, reached = stays(self.problem, goal), stays(self.problem, got)
+        return self._costly(goal, got, {b[0] for b, last in wanted.items() if reached.get(b, -1) < last})
+
     def learn(self, goal: Mapping, got: Mapping) -> None:
         """Compare what was suggested with what the compiler did."""
         self.see(got)
         wanted, reached = stays(self.problem, goal), stays(self.problem, got)
-        costly = self._costly(goal, got, {b[0] for b, last in wanted.items() if reached.get(b, -1) < last})
-        for beginning in (b for tensor in costly for b in wanted if b[0] == tensor):
+        for beginning in (b for tensor in self.lost(goal, got) for b in wanted if b[0] == tensor):
             if reached.get(beginning, -1) < wanted[beginning]:
                 self.reaches[beginning] = reached.get(beginning, -1)
 

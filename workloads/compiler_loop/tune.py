@@ -48,6 +48,8 @@ LEAST_PLANNING_SECONDS = 1.0  # or twice as long as an evaluation takes
 LEAST_SOLVER_SECONDS = 4.0  # of a short run: with less a busy machine finds nothing, and the search would end
 LEAST_HEADROOM = 0.005  # of the time: with less to win on paper the search ends
 
+NEARBY = 5e-3  # of the judged time: so far the scheduled module may lead elsewhere, for the search to begin with it
+SHARE_TO_REPEAT = 0.2  # of all the time, to see in the end what the compiler does from the program on; else no guesses
 LEAST_SEARCH = 0.5  # as long as the default compilation: with less time left nothing more can be tried
 ENOUGH_TIMES = 12  # as long as that, for a first run
 LEAST_EVALUATIONS = 8  # that there is time for, for another way to suggest a mapping to be tried
@@ -90,8 +92,10 @@ def tune(
             compiler = stack.enter_context(Compiler(ready=max(settings.workers, settings.lanes)))
         settings.phase(f"compiling {reference} by default")
         kernels = Kernels(settings.solve, settings.say)
-        target = Target.of(reference, chip, compiler, assumptions=assumptions)
+        target = Target.of(reference, chip, compiler, assumptions=assumptions, nearby=NEARBY)
         begin += kernels.wait()
+        if target.is_near and target.seconds_to_repeat() > SHARE_TO_REPEAT * settings.seconds:
+            target = replace(target, scheduled=None, is_near=False)
         folder = None
         if settings.folder is not None:
             identity = identity_of(target.trace.provenance, target.trace.program)
@@ -208,6 +212,8 @@ class _Tuning:
 
     def _in_the_best_way(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
         """Suggest a mapping in several ways, and return the search that goes on; ``reaction`` knows the way."""
+        from mallocgame.workloads.compiler_loop.reorder import reorder
+
         best, first_above, found = search, NEVER, None
         for flags, overrides in reaction.ways_from(goal, search.flags):
             way = self._new_search(flags)
@@ -220,6 +226,8 @@ class _Tuning:
                 best, first_above, found = way, reaction.first_above, got
         reaction.first_above = first_above
         if found is not None and found.mapping is not None:
+            found = reorder(best, reaction, goal, found)
+            assert found.mapping is not None
             reaction.learn(goal, found.mapping)
         return best
 
@@ -266,7 +274,7 @@ class _Tuning:
         return as_hoisted(trace.program, trace.hierarchy, trace.mapping, start, but=ordered)
 
     def _take(self, search: "OverrideSearch") -> None:
-        self.search, self.flags = search, search.flags
+        self.search, self.flags, self.final.best = search, search.flags, search.best
         self.incumbents.append(_Incumbent(evaluation=search.best, overrides=search.overrides, flags=dict(search.flags)))
         self.history.append((time.monotonic() - self.begin, search.best.judged_seconds))
         gain = self.default.judged_seconds / search.best.judged_seconds

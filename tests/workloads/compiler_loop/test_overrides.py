@@ -381,13 +381,32 @@ def test_a_use_is_not_kept_where_a_fast_update_in_place_would_be_hit_too() -> No
         assert _told(program, Mapping(residencies=(_at(0, 0, 1), _at(1, 0, 2))), 0) == kept
 
 
-def test_a_slow_update_is_kept_by_its_first_operand_and_a_read_without_one_not_at_all() -> None:
+def test_a_value_that_an_update_makes_is_kept_where_it_is_made_in_a_loop_by_the_first_operand() -> None:
     define, update = Use(step=0, bytes=8, kind=UseKind.DEFINE), Use(step=1, bytes=8, kind=UseKind.UPDATE, index=(3,))
     tensor = Tensor(name="t", size_bytes=8, uses=(define, update, Use(step=2, bytes=8)))
     program = Program(name="slow", instructions=_steps(1, 1, 1), tensors=(tensor,))
-    assert _told(program, Mapping(residencies=(_at(0, 0, 1),)), 0) == {(Action.KEEP, "i1", 0, -1)}
-    (kept,) = overrides_of(program, Mapping(residencies=(_at(0, 0, 1),)))
-    assert kept.place.index == ()
+    born = Mapping(residencies=(_at(0, 0, 1),))
+    (kept,) = overrides_of(program, born)
+    assert (kept.place, kept.step) == (Position(instruction="i1", index=(3,)), 1)
+    assert outcome_of(kept, program, born) is OverrideOutcome.REALISED  # though the value before it is fast
+    assert outcome_of(kept, program, Mapping(residencies=(_at(0, 0, 3),))) is OverrideOutcome.CHANGED
+    body = replace(program.instructions[1], computation="body")
+    inside = replace(program, instructions=(program.instructions[0], body, program.instructions[2]))
+    (kept,) = overrides_of(inside, born)
+    assert kept.place == Position(instruction="i1", operand=0)
+
+
+def test_what_is_updated_in_place_and_copied_in_later_is_kept_by_the_parameter_alone() -> None:
+    """By the operand of the update its result would be hit, and all uses of that."""
+    uses = (Use(step=0, bytes=8, kind=UseKind.UPDATE), Use(step=1, bytes=8, operand=1), Use(step=2, bytes=8, operand=0))
+    cache = Tensor(name="cache", size_bytes=8, is_parameter=True, is_output=True, uses=uses)
+    program = Program(name="cached", instructions=_steps(1, 1, 1), tensors=(cache,))
+    copied = Mapping(residencies=(_at(0, 2, 3),), transfers=(_copy(0, HOME, 0, 1, 2),))
+    assert _told(program, copied, 0) == {
+        (Action.KEEP, "cache", -1, -1),
+        (Action.KEEP, "i1", 1, -1),
+        (Action.PREFETCH, "i2", 0, 1),
+    }
 
 
 def test_definitions_are_what_makes_a_value() -> None:

@@ -24,6 +24,7 @@ from mallocgame.workloads.compiler_loop.overrides import (
     options_of,
 )
 from mallocgame.workloads.compiler_loop.reaction import Reaction, stays
+from mallocgame.workloads.compiler_loop.reorder import reorder
 from mallocgame.workloads.compiler_loop.replan import replan
 from mallocgame.workloads.compiler_loop.verify import Evaluation
 from mallocgame.workloads.xla.records import Position
@@ -257,3 +258,28 @@ def test_too_many_to_place_in_order_are_placed_by_size(bound: str, monkeypatch: 
     text = str(options_of(overrides, {}, [20, 20, 20])[SORT_ORDER])
     alike = places[0].index == places[1].index
     assert text.count("overrides{") == (1 if alike else 2)
+
+
+class OnePlace(FakeCompiler):
+    """Has room for one of two values that are both planned, for the one that comes first; else for ``use_a.2``."""
+
+    def mapping(self, overrides: set[Override]) -> Mapping:
+        chosen = 1 if any(d.tensor == 1 and d.action is Action.FIRST for d in overrides) else 2
+        return Mapping(residencies=(pinned(chosen, 50, 4),))
+
+
+def test_what_was_lost_is_placed_first_until_nothing_more_comes_of_it() -> None:
+    fake = OnePlace()
+    search, reaction = fake.search(), Reaction(problem=PROBLEM)
+    both = Mapping(residencies=(pinned(1, 50, 4), pinned(2, 0, 4)))
+    found = search.try_out(reaction.suggestion(both))
+    assert reaction.lost(both, found.mapping or Mapping()) == [1]
+    best = reorder(search, reaction, both, found)
+    assert best == search.best
+    assert best.judged_seconds < found.judged_seconds
+    for ahead in ([1], [2, 1]):
+        assert [d.tensor for d in reaction.suggestion(both, ahead) if d.action is Action.FIRST] == ahead
+    told = [{d.tensor for d in asked if d.action is Action.FIRST} for asked in fake.asked]
+    assert told == [set(), {1}, {1, 2}]  # then use_a.2 is lost, in vain comes first, and is first already
+    assert reorder(search, reaction, Mapping(), best) == best  # nothing was planned, so nothing is lost
+    assert len(fake.asked) == len(told)

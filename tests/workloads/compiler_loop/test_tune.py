@@ -31,6 +31,7 @@ from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STAT
 from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
+from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.scheduled import ScheduledModule
 from tests.cli.run import run as run_command
 from tests.paths import ROOT
@@ -501,3 +502,52 @@ def test_a_scheduled_module_that_leads_elsewhere_is_not_used() -> None:
 
     compiler = Elsewhere()
     assert target(compiler).scheduled is None
+
+
+class Nearby(Recorded):
+    """Its scheduled module leads to what the program leads to, but for the last digit of the compiler's estimate."""
+
+    def compile(self, asked: CompileRequest) -> Compilation:
+        done = super().compile(asked)
+        if asked.scheduled is not None:
+            return replace(done, log=re.sub(rf"({re.escape(DONE)} .*)", r"\g<1>1", done.log))
+        return replace(done, scheduled=ScheduledModule(hlo=b"module", options=b"") if asked.keep else None)
+
+
+def test_a_scheduled_module_that_leads_near_is_searched_with_and_what_counts_is_from_the_program_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = ProgramReference(module="mallocgame.workloads.models", name="lstm")
+    near = Target.of(reference, "v5e", Nearby(), nearby=1e-3)
+    assert near.is_near
+    assert Target.of(reference, "v5e", Nearby()).scheduled is None
+    guess = replace(near.default(), options={"a": "b"}, judged_seconds=0.5 * near.default_seconds, seconds=0.5)
+    true = replace(guess, judged_seconds=0.8 * near.default_seconds)
+    monkeypatch.setattr(Target, "repeat", lambda *_, **__: true)
+    slow = replace(near, whole_seconds=3.0, short_seconds=0.25)
+    with FinalCheck(slow, time.monotonic() - 10.0, 10.0, wanted=False) as final:
+        final.best = guess
+        assert final.deadline - final.search_deadline() == pytest.approx(1.25 * 3.25)  # overrides make it slower
+        assert final.check([guess], lambda text: None).stands == true  # though the time is over
+        monkeypatch.setattr(Target, "repeat", lambda *_, **__: replace(true, mapping=None, inconclusive=True))
+        checked = final.check([guess], lambda text: None)
+    assert checked.stands == guess
+    assert "is a guess" in checked.why_not
+
+
+def test_a_guess_takes_its_true_time_in_the_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    improve_each_time(monkeypatch)
+    true = 0.9
+
+    def repeat(self: Target, evaluation: Evaluation, *, deadline: float = 0.0) -> Evaluation:
+        return replace(evaluation, judged_seconds=true * self.default_seconds)
+
+    monkeypatch.setattr(Target, "repeat", repeat)
+    near = replace(target(Recorded()), scheduled=ScheduledModule(hlo=b"", options=b""), is_near=True)
+    monkeypatch.setattr(Target, "of", lambda *_, **__: near)
+    for given, judged in ((true, true), (1.1, 1.0)):
+        true, folder = given, tmp_path / str(given)
+        found = run(folder, Recorded(), full=False)
+        assert found.judged_seconds == pytest.approx(judged * found.default_seconds)
+        assert load_about(folder / OPTIONS)["judged_seconds"] == found.judged_seconds
+        assert bool(mallocgame.load_compiler_options(folder / OPTIONS)) == (judged < 1.0)
