@@ -90,12 +90,12 @@ def test_a_solver_of_one_s_own_is_named_by_where_it_is(module: str) -> None:
 
 def test_what_is_no_mapping_is_told(module: str) -> None:
     with pytest.raises(InputError, match=f"{module}:wrong' returned 3, expected a Mapping"):
-        solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:wrong", seconds=5.0)
+        solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:wrong", start="none")
 
 
 def test_its_errors_are_its_own(module: str) -> None:
     with pytest.raises(RuntimeError, match="mine"):
-        solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:broken")
+        solve(Problem(toy_program(num_layers=4), preset("v5e")), solver=f"{module}:broken", start="none")
 
 
 def test_the_traceback_of_its_errors_is_its_own_lines(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mallocgame.baselines.placement.greedy import greedy
+from mallocgame.baselines.placement.trivial import random
 from mallocgame.errors import InputError
 from mallocgame.evaluation import find_solver, make_case, run, solver_names
 from mallocgame.hierarchy import preset
@@ -21,6 +22,7 @@ from tests.toy import toy_program, toy_trace
 
 PROBLEM = Problem(toy_program(num_layers=8), preset("v5e"))
 GOOD = greedy(*PROBLEM, seconds=20.0)
+POOR = random(*PROBLEM, steps=1).mapping  # solvers have something to do from there
 BROKEN = replace(GOOD.mapping, residencies=(replace(GOOD.mapping.residencies[0], offset_bytes=1),))
 NAMES = [name for name in solver_names() if name not in ("xla", "muzero")]
 
@@ -131,10 +133,10 @@ def test_an_interrupt_of_which_a_kernel_made_another_error_keeps_the_incumbent()
 
     found, _ = find_solver("anneal")
     error: BaseException = KeyboardInterrupt()
-    assert found(*PROBLEM, seconds=20.0, start=GOOD.mapping, progress=interrupt).status == "interrupted"
+    assert found(*PROBLEM, seconds=20.0, start=POOR, progress=interrupt).status == "interrupted"
     error = ValueError()
     with pytest.raises(SystemError):
-        found(*PROBLEM, seconds=20.0, start=GOOD.mapping, progress=interrupt)
+        found(*PROBLEM, seconds=20.0, start=POOR, progress=interrupt)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,8 +145,8 @@ def test_ctrl_c_keeps_the_incumbent_in_every_solver(name: str) -> None:
         raise KeyboardInterrupt
 
     found, _ = find_solver(name)
-    result = found(*PROBLEM, seconds=20.0, start=GOOD.mapping, progress=interrupt)
-    assert result.seconds <= GOOD.seconds
+    result = found(*PROBLEM, seconds=20.0, start=POOR, progress=interrupt)
+    assert result.seconds <= simulate(*PROBLEM, POOR).total_seconds
     assert validate(*PROBLEM, result.mapping) == []
     assert result.status == ("feasible" if name == "none" else "interrupted")  # none is done before it is told
     assert result.solve_seconds < 19.0

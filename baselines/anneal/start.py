@@ -49,7 +49,7 @@ def construct(
     for own in passes(tables, density(search.problem, tables, order), least_layer):
         for part in _parts(tables, own):
             spent = search.spent_share + finish_share(search, int(choice.number[0]), candidate_seconds)
-            if spent > share or search.should_stop:
+            if spent > share or search.out_of_time():
                 return
             search.count()
             kernel.construct(tables, choice, part, search.seed % 2**32)

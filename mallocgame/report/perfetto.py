@@ -92,12 +92,15 @@ def _stall(program: Program, scene: Scene, wait: Wait) -> dict[str, Any]:
 def _flow(number: int, thread: int, scene: Scene, waits: dict[int, Wait]) -> list[dict[str, Any]]:
     """Return the two ends of the arrow from a copy to what is due after it."""
     arrow = scene.arrows[number]
-    wait = waits.get(arrow.due_step)
-    if wait is not None and number in wait.arrows:
+    wait, num_steps = waits.get(arrow.due_step), len(scene.step_edges_seconds) - 1
+    if wait is not None and (number in wait.arrows or arrow.due_step == num_steps):  # no instruction follows the end
         at, there = (wait.start_seconds + wait.end_seconds) / 2, _STALLS
     else:
-        step = min(arrow.due_step, len(scene.step_edges_seconds) - 2)
-        at, there = float(scene.step_edges_seconds[step : step + 2].mean()), _INSTRUCTIONS
+        step = min(arrow.due_step, num_steps - 1)
+        start, end = scene.step_edges_seconds[step : step + 2].tolist()
+        if step in waits:  # for something else; the instruction begins after it
+            start = waits[step].end_seconds
+        at, there = (start + end) / 2, _INSTRUCTIONS
     begin = (arrow.issue_seconds + arrow.finish_seconds) / 2
     shared = {"cat": "copy", "name": "copy to use", "id": number}
     return [
