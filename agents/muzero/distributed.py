@@ -4,6 +4,8 @@ An actor holds its own games and network; the driver sends it the newest searchi
 call and gets back the episodes that ended. What an actor had in flight when it died is lost and nothing else.
 """
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +131,9 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # Ray's children begin with another program
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--ray {address}: no cluster to play on: {reason}") from None

@@ -23,6 +23,7 @@ from mallocgame.agents.muzero.solver import muzero
 from mallocgame.agents.muzero.trainer import Trainer, TrainingReport
 from mallocgame.errors import InputError, TraceError
 from mallocgame.game.batch import MallocGameBatch
+from mallocgame.game.variations import Variations
 from mallocgame.judge.simulation import home_seconds, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
@@ -228,6 +229,25 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert len(resumed.replay.kept) == len(state["kept"])
     resumed.train(steps=resumed.steps + 64)
     assert resumed.steps >= state["steps"] + 64
+
+
+@pytest.mark.ray
+def test_an_actor_searches_from_the_best_game_it_is_told() -> None:
+    pytest.importorskip("ray")
+    from mallocgame.agents.muzero.distributed import Player
+
+    (pair,) = pairs = find_programs(family="training", decisions=30)
+    batch = MallocGameBatch(pairs, 1)
+    game, config = batch.games[0], replace(TINY, num_simulations=1)
+    best = Variations(game, np.zeros(game.num_decisions, dtype=np.int64))
+    best.search(3000, np.random.default_rng(0))
+    weights = make_learner(Model(config, batch.num_actions), batch.observations, 0)[0].target
+    fastest = {}
+    for name, records in {"told": {pair[0].name: best.actions.astype(np.int32)}, "untold": {}}.items():
+        player = Player(pairs, config, batch.num_actions, 0)
+        finished = player.advance(weights, records, 2 * game.num_decisions)  # leads are of the games that begin then
+        fastest[name] = min(seconds for _, _, seconds in finished)
+    assert fastest["told"] <= best.seconds * (1.0 + 1e-9) < fastest["untold"]
 
 
 @pytest.mark.ray
