@@ -134,6 +134,6 @@ def _connect(address: str) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # Ray's children begin with another program
             ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--ray {address}: no cluster to play on: {reason}") from None
