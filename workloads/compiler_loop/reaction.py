@@ -46,19 +46,20 @@ class Reaction:
     reaches: Stays = field(default_factory=dict)
     copies_back: dict[CopyBack, int] = field(default_factory=dict)
     first_above: float = NEVER  # values that wait longer (``reachable.waits``) are placed before all others
+    ahead: Sequence[int] = ()  # and these tensors before those, in this order, where they are wanted (``reorder``)
 
     def reach(self, flags: Options) -> Reach:
         """What the compiler was seen to do, and what it does under these flags, as a solver's option."""
         return Reach(last_use=dict(self.reaches), copy_back=dict(self.copies_back), max_wait=max_wait(flags))
 
-    def suggestion(self, goal: Mapping, ahead: Sequence[int] = ()) -> tuple[Override, ...]:
-        """Return overrides for a whole mapping that are never refused; the tensors ``ahead`` are placed before all.
+    def suggestion(self, goal: Mapping) -> tuple[Override, ...]:
+        """Return overrides for a whole mapping that are never refused.
 
         What is to stay in slow memory is kept there, copies are asked for at their time. What is left to the compiler
         is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
         those that wait long (``first_above``) are placed before others, from the lowest address of ``goal`` up: each
         then finds the place that it has there. Of too many (``MAX_IN_ORDER``), and in long programs (``LARGE``),
-        where no plan comes true as it is, the largest come first.
+        where no plan comes true as it is, the largest come first. What is ``ahead`` comes before all of these.
         """
         program = self.problem.program
         found: list[Override] = []
@@ -73,9 +74,10 @@ class Reaction:
                 whole[override.tensor] = definitions(program, override.tensor, Action.FIRST)
         place = {r.tensor: (r.offset_bytes, r.start_step) for r in goal.residencies}
         if sum(map(len, whole.values())) > MAX_IN_ORDER or program.num_steps >= LARGE:
-            place = {tensor: (-program.tensors[tensor].size_bytes, 0) for tensor in whole}
+            place = {tensor: (-program.tensors[tensor].size_bytes, 0) for tensor in place}
+        ahead = [tensor for tensor in self.ahead if tensor in place]
         whole |= {tensor: definitions(program, tensor, Action.FIRST) for tensor in ahead}
-        order = dict.fromkeys([*ahead, *sorted(whole.keys() - set(ahead), key=place.__getitem__)])
+        order = [*ahead, *sorted(whole.keys() - set(ahead), key=place.__getitem__)]
         return (*found, *(first for tensor in order for first in whole[tensor]))
 
     def ways(self, goal: Mapping) -> Iterator[tuple[Options, tuple[Override, ...]]]:

@@ -14,8 +14,8 @@ from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.realise import OverrideSearch
 from mallocgame.workloads.compiler_loop.verify import Evaluation
 
-MOST_TURNS = 6
-MAX_STALE = 2  # turns in which the plan did not come nearer
+MOST_TURNS = 10
+MAX_STALE = 2  # turns in which the plan came no nearer
 
 
 def reorder(search: OverrideSearch, reaction: Reaction, goal: Mapping, found: Evaluation) -> Evaluation:
@@ -23,23 +23,23 @@ def reorder(search: OverrideSearch, reaction: Reaction, goal: Mapping, found: Ev
 
     Args:
         search: takes note of what is better.
-        reaction: knows the way in which ``goal`` was suggested.
+        reaction: knows the way in which ``goal`` was suggested, and keeps the order that was best.
         goal: what was suggested.
         found: what came of it.
     """
-    best, ahead, stale = found, list[int](), 0
+    best, best_ahead, stale = found, reaction.ahead, 0
     for _ in range(MOST_TURNS):
         if found.mapping is None or stale >= MAX_STALE or search.is_over():
             break
-        before = ahead
-        ahead = _to_the_front(reaction.lost(goal, found.mapping), ahead)
-        if ahead == before:  # nothing that is lost costs anything, or all of it is in front already
+        ahead = _to_the_front(reaction.lost(goal, found.mapping), reaction.ahead)
+        if ahead == list(reaction.ahead):  # nothing that is lost costs anything, or all of it is in front already
             break
-        found = search.try_out(reaction.suggestion(goal, ahead))
+        reaction.ahead = ahead
+        found = search.try_out(reaction.suggestion(goal))
+        stale += 1
         if found.judged_seconds < best.judged_seconds:
-            best, stale = found, 0
-        else:
-            stale += 1
+            best, best_ahead, stale = found, ahead, 0
+    reaction.ahead = best_ahead
     return best
 
 

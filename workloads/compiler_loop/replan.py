@@ -16,6 +16,7 @@ from mallocgame.mapping import Mapping
 from mallocgame.workloads.compiler_loop.overrides import Override
 from mallocgame.workloads.compiler_loop.reaction import Reaction
 from mallocgame.workloads.compiler_loop.realise import OverrideSearch
+from mallocgame.workloads.compiler_loop.reorder import reorder
 from mallocgame.workloads.compiler_loop.verify import Evaluation
 
 MAX_STALE = 5  # evaluations without improvement
@@ -101,6 +102,8 @@ class _Replanning:
             return
         before = self.search.best.judged_seconds
         found = self.search.take(turn.overrides, turn.evaluation)
+        if self.search.best.judged_seconds < before:
+            found = reorder(self.search, self.reaction, turn.goal, found)
         if found.mapping is not None:
             self.reaction.learn(turn.goal, found.mapping)
         self.stale = 0 if self.search.best.judged_seconds < before else self.stale + 1

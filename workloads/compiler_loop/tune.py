@@ -6,7 +6,7 @@ disk as soon as they are found, and a later run goes on from them.
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -125,6 +125,7 @@ class _Tuning:
         self.plans = count(1)
         self.lock = threading.Lock()  # of the goal
         self.first_above = NEVER  # what is placed first, as ``Reaction`` has it
+        self.ahead: Sequence[int] = ()
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
         self.evaluation_seconds: list[float] = []
@@ -193,6 +194,7 @@ class _Tuning:
                 problem=Problem(program, hierarchy),
                 operands=self.target.loop_operands,
                 first_above=self.first_above,
+                ahead=self.ahead,
             )
             if self.target.trace.mapping is not None:
                 reaction.see(self.target.trace.mapping)
@@ -202,6 +204,7 @@ class _Tuning:
             replan(
                 search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [], self.settings.lanes
             )
+            self.ahead = reaction.ahead
             is_large = program.num_steps >= LARGE
             improve(search, program, hierarchy, goal, patience=FEW_MOVES if is_large else None)
             if not is_large and not search.is_over():

@@ -115,7 +115,7 @@ class Target:
         found = replace(found, short_seconds=short.seconds)
         if default.agrees_with(short):
             return found
-        if abs(short.judged_seconds - default.judged_seconds) <= nearby * default.judged_seconds:
+        if abs(short.judged_seconds - default.judged_seconds) < nearby * default.judged_seconds:
             return replace(found, is_near=True)
         return replace(found, scheduled=None)
 

@@ -277,8 +277,10 @@ def test_what_was_lost_is_placed_first_until_nothing_more_comes_of_it() -> None:
     best = reorder(search, reaction, both, found)
     assert best == search.best
     assert best.judged_seconds < found.judged_seconds
-    for ahead in ([1], [2, 1]):
-        assert [d.tensor for d in reaction.suggestion(both, ahead) if d.action is Action.FIRST] == ahead
+    assert reaction.ahead == [1]  # of the best, for plans that come after it
+    for reaction.ahead in ([1], [2, 1]):
+        assert [d.tensor for d in reaction.suggestion(both) if d.action is Action.FIRST] == reaction.ahead
+    assert not any(d.action is Action.FIRST for d in reaction.suggestion(Mapping()))  # only what is wanted
     told = [{d.tensor for d in asked if d.action is Action.FIRST} for asked in fake.asked]
     assert told == [set(), {1}, {1, 2}]  # then use_a.2 is lost, in vain comes first, and is first already
     assert reorder(search, reaction, Mapping(), best) == best  # nothing was planned, so nothing is lost
