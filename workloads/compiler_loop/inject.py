@@ -21,8 +21,9 @@ from mallocgame.workloads.compiler_loop.realise import (
     improve,
     realise,
 )
+from mallocgame.workloads.compiler_loop.reorder import reorder
 from mallocgame.workloads.compiler_loop.settings import Say
-from mallocgame.workloads.compiler_loop.verify import FullCompile, OverrideOutcome, Target, outcome_of
+from mallocgame.workloads.compiler_loop.verify import Evaluation, FullCompile, OverrideOutcome, Target, outcome_of
 from mallocgame.workloads.xla.compiler import Options
 
 
@@ -173,11 +174,19 @@ def _suggest(
     sets: list[Options],
     until: float,
 ) -> None:
-    """Suggest the whole mapping in every way with every set of flags, until it comes true or ``until`` is reached."""
+    """Suggest the whole mapping in every way with every set of flags, until it comes true or ``until`` is reached.
+
+    Where it does not come true, what lost its place in the best way is then placed first.
+    """
     wanted = simulate(*reaction.problem, mapping).total_seconds * (1 + NEXT_TO_NOTHING)
+    done: list[tuple[Evaluation, OverrideSearch, float]] = []
     for flags in sets:
         for more, overrides in reaction.ways(mapping):
-            if time.monotonic() >= until:
-                return
-            if started({**flags, **more}).try_out(overrides).judged_seconds <= wanted:
-                return
+            if time.monotonic() < until:
+                search = started({**flags, **more})
+                done.append((search.try_out(overrides), search, reaction.first_above))
+                if done[-1][0].judged_seconds <= wanted:
+                    return
+    if done:
+        found, search, reaction.first_above = min(done, key=lambda row: row[0].judged_seconds)
+        reorder(search, reaction, mapping, found)

@@ -128,6 +128,7 @@ class _Tuning:
         self.ahead: Sequence[int] = ()
         self.goal_seconds = float("inf")
         self.goal: Mapping | None = None
+        self.is_proved = False  # that the last mapping on paper, the default's time, is the best there is
         self.evaluation_seconds: list[float] = []
         self.default = target.default()
         self.flags: Options = {}
@@ -327,7 +328,8 @@ class _Tuning:
             goal = self._solve_with(given)
             if self.goal_seconds <= (1 - LEAST_HEADROOM) * self.search.best.judged_seconds:
                 return goal
-        if self.final.search_deadline() - time.monotonic() < LEAST_SEARCH * self.target.usual_seconds:
+        left = self.final.search_deadline() - time.monotonic()
+        if left < LEAST_SEARCH * self.target.usual_seconds and not self.is_proved:
             self.settings.say(f"no time is left to search in{self._what_took_it()}")
         else:
             self.settings.say(f"nothing found on paper is {100 * LEAST_HEADROOM:g} % better: the search ends")
@@ -365,6 +367,7 @@ class _Tuning:
         if result.status == "interrupted":
             raise KeyboardInterrupt
         with self.lock:
+            self.is_proved = result.status == "optimal" and result.seconds >= self.default.judged_seconds
             if result.seconds < self.goal_seconds:
                 self.goal_seconds, self.goal = result.seconds, result.mapping
         return result

@@ -35,7 +35,7 @@ from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.scheduled import ScheduledModule
 from tests.cli.run import run as run_command
 from tests.paths import ROOT
-from tests.workloads.compiler_loop.test_verify import Recorded, faster, target
+from tests.workloads.compiler_loop.test_verify import Recorded, default, faster, target
 
 PROGRAM = "mallocgame.workloads.models:lstm"
 
@@ -317,6 +317,20 @@ def test_nothing_to_win_on_paper_ends_the_search(monkeypatch: pytest.MonkeyPatch
     run(None, compiler, seconds=60, say=said.append)
     assert any("the search ends" in line for line in said)
     assert not any(TENSOR_OVERRIDES in options for options in compiler.asked)
+
+
+@pytest.mark.parametrize("status", ["optimal", "feasible"])
+def test_where_the_default_is_proved_best_no_more_time_is_asked_for(status: Any) -> None:
+    said: list[str] = []
+
+    def solve(program: Program, hierarchy: Hierarchy, **others: Any) -> SolveResult:
+        own = default().mapping
+        assert own is not None
+        seconds = target(Recorded()).default_seconds
+        return SolveResult(mapping=own, seconds=seconds, lower_bound_seconds=seconds, status=status, solve_seconds=0.0)
+
+    tune(PROGRAM, chip="v5e", settings=Settings(solve=solve, seconds=0.01, say=said.append), compiler=Recorded())
+    assert any("no time is left" in line for line in said) == (status != "optimal")
 
 
 def test_nothing_unchanged_is_compiled_to_its_end_at_the_end() -> None:
