@@ -118,12 +118,15 @@ class Reaction:
         return found
 
     def lost(self, goal: Mapping, got: Mapping) -> list[int]:
-        """Return the tensors of which a stay ended sooner than suggested, or never began, those that cost most first.
+        """Return the tensors of which a stay began later or ended sooner than suggested, those that cost most first.
 
         Those that cost next to nothing are left out.
         """
         wanted, reached = stays(self.problem, goal), stays(self.problem, got)
-        return self._costly(goal, got, {b[0] for b, last in wanted.items() if reached.get(b, -1) < last})
+        missed = {b[0] for b, last in wanted.items() if reached.get(b, -1) < last}
+        asked, begun = beginnings(self.problem, goal), beginnings(self.problem, got)
+        late = {b[0] for b, step in asked.items() if begun.get(b, step) > step}
+        return self._costly(goal, got, missed | late)
 
     def learn(self, goal: Mapping, got: Mapping) -> None:
         """Compare what was suggested with what the compiler did."""
@@ -158,14 +161,21 @@ class Reaction:
 
 def stays(problem: Problem, mapping: Mapping) -> Stays:
     """Return each stay in fast memory by its beginning, with the last use that it serves."""
+    return {beginning: last for beginning, last, _ in _stays(problem, mapping)}
+
+
+def beginnings(problem: Problem, mapping: Mapping) -> dict[Beginning, int]:
+    """Return each stay in fast memory by its beginning, with the step at which it, or the copy to it, begins."""
+    return {beginning: step for beginning, _, step in _stays(problem, mapping)}
+
+
+def _stays(problem: Problem, mapping: Mapping) -> Iterator[tuple[Beginning, int, int]]:
     fills = mapping.fill_boundaries
     copied = {x.target for x in mapping.transfers if x.target != HOME}
-    found: Stays = {}
     for number, stay in enumerate(mapping.residencies):
         served = _served(problem, stay, int(fills[number]))
         if served:
-            found[stay.tensor, number in copied, served[0]] = served[-1]
-    return found
+            yield (stay.tensor, number in copied, served[0]), served[-1], stay.start_step
 
 
 def _served(problem: Problem, stay: Residency, begin: int) -> list[int]:

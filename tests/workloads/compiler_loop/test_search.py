@@ -285,3 +285,13 @@ def test_what_was_lost_is_placed_first_until_nothing_more_comes_of_it() -> None:
     assert told == [set(), {1}, {1, 2}]  # then use_a.2 is lost, in vain comes first, and is first already
     assert reorder(search, reaction, Mapping(), best) == best  # nothing was planned, so nothing is lost
     assert len(fake.asked) == len(told)
+
+
+def test_a_copy_that_begins_later_than_suggested_is_lost() -> None:
+    own = goal()
+    late = replace(own, transfers=(replace(own.transfers[0], start_after=2),))
+    late = replace(late, residencies=(replace(own.residencies[0], start_step=3), own.residencies[1]))
+    assert not validate(*PROBLEM, late)
+    reaction = Reaction(problem=PROBLEM)
+    assert stays(PROBLEM, late) == stays(PROBLEM, own)
+    assert (reaction.lost(own, late), reaction.lost(own, own), reaction.lost(late, own)) == ([0], [], [])
