@@ -21,7 +21,7 @@ class Occupant:
     size_bytes: int
     padding_bytes: int | None
     source: str
-    is_parameter: bool
+    is_parameter: bool  # an argument of the user's; a constant, which lies in layer 0 as well, is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +95,11 @@ def _peak(
 
 def _occupant(program: Program, tensor: int, size_bytes: int, padding_bytes: Sequence[int] | None) -> Occupant:
     subject = program.tensors[tensor]
+    is_constant = any(i.opcode == "constant" and i.name == subject.name for i in program.instructions)
     return Occupant(
         tensor=subject.title,
         size_bytes=size_bytes,
         padding_bytes=None if padding_bytes is None else padding_bytes[tensor],
         source=definition_source(program, tensor),
-        is_parameter=subject.is_parameter,
+        is_parameter=subject.is_parameter and not is_constant,
     )
