@@ -175,6 +175,8 @@ def test_a_copy_of_an_argument_into_another_layout_names_it_and_the_source_that_
     (found,) = explain(copied, HIERARCHY, Mapping()).movements
     assert (found.kind, found.source) == ("layout", "model.py:7")
     assert found.hint.startswith("argument table is put into another layout (40 B, not 20 B) in every run")
+    (as_it_lies,) = explain(copied, HIERARCHY, Mapping(), moving={0: "duplicate"}).movements
+    assert as_it_lies.hint.startswith("copies an array as it is")  # where the trace knows that no layout changes
 
 
 def _kept_for_later(recomputing_seconds: float) -> Program:

@@ -16,19 +16,19 @@ from mallocgame.mapping import Mapping
 from mallocgame.program import Program
 from mallocgame.workloads.anonymise import anonymise
 from mallocgame.workloads.hlo.module import HloModule, parse_hlo
-from mallocgame.workloads.hlo.movement import movement_of
 from mallocgame.workloads.hlo.schedule import Expectations
 from mallocgame.workloads.program_reference import ProgramReference, parse_reference, reference_to
 from mallocgame.workloads.trace import Trace, Value
 from mallocgame.workloads.xla.compiler import Compilation, Compiler, CompileRequest, Options, newest_module
 from mallocgame.workloads.xla.cycles import cycle_estimates
+from mallocgame.workloads.xla.estimates import estimates
 from mallocgame.workloads.xla.fidelity import disagreement, total_error
 from mallocgame.workloads.xla.kernels import has_large_kernel
 from mallocgame.workloads.xla.log import parse_log
 from mallocgame.workloads.xla.mapping import build_mapping, without_broken
 from mallocgame.workloads.xla.network import with_network_times
-from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions, padding_bytes
-from mallocgame.workloads.xla.records import Position, XlaLog
+from mallocgame.workloads.xla.program import XlaProgram, build_program, hidden_definitions
+from mallocgame.workloads.xla.records import XlaLog
 from mallocgame.workloads.xla.regions import Assumed
 from mallocgame.workloads.xla.remarks import Basis
 from mallocgame.workloads.xla.remarks import provenance as remarks
@@ -409,44 +409,6 @@ class _Reading:
         facts["ici_bytes_per_second"] = speed
         aliases, devices = self.built.aliases, num_devices(self.target)
         return with_network_times(self.built.program, self.log, aliases, bytes_per_second=speed, num_devices=devices)
-
-
-def estimates(log: XlaLog, built: XlaProgram) -> dict[str, Value]:
-    """Return XLA's own figures: totals, per step, and which uses its simulation charges as fast."""
-    simulated = {row.name: row.elapsed_seconds for row in log.simulated}
-    steps = [name for _, name in log.schedule]
-    fast, unseen = [], []
-    for tensor in built.program.tensors:
-        for use in tensor.uses:
-            place = Position(instruction=steps[use.step], operand=use.operand, index=use.index)
-            fast.append(int(place in log.charged_fast))
-            unseen.append(int(place in built.times[use.step].unseen))
-    opaque = tuple(step for step, times in enumerate(built.times) if times.is_opaque)
-    padding = padding_bytes(built)
-    aliases = built.aliases
-    moving = [movement_of(aliases.module, aliases.instruction(name)) for name in steps]
-    fusions = [step for step, kind in enumerate(moving) if kind]
-    return {
-        **({"moving_fusion_steps": tuple(fusions)} if fusions else {}),
-        **({"moving_fusion_kinds": tuple(moving[step] for step in fusions)} if fusions else {}),
-        **({"xla_opaque_steps": opaque, "xla_opaque_fast_bytes": _fast_bytes(log, opaque)} if opaque else {}),
-        **({"xla_use_unseen": tuple(unseen)} if any(unseen) else {}),
-        **({"tensor_padding_bytes": padding} if any(padding) else {}),
-        "xla_seconds": log.seconds_with_copies,
-        "xla_seconds_without_copies": log.seconds_without_copies,
-        "xla_step_seconds": tuple(simulated.get(step) for step in steps),
-        "xla_step_home_seconds": tuple(log.home_seconds[step] for step in range(len(steps))),
-        "xla_use_charged_fast": tuple(fast),
-    }
-
-
-def _fast_bytes(log: XlaLog, opaque: tuple[int, ...]) -> tuple[int, ...]:
-    """Return how much each of these steps is said to access of what XLA's simulation has in the alternate memory."""
-    names = {log.schedule[step][1]: 0 for step in opaque}
-    for place, accessed in log.accessed_bytes.items():
-        if place.instruction in names and place in log.charged_fast:
-            names[place.instruction] += accessed
-    return tuple(names[log.schedule[step][1]] for step in opaque)
 
 
 def _reference(

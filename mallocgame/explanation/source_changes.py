@@ -24,6 +24,8 @@ COPIES = {
     "concatenate": "puts values together (stack, concatenate, pad): keep them apart, or write each into its place of an"
     " array that is there already (.at[].set, lax.dynamic_update_slice)",
     "update": "writes into a copy of an array: donate the array, or use it no more after this",
+    "duplicate": "copies an array as it is, so that a loop or a branch can hand it on or change it: use the old value"
+    " no more after the change, or donate it where it is an argument",
     "slice": "cuts parts out of a larger array: keep the parts as arrays of their own, or let lax.scan hand them out",
 }
 
@@ -133,7 +135,7 @@ def _hint(program: Program, step: int, opcode: str) -> tuple[str, str]:
     here = [(t, u) for t in program.tensors for u in t.uses if u.step == step]
     reads = [t for t, u in here if u.kind == UseKind.READ and t.is_parameter]
     kept = [t for t, u in here if u.kind != UseKind.READ and t.is_output]
-    if opcode == "copy" and any(w.size_bytes == r.size_bytes for w in kept for r in reads):
+    if opcode in ("copy", "duplicate") and any(w.size_bytes == r.size_bytes for w in kept for r in reads):
         said = f"a copy of argument {reads[0].title}: donate it (donate_argnums), and it can be written in place"
         return DONATION, said
     if opcode in COPIES:

@@ -16,6 +16,7 @@ MOVES = {
     "reshape": "reshape",
     "dynamic-update-slice": "update",
 }
+DUPLICATE = "duplicate"  # a copy in the same layout
 CHANGES_NOTHING = frozenset(("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "broadcast", "fusion"))
 JOINS = frozenset(("maximum", "or"))  # of pads; bfloat16 is widened for it, and narrowed again
 
