@@ -205,8 +205,9 @@ def decode_hierarchy(node: Node) -> Hierarchy:
                 max_in_flight=limit,
             )
         )
+    text = name.text()
     try:
-        return Hierarchy(name=name.text(), layers=layers, links=tuple(links))
+        return Hierarchy(name=text, layers=layers, links=tuple(links))
     except InputError as error:
         node.fail(str(error))
 
@@ -277,10 +278,9 @@ def _decode_program(node: Node, hierarchy: Hierarchy, version: int) -> Program:
     loops = _decode_loops(loop_table, len(instructions), version)
     conditionals = _decode_conditionals(more[0], len(instructions)) if more else ()
     tensors = _decode_tensors(tensor_table, use_table, len(instructions))
+    text = name.text()
     try:
-        program = Program(
-            name=name.text(), instructions=instructions, tensors=tensors, loops=loops, conditionals=conditionals
-        )
+        program = Program(name=text, instructions=instructions, tensors=tensors, loops=loops, conditionals=conditionals)
     except InputError as error:
         node.fail(str(error))
     _check_magnitudes(node, program, hierarchy)

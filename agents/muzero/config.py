@@ -1,12 +1,11 @@
 """Everything that can be set about an agent and its training, in one frozen value."""
 
-import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from mallocgame.errors import InputError, TraceError
-from mallocgame.files import read_text
+from mallocgame.files import read_toml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +90,7 @@ class Config:
         Raises:
             TraceError: not TOML, an unknown name, a value of the wrong type or range.
         """
-        try:
-            table = tomllib.loads(read_text(path))
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise TraceError(path, None, f"not a readable TOML file: {error}") from None
-        return cls.from_dict(table, path)
+        return cls.from_dict(read_toml(path), path)
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], where: str | Path = "configuration") -> Self:

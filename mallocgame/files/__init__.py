@@ -14,6 +14,7 @@ from mallocgame.files.reading import (
     reader,
     refusing_damage,
 )
+from mallocgame.files.toml import read_toml
 from mallocgame.files.writing import (
     append_bytes,
     atomic_path,
@@ -42,6 +43,7 @@ __all__ = [
     "read_json",
     "read_lines",
     "read_text",
+    "read_toml",
     "reader",
     "refusing_damage",
     "write_bytes",

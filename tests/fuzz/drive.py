@@ -53,6 +53,8 @@ def verdict(reader: Reader, path: Path, limit: float = HANG_SECONDS) -> tuple[st
         text = str(error)
         if not text.isprintable() or len(text) > LONGEST_LINE:
             return "message is not one printable line", ascii(text[:500])
+        if text.count(str(path)) > 1:
+            return "message names its file twice", text
         return "refused", text
     except Hang:
         return f"hang of more than {limit:g} s at {_place(traceback.format_exc())}", traceback.format_exc()

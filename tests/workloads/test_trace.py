@@ -171,6 +171,7 @@ def _correct_or_refused(path: Path, value: Any) -> bool:
         message = str(error)
     if message:
         assert message.startswith(f"{path}: ")
+        assert message.count(str(path)) == 1
         assert "\n" not in message
         return True
     save_trace(path, trace)

@@ -5,18 +5,15 @@ goes without saying may be left out.
 """
 
 import os
-import tomllib
 from typing import Any
 
-from mallocgame.errors import TraceError
-from mallocgame.files import read_text
+from mallocgame.files import read_toml
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.workloads.formats import strict_json
 from mallocgame.workloads.formats.strict_json import Node
 from mallocgame.workloads.trace import decode_hierarchy, encode_hierarchy
 
 FORMAT, VERSION = "mallocgame-hierarchy", 1
-MAX_TOML_BYTES = 2**20
 StrPath = str | os.PathLike[str]
 
 _LAYER = {"name": None, "capacity_bytes": None, "bytes_per_second": None, "alignment_bytes": 1}
@@ -45,7 +42,7 @@ def load_hierarchy(path: StrPath) -> Hierarchy:
     Raises:
         TraceError: the file is not a hierarchy of a known version, nor one written by hand.
     """
-    node = _toml(path) if os.fspath(path).endswith(".toml") else strict_json.read(path)
+    node = Node(path, "", read_toml(path)) if os.fspath(path).endswith(".toml") else strict_json.read(path)
     if isinstance(node.value, dict) and "format" not in node.value and "layers" in node.value:
         return decode_hierarchy(Node(path, "", _columns(node)))
     if not isinstance(node.value, dict) or node.value.get("format") != FORMAT:
@@ -54,15 +51,6 @@ def load_hierarchy(path: StrPath) -> Hierarchy:
     strict_json.check_header(node, FORMAT, VERSION)
     _, _, hierarchy = node.fields("format", "version", "hierarchy")
     return decode_hierarchy(hierarchy)
-
-
-def _toml(path: StrPath) -> Node:
-    try:
-        return Node(path, "", tomllib.loads(read_text(path, max_bytes=MAX_TOML_BYTES)))
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, TraceError):
-            raise
-        raise TraceError(path, None, f"not TOML: {error}") from None
 
 
 def _columns(node: Node) -> dict[str, Any]:

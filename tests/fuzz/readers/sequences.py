@@ -41,6 +41,12 @@ def _read_pages(kind: str) -> Callable[[Path], Any]:
     return read
 
 
+def _read_addresses(path: Path) -> Any:
+    from mallocgame.baselines.paging import ReadOptions, read_trace
+
+    return read_trace(path, options=ReadOptions(page_bytes=4096))
+
+
 def _read_sized(path: Path) -> Any:
     from mallocgame.baselines.paging.readers import read_sized
 
@@ -150,6 +156,7 @@ READERS = (
     Reader(name="pages-prompts", suffix=".jsonl", seeds=lambda: list(PROMPTS), read=_read_pages("prompts")),
     Reader(name="pages-arc", suffix=".lis", seeds=lambda: [b"100 3 0 0\n7 1 0 1\n"], read=_read_pages("arc")),
     Reader(name="pages-lirs", suffix=".trc", seeds=lambda: [b"5\n6\n5\n*\n"], read=_read_pages("lirs")),
+    Reader(name="pages-addresses", suffix=".txt", seeds=lambda: [b"0x1000\n0x1fFF\n8192\n"], read=_read_addresses),
     Reader(name="bits", suffix=".txt", seeds=lambda: [b"0 1 1\n0,0,1\n"], read=_read_bits),
     Reader(name="predictor", suffix=".npz", seeds=_predictors, read=_read_predictor),
 )

@@ -69,6 +69,24 @@ def _hierarchies() -> list[bytes]:
     return [written(lambda p: save_hierarchy(p, preset("host-v5e")), "h.json")]
 
 
+HIERARCHY_TOML = b"""name = "mine"  # as a user writes one
+[[layers]]
+name = "HBM"
+capacity_bytes = 1_000_000
+bytes_per_second = 8.0e11
+[[layers]]
+name = "VMEM"
+capacity_bytes = 4096
+bytes_per_second = 1e13
+alignment_bytes = 512
+[[links]]
+name = "HBM-VMEM"
+pairs = [[0, 1]]
+bytes_per_second = 8e11
+latency_seconds = 1e-6
+"""
+
+
 def _read_hierarchy(path: Path) -> Any:
     from mallocgame.workloads.formats.hierarchy_file import load_hierarchy
 
@@ -171,6 +189,12 @@ READERS = (
     Reader(name="trace", suffix=".json", seeds=_traces, read=_read_trace, write=_write_trace),
     Reader(name="mapping", suffix=".json", seeds=_mappings, read=_read_mapping, write=_write_mapping),
     Reader(name="hierarchy", suffix=".json", seeds=_hierarchies, read=_read_hierarchy, write=_write_hierarchy),
+    Reader(
+        name="hierarchy-toml",
+        suffix=".toml",
+        seeds=lambda: [HIERARCHY_TOML],
+        read=_read_hierarchy,
+    ),
     Reader(name="options", suffix=".json", seeds=_options, read=_read_options, write=_write_options),
     Reader(name="tuned", suffix=".json", seeds=_tuned, read=_read_tuned),
     Reader(name="tuning", suffix=".json", seeds=_states, read=_read_tuning),
