@@ -34,6 +34,7 @@ from mallocgame.files import (
     read_bytes,
     read_json,
     read_text,
+    read_toml,
     reader,
     refusing_damage,
     write_text,
@@ -97,6 +98,28 @@ def test_json_that_is_in_range_is_read_as_it_is(tmp_path: Path, value: object) -
     path = tmp_path / "x.json"
     path.write_text("\ufeff" + json.dumps([value]), encoding="utf-8")
     assert read_json(path) == [value]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x = nan", "x: number nan is out of range"),
+        ("[a]\nb = [1, {c = -inf}]", r"a.b\[1\].c: number -inf is out of range"),
+        (f"x = {2**62 + 1}", "x: number 46116"),
+        (f"x = 1{'0' * 400}", "x: number 1000"),
+        (f"x = {'9' * 5000}", "not TOML: "),
+        ("x = " + "[" * 9000, "not TOML: "),
+        ("x = 1\nx = 2", "not TOML: "),
+        ("#" * 2**20 + "#", "larger than 1048576 bytes"),
+    ],
+)
+def test_toml_is_as_strict(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TraceError, match=rf"^{path}: {reason}"):
+        read_toml(path)
+    path.write_text(f"x = [{2**62}, 1e308, true, 'a', 1979-05-27]", encoding="utf-8")
+    assert read_toml(path)["x"][:4] == [2**62, 1e308, True, "a"]
 
 
 def test_a_repeated_key_is_found_at_once(tmp_path: Path) -> None:

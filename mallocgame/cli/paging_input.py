@@ -107,6 +107,8 @@ class Source:
         """Open a trace of sized pages."""
         from mallocgame.baselines.paging.readers import read_sized
 
+        if generate(text) is not None:
+            raise InputError(f"{text}: the pages of a generator have no sizes, and this command needs them")
         accesses = self._tiles(text) if self._is_program(text) else read_sized(text, options=self.options)
         for note in accesses.pages.notes:
             say(f"{accesses.pages.name}: {note}")

@@ -126,10 +126,16 @@ def _watch(read: int) -> None:
     end = threading.Timer(_END_SECONDS, os._exit, (128 + number,))
     end.daemon = True
     end.start()
-    os.write(2, f"mallocgame: {_WORDS[signal.Signals(number)]}\n".encode())
+    _tell(number)
     with suppress(Exception):
         getattr(weakref.finalize, "_exitfunc", int)()  # temporary folders
     os._exit(128 + number)
+
+
+def _tell(number: int) -> None:
+    """Say what ends the process where nothing is unwound; a bar that moves has hidden the terminal's cursor."""
+    shown = "\x1b[?25h" if os.isatty(2) else ""
+    os.write(2, f"{shown}mallocgame: {_WORDS[signal.Signals(number)]}\n".encode())
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
@@ -176,7 +182,7 @@ def _end_soon(number: int) -> None:
     """End the process where it does not end by itself."""
 
     def end(alarm: int, frame: FrameType | None) -> None:
-        os.write(2, f"mallocgame: {_WORDS[signal.Signals(number)]}\n".encode())
+        _tell(number)
         os._exit(128 + number)
 
     signal.signal(signal.SIGALRM, end)

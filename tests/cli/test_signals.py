@@ -1,5 +1,6 @@
 """What a signal does where Python cannot hear it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -92,3 +93,14 @@ def test_a_library_that_computes_cannot_keep_a_signal_for_long(
     wanted = (0, "met\n", "") if is_met else (128 + number, "", f"mallocgame: {word}\n")
     assert (process.returncode, said, told) == wanted
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_terminals_cursor_is_shown_again(tmp_path: Path) -> None:
+    """A bar has hidden it, and nobody unwinds."""
+    code = DEAF.format(folder=str(tmp_path), stuck=0.1, rounds=2_000_000_000, number=int(signal.SIGTERM))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    os.close(theirs)
+    assert process.wait(50) == 128 + signal.SIGTERM
+    assert os.read(ours, 100) == b"\x1b[?25hmallocgame: terminated\r\n"
+    os.close(ours)

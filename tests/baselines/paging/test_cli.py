@@ -123,6 +123,8 @@ def test_bad_bits_and_generators(textbook: str, tmp_path: Path) -> None:
         ("run", "zipf:seed=x"): "seed must be a number",
         ("run", "cyclic"): "generator 'cyclic' needs num_pages",
         ("bytes", textbook, "--capacity", "10"): "sizes are known for",
+        ("bytes", "zipf:num_pages=9", "--capacity", "10"): "pages of a generator have no sizes",
+        ("run", "zipf:num_pages=9", "--page-bytes", "4096"): "has no addresses",
         ("compare", textbook, "--k", "1,2"): "one cache size",
     }
     for arguments, reason in cases.items():

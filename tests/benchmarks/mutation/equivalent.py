@@ -49,6 +49,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "a copy that ends in a branch begins in it: validate refuses others",
     (
         "agents/muzero/replay.py",
+        "longest = max(lengths.values())",
+        "max(lengths.values()) -> min(lengths.values())",
+    ): "what is expected of a record is what it brought: from where it is counted on makes no difference",
+    (
+        "agents/muzero/replay.py",
         "for start in np.unique(self._first[self._mass > 0])",
         "self._mass > 0 -> self._mass >= 0",
     ): "renews the returns of the first episode once more",
