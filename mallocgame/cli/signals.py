@@ -103,7 +103,7 @@ def _stand_by() -> Iterator[None]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    watch = threading.Thread(target=_watch, args=(read,), daemon=True)
+    watch = threading.Thread(target=_watch, args=(read, _first is not None), daemon=True)
     watch.start()
     try:
         yield
@@ -114,14 +114,18 @@ def _stand_by() -> Iterator[None]:
         os.close(read)
 
 
-def _watch(read: int) -> None:
-    """Wait for a signal, then for the main thread to meet it; where it does not, remove temporary folders and end."""
+def _watch(read: int, may_keep: bool) -> None:
+    """Wait for a signal, then for the main thread to leave; where it does not, remove temporary folders and end.
+
+    It may have met the signal and lost it, in a callback of the library, say. ``may_keep``: it met one before, and what
+    was kept then may still have to be written.
+    """
     number = next((n for n in iter(lambda: (os.read(read, 1) or b"\0")[0], 0) if n in _WORDS), 0)
     deadline = time.monotonic() + _STUCK_SECONDS
     while number and (left := deadline - time.monotonic()) > 0:
         if select.select([read], [], [], left)[0] and not os.read(read, 16):
             return
-    if not number or _first is not None:
+    if not number or may_keep:
         return
     end = threading.Timer(_END_SECONDS, os._exit, (128 + number,))
     end.daemon = True

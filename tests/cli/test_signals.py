@@ -95,6 +95,16 @@ def test_a_library_that_computes_cannot_keep_a_signal_for_long(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_that_is_lost_ends_the_process_all_the_same(tmp_path: Path) -> None:
+    """A callback of a library swallowed it, and the library computes on."""
+    lost = "    try:\n            import time; time.sleep(20)\n        except KeyboardInterrupt:\n            pass\n"
+    code = DEAF.replace("        hashlib", f"    {lost}        hashlib")
+    code = code.format(folder=str(tmp_path), stuck=0.1, rounds=2_000_000_000, number=int(signal.SIGTERM))
+    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=50, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (128 + signal.SIGTERM, "", "mallocgame: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_terminals_cursor_is_shown_again(tmp_path: Path) -> None:
     """A bar has hidden it, and nobody unwinds."""
     code = DEAF.format(folder=str(tmp_path), stuck=0.1, rounds=2_000_000_000, number=int(signal.SIGTERM))

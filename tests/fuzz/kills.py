@@ -4,7 +4,8 @@ A run is started in a session and with a temporary folder of its own, and gets S
 to its whole group, as a terminal does) after a random time, from its first import on. It must end soon, with exit
 code 130 or 143 (or as it ends when nobody kills it), one line on standard error, no child, no temporary file, and no
 output that is not whole, and the folder from which it was started as it was. ``--rows FILE`` takes a row for each
-kill and goes on where it stopped, ``--minutes`` limits one go; ``--report`` counts the rows.
+kill and goes on where it stopped, ``--minutes`` limits one go,
+``--cold`` kills while kernels compile; ``--report`` counts the rows.
 """
 
 import argparse
@@ -214,18 +215,19 @@ class Kill:
     wrong: list[str]
 
 
-def kill_once(command: Command, rng: random.Random) -> Kill:
-    """Start ``command``, kill it, and look at what is left."""
+def kill_once(command: Command, rng: random.Random, *, cold: bool = False) -> Kill:
+    """Start ``command``, kill it, and look at what is left; ``cold``: where no kernel is compiled yet."""
     number = rng.choice((signal.SIGINT, signal.SIGTERM))
     to_group = rng.random() < 0.3
     delay = rng.uniform(0, command.longest_seconds)
     with tempfile.TemporaryDirectory(prefix="mallocgame-kills-") as base:
-        folder, temporary, here = (Path(base) / name for name in ("work", "tmp", "here"))
-        for each in (folder, temporary, here):
+        folder, temporary, here, kernels = (Path(base) / name for name in ("work", "tmp", "here", "kernels"))
+        for each in (folder, temporary, here, kernels):
             each.mkdir()
         (here / "mine.txt").touch()
         command.prepare(folder)
-        process = _start(command.arguments(folder), temporary, here)
+        caches = {"NUMBA_CACHE_DIR": str(kernels)} if cold else {}
+        process = _start(command.arguments(folder), {"TMPDIR": str(temporary), **caches}, here)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
@@ -244,7 +246,7 @@ def kill_once(command: Command, rng: random.Random) -> Kill:
         return Kill(signal=number.name, delay_seconds=round(delay, 2), exit_code=process.returncode, wrong=wrong)
 
 
-def _start(arguments: list[str], temporary: Path, here: Path) -> "subprocess.Popen[str]":
+def _start(arguments: list[str], environment: dict[str, str], here: Path) -> "subprocess.Popen[str]":
     ready, told = os.pipe()
     path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     process = subprocess.Popen(
@@ -253,7 +255,7 @@ def _start(arguments: list[str], temporary: Path, here: Path) -> "subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
         cwd=here,
-        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": path},
+        env={**os.environ, **environment, "PYTHONPATH": path},
         pass_fds=(told,),
         start_new_session=True,
     )
@@ -315,18 +317,18 @@ def _read_rows(path: Path | None) -> list[dict[str, Any]]:
 
 
 def _kill_in_turn(
-    names: list[str], kills: int, seed: int, rows: Path | None, deadline: float
+    names: list[str], kills: int, seed: int, rows: Path | None, deadline: float, *, cold: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each kill that is still to be made, the commands in turn."""
-    known = {(row["command"], row["seed"], row["number"]) for row in _read_rows(rows)}
+    known = {(row["command"], row["seed"], row["number"]) for row in _read_rows(rows) if row.get("cold", False) == cold}
     for number in range(kills):
         for name in names:
             if (name, seed, number) in known:
                 continue
             if time.monotonic() > deadline:
                 return
-            found = kill_once(COMMANDS[name], random.Random(f"{seed} {name} {number}"))
-            row = {"command": name, "seed": seed, "number": number, **asdict(found)}
+            found = kill_once(COMMANDS[name], random.Random(f"{seed} {name} {number}"), cold=cold)
+            row = {"command": name, "seed": seed, "number": number, **asdict(found)} | ({"cold": True} if cold else {})
             if rows:
                 with rows.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
@@ -350,6 +352,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--command", action="append", choices=list(COMMANDS), help="only this one; repeatable")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cold", action="store_true", help="each with an empty cache of kernels: while they compile")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no kill after so long")
     parser.add_argument("--rows", type=Path, help="a .jsonl file: rows are added, what is there is not done again")
     parser.add_argument("--report", action="store_true", help="print the table of --rows, kill nothing")
@@ -357,7 +360,8 @@ def main() -> None:
     made = []
     if not args.report:
         deadline = time.monotonic() + 60 * args.minutes
-        for row in _kill_in_turn(args.command or list(COMMANDS), args.kills, args.seed, args.rows, deadline):
+        names = args.command or list(COMMANDS)
+        for row in _kill_in_turn(names, args.kills, args.seed, args.rows, deadline, cold=args.cold):
             made.append(row)
             for line in row["wrong"]:
                 print(f"{row['command']}, {row['signal']} after {row['delay_seconds']} s: {line}", flush=True)

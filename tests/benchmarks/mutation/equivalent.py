@@ -5,6 +5,7 @@ _SHORT = "how much of a bad value a message shows"
 _WRITING = "mallocgame/files/writing.py"
 _FILES, _VALIDATION = "mallocgame/files/reading.py", "mallocgame/judge/validation.py"
 _BUFFERS, _TRACE = "baselines/packing/buffers.py", "workloads/trace.py"
+_OVERRIDES = "workloads/compiler_loop/overrides.py"
 _BRANCHES, _COHERENCE = "mallocgame/judge/branches.py", "mallocgame/judge/coherence.py"
 _EDGE = "no valid mapping issues a copy at the edge of a branch, and at a conditional's own edges it is put back after"
 
@@ -101,6 +102,14 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if not 0 <= x.tensor < num_tensors",
         "0 <= x.tensor < num_tensors -> 0 <= x.tensor <= num_tensors",
     ): ("the residency that it joins is of another tensor, or refused itself: the same rule in other words"),
+    (_OVERRIDES, "alone = override.tensor if", "-1 -> +1"): "what comes first is alike with nothing else anyway",
+    (_OVERRIDES, "alone = override.tensor if", "1 -> 2"): "as above",
+    (
+        _WRITING,
+        "if special or _is_system(resolved)",
+        "special or _is_system(resolved) or _is_system(Path(os.path.a -> "
+        "special or _is_system(Path(os.path.abspath(path)))",
+    ): "nobody may make a file in /proc: it is written in place",
     (_BRANCHES, "self.head = ", "2 -> 3"): "queues that nobody uses",
     (_BRANCHES, "self.tail = ", "2 -> 3"): "as above",
     (_BRANCHES, "boundaries = np.arange(", "2 -> 3"): "one entry more, which nobody looks up",

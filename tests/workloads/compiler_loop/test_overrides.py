@@ -28,6 +28,7 @@ from mallocgame.workloads.compiler_loop.overrides import (
     escape,
     options_of,
     overrides_of,
+    stays_only,
     traffic_bytes,
 )
 from mallocgame.workloads.compiler_loop.realise import (
@@ -151,6 +152,27 @@ def test_what_is_asked_of_many_alike_is_one_override_that_matches_them_alone() -
     assert not any(re.fullmatch(expression, name) for name in others)
 
 
+def test_few_that_come_first_keep_their_order_and_many_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mallocgame.workloads.compiler_loop.overrides.MAX_IN_ORDER", 3)
+    names = ["c", "a", "b", "d"]
+    first = [
+        Override(action=Action.FIRST, tensor=k, place=Position(instruction=name), step=0)
+        for k, name in enumerate(names)
+    ]
+    kept = [replace(override, action=Action.KEEP) for override in first]
+    for count, wanted in ((3, ["'c'", "'a'", "'b'"]), (4, ["'(a|b|c|d)'"])):
+        told = options_of([*kept, *first[:count]])
+        assert re.findall("'[^']*'", str(told[SORT_ORDER])) == wanted
+        assert re.findall("'[^']*'", str(told[TENSOR_OVERRIDES])) == ["'(a|b|c|d)'"]
+
+
+def test_who_has_nothing_to_do_with_a_value() -> None:
+    use = Use(step=1, bytes=0, kind=UseKind.UPDATE)
+    assert stays_only(use)
+    others: list[dict[str, object]] = [{"operand": 0}, {"index": (0,)}, {"bytes": 1}, {"kind": UseKind.DEFINE}]
+    assert not any(stays_only(replace(use, **change)) for change in others)  # type: ignore[arg-type]
+
+
 def test_a_shell_hands_the_line_on_unchanged() -> None:
     options = options_of(overrides_of(program(), goal()))
     assert environment_line({"a": True, "b": 2}) == environment_line({"a": "true", "b": "2"})
@@ -172,6 +194,8 @@ def test_escaped_names_match_themselves_alone(name: str, other: str) -> None:
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="not the name of an instruction"):
         escape(name)
+    with pytest.raises(InputError, match="not the name of an instruction"):
+        any_of(["fusion.1", f"fusion.{name or ' '}"])
 
 
 def test_obedient_compiler_gets_all_orders_and_reaches_the_goal() -> None:
