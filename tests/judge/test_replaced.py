@@ -122,13 +122,6 @@ def _cached(*, changed_at: int = -1) -> Program:
     return Program(name="cached", instructions=steps, tensors=(cache, copy))
 
 
-def test_the_bound_counts_what_transfers_bring_instead_of_the_copy() -> None:
-    """The copy's 4 bytes from layer 0, and the last change of the output there: 1 byte."""
-    program = _cached()
-    idle = replace(program, instructions=tuple(replace(i, compute_seconds=0.0) for i in program.instructions))
-    assert lower_bound(idle, MEMORY) == pytest.approx(5 / MEMORY.layers[0].bytes_per_second, rel=1e-12)
-
-
 def _brought(due: int = 3, back: bool = True) -> Mapping:
     place = Residency(tensor=1, layer=1, offset_bytes=0, start_step=2, end_step=5)
     moves = [Transfer(tensor=1, source=HOME, target=0, start_after=1, done_before=due, size_bytes=4)]

@@ -225,3 +225,13 @@ def test_a_copy_shares_the_bandwidth_of_the_layer_that_its_link_names(shared_lay
     found = simulate(program, memory, Mapping(residencies=places, transfers=(copy,)))
     assert found.stall_seconds.sum() == waited  # step 0 takes 4 s, all of layer 1's
     assert found.total_seconds == 4.0 + waited + 2.0
+
+
+def test_the_bound_counts_what_transfers_bring_instead_of_a_copy() -> None:
+    """The copy's 4 bytes from layer 0, and the last change of the output there: 1 byte."""
+    steps = tuple(Instruction(name=f"i{t}", compute_seconds=0.0, is_replaceable=t == 1) for t in range(3))
+    cache = Tensor(name="cache", size_bytes=4, is_parameter=True, uses=(Use(step=1, bytes=4),))
+    changed = (Use(step=1, bytes=4, kind=UseKind.DEFINE), Use(step=2, bytes=1, kind=UseKind.UPDATE))
+    copy = Tensor(name="copy", size_bytes=4, is_output=True, uses=changed)
+    program, memory = Program(name="cached", instructions=steps, tensors=(cache, copy)), small_hierarchy(8)
+    assert lower_bound(program, memory) == pytest.approx(5 / memory.layers[0].bytes_per_second, rel=1e-12)
