@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from mallocgame.workloads.capture import Assumptions
     from mallocgame.workloads.compiler_loop.final_check import Checked, FinalCheck
     from mallocgame.workloads.compiler_loop.overrides import Override
-    from mallocgame.workloads.compiler_loop.reaction import Reaction
     from mallocgame.workloads.compiler_loop.realise import OverrideSearch
     from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder
     from mallocgame.workloads.compiler_loop.verify import CompilesPrograms, Evaluation, Target
@@ -178,8 +177,9 @@ class _Tuning:
     def _round(self, goal: Mapping, others: "list[Options]") -> None:
         """Improve the best, or what other flags give, toward ``goal``."""
         from mallocgame.workloads.compiler_loop.reaction import Reaction
-        from mallocgame.workloads.compiler_loop.realise import improve, realise
+        from mallocgame.workloads.compiler_loop.realise import NEXT_TO_NOTHING, improve, realise
         from mallocgame.workloads.compiler_loop.replan import replan
+        from mallocgame.workloads.compiler_loop.ways import in_the_best_way
 
         search = self.search
         if self.rounds and others:
@@ -200,7 +200,7 @@ class _Tuning:
             if self.target.trace.mapping is not None:
                 reaction.see(self.target.trace.mapping)
             if not self.rounds:
-                search = self._in_the_best_way(search, goal, reaction)
+                search = in_the_best_way(search, self._new_search, goal, reaction, self._is_time_for_more)
                 self.first_above = reaction.first_above
             replan(
                 search, reaction, partial(self._plan, search.flags), [goal] if self.rounds else [], self.settings.lanes
@@ -208,32 +208,15 @@ class _Tuning:
             self.ahead = reaction.ahead
             is_large = program.num_steps >= LARGE
             improve(search, program, hierarchy, goal, patience=FEW_MOVES if is_large else None)
-            if not is_large and not search.is_over():
+            is_reached = search.best.judged_seconds <= self.goal_seconds * (1 + NEXT_TO_NOTHING)
+            if not is_large and not is_reached and not search.is_over():
                 realise(search, program, goal)
                 improve(search, program, hierarchy, goal)
         if search.best.judged_seconds < self.search.best.judged_seconds:
             self._take(search)
 
-    def _in_the_best_way(self, search: "OverrideSearch", goal: Mapping, reaction: "Reaction") -> "OverrideSearch":
-        """Suggest a mapping in several ways, and return the search that goes on; ``reaction`` knows the way."""
-        from mallocgame.workloads.compiler_loop.reorder import reorder
-
-        best, first_above, found = search, NEVER, None
-        for flags, overrides in reaction.ways_from(goal, search.flags):
-            way = self._new_search(flags)
-            way.best, way.overrides = best.best, best.overrides
-            left = self._deadline() - time.monotonic()
-            if found is not None and left < LEAST_EVALUATIONS * self.search.last_seconds:
-                break
-            got = way.try_out(overrides)
-            if found is None or got.judged_seconds < found.judged_seconds:
-                best, first_above, found = way, reaction.first_above, got
-        reaction.first_above = first_above
-        if found is not None and found.mapping is not None:
-            found = reorder(best, reaction, goal, found)
-            assert found.mapping is not None
-            reaction.learn(goal, found.mapping)
-        return best
+    def _is_time_for_more(self) -> bool:
+        return self._deadline() - time.monotonic() >= LEAST_EVALUATIONS * self.search.last_seconds
 
     def _plan(self, flags: "Options", start: Mapping, reach: "Reach") -> Mapping:
         """Return a mapping near ``start`` that the compiler may reach; each call has a seed of its own."""

@@ -24,9 +24,12 @@ from mallocgame.workloads.compiler_loop.overrides import (
     options_of,
 )
 from mallocgame.workloads.compiler_loop.reaction import Reaction, stays
+from mallocgame.workloads.compiler_loop.realise import OverrideSearch
 from mallocgame.workloads.compiler_loop.reorder import reorder
 from mallocgame.workloads.compiler_loop.replan import replan
 from mallocgame.workloads.compiler_loop.verify import Evaluation
+from mallocgame.workloads.compiler_loop.ways import in_the_best_way
+from mallocgame.workloads.xla.compiler import Options
 from mallocgame.workloads.xla.records import Position
 from tests.workloads.compiler_loop.fake import HIERARCHY, FakeCompiler, goal, pinned, program
 
@@ -295,3 +298,25 @@ def test_a_copy_that_begins_later_than_suggested_is_lost() -> None:
     reaction = Reaction(problem=PROBLEM)
     assert stays(PROBLEM, late) == stays(PROBLEM, own)
     assert (reaction.lost(own, late), reaction.lost(own, own), reaction.lost(late, own)) == ([0], [], [])
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_the_way_goes_on_that_is_best_once_what_it_lost_is_placed_first(times: int) -> None:
+    """Without the flag for long waits the fake has its one place for what comes first, with it for ``use_a.2``."""
+    searches: list[OverrideSearch] = []
+    both = Mapping(residencies=(pinned(1, 50, 4), pinned(2, 0, 4)))
+    begun = FakeCompiler().search()
+
+    def new_search(flags: Options) -> OverrideSearch:
+        fake = FakeCompiler() if LONG_WAITS.items() <= flags.items() else OnePlace()
+        searches.append(replace(fake.search(), flags=flags))
+        return searches[-1]
+
+    asked = iter(range(times))
+    reaction = Reaction(problem=PROBLEM)
+    chosen = in_the_best_way(begun, new_search, both, reaction, lambda: next(asked, None) is not None)
+    assert chosen in searches
+    assert chosen.best.judged_seconds == min(search.best.judged_seconds for search in searches)
+    assert len(searches) == min(times + 1, 3)  # a way that asks the same with like flags is left out
+    assert reaction.ahead == [1]
+    assert not LONG_WAITS.items() <= chosen.flags.items()
