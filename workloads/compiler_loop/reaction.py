@@ -118,15 +118,15 @@ class Reaction:
         return found
 
     def lost(self, goal: Mapping, got: Mapping) -> list[int]:
-        """Return the tensors of which a stay began later or ended sooner than suggested, those that cost most first.
+        """Return the tensors of which a stay ended sooner than suggested, or never began, those that cost most first.
 
-        Those that cost next to nothing are left out.
+        Where there are none those of which a copy began later. What costs next to nothing is left out.
         """
         wanted, reached = stays(self.problem, goal), stays(self.problem, got)
         missed = {b[0] for b, last in wanted.items() if reached.get(b, -1) < last}
         asked, begun = beginnings(self.problem, goal), beginnings(self.problem, got)
         late = {b[0] for b, step in asked.items() if begun.get(b, step) > step}
-        return self._costly(goal, got, missed | late)
+        return self._costly(goal, got, missed) or self._costly(goal, got, late)
 
     def learn(self, goal: Mapping, got: Mapping) -> None:
         """Compare what was suggested with what the compiler did."""
