@@ -46,13 +46,13 @@ def _run() -> int:
     try:
         from mallocgame.cli.commands import app
 
-        app()
-        code = 0
+        code = app(prog_name="mallocgame", standalone_mode=False) or 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         pass  # told below, as where the command caught it
     except Exception as error:
+        from mallocgame.cli.usage import is_of_usage
         from mallocgame.errors import InputError, is_interrupt
 
         if signals.received() is not None and is_interrupt(error):
@@ -65,7 +65,7 @@ def _run() -> int:
             _tell(f"mallocgame: {ANNOUNCED}\n{told}")
             return code
         message = _reason(error)
-        if not message:
+        if not message and not is_of_usage(error):
             raise
     return _end(message, code)
 
@@ -89,9 +89,12 @@ def _end(message: str, code: int) -> int:
 
 def _reason(error: Exception) -> str:
     """Return the line for an error that the user can mend; empty for a fault of ours, which keeps its traceback."""
+    from mallocgame.cli.usage import is_of_usage, usage_line
     from mallocgame.errors import InputError, printable
     from mallocgame.foreign import at_users_place
 
+    if is_of_usage(error):
+        return printable(usage_line(error))
     if isinstance(error, InputError):
         return printable(f"{error}{at_users_place(error)}")
     if isinstance(error, OSError):
