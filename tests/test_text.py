@@ -65,7 +65,12 @@ def test_what_a_notebook_shows_of_a_trace_and_its_results_is_a_line() -> None:
     trace = toy_trace()
     judged = solve(trace, solver="greedy", seconds=5.0)
     timeline = simulate(trace.program, trace.hierarchy, judged.mapping)
-    for thing, word in ((trace, trace.name), (trace.program, "tensors of"), (trace.hierarchy, "MiB"), (timeline, "µs")):
+    for thing, word in (
+        (trace, trace.name),
+        (trace.program, "tensors of"),
+        (trace.hierarchy, "MiB"),
+        (timeline, "wait"),
+    ):
         assert word in repr(thing)
         assert len(repr(thing)) < 120
     for result, word in ((judged.mapping, "residenc"), (judged, "at least"), (judged.case, trace.name)):
