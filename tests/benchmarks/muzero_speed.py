@@ -65,7 +65,8 @@ def moves_a_second(checkout: Path, trace: str, begin: int, end: int) -> float:
         )
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     moves, seconds = ([float(row[name]) for row in rows] for name in ("steps", "elapsed_seconds"))
-    return float((end - begin) / np.diff(np.interp([begin, end], moves, seconds))[0])
+    first, last = np.interp([begin, end], moves, seconds)
+    return float((end - begin) / max(last - first, 1e-9))
 
 
 def _commit(checkout: Path) -> str:
