@@ -1,10 +1,10 @@
 """The portfolio: solvers race in threads, the best mapping is refined, and the best proved bound goes with it.
 
 One lane plans by integer programming (``cpsat`` where that is exact, else ``hybrid``), one proves the bound, the others
-begin at the best of the start, ``xla-heuristic`` and ``play``, and anneal. Large programs are not planned: what that
-takes is better spent on annealing. After ``RACE`` of the time all lanes anneal near the winner, which takes
-stretches over from what other lanes found. Kernels release the
-GIL, integer programs run in processes of their own, so lanes run in parallel.
+begin at the best of the start, ``greedy``, ``xla-heuristic`` and ``play``, and anneal. Large programs are not planned:
+what that takes is better spent on annealing. After ``RACE`` of the time all lanes anneal near the winner, which takes
+stretches over from what other lanes found. Kernels release the GIL, integer programs run in processes of their own, so
+lanes run in parallel.
 """
 
 import threading
@@ -29,7 +29,7 @@ FEW_DECISIONS = 150  # up to which the exact model is small and evolution is wor
 PLANNED = 250  # decisions a second of the limit: above, there is no time to plan and learn from the plan
 ANNEALED = 1000  # decisions a second of the limit: above, nothing but annealing has the time to begin
 LARGE = 6000  # decisions: above, other lanes than annealing take too long from one look at the clock to the next
-GREEDY_SHARE = 0.4  # of the time, at most: the candidates that it makes are those of annealing
+GREEDY_SHARE = 0.4  # of the time, at most: the candidates that it makes are those of annealing, if it makes all
 PROOF_SHARE = 0.3  # of the time, for the bound on one core; with several it is proved to the end, beside refining
 START_SHARE, PLAY_SHARE = 0.04, 0.1  # of the race, at most: the compiler's heuristic, and play
 

@@ -322,7 +322,8 @@ class Solver:
         warm_up("judge", lambda: simulate(problem.program, problem.hierarchy, Mapping()))
         if self._warm_up is not None:
             compile_all = self._warm_up
-            name = " ".join([self.name, *(f"{key}={value}" for key, value in sorted(options.items()))])
+            layers = f"layers={min(problem.hierarchy.num_layers, 3)}"  # kernels tell two from more
+            name = " ".join([self.name, layers, *(f"{key}={value}" for key, value in sorted(options.items()))])
             warm_up(name, lambda: compile_all(problem, **options))
         if self._get_ready is not None:
             self._get_ready()

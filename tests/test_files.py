@@ -110,6 +110,7 @@ def test_json_that_is_in_range_is_read_as_it_is(tmp_path: Path, value: object) -
         (f"x = {'9' * 5000}", "not TOML: "),
         ("x = " + "[" * 9000, "not TOML: "),
         ("x = 1\nx = 2", "not TOML: "),
+        ("x = {" + ".".join("a" * 3000) + " = nan}", r"x(\.a)+.?: number nan is out of range"),
         ("#" * 2**20 + "#", "larger than 1048576 bytes"),
     ],
 )
@@ -120,6 +121,9 @@ def test_toml_is_as_strict(tmp_path: Path, text: str, reason: str) -> None:
         read_toml(path)
     path.write_text(f"x = [{2**62}, 1e308, true, 'a', 1979-05-27]", encoding="utf-8")
     assert read_toml(path)["x"][:4] == [2**62, 1e308, True, "a"]
+    path.write_text("x = 1\n" + ".".join("a" * 3000) + " = 1", encoding="utf-8")
+    with pytest.raises(TraceError, match=rf"^{path}:2: a key has more than 100 parts"):
+        read_toml(path)
 
 
 def test_a_repeated_key_is_found_at_once(tmp_path: Path) -> None:

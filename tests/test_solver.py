@@ -37,6 +37,18 @@ def test_the_first_mapping_is_validated_too() -> None:
     assert search.result().mapping == GOOD.mapping
 
 
+def test_what_two_layers_and_what_more_call_is_made_ready_each() -> None:
+    ready: list[int] = []
+
+    @solver(warm_up=lambda problem: ready.append(problem.hierarchy.num_layers))
+    def idle(search: Incumbent) -> None:
+        """Leave the start as it is."""
+
+    for name in ("v5e", "host-v5e", "v5e"):
+        idle.prepare(Problem(PROBLEM.program, preset(name)))
+    assert ready == [2, 3]
+
+
 def test_without_hoisting_what_the_compiler_itself_hoisted_may_stay() -> None:
     trace = suite.load("decode_loop-v5e")
     broken = validate(trace.program.without_hoisting(), trace.hierarchy, trace.mapping)

@@ -6,6 +6,7 @@ is added, in other orders. With more than two layers there are also orders that 
 """
 
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,26 +82,41 @@ def nothing_chosen(problem: Problem, tables: Tables) -> Choice:
     return choice
 
 
-def constructed(search: Incumbent, made: Prepared, share: float, *, is_patient: bool = False) -> Choice:
+def constructed(
+    search: Incumbent, made: Prepared, share: float, *, first_share: float = 1.0, is_patient: bool = False
+) -> Choice:
     """Return the best choice that passes in several orders make of nothing, and what still fits beside it.
 
-    The first pass may take all of the limit but what its mapping needs; others begin while less than ``share`` of it is
-    spent. With more than two layers ``is_patient`` goes on with orders near the best one's for all of that share.
+    The first pass goes on until ``first_share`` of the limit is spent, less what its mapping needs; others begin while
+    less than ``share`` of it is. With more than two layers ``is_patient`` goes on with orders near the best one's for
+    all of that share. What an interrupt ends is offered first.
     """
     assert made.tables is not None
-
-    def may_go_on() -> bool:
-        return search.spent_share < share and not search.should_stop
-
     best = nothing_chosen(search.problem, made.tables)
-    construct(search, made.tables, best, 1.0, candidate_seconds=made.candidate_seconds)
+    try:
+        construct(search, made.tables, best, first_share, candidate_seconds=made.candidate_seconds)
+        for choice in _in_other_orders(search, made, share, is_patient):
+            best = min(best, choice, key=_seconds)
+        if _is_time(search, share):
+            fill(search, made, best, share)
+    except (KeyboardInterrupt, SystemError):
+        search.offer(mapping_of(search, made, best))
+        raise
+    return best
+
+
+def _in_other_orders(search: Incumbent, made: Prepared, share: float, is_patient: bool) -> Iterator[Choice]:
+    """Yield choices built from nothing, while less than a share of the limit is spent."""
+    assert made.tables is not None
     for order in ORDERS[1:]:
-        if may_go_on():
+        if _is_time(search, share):
             choice = nothing_chosen(search.problem, made.tables)
             construct(search, made.tables, choice, share, order=order)
-            best = min(best, choice, key=_seconds)
-    orders = GapOrders(search, made.pieces) if search.hierarchy.num_layers > 2 else None
-    while orders is not None and not orders.is_over and (is_patient or orders.tried < len(PLANS)) and may_go_on():
+            yield choice
+    if search.hierarchy.num_layers == 2 or not _is_time(search, share):
+        return
+    orders = GapOrders(search, made.pieces)
+    while not orders.is_over and (is_patient or orders.tried < len(PLANS)) and _is_time(search, share):
         plan, weights, order_of_all = orders.next()
         choice = nothing_chosen(search.problem, made.tables)
         add(search, made.tables, choice, order_of_all)
@@ -108,10 +124,11 @@ def constructed(search: Incumbent, made: Prepared, share: float, *, is_patient: 
         construct(search, made.tables, choice, 1.0, candidate_seconds=made.candidate_seconds)
         search.count()
         orders.learn(plan, weights, _seconds(choice), is_held)
-        best = min(best, choice, key=_seconds)
-    if may_go_on():
-        fill(search, made, best, share)
-    return best
+        yield choice
+
+
+def _is_time(search: Incumbent, share: float) -> bool:
+    return search.spent_share < share and not search.should_stop
 
 
 def fill(search: Incumbent, made: Prepared, choice: Choice, share: float, *, least_layer: int = 1) -> None:

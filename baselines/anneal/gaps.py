@@ -22,6 +22,7 @@ from mallocgame.solver import Incumbent
 MOST_ENTRIES = 2_000_000  # of the rows of space: larger programs are not planned
 HELD = 0.5  # share from which a gap is held
 SHARE = 0.1  # of the limit, at most, for a linear program
+UNLIMITED_SECONDS = 3600.0  # with a limit in steps
 SHAKE = 0.15  # standard deviation of the logarithm of what a weight is shaken by
 
 
@@ -185,7 +186,9 @@ class GapOrders:
         if room not in self._options:
             program, hierarchy = self.search.problem
             gaps = _Gaps(program, hierarchy, room)
-            seconds = min(SHARE * self.search.limits.seconds, self.search.left_seconds)
+            limits, seconds = self.search.limits, UNLIMITED_SECONDS
+            if limits.steps is None:  # else the answer would be the machine's
+                seconds = min(SHARE * limits.seconds, self.search.left_seconds)
             found, shares = [], None
             if gaps.is_built:
                 solution = solve(gaps.linear, seconds=seconds, stop=lambda: self.search.should_stop)

@@ -16,7 +16,7 @@ HIDDEN = 0.01  # weight of traffic that instructions hide, beside traffic that t
 class Order(NamedTuple):
     """Seconds saved, less a share of the copies' link time, over powers of bytes and of steps held."""
 
-    is_clipped: bool  # a step counts no more than it waits for memory with everything in layer 0
+    is_clipped: bool  # a use counts no more than its step waits for memory with everything in layer 0
     steps_power: float
     copy_price: float  # of a copy's link time: what it is taken to cost before the judge has seen it
     bytes_power: float = 1.0

@@ -32,7 +32,7 @@ from mallocgame.solver import CLOSED, Incumbent, Limits, Problem, solver
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-GREEDY_SHARE = 0.25  # of the limit, at most: for a first choice with more than two layers
+GREEDY_SHARE = 0.25  # of what candidates leave of the limit: for a first choice with more than two layers
 MOVES_PER_CALL = 2000  # between looks at the clock, fewer in long programs
 LEAST_MOVES = 100
 STEPS_PER_CALL = 16_000_000  # moves in a call times steps of the program
@@ -136,9 +136,11 @@ def _anneal(
 def _begin(search: Incumbent, made: Prepared, start: Choice) -> Choice:
     """Return the better of the start, with what a greedy pass adds, and of what is built from nothing."""
     assert made.tables is not None
+    until = search.spent_share + GREEDY_SHARE * (1.0 - search.spent_share)
     filled = copy_choice(start)
-    construct(search, made.tables, filled, GREEDY_SHARE)
-    return min(constructed(search, made, GREEDY_SHARE, is_patient=True), filled, key=lambda x: float(x.total[0]))
+    construct(search, made.tables, filled, until)
+    built = constructed(search, made, until, first_share=until, is_patient=True)
+    return min(built, filled, key=lambda choice: float(choice.total[0]))
 
 
 def _saved(problem: Problem, tables: Tables, pieces: list[Candidate], mapping: Mapping) -> I64:

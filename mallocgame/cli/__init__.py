@@ -52,14 +52,16 @@ def _run() -> int:
     except KeyboardInterrupt:
         pass  # told below, as where the command caught it
     except Exception as error:
-        from mallocgame.cli.usage import is_of_usage
+        from mallocgame.cli.usage import cause_of_abort, is_of_usage
         from mallocgame.errors import InputError, is_interrupt
+
+        error = cause_of_abort(error)
 
         if signals.received() is not None and is_interrupt(error):
             return _end("", code)
         from mallocgame.foreign import ANNOUNCED, users_traceback
 
-        told = "" if isinstance(error, InputError) else users_traceback(error)
+        told = "" if isinstance(error, InputError) or is_of_usage(error) else users_traceback(error)
         if told:
             code = _end("", 1)
             _tell(f"mallocgame: {ANNOUNCED}\n{told}")

@@ -111,7 +111,7 @@ def train(
 
 def _interrupted(interrupt: KeyboardInterrupt, out: Path) -> int:
     """Say how to go on with a run; return the exit code."""
-    how = f"continue with: mallocgame train --resume --out {shlex.quote(str(out))} ..."
+    how = f"continue with: mallocgame train --resume --out {shlex.quote(str(out))} ... (without --weights)"
     if received() is not None:  # before training, which meets its signals itself
         return kept(how)
     code = int(getattr(interrupt, "exit_code", 130))

@@ -46,7 +46,7 @@ def tune(
     workers: WorkersOption = 1,
     ray: RayOption = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="TuneSettings long you wait: compilations to the end included.")
+        float, typer.Option("--seconds", help="How long you wait: compilations to the end included.")
     ] = 120.0,
     solver_seconds: Annotated[float, typer.Option("--solver-seconds", help="For each mapping on paper.")] = 10.0,
     out: Annotated[

@@ -223,7 +223,7 @@ def _seeds(seed: Any, count: int) -> list[int | None]:
         return [None] * count
     if isinstance(seed, int | np.integer):
         return [int(seed) + row for row in range(count)]
-    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
+    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str) or np.ndim(seed) == 0:
         raise InputError(f"seed: expected a whole number or a list of {count}, got {seed!r:.60}")
     if len(seed) != count:
         raise InputError(f"need {count} seeds, got {len(seed)}")

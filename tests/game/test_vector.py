@@ -106,6 +106,7 @@ def test_programs_can_be_listed_and_positions_restored() -> None:
     [
         (lambda envs: envs.reset(seed=[1, 2]), "need 3 seeds, got 2"),
         (lambda envs: envs.reset(seed="one"), "expected a whole number or a list of 3, got 'one'"),
+        (lambda envs: envs.reset(seed=np.array(5.5)), "expected a whole number or a list of 3, got "),
         (lambda envs: envs.step([0.0, 1.0, 1.7]), "actions must be whole numbers"),
         (lambda envs: envs.call("render"), "expected one of action_masks, to_mapping, clone_state"),
         (lambda envs: envs.reset(options={"reset_mask": np.zeros(3, dtype=bool)}), "with a True"),

@@ -115,17 +115,21 @@ class FinalCheck:
         why_not = self._why_not()
         if why_not:
             reason, found = self._repeated(candidate, say)
-            guess = GUESS if found is candidate and found in self._guesses else ""
-            return reason, Checked(index=index, done=None, why_not=why_not + guess, stands=found)
+            return reason, Checked(index=index, done=None, why_not=why_not + self._guess(found), stands=found)
         self._stop.set()  # the default's has served its purpose
         say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
         done = self._compile(candidate.options)
         if done.inconclusive:
-            return "", Checked(index=index, done=None, why_not=done.error, stands=candidate)
+            reason, found = self._repeated(candidate, say) if self._target.is_near else ("", candidate)
+            return reason, Checked(index=index, done=None, why_not=done.error + self._guess(found), stands=found)
         reason, found = done.error, candidate
-        if not reason and self._target.scheduled and candidate.xla_seconds not in done.xla_seconds:
+        is_told = candidate.xla_seconds in done.xla_seconds and not self._target.is_near
+        if not reason and self._target.scheduled and not is_told:
             reason, found = self._repeated(candidate, say)
-        return reason, Checked(index=index, done=done, stands=found)
+        return reason, Checked(index=index, done=done, why_not=self._guess(found).lstrip("; "), stands=found)
+
+    def _guess(self, found: Evaluation) -> str:
+        return GUESS if found in self._guesses else ""
 
     def _why_not(self) -> str:
         """Return why there is no compilation to the end, empty if there is."""

@@ -144,7 +144,8 @@ def _search_all(
 
     try:
         reaction = Reaction(problem=Problem(program, hierarchy), operands=target.loop_operands)
-        _suggest(lambda given: started(given, time_for(1.0)), reaction, mapping, sets, time_for(0.3))
+        half = time_for(0.5)  # for suggestions, and for what was lost placed first
+        _suggest(lambda given: started(given, half), reaction, mapping, sets, time_for(0.3))
         if searches:
             best = min(searches, key=lambda s: s.best.judged_seconds)
             until = time_for(1 / (len(sets) + 1))

@@ -49,7 +49,10 @@ class _Turn:
 
 @dataclass(slots=True)
 class _Replanning:
-    """Lanes only read what they are given when they begin; what they bring is taken in the thread that runs this."""
+    """Lanes read what they are given when they begin, and the order that is best by then.
+
+    What they bring is taken in the thread that runs this.
+    """
 
     search: OverrideSearch
     reaction: Reaction

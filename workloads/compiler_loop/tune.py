@@ -365,7 +365,7 @@ class _Tuning:
         if checked.index:
             self.settings.say("the best options do not stand in a full compilation and are dropped")
             if self.folder is not None:
-                self.folder.set_aside()
+                self.folder.set_aside(found[0].evaluation.judged_seconds)
             self.search = self._new_search({})
             if checked.index < len(found):
                 stands = found[checked.index]

@@ -154,9 +154,12 @@ class TuningFolder:
         if not (self.path / OPTIONS).exists():
             self._write({}, about)
 
-    def set_aside(self) -> None:
-        """Rename options and state that the compiler refuses now: nobody should load them, and nothing is lost."""
-        for name in (STATE, OPTIONS):
+    def set_aside(self, refused_seconds: float = 0.0) -> None:
+        """Rename options and state that the compiler refuses now: nobody should load them, and nothing is lost.
+
+        Options that are better than ``refused_seconds`` are others, an earlier run's, and stay.
+        """
+        for name in (STATE,) if self.best_seconds() < refused_seconds else (STATE, OPTIONS):
             if (self.path / name).exists():
                 os.replace(self.path / name, self.path / f"{ILLEGAL}{name}")
 

@@ -159,7 +159,7 @@ class Target:
         return self._evaluate(options, self.scheduled if act_late else None, deadline)
 
     def seconds_to_repeat(self, evaluation: Evaluation | None = None) -> float:
-        """Return how long it takes to repeat an evaluation from the program on; 0: it began there."""
+        """Return how long it takes to repeat an evaluation that began with the scheduled module; 0: none does."""
         if self.scheduled is None:
             return 0.0
         more = evaluation.seconds - self.short_seconds if evaluation is not None else 0.0

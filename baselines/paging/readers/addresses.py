@@ -35,10 +35,10 @@ def _address(path: Path, tokens: Tokens, at: int) -> int:
     token = tokens.token(at)[:80]
     is_hex = token[:2].lower() == b"0x"
     try:
-        value = int(token[2:], 16) if is_hex else int(token)
+        value = int(token, 16 if is_hex else 10)
     except ValueError:
         value = -1
-    if not 0 <= value < 2**64 or not (token[2:] if is_hex else token).isalnum():
+    if not 0 <= value < 2**64 or not token.isalnum():
         shown = token[:60].decode("utf-8", "replace")
         reason = f"expected a byte address below 2**64, decimal or hexadecimal after 0x, got {shown!r}"
         raise TraceError(path, tokens.line_of(at), reason)

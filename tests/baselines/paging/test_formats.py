@@ -92,7 +92,7 @@ def test_what_may_be_addresses_is_said_and_what_is_none_refused(tmp_path: Path) 
         path.write_text(text)
         assert any("--page-bytes" in note for note in read_trace(path).notes) == noted, text
         assert not any("--page-bytes" in note for note in read_trace(path, options=ReadOptions(page_bytes=8)).notes)
-    for word in ("0xzz", "-5", "1_0", "0x-1", "0x", "1e3", "9" * 5000, hex(2**64)):
+    for word in ("0xzz", "0x0x1000", "-5", "1_0", "0x-1", "0x", "1e3", "9" * 5000, hex(2**64)):
         (tmp_path / "a.txt").write_text(f"0x1000\n{word}\n")
         with pytest.raises(TraceError, match=r"a\.txt:2: expected a byte address"):
             read_trace(tmp_path / "a.txt", options=ReadOptions(page_bytes=4096))

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mallocgame.baselines.anneal import construction, gaps
 from mallocgame.baselines.anneal.construction import constructed, mapping_of, nothing_chosen, on_top, prepared
 from mallocgame.baselines.anneal.orders import FIRST, HIDDEN, ORDERS, density
 from mallocgame.baselines.anneal.solve import anneal
 from mallocgame.baselines.anneal.start import construct
+from mallocgame.baselines.placement.greedy import greedy
 from mallocgame.hierarchy import preset
 from mallocgame.judge.simulation import simulate
 from mallocgame.judge.validation import validate
@@ -105,3 +107,33 @@ def test_with_three_layers_a_poor_start_holds_nothing_back() -> None:
     alone = anneal(*asked, steps=20)
     begun = anneal(*asked, steps=20, start=start)
     assert begun.seconds <= 1.05 * alone.seconds
+
+
+def test_an_interrupt_keeps_what_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    problem = _problem("training", 1)
+    greedy.prepare(problem)
+    monkeypatch.setattr(construction, "fill", stop)
+    found = greedy(*problem, seconds=30.0)
+    assert found.status == "interrupted"
+    assert len(found.mapping.residencies) > 3
+
+
+def test_a_limit_in_steps_gives_the_linear_program_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    whole = gaps.solve
+
+    def solve(*arguments: object, seconds: float, **more: object) -> object:
+        given.append(seconds)
+        return whole(*arguments, seconds=seconds, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gaps, "solve", solve)
+    asked = rehome(*_problem("training", 2), preset("host-v5e"))
+    greedy(*asked, steps=200)
+    assert min(given) == gaps.UNLIMITED_SECONDS
+    given.clear()
+    greedy(*asked, seconds=20.0)
+    assert given
+    assert max(given) <= gaps.SHARE * 20.0

@@ -28,7 +28,7 @@ from mallocgame.workloads.compiler_loop.overrides import TENSOR_OVERRIDES, Overr
 from mallocgame.workloads.compiler_loop.settings import Settings, Tuned
 from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STATE, SavedSearch, TuningFolder
-from mallocgame.workloads.compiler_loop.verify import Evaluation, Target
+from mallocgame.workloads.compiler_loop.verify import Evaluation, FullCompile, Target
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
 from mallocgame.workloads.xla.log import DONE
@@ -213,6 +213,10 @@ def test_worse_options_never_replace_better_ones(tmp_path: Path) -> None:
             folder.save(state, {"a": str(judged)}, {"judged_seconds": judged})
             assert mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"a": str(expected)}
             assert json.loads((tmp_path / STATE).read_text())["judged_seconds"] == expected
+        folder.set_aside(1.5)  # refused: something else than the earlier run's
+        assert mallocgame.load_compiler_options(tmp_path / OPTIONS) == {"a": "1.0"}
+        folder.set_aside(1.0)
+        assert not (tmp_path / OPTIONS).exists()
     save_compiler_options(tmp_path / OPTIONS, {"other": True}, {"chip": "v4", "judged_seconds": 9.0})
     with pytest.raises(InputError, match="'v4', not 'v5e'"), TuningFolder.open_for(tmp_path, {"chip": "v5e"}):
         pass
@@ -547,6 +551,23 @@ def test_a_scheduled_module_that_leads_near_is_searched_with_and_what_counts_is_
         checked = final.check([guess], lambda text: None)
     assert checked.stands == guess
     assert "is a guess" in checked.why_not
+
+
+@pytest.mark.parametrize("error", ["", "did not finish"])
+def test_what_is_near_is_compiled_from_the_program_on_whatever_the_compilation_to_its_end_says(
+    monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    near = replace(target(Recorded()), scheduled=ScheduledModule(hlo=b"", options=b""), is_near=True)
+    guess = replace(near.default(), options={"a": "b"}, judged_seconds=0.5 * near.default_seconds)
+    true = replace(guess, judged_seconds=0.8 * near.default_seconds)
+    whole = FullCompile(error=error, inconclusive=bool(error), xla_seconds=(guess.xla_seconds,))
+    monkeypatch.setattr(Target, "compile_fully", lambda *_, **__: whole)
+    for found, stands in ((true, true), (replace(true, mapping=None, inconclusive=True), guess)):
+        monkeypatch.setattr(Target, "repeat", lambda *_, found=found, **__: found)
+        with FinalCheck(near, time.monotonic(), 9.0) as final:
+            checked = final.check([guess], lambda text: None)
+        assert checked.stands == stands
+        assert ("is a guess" in checked.why_not) == (stands == guess)
 
 
 def test_a_guess_takes_its_true_time_in_the_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
