@@ -15,7 +15,18 @@ import numpy.typing as npt
 from mallocgame.game.rules.copying import copy_live
 from mallocgame.game.rules.state import Groups, Movables, Rules, State
 from mallocgame.game.rules.step import take
-from mallocgame.game.variation_kernel import LAST, MOST_IN, SINGLE, SWAP, below, copy_to, nth, uniform
+from mallocgame.game.variation_kernel import (
+    LAST,
+    NEAR,
+    SETTLED,
+    SINGLE,
+    SWAP,
+    below,
+    copy_to,
+    differing,
+    drawn,
+    uniform,
+)
 from mallocgame.jit import part
 
 F64 = npt.NDArray[np.float64]
@@ -25,8 +36,6 @@ U64 = npt.NDArray[np.uint64]
 SPAN = 32  # decisions from the root on among which a change begins
 AROUND = 8  # decisions before and after a change within which the next one of the same lead begins
 REACH = 64  # decisions from the root on that a change may be about: later uses of its tensors come near in time
-NEAR = 6  # decisions before and after a swap's first that take part in it
-SETTLED = 16  # decisions after the last change in which it may make up for what it lost
 AHEAD = 1e-9  # share of the time that counts as ahead
 TEMPERATURE = 3e-4  # share of the time that a lead may be slower, at first; falls to 0 over a walk
 
@@ -67,10 +76,7 @@ def walk_from(
     now = walk.reached[end - 1]
     copy_to(walk.wanted, walk.current)
     _change(r, walk, decision_of, begin, num_actions)
-    last = -1
-    for i in range(begin, end):
-        if walk.wanted[i] != walk.current[i]:
-            last = i
+    _, last = differing(walk.wanted, walk.current)
     if last < 0:
         return int(walk.current[begin]), float(now)
     slack = -share * now * math.log(1.0 - uniform(walk.random))
@@ -123,21 +129,10 @@ def _change(r: Rules, walk: Walk, decision_of: I64, begin: int, num_actions: int
 @part
 def _swap(r: Rules, walk: Walk, decision_of: I64, begin: int, at: int, fastest: int) -> None:
     """Leave one tensor that is used about then in layer 0, and let some others of those stay in fast memory."""
-    random, wanted = walk.random, walk.wanted
     low, high = max(at - NEAR, begin), min(at + NEAR, r.num_decisions)
-    inside = 0
-    for i in range(low, high):
-        inside += wanted[i] > 0
-    outside = high - low - inside
-    if inside == 0 or outside == 0:
+    incoming, leaving, chosen = drawn(walk.random, walk.wanted, low, high)
+    if incoming == 0:
         return
-    incoming = 1 + below(random, min(MOST_IN, outside))
-    leaving = nth(wanted, low, high, True, below(random, inside))
-    chosen = (
-        nth(wanted, low, high, False, below(random, outside)),
-        nth(wanted, low, high, False, below(random, outside)),
-        nth(wanted, low, high, False, below(random, outside)),
-    )
     _want(r, walk, decision_of, begin, leaving, 0)
     for k in range(incoming):
         _want(r, walk, decision_of, begin, chosen[k], fastest)

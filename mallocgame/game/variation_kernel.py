@@ -158,16 +158,14 @@ def change(walk: Walk) -> None:
 
 
 @part
-def swap(walk: Walk, at: int) -> None:
-    """Leave one tensor that is used about now in layer 0, and let some others of those stay in fast memory."""
-    random, wanted, fastest = walk.random, walk.wanted, walk.cumulated.shape[1] - 1
-    begin, end = max(at - NEAR, 0), min(at + NEAR, wanted.shape[0])
+def drawn(random: U64, wanted: I64, begin: int, end: int) -> tuple[int, int, tuple[int, int, int]]:
+    """Draw a swap among ``begin`` to ``end``: how many decisions come in (0: no swap), which leaves, and which come."""
     inside = 0
     for i in range(begin, end):
         inside += wanted[i] > 0
     outside = end - begin - inside
     if inside == 0 or outside == 0:
-        return
+        return 0, 0, (0, 0, 0)
     incoming = 1 + below(random, min(MOST_IN, outside))
     leaving = nth(wanted, begin, end, True, below(random, inside))
     chosen = (
@@ -175,6 +173,16 @@ def swap(walk: Walk, at: int) -> None:
         nth(wanted, begin, end, False, below(random, outside)),
         nth(wanted, begin, end, False, below(random, outside)),
     )
+    return incoming, leaving, chosen
+
+
+@part
+def swap(walk: Walk, at: int) -> None:
+    """Leave one tensor that is used about now in layer 0, and let some others of those stay in fast memory."""
+    wanted, fastest = walk.wanted, walk.cumulated.shape[1] - 1
+    incoming, leaving, chosen = drawn(walk.random, wanted, max(at - NEAR, 0), min(at + NEAR, wanted.shape[0]))
+    if incoming == 0:
+        return
     for i in range(walk.first[walk.owner[leaving]], walk.first[walk.owner[leaving] + 1]):
         wanted[walk.uses[i]] = 0
     for k in range(incoming):

@@ -19,7 +19,7 @@ USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of 
 SAFETY = 1.25
 SHARE_TO_REPEAT = 0.1  # of all the time, for an evaluation from the program on; where it takes more there is none
 PATIENCE_TO_REPEAT = 2.0  # times as long as expected, where the figure is a guess without it
-GUESS = "; its judged time is a guess: compiling it from the program on failed"
+GUESS = "its judged time is a guess: compiling it from the program on failed"
 OTHERWISE = "from the program on the compiler does otherwise"
 LARGEST_SHARE = 0.5  # of the time from the default compilation on, for the check; where it takes more there is none
 
@@ -115,21 +115,22 @@ class FinalCheck:
         why_not = self._why_not()
         if why_not:
             reason, found = self._repeated(candidate, say)
-            return reason, Checked(index=index, done=None, why_not=why_not + self._guess(found), stands=found)
+            return reason, Checked(index=index, done=None, why_not=self._unsure(found, why_not), stands=found)
         self._stop.set()  # the default's has served its purpose
         say(f"compiling the best to its end, about {self.estimated_seconds():.0f} s")
         done = self._compile(candidate.options)
         if done.inconclusive:
             reason, found = self._repeated(candidate, say) if self._target.is_near else ("", candidate)
-            return reason, Checked(index=index, done=None, why_not=done.error + self._guess(found), stands=found)
+            return reason, Checked(index=index, done=None, why_not=self._unsure(found, done.error), stands=found)
         reason, found = done.error, candidate
         is_told = candidate.xla_seconds in done.xla_seconds and not self._target.is_near
         if not reason and self._target.scheduled and not is_told:
             reason, found = self._repeated(candidate, say)
-        return reason, Checked(index=index, done=done, why_not=self._guess(found).lstrip("; "), stands=found)
+        return reason, Checked(index=index, done=done, why_not=self._unsure(found), stands=found)
 
-    def _guess(self, found: Evaluation) -> str:
-        return GUESS if found in self._guesses else ""
+    def _unsure(self, found: Evaluation, why_not: str = "") -> str:
+        """Return why it was not compiled to its end, and whether its figure is a guess."""
+        return "; ".join(text for text in (why_not, GUESS if found in self._guesses else "") if text)
 
     def _why_not(self) -> str:
         """Return why there is no compilation to the end, empty if there is."""
