@@ -9,7 +9,8 @@ mapping, and then solves it.
 With ``--cpu`` a solver's clock is the CPU time of the process, all threads together: what to use on a loaded machine.
 Rows hold the improvements of the first seed, (seconds, multiple of XLA's speed): how long the agent takes to what
 ``play`` ends with. Rows that are in the file are not run again, ``--limit`` seconds after the beginning none is begun;
-``--summary`` only prints the file.
+``--summary`` only prints the file; with ``--from-solvers docs/results/solvers.jsonl`` the rows of as many ``--seconds``
+that ``tests.benchmarks.solvers`` measured, of traces where all of ``--solvers`` are there.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,14 @@ from mallocgame.hierarchy import Hierarchy
 from mallocgame.judge.simulation import simulate
 from mallocgame.program import Program
 from mallocgame.workloads import suite
+from tests.benchmarks import solvers
 from tests.benchmarks.muzero_report import read, table
 
 Row = dict[str, Any]
 SOLVERS = {"anneal": anneal, "play": play, "best": best, "muzero": muzero}
 NAMES = (*SOLVERS, "trained")
+LARGEST = 30  # traces over which the worth of learning is told, too
+NEAR, FAR = 0.99, 0.97  # of the best other solver's speed: close to it, and behind
 TRAINED_SHARE = 0.4  # of the time, before what training saves and finishes
 SAMPLE = slice(3, None, 7)  # of all traces by number of decisions
 
@@ -46,7 +51,7 @@ def main() -> None:
     """Run what is missing, then print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("traces", nargs="*")
-    parser.add_argument("--solvers", default=",".join(NAMES))
+    parser.add_argument("--solvers", help="default: all; of --from-solvers those that it measures")
     parser.add_argument("--sample", action="store_true")
     parser.add_argument("--limit", type=float, default=math.inf)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -54,14 +59,20 @@ def main() -> None:
     parser.add_argument("--hoist", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--summary", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--from-solvers", type=Path, metavar="FILE")
+    parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
+    if chosen.summary and chosen.from_solvers is not None:
+        _print(from_solvers(solvers.read(chosen.from_solvers), chosen.seconds, _names(chosen, SOLVERS)))
+        return
+    if chosen.out is None:
+        parser.error("--out FILE is needed")
     if chosen.cpu:
         frame.time.perf_counter = time.process_time
     names = chosen.traces or (sample() if chosen.sample else suite.names(base=True))
     begun = time.monotonic()
     for name in () if chosen.summary else names:
-        for solver in chosen.solvers.split(","):
+        for solver in _names(chosen, NAMES):
             if time.monotonic() - begun > chosen.limit:
                 break
             key = {"trace": name, "solver": solver, "seconds": chosen.seconds, "hoist": chosen.hoist, "cpu": chosen.cpu}
@@ -73,11 +84,33 @@ def main() -> None:
     _print(read(chosen.out))
 
 
+def _names(chosen: argparse.Namespace, default: Iterable[str]) -> list[str]:
+    return chosen.solvers.split(",") if chosen.solvers else list(default)
+
+
 def sample() -> list[str]:
     """Return the twelve traces that stand for all, in the order in which they are run."""
     decisions = {name: suite.load(name).program.num_decisions for name in suite.names(base=True)}
     chosen = sorted(decisions, key=lambda name: (decisions[name], name))[SAMPLE]
     return chosen[::2] + chosen[1::2]
+
+
+def from_solvers(rows: list[Row], seconds: float, names: list[str]) -> list[Row]:
+    """Return rows of ``tests.benchmarks.solvers`` as this table's; programs without loops count in both modes."""
+    rows = [row for row in rows if row["solver"] in names and row["speedup_over_xla"]]
+    rows = [row for row in rows if row["seconds"] == seconds and row["seed"] == 0]
+    found = []
+    for hoist, group in ((True, [row for row in rows if row["hoist"]]), (False, solvers.without_hoisting(rows))):
+        has: dict[str, set[str]] = {}
+        for row in group:
+            has.setdefault(row["trace"], set()).add(row["solver"])
+        for row in group:
+            if has[row["trace"]] == set(names):
+                own = {"trace": row["trace"], "solver": row["solver"], "x XLA": row["speedup_over_xla"]}
+                own |= {"seconds": seconds, "hoist": hoist, "cpu": False, "seeds": 1}
+                own |= {"decisions": row["num_decisions"]}
+                found.append(own | ({"history": row["history"]} if row.get("history") else {}))
+    return sorted(found, key=lambda row: (not row["hoist"], row["trace"], names.index(row["solver"])))
 
 
 def _run(name: str, solver: str, chosen: argparse.Namespace) -> Row:
@@ -134,22 +167,34 @@ def _print(rows: list[Row]) -> None:
             ratios = [
                 line["muzero"] / max(v for k, v in line.items() if k not in ("trace", "muzero")) for line in whole
             ]
-            print(f"- muzero against the best other: {_mean(ratios):.4f}, worst {min(ratios):.4f}")
+            near, far = sum(ratio >= NEAR for ratio in ratios), sum(ratio < FAR for ratio in ratios)
+            ends = f"worst {min(ratios):.4f}, best {max(ratios):.4f}"
+            print(f"- muzero against the best other: {_mean(ratios):.4f}, {ends}")
+            print(
+                f"- within 1 % of it on {near} of {len(ratios)} ({near / len(ratios):.0%}), behind by over 3 % on {far}"
+            )
             _print_worth_of_learning(group)
 
 
 def _print_worth_of_learning(group: list[Row]) -> None:
     """Print after what share of ``play``'s time the agent has, within 0.01 %, what ``play`` ends with."""
     histories = {(row["trace"], row["solver"]): row["history"] for row in group if "history" in row}
-    shares = []
-    for (name, solver), history in histories.items():
-        if solver == "play" and (name, "muzero") in histories:
-            last, goal = history[-1]
-            times = [when for when, speed in histories[name, "muzero"] if speed >= goal * (1 - 1e-4)]
-            shares.append(times[0] / max(last, 1e-3) if times else math.inf)
-    if shares:
-        reached = f"{sum(map(math.isfinite, shares))} of {len(shares)} get there"
-        print(f"- muzero has what play ends with after {statistics.median(shares):.2f} of its time (median; {reached})")
+    sizes = {row["trace"]: row.get("decisions", 0) for row in group}
+    names = [name for name, solver in histories if solver == "play" and (name, "muzero") in histories]
+    largest = sorted(names, key=lambda name: -sizes[name])[:LARGEST]
+    for which, chosen in {"": names, f", on the {LARGEST} largest traces": largest}.items():
+        shares = [_share(histories[name, "play"], histories[name, "muzero"]) for name in chosen]
+        if shares and (not which or len(largest) < len(names)):
+            reached = f"{sum(map(math.isfinite, shares))} of {len(shares)} get there"
+            median = f"{statistics.median(shares):.2f} of its time (median; {reached})"
+            print(f"- muzero has what play ends with after {median}{which}")
+
+
+def _share(play_found: list[tuple[float, float]], agent_found: list[tuple[float, float]]) -> float:
+    """Return the agent's seconds over ``play``'s until the last that ``play`` found; infinite: never."""
+    last, goal = play_found[-1]
+    times = [when for when, speed in agent_found if speed >= goal * (1 - 1e-4)]
+    return times[0] / max(last, 1e-3) if times else math.inf
 
 
 def _mean(values: list[float]) -> float:
