@@ -1,8 +1,9 @@
-"""At least 300 programs to train on, and none of the families that are held out.
+"""Hundreds of programs to train on, and none of the families that are held out.
 
-``python -m tests.benchmarks.muzero_programs FOLDER --captures 60`` writes traces, and skips those that are there:
+``python -m tests.benchmarks.muzero_programs FOLDER --captures 360`` writes traces, and skips those that are there:
 shipped training traces as they are and with other capacities, bandwidths and chips; generated programs; and, with
-libtpu at hand, captures of the builders of ``workloads/models`` at other sizes. About half are without hoisting.
+libtpu at hand, captures of the builders of ``workloads/models`` at drawn sizes and of the drawn networks of
+``muzero_models``. About half are without hoisting.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,81 +37,85 @@ CHIPS = ("v4", "v5e", "v5p", "v6e")
 CAPACITIES, BANDWIDTHS = (0.4, 0.6, 0.8, 1.25, 1.6), (0.5, 0.7, 1.0, 1.4, 2.0)
 MOST_DECISIONS = 1500  # in what is trained on: games stay short, and all of one batch alike
 GENERATED = 14  # of each family
-_LLAMA = {"width": 2048, "heads": 16, "groups": 4, "hidden": 5632, "vocabulary": 32000}
+_WIDE = {"width": 2048, "heads": 16, "groups": 4, "hidden": 5632, "vocabulary": 32000}
 _SMALL = {"width": 1024, "heads": 8, "groups": 4, "hidden": 2816, "vocabulary": 8192}
-SIZES: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (
-    ("vision.alexnet", tuple({"batch": b} for b in (16, 48, 256))),
-    ("vision.vgg16", tuple({"batch": b} for b in (1, 2, 8))),
-    ("vision.resnet50", tuple({"batch": b} for b in (4, 16, 64))),
-    (
-        "assorted.wavenet",
-        tuple({"batch": b, "length": n, "channels": c, "stacks": 2, "depth": d} for b, n, c, d in (
-            (1, 16384, 64, 8), (2, 16384, 128, 6), (8, 8192, 192, 10),
-        )),
-    ),
-    (
-        "unet.unet",
-        tuple({"batch": b, "image": i, "widths": w} for b, i, w in (
-            (1, 256, (64, 128, 256, 512)), (4, 256, (32, 64, 128, 256)), (1, 512, (48, 96, 192, 384)),
-        )),
-    ),
-    (
-        "unet.unet_training",
-        tuple({"batch": b, "image": i, "widths": w} for b, i, w in ((2, 128, (64, 128, 256)), (8, 96, (96, 192, 384)))),
-    ),
-    (
-        "unet.diffusion_step",
-        tuple({"batch": b, "image": i, "widths": w, "blocks": n} for b, i, w, n in (
-            (1, 64, (128, 256), 1), (4, 32, (192, 384), 1), (1, 32, (256, 512), 2),
-        )),
-    ),
-    (
-        "transformer.gpt2_training",
-        tuple({"batch": b, "length": n, "layers": k, "vocabulary": 16384} for b, n, k in (
-            (2, 256, 2), (8, 256, 3), (2, 1024, 2), (4, 512, 6),
-        )),
-    ),
-    ("recurrent.lstm", tuple({"batch": b, "steps": 32, "width": w, "layers": k} for b, w, k in (
-        (16, 768, 1), (64, 1280, 2), (32, 1024, 3),
-    ))),
-    ("recurrent.lstm_training", tuple({"batch": b, "steps": n, "width": w} for b, n, w in (
-        (16, 16, 768), (64, 48, 1024), (32, 32, 1536),
-    ))),
-    ("recurrent.tied_loop", tuple({"batch": b, "steps": n, "width": w, "hidden": h} for b, n, w, h in (
-        (32, 8, 1536, 4096), (128, 16, 2048, 4096), (64, 12, 2560, 6912),
-    ))),
-    ("llama.prefill", (
-        {"batch": 1, "length": 256, "layers": 4, **_LLAMA}, {"batch": 2, "length": 512, "layers": 8, **_SMALL},
-        {"batch": 1, "length": 1024, "layers": 4, **_SMALL},
-    )),
-    ("llama.expert_decode", (
-        {"batch": 4, "context": 512, "layers": 3, "experts": 4, "chosen": 2, **_SMALL},
-        {"batch": 32, "context": 1024, "layers": 2, "experts": 16, "chosen": 2, **_SMALL},
-        {"batch": 8, "context": 2048, "layers": 6, "experts": 8, "chosen": 2, **_SMALL},
-    )),
-    ("assorted.mlp", tuple({"batch": b, "widths": w} for b, w in (
-        (16, (2048,) * 17), (128, (3072, 6144) * 5), (256, (4096,) * 7), (1024, (2560,) * 25),
-    ))),
-    ("assorted.dlrm", tuple(
-        {"batch": b, "tables": t, "rows": 20_000, "width": 128, "bottom": (512, 256), "top": (1024, 1024, 512, 256)}
-        for b, t in ((512, 13), (4096, 26), (1024, 40))
-    )),
-)  # fmt: skip
+_NARROW = {"width": 768, "heads": 12, "groups": 12, "hidden": 2048, "vocabulary": 16384}
+_LLAMA = {"": (_WIDE, _SMALL, _NARROW)}
+SIZES: dict[str, dict[str, tuple[Any, ...]]] = {  # of each builder, what is drawn from; "": several sizes at once
+    "vision.alexnet": {"batch": (8, 16, 32, 48, 96, 192, 256), "image": (192, 224, 256)},
+    "vision.vgg16": {"batch": (1, 2, 3, 6, 8), "image": (160, 192, 224, 256)},
+    "vision.resnet50": {"batch": (4, 8, 16, 24, 64), "image": (160, 192, 224, 288)},
+    "assorted.wavenet": {
+        "batch": (1, 2, 4, 8), "length": (4096, 8192, 16384), "channels": (64, 96, 128, 192), "stacks": (1, 2),
+        "depth": (5, 6, 8, 10),
+    },
+    "unet.unet": {
+        "batch": (1, 2, 4), "image": (192, 256, 384, 512),
+        "widths": ((64, 128, 256, 512), (32, 64, 128, 256), (48, 96, 192, 384), (64, 128, 256)),
+    },
+    "unet.unet_training": {
+        "batch": (1, 2, 4, 8), "image": (64, 96, 128), "widths": ((64, 128, 256), (96, 192, 384), (64, 128)),
+    },
+    "unet.diffusion_step": {
+        "batch": (1, 2, 4), "image": (16, 32, 64), "widths": ((128, 256), (192, 384), (256, 512)), "blocks": (1, 2),
+    },
+    "transformer.gpt2_training": {
+        "batch": (1, 2, 4, 8), "length": (128, 256, 512, 1024), "layers": (2, 3, 4), "vocabulary": (8192, 16384, 32000),
+    },
+    "recurrent.lstm": {
+        "batch": (8, 16, 32, 64, 128), "steps": (16, 32, 96), "width": (512, 768, 1280, 2048), "layers": (1, 2, 3),
+    },
+    "recurrent.lstm_training": {"batch": (16, 32, 64), "steps": (16, 24, 48), "width": (512, 768, 1280, 1536)},
+    "recurrent.tied_loop": {
+        "batch": (16, 32, 128, 512), "steps": (4, 8, 12, 24), "width": (1024, 1536, 2048, 3072),
+        "hidden": (2816, 4096, 6912),
+    },
+    "llama.prefill": {"batch": (1, 2, 4), "length": (128, 256, 512, 1024), "layers": (2, 3, 4, 6), **_LLAMA},
+    "llama.expert_decode": {
+        "batch": (4, 8, 32, 64), "context": (512, 1024, 2048), "layers": (2, 3, 4), "experts": (4, 8, 16),
+        "chosen": (1, 2), **_LLAMA,
+    },
+    "assorted.mlp": {
+        "batch": (8, 16, 128, 256, 1024, 4096),
+        "widths": ((2048,) * 17, (3072, 6144) * 5, (4096,) * 7, (2560,) * 25, (8192, 1024) * 6, (1024,) * 40),
+    },
+    "assorted.dlrm": {
+        "batch": (256, 512, 1024, 4096), "tables": (8, 13, 26, 40), "rows": (5_000, 20_000, 40_000),
+        "width": (64, 128), "bottom": ((512, 256), (1024, 512, 256)), "top": ((1024, 1024, 512, 256), (512, 256)),
+    },
+    "drawn.sequence": {"seed": tuple(range(1000)), "training": (False, True)},
+    "drawn.image": {"seed": tuple(range(1000)), "training": (False, True)},
+    "drawn.loop": {"seed": tuple(range(1000))},
+}  # fmt: skip
+DRAWS = 40  # of each builder: more than are captured
 
 
 def _workloads() -> dict[str, Workload]:
-    """Return a program for each builder and size, sizes first."""
+    """Return programs of each builder at drawn sizes, the first of each builder first."""
     found = {}
-    for number in range(max(len(sizes) for _, sizes in SIZES)):
-        for where, sizes in SIZES:
-            if number < len(sizes):
-                name = f"{where.split('.')[1]}_{number}"
-                build = partial(build_program, *where.split("."), **sizes[number])
-                donated = (0, 1) if "training" in where else (3,) if "decode" in where else ()
-                found[name] = Workload(
-                    name=name, summary=name, family="", split="train", build=build, donate_argnums=donated
-                )
+    for number in range(DRAWS):
+        for where, choices in SIZES.items():
+            sizes = _drawn(np.random.default_rng([number, *where.encode()]), choices)
+            name = f"{where.partition('.')[2]}_{number}"
+            build = partial(_build, where, sizes)
+            donated = (0, 1) if "training" in where or sizes.get("training") else (3,) if "decode" in where else ()
+            found[name] = Workload(
+                name=name, summary=name, family="", split="train", build=build, donate_argnums=donated
+            )
     return found
+
+
+def _drawn(random: np.random.Generator, choices: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """Return one choice of each size; what stands under ``""`` is several sizes at once."""
+    sizes = {name: values[int(random.integers(len(values)))] for name, values in choices.items()}
+    return {**sizes.pop("", {}), **sizes}
+
+
+def _build(where: str, sizes: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    module, _, function = where.partition(".")
+    if module == "drawn":
+        return getattr(import_module("tests.benchmarks.muzero_models"), function)(**sizes)  # type: ignore[no-any-return]
+    return build_program(module, function, **sizes)
 
 
 MODELS = _workloads()  # by name, as ``capture`` looks programs up
@@ -119,7 +125,7 @@ def main() -> None:
     """Write what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--captures", type=int, default=60, help="at most, 0: none (they need libtpu)")
+    parser.add_argument("--captures", type=int, default=360, help="of the list, 0: none (they need libtpu)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no capture after so long")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +192,7 @@ def _generated() -> Iterator[Trace]:
 def _capture(folder: Path, most: int, until: float) -> None:
     """Capture programs that are not there yet, each for another chip than the one before."""
     chips = ("v5e", "v4", "v6e")
-    asked = [(name, chips[(number + turn) % 3]) for turn in range(3) for number, name in enumerate(MODELS)][:most]
+    asked = [(name, chips[(i + i // len(SIZES)) % 3]) for i, name in enumerate(MODELS)][:most]
     missing = [(name, chip) for name, chip in asked if not (folder / f"{name}-{chip}.json.gz").exists()]
     with Compiler() as compiler:
         for number, (name, chip) in enumerate(missing):
