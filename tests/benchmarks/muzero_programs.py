@@ -54,13 +54,13 @@ SIZES: dict[str, dict[str, tuple[Any, ...]]] = {  # of each builder, what is dra
         "widths": ((64, 128, 256, 512), (32, 64, 128, 256), (48, 96, 192, 384), (64, 128, 256)),
     },
     "unet.unet_training": {
-        "batch": (1, 2, 4, 8), "image": (64, 96, 128), "widths": ((64, 128, 256), (96, 192, 384), (64, 128)),
+        "batch": (1, 2, 4, 8), "image": (64, 96, 128), "widths": ((64, 128, 256), (96, 192), (64, 128)),
     },
     "unet.diffusion_step": {
-        "batch": (1, 2, 4), "image": (16, 32, 64), "widths": ((128, 256), (192, 384), (256, 512)), "blocks": (1, 2),
+        "batch": (1, 2, 4), "image": (16, 32, 64), "widths": ((128, 256), (192, 384), (256, 512)), "blocks": (1,),
     },
     "transformer.gpt2_training": {
-        "batch": (1, 2, 4, 8), "length": (128, 256, 512, 1024), "layers": (2, 3, 4), "vocabulary": (8192, 16384, 32000),
+        "batch": (1, 2, 4, 8), "length": (128, 256, 512, 1024), "layers": (2, 3), "vocabulary": (8192, 16384, 32000),
     },
     "recurrent.lstm": {
         "batch": (8, 16, 32, 64, 128), "steps": (16, 32, 96), "width": (512, 768, 1280, 2048), "layers": (1, 2, 3),
