@@ -4,14 +4,18 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from mallocgame.baselines import native
 from mallocgame.baselines.bounds.ascent import Ascent
 from mallocgame.baselines.bounds.coarse import may_coarsen, without
 from mallocgame.baselines.bounds.covers import add_covers, knapsacks
-from mallocgame.baselines.bounds.integer import MARGIN, solve_integer
+from mallocgame.baselines.bounds.integer import MARGIN, solve_integer, whole_boxes
 from mallocgame.baselines.bounds.linear import LinearSolution, boxes_below, solve
 from mallocgame.baselines.bounds.prices import market
 from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, placed_tensors, relax
+from mallocgame.baselines.bounds.stretches import stretch_bound
 from mallocgame.collapse import is_straight
 from mallocgame.hierarchy import Hierarchy
 from mallocgame.jit import warm_up
@@ -32,6 +36,8 @@ COARSE_SIZES = (0.1, 0.03, 0.01, 0.003, 0.001)  # of the layer: what may be left
 LOST = 1e-3  # where the linear bound loses no more than this
 FEWER = 0.6  # of the shares: what must be gone, or it is not worth it
 COARSE_SHARE = 0.6  # of the time that is left then
+STRETCHED_SHARE = 0.6  # of the time that is left after the linear program: for stretches of the schedule
+ROWS = 700  # of the least stretch; then twice as many, and so on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +163,7 @@ class _Proof:
         solution = self.tighten(relaxation, seconds)
         if not integer or solution is None:
             return
+        self.branch_stretches(relaxation, solution, STRETCHED_SHARE * self.left)
         smaller = self.coarser(relaxation, solution, num_slots)
         if smaller is not None:
             self.branch(*smaller, COARSE_SHARE * self.left)
@@ -186,13 +193,32 @@ class _Proof:
         """Keep shares whole for at most so long: HiGHS's branch and bound, below the incumbent."""
         if self.left <= 0.1 or self.stop():
             return
+        cutoff, boxes = self.boxes(relaxation, solution)
+        seconds = min(seconds, self.left)
+        self.note_integer(solve_integer(relaxation, seconds=seconds, boxes=boxes, stop=self.stop).bound_seconds, cutoff)
+
+    def branch_stretches(self, relaxation: Relaxation, solution: LinearSolution, seconds: float) -> None:
+        """The same in stretches of the schedule, each on its own: many short ones, then fewer."""
+        until = time.perf_counter() + seconds
+        count = len(relaxation.linear.row_bound) // ROWS
+        while count > 1 and not self.is_over() and time.perf_counter() < until:
+            cutoff, boxes = self.boxes(relaxation, solution)
+            spend = (until - time.perf_counter()) / count.bit_length()  # counts to come: this one, its half, ... 2
+            found = stretch_bound(relaxation, solution.duals, count, seconds=spend, boxes=boxes, stop=self.stop)
+            self.note_integer(found, cutoff)
+            count //= 2
+
+    def boxes(self, relaxation: Relaxation, solution: LinearSolution) -> tuple[float, npt.NDArray[np.float64]]:
+        """Return the incumbent's seconds, and boxes that hold every point that beats it, shares kept whole."""
+        linear, whole = relaxation.linear, relaxation.is_whole
         cutoff = self.search.seconds if self.search is not None else float("inf")
-        boxes = None
-        if cutoff < float("inf"):
-            boxes = boxes_below(relaxation.linear, solution.duals, cutoff / relaxation.unit_seconds)
-        found = solve_integer(relaxation, seconds=min(seconds, self.left), boxes=boxes, stop=self.stop).bound_seconds
-        found = min(found, cutoff * (1.0 - MARGIN))  # what costs more than the cutoff was left out
-        self.integer_seconds = max(self.integer_seconds, found)
+        if cutoff == float("inf"):
+            return cutoff, np.array([linear.low, linear.high])
+        return cutoff, whole_boxes(boxes_below(linear, solution.duals, cutoff / relaxation.unit_seconds), whole)
+
+    def note_integer(self, found: float, cutoff: float) -> None:
+        """Note a bound on what beats the cutoff; what costs more was left out."""
+        self.integer_seconds = max(self.integer_seconds, min(found, cutoff * (1.0 - MARGIN)))
         self.note(self.integer_seconds)
 
     def solve(self, relaxation: Relaxation, seconds: float) -> LinearSolution | None:

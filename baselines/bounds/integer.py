@@ -43,16 +43,9 @@ def solve_integer(
     """
     linear, unit = relaxation.linear, relaxation.unit_seconds
     whole = relaxation.is_whole
-    if boxes is None:
-        boxes = np.array([linear.low, linear.high])
-    else:  # a share that cannot reach 1, or 0, is decided
-        low = np.where(whole, np.ceil(boxes[0] - 1e-6), boxes[0])
-        high = np.where(whole, np.floor(boxes[1] + 1e-6), boxes[1])
-        if (low > high).any():
-            return IntegerSolution(
-                bound_seconds=float("inf"), value_seconds=float("inf"), columns=None, is_optimal=False
-            )
-        boxes = np.array([low, high])
+    boxes = np.array([linear.low, linear.high]) if boxes is None else whole_boxes(boxes, whole)
+    if (boxes[0] > boxes[1]).any():
+        return IntegerSolution(bound_seconds=float("inf"), value_seconds=float("inf"), columns=None, is_optimal=False)
     answer = minimise(
         np.array(linear.cost),
         linear,
@@ -68,6 +61,13 @@ def solve_integer(
     return IntegerSolution(
         bound_seconds=bound, value_seconds=value, columns=answer.columns, is_optimal=answer.is_optimal
     )
+
+
+def whole_boxes(boxes: F64, whole: npt.NDArray[np.bool_]) -> F64:
+    """Return boxes (float64[2, columns]) with ``whole`` columns between integers: one that cannot reach 1 is 0."""
+    low = np.where(whole, np.ceil(boxes[0] - 1e-6), boxes[0])
+    high = np.where(whole, np.floor(boxes[1] + 1e-6), boxes[1])
+    return np.array([low, high])
 
 
 class Minimum(NamedTuple):

@@ -2,10 +2,10 @@
 
 ``--programs N`` instead attacks the bounds with N random tiny programs: brute force over mappings, whose copies come
 in slices and go from one residency to another, in two and three layers by turns. The bounds of prices (drawn at random
-and raised), of the linear program, and of ``capacity_bound`` with that optimum as its cutoff (each 10th program) must
-not be above it. Nor may the linear program, with the shares of a mapping that annealing met on a program of up to nine
-steps, be above that mapping's time: each row is tried on mappings far from the best too. ``--count FILE`` keeps how
-many held: a second call goes on from there.
+and raised), of the linear program, of stretches of the schedule (at the program's duals, or at any), and of
+``capacity_bound`` with that optimum as its cutoff (each 10th program) must not be above it. Nor may the linear program,
+with the shares of a mapping that annealing met on a program of up to nine steps, be above that mapping's time: each row
+is tried on mappings far from the best too. ``--count FILE`` keeps how many held: a second call goes on from there.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from scipy.optimize import linprog
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.bounds import capacity_bound
 from mallocgame.baselines.bounds.ascent import Ascent
-from mallocgame.baselines.bounds.linear import solve
+from mallocgame.baselines.bounds.linear import LinearSolution, solve
 from mallocgame.baselines.bounds.prices import Point, market, value
 from mallocgame.baselines.bounds.relaxation import Relaxation, relax
+from mallocgame.baselines.bounds.stretches import stretch_bound
 from mallocgame.baselines.milp.encode import encode
 from mallocgame.files import write_text
 from mallocgame.hierarchy import Hierarchy
@@ -69,9 +70,11 @@ def attack(seed: int) -> float:
     most, copies = (2, "chained") if is_chained else (1, "sliced")
     best = brute_force(program, hierarchy, seconds=60.0, max_residencies=most, copies=copies)
     relaxation = relax(program, hierarchy, num_slots=rng.choice([1, 3, 64]))
+    solution = solve(relaxation.linear)
     bounds = {
-        "linear": solve(relaxation.linear).bound * relaxation.unit_seconds,
+        "linear": solution.bound * relaxation.unit_seconds,
         "prices": priced(program, hierarchy, seed),
+        "stretches": stretched(relaxation, solution, seed),
     }
     if seed % 10 == 0:
         search = Incumbent(Problem(program, hierarchy))
@@ -156,6 +159,14 @@ def priced(program: Program, hierarchy: Hierarchy, seed: int) -> float:
     for _ in range(20):
         ascent.step(float("inf"))
     return max(found, ascent.best) * goods.unit_seconds
+
+
+def stretched(relaxation: Relaxation, solution: LinearSolution, seed: int) -> float:
+    """Return the bound of two to five stretches, at the duals of a linear solution or at some drawn at random."""
+    rng, linear = np.random.default_rng(seed), relaxation.linear
+    duals = solution.duals if seed % 3 else rng.exponential(size=len(linear.row_bound)) * (rng.random() < 0.7)
+    boxes = np.array([linear.low, linear.high])
+    return stretch_bound(relaxation, duals, int(rng.integers(2, 6)), seconds=10.0, boxes=boxes)
 
 
 def on_tiny_programs(count: int, file: Path | None) -> None:

@@ -14,9 +14,11 @@ from mallocgame.baselines.bounds import capacity_bound
 from mallocgame.baselines.bounds.ascent import Ascent
 from mallocgame.baselines.bounds.coarse import may_coarsen, without
 from mallocgame.baselines.bounds.covers import Knapsack, broken_cover
+from mallocgame.baselines.bounds.integer import solve_integer
 from mallocgame.baselines.bounds.linear import LinearProgram, safe_bound, solve
 from mallocgame.baselines.bounds.prices import market
 from mallocgame.baselines.bounds.relaxation import placed_tensors, relax
+from mallocgame.baselines.bounds.stretches import stretch_bound
 from mallocgame.baselines.bounds.windows import _covers
 from mallocgame.hierarchy import Hierarchy, Link, MemoryLayer
 from mallocgame.judge.simulation import home_seconds, lower_bound
@@ -235,6 +237,22 @@ def test_leaving_small_tensors_out_raises_no_bound() -> None:
         is_small = placed_tensors(program, hierarchy) & (rng.random(len(program.tensors)) < 0.5)
         rest = without(program, hierarchy, is_small)
         assert _linear(rest, hierarchy) <= _linear(program, hierarchy) * (1 + 1e-9) + 1e-12, f"seed {seed}"
+
+
+def test_stretches_prove_more_than_the_linear_program_and_no_more_than_whole_shares() -> None:
+    rng, gained = np.random.default_rng(0), 0
+    for seed in range(8):
+        relaxed = relax(tiny_program(seed, num_steps=9, num_tensors=6), tiny_hierarchy(7 * seed + 1))
+        linear, unit, solution = relaxed.linear, relaxed.unit_seconds, solve(relaxed.linear)
+        optimum = solve_integer(relaxed, seconds=20.0, gap=0.0).value_seconds
+        boxes = np.array([linear.low, linear.high])
+        found = stretch_bound(relaxed, solution.duals, 2, seconds=20.0, boxes=boxes)
+        assert solution.bound * unit * (1 - 1e-4) <= found <= optimum * (1 + 1e-6), f"seed {seed}"
+        gained += found > solution.bound * unit * (1 + 1e-3)
+        drawn = rng.exponential(size=len(linear.row_bound))  # whatever splits the cost
+        assert stretch_bound(relaxed, drawn, 3, seconds=20.0, boxes=boxes) <= optimum * (1 + 1e-6), f"seed {seed}"
+        assert stretch_bound(relaxed, solution.duals, 2, seconds=0.0, boxes=boxes) >= solution.bound * unit * (1 - 1e-4)
+    assert gained > 0
 
 
 def test_window_of_a_copy_is_seen() -> None:
