@@ -2,9 +2,9 @@
 # (Numba's insides have no types)
 """Numba's ``njit`` with the project's settings, a type that mypy understands, and a cache that sees what it should.
 
-Machine code is cached between processes. Where that is impossible (a read-only installation without a writable home, a
-full disk) everything works without the cache, and one line on stderr says so. ``warm_up`` compiles or loads kernels
-before a clock starts.
+Machine code is cached between processes (``kernel_folders.py`` says where). Where that is impossible (no folder can be
+written, a full disk) everything works without the cache, and one line on stderr says so. ``warm_up`` compiles or loads
+kernels before a clock starts.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import numba
 from numba.core import types
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
@@ -31,6 +31,7 @@ from numba.core.typed_passes import NativeLowering
 from numba.core.typing import arraydecl
 
 from mallocgame import system
+from mallocgame.kernel_folders import Places, beside_the_source
 
 F = TypeVar("F", bound=Callable[..., Any])
 Stamp = tuple[str, str]  # file, hash of its contents
@@ -110,6 +111,8 @@ class _Announcement(Listener):
 class _Cache(FunctionCache):
     """Numba's cache with the stamps of several files, which never stops a program that could run without it."""
 
+    _impl_class = Places
+
     def __init__(self, function: Callable[..., Any], stamps: frozenset[Stamp]) -> None:
         """Find a folder that can be written.
 
@@ -117,13 +120,18 @@ class _Cache(FunctionCache):
             RuntimeError: there is none.
         """
         super().__init__(function)
-        self._cache_file._source_stamp = tuple(sorted(stamps))
+        self._cache_file._source_stamp = stamp = tuple(sorted(stamps))
+        self._installed = None
+        installed = beside_the_source(function.__code__.co_filename, self.cache_path)
+        if installed is not None:
+            self._installed = IndexDataCacheFile(installed, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code of a signature, None if it must be compiled."""
         _skip_blas_check()
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
+            return self._load_installed(sig, target_context) if found is None else found
         except Exception as problem:  # whatever a damaged file unpickles to
             self._forget()
             _warn("read", f"the kernel cache in {self.cache_path} cannot be read ({problem}): compiling anew")
@@ -138,6 +146,13 @@ class _Cache(FunctionCache):
             _warn("written", f"the kernel cache in {self.cache_path} cannot be written ({problem}): {AGAIN}")
         except RuntimeError:
             return  # Numba has no object code: Ctrl-C came in LLVM's call that hands it over, and is raised again soon
+
+    def _load_installed(self, sig: Any, target_context: Any) -> Any:
+        with suppress(Exception):  # as good as none
+            if self._installed is not None:
+                data = self._installed.load(self._index_key(sig, target_context.codegen()))
+                return None if data is None else self._impl.rebuild(target_context, data)
+        return None
 
     def _forget(self) -> None:
         with suppress(OSError):

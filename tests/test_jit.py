@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pytest
+from numba.core.caching import _CacheLocator
 
 from mallocgame.jit import jit, kernel, part
 from tests.paths import ROOT
@@ -123,17 +124,56 @@ def test_warm_up_says_so_only_when_it_compiles(tmp_path: Path) -> None:
     assert warm(tmp_path) == ("8\n", "")
 
 
-def test_without_a_folder_for_the_cache_kernels_work_and_one_line_says_so(tmp_path: Path) -> None:
+def test_without_a_folder_of_the_users_a_private_temporary_one_holds_the_cache(tmp_path: Path) -> None:
     nowhere = tmp_path / "file"
     nowhere.write_text("no folder can be made below a file, whoever asks")
     module = tmp_path / "read_only"
     module.mkdir()
     (module / "__pycache__").write_text("in the way")
-    stdout, stderr = warm(module, HOME=str(nowhere), XDG_CACHE_HOME=str(nowhere), NUMBA_CACHE_DIR=str(nowhere))
+    private = tmp_path / f"mallocgame-kernels-{os.getuid()}"
+    places = {name: str(nowhere) for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")} | {"TMPDIR": str(tmp_path)}
+    for line in ("compiling kernels, once: inner ...\n", ""):
+        stdout, stderr = warm(module, **places)
+        assert stdout == "8\n"
+        assert stderr.startswith(f"mallocgame: no other folder can be written: kernels are cached in {private} (")
+        assert stderr.partition("\n")[2] == line
+    assert private.stat().st_mode & 0o777 == 0o700
+    private.chmod(0o777)  # others could have put their code there
+    stdout, stderr = warm(module, **places)
     assert stdout == "8\n"
     warning, line = stderr.splitlines()
     assert warning.startswith("mallocgame: no folder for the kernel cache")
     assert line.startswith("compiling kernels")
+
+
+def test_what_was_compiled_beside_a_source_that_is_read_only_now_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def imported() -> Any:
+        sys.modules.pop("installed_kernel", None)
+        return importlib.import_module("installed_kernel").inner
+
+    (tmp_path / "installed_kernel.py").write_text(INNER.format(3))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    assert imported()(1) == 4
+    ensure = _CacheLocator.ensure_cache_path
+
+    def ensure_elsewhere(self: Any) -> None:
+        if str(self.get_cache_path()).startswith(str(tmp_path / "__pycache__")):
+            raise PermissionError
+        ensure(self)
+
+    monkeypatch.setattr(_CacheLocator, "ensure_cache_path", ensure_elsewhere)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    inner = imported()
+    assert inner(1) == 4
+    assert sum(inner.stats.cache_hits.values()) == 1
+    assert inner(1.5) == 4.5  # another type: compiled, and kept in the user's folder
+    assert [path.suffix for path in sorted((tmp_path / "home" / "mallocgame").rglob("installed_kernel*"))] == [
+        ".nbc",
+        ".nbi",
+    ]
 
 
 def test_a_full_disk_costs_the_cache_and_nothing_else(
