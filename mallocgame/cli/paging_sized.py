@@ -27,7 +27,10 @@ def evict_first(
     """
     check_outputs(out)
     tiled = source.tiled(trace)
-    rows = tiled.evict_first_rows(max(1, capacity // tiled.tile_bytes))
+    if capacity < tiled.tile_bytes:
+        size = tiled.tile_bytes
+        raise InputError(f"--capacity {capacity}: holds no tile of {size} bytes; give more, or --tile-bytes less")
+    rows = tiled.evict_first_rows(capacity // tiled.tile_bytes)
     write_rows(out, rows)
     if json:
         print_json(rows)

@@ -224,6 +224,8 @@ def test_evict_first_hints_of_a_program(tmp_path: Path) -> None:
     assert {"step", "instruction", "tensor", "touches", "evict_first_share", "evict_first"} == set(got[0])
     assert {row["evict_first"] for row in got} == {0, 1}
     assert len(out.read_text().splitlines()) == len(got)
+    with pytest.raises(InputError, match="holds no tile of 65536 bytes"):
+        RUNNER.invoke(app, ["evict-first", "mlp-v5e", "--capacity", "65535"], catch_exceptions=False)
 
 
 POLICY = """
