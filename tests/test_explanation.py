@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mallocgame.baselines.anneal import anneal
 from mallocgame.explanation import explain
 from mallocgame.explanation.combination import combine
 from mallocgame.explanation.peaks import peaks
@@ -20,6 +21,7 @@ from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping, Residency, Transfer
 from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.report.explanation import page
+from mallocgame.workloads.trace import Trace, save_trace
 from tests.cli.run import run
 from tests.strategies import likely_mappings, programs, small_hierarchy
 from tests.workloads.compiler_loop.fake import HIERARCHY, goal, pinned, program
@@ -245,6 +247,23 @@ def test_page_escapes_names() -> None:
     assert "<b>&" not in text
     assert "&lt;b&gt;&amp;" in text
     assert "mallocgame.hoist" in text
+
+
+def test_that_nothing_is_faster_is_said_where_it_is_proved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for tensors, expected in (
+        ((), "no mapping is faster: that is proved"),
+        (program().tensors, "no better mapping was"),
+    ):
+        toy = Trace(name="toy", program=replace(program(), tensors=tensors), hierarchy=HIERARCHY, mapping=Mapping())
+        if tensors:
+            found = anneal(toy.program, HIERARCHY, seconds=0.1)
+            assert found.status == "feasible"
+            toy = replace(toy, mapping=found.mapping)
+        save_trace(tmp_path / "toy.json", toy)
+        result = run(monkeypatch, capsys, "explain", tmp_path / "toy.json", "--solver-seconds", "0.1")
+        assert (result.code, expected in result.err) == (0, True)
 
 
 def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -73,14 +73,14 @@ def explain(
         if solver_seconds:
             shown.phase("looking for a better mapping")
         longest = max_wait(LONG_WAITS)
-        better, on_paper = _better(found, own, solver_seconds, hoist, longest)
+        better = _better(found, own, solver_seconds, hoist, longest)
         shown.phase("trying remedies")
         padding = found.padding_bytes
         explanation = run(
             found.program,
             found.hierarchy,
             own,
-            better=better,
+            better=better.mapping,
             limit=limit,
             padding_bytes=padding,
             moving=found.moving_fusions,
@@ -88,17 +88,19 @@ def explain(
         )
         if program:
             shown.phase("compiling")
-        compiled = _compile(found, explanation, better, (program, args, seconds)) if program else _Compiled()
+        compiled = _compile(found, explanation, better.mapping, (program, args, seconds)) if program else _Compiled()
     if html is not None:
         _save_page(html, explanation, found.name)
     if json:
         print_json({"trace": found.name, **row} for row in _rows(explanation, compiled))
         return
     _print(explanation, compiled, found.name, limit)
-    if solver_seconds and explanation.combination is None:
+    if better.is_proved_none:
+        say("no mapping is faster: that is proved")
+    elif solver_seconds and explanation.combination is None:
         say(f"no better mapping was found in {solver_seconds:g} s (--solver-seconds)")
-    if on_paper:
-        least = f"{_micros(explanation.total_seconds - on_paper)} µs less"
+    if better.on_paper_seconds:
+        least = f"{_micros(explanation.total_seconds - better.on_paper_seconds)} µs less"
         say(f"a mapping that the compiler can not be told would bring {least} (mallocgame evaluate --solver best)")
     if unsaid := _fixed_cost(found, own):
         say(unsaid)
@@ -126,15 +128,19 @@ def _own_mapping(found: "Trace", name: str, path: Path | None) -> "Mapping":
     return own
 
 
-def _better(
-    found: "Trace", own: "Mapping", seconds: float, hoist: bool, longest: float
-) -> "tuple[Mapping | None, float]":
-    """Return a better mapping, if possible one that ``tune`` can ask for, and the time of a yet better one; else 0.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Better:
+    """A better mapping, if possible one that ``tune`` can ask for."""
 
-    ``longest`` is how long a value may wait (``reachable.Reach``).
-    """
+    mapping: "Mapping | None" = None
+    on_paper_seconds: float = 0.0  # of a yet better one that it cannot ask for; 0: there is none
+    is_proved_none: bool = False  # the one that is explained is the best there is
+
+
+def _better(found: "Trace", own: "Mapping", seconds: float, hoist: bool, longest: float) -> _Better:
+    """Look for a better mapping; ``longest`` is how long a value may wait (``reachable.Reach``)."""
     if not seconds:
-        return None, 0.0
+        return _Better()
     from mallocgame.baselines.anneal import anneal
     from mallocgame.evaluation import as_hoisted
     from mallocgame.explanation.reachable import Reach
@@ -143,15 +149,18 @@ def _better(
 
     program, hierarchy = found.program if hoist else as_hoisted(found.program, found.hierarchy, own), found.hierarchy
     if hierarchy.num_layers != 2:  # XLA:TPU compiles for two
-        return anneal(program, hierarchy, seconds=seconds, start=own).mapping, 0.0
+        return _Better(mapping=anneal(program, hierarchy, seconds=seconds, start=own).mapping)
     reach = Reach(max_wait=longest)
     near = program.num_steps >= LARGE
     told = anneal(program, hierarchy, seconds=TOLD_SHARE * seconds, start=own, for_compiler=reach, refine=near)
     free = anneal(program, hierarchy, seconds=(1 - TOLD_SHARE) * seconds, start=told.mapping)
     now = simulate(program, hierarchy, own).total_seconds
+    if free.status == "optimal" and free.seconds >= now:
+        return _Better(is_proved_none=True)
     if now - told.seconds < LEAST_TOLD * (now - free.seconds):
-        return free.mapping, 0.0
-    return told.mapping, free.seconds if free.seconds < told.seconds * (1 - WORTH_TELLING) else 0.0
+        return _Better(mapping=free.mapping)
+    on_paper = free.seconds if free.seconds < told.seconds * (1 - WORTH_TELLING) else 0.0
+    return _Better(mapping=told.mapping, on_paper_seconds=on_paper)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

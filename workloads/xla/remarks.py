@@ -155,6 +155,10 @@ def sentences(trace: Trace) -> list[str]:
         order = " (of lax.cond: false, true)" if shares.count(",") == 1 else ""
         guess = f"branches taken as equally likely; --branch-weights {name}={shares}{order} says better"
         lines.append(f"{name}{_source(trace.program, name)}: {guess}")
+    if trace.program.conditionals and "xla_seconds" in trace.estimates:
+        lines.append(
+            "XLA's own estimate adds up all branches, and each conditional once more; what is judged weighs them"
+        )
     donate = "copied because it is not donated; donate it (jax.jit(…, donate_argnums=…))"
     lines += [f"{text}: {donate}" for text in _texts(facts.get("copied_because_not_donated"))]
     stays = "XLA makes this copy asynchronous, here it stays synchronous"
