@@ -135,6 +135,7 @@ class Captured:
     built: XlaProgram
     options: Options  # those asked for, and those without which the program could not be captured
     compile_seconds: float  # that the first compilation took
+    lowering: str = ""  # a hash of the lowered program, empty if not known
     scheduled: ScheduledModule | None = None  # what the compiler made of the program before it assigned memory
 
 
@@ -178,6 +179,8 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
         "compiler_options": "; ".join(f"{key}={value}" for key, value in sorted(options.items())),
         **_versions(),
     }
+    if compilation.lowering:
+        provenance["lowering"] = compilation.lowering
     if notes:
         provenance["notes"] = tuple(notes)
     if reference.mesh:
@@ -191,6 +194,7 @@ def run_capture(asked: CaptureRequest, compiler: Compiler) -> Captured:
         built=reading.built,
         options=options,
         compile_seconds=compilation.seconds,
+        lowering=compilation.lowering,
         scheduled=compilation.scheduled,
     )
 

@@ -109,6 +109,9 @@ def _verified(
         if changed:
             names = ", ".join(changed[:8]) + (", …" if len(changed) > 8 else "")
             shown.say(f"warning: {len(changed)} instructions have other names now; found again by their place: {names}")
+        then = made_for.provenance.get("lowering")
+        if then and target.lowering not in ("", then):
+            shown.say("warning: the program has changed since the trace was captured; its schedule is the same")
         now = carry_over(wanted, made_for.program, target.trace.program)
         result = run(target, now, seconds=seconds, begin=begin, say=shown.phase)
     about: dict[str, str | float | None] = {

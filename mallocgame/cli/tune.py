@@ -160,6 +160,8 @@ def _cells(found: "Tuned") -> list[tuple[str, str]]:
     cells.append(("best on paper", f"{_time(found.goal_seconds)}{done}"))
     each = f" of {found.seconds_per_evaluation:.1f} s" if found.evaluations else ""
     cells.append(("compilations", f"{found.evaluations}{each}"))
+    if found.lowers_alike is False:
+        cells.append(("warning", "in a new process it is another program: these options may not fit it"))
     if found.cycles is not None and found.default_cycles is not None:
         cells.append(("estimated cycles", f"{found.cycles} (by default {found.default_cycles})"))
     if found.full_compile_seconds is not None:
@@ -180,6 +182,7 @@ def _show(found: "Tuned", function: str, chip: str, where: Path | None, json: bo
     from mallocgame.workloads.compiler_loop.tuning_folder import OPTIONS
 
     row: dict[str, Any] = {"program": function, "chip": chip, **found.figures(), "is_faster": bool(found.options)}
+    row["lowers_alike"] = found.lowers_alike
     if json:
         print_json([row])
         return

@@ -131,5 +131,6 @@ def _made(task: TuneTask, folder: Path, files: Callable[[], dict[str, bytes]]) -
     row |= {"program": entry.function, "chip": entry.chip, "folder": entry.name}
     row["status"] = "interrupted" if found.interrupted else "tuned" if found.options else "default"
     row["speedup"] = found.default_seconds / found.judged_seconds
-    row["unchecked"] = found.unchecked or None
+    other = "another program in a new process" if found.lowers_alike is False else ""
+    row["unchecked"] = "; ".join(text for text in (found.unchecked, other) if text) or None
     return Made(row=row, files=files())

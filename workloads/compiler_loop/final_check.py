@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mallocgame.workloads.compiler_loop.settings import Say
-from mallocgame.workloads.compiler_loop.verify import Evaluation, FullCompile, Target
+from mallocgame.workloads.compiler_loop.verify import ANOTHER_PROGRAM, Evaluation, FullCompile, Target
 from mallocgame.workloads.xla.compiler import Options
 
 USUAL_RATIO = 9.0  # a full compilation over one that is ended early: median of docs/compiler_loop.md
@@ -106,6 +106,9 @@ class FinalCheck:
             reason, checked = self._check_one(at, candidates[at], say)
             if not reason:
                 return checked
+            if reason == ANOTHER_PROGRAM:
+                say(reason)
+                break
             say(f"the compiler refuses this at its end: {reason[:200]}")
             at, gap = at + gap, 2 * gap
         return Checked(index=len(candidates), done=None)

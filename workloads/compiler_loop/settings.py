@@ -40,10 +40,12 @@ class Tuned:
     history: tuple[tuple[float, float], ...] = ()  # of what was best: seconds since the beginning, judged seconds
     unchecked: str = ""  # why ``options`` were not compiled to the end; empty: they were, or there are none
     interrupted: bool = False
+    lowers_alike: bool | None = None  # in a process of its own: the same program; None: not known
 
     def figures(self) -> dict[str, Any]:
         """Return everything but trace, mapping and history, for a table or a line of JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("trace", "mapping", "history")}
+        left_out = ("trace", "mapping", "history", "lowers_alike")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 
 @dataclass(frozen=True, kw_only=True)

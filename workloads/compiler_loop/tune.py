@@ -78,6 +78,7 @@ def tune(
         TraceError: the program does not compile by default, or a trace cannot express it.
     """
     from mallocgame.workloads.compiler_loop.final_check import FinalCheck
+    from mallocgame.workloads.compiler_loop.same_program import SameProgram
     from mallocgame.workloads.compiler_loop.tuning_folder import TuningFolder, identity_of
     from mallocgame.workloads.compiler_loop.verify import Target
     from mallocgame.workloads.program_reference import parse_reference
@@ -100,7 +101,13 @@ def tune(
             identity = identity_of(target.trace.provenance, target.trace.program)
             folder = stack.enter_context(TuningFolder.open_for(settings.folder, identity))
         final = stack.enter_context(FinalCheck(target, begin, settings.seconds, settings.full))
-        return _Tuning(target, settings, final, folder, begin).run()
+        same = stack.enter_context(SameProgram(target, final.deadline, settings.say))
+        found = _Tuning(target, settings, final, folder, begin).run()
+        try:
+            same.wait(final.deadline if found.options and not found.interrupted else 0.0)
+        except KeyboardInterrupt:
+            found = replace(found, interrupted=True)
+        return replace(found, lowers_alike=same.lowers_alike)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,6 +438,7 @@ class _Tuning:
             judged_seconds=best.judged_seconds,
             flags=self.flags,
             overrides=self.search.overrides,
+            lowering=self.target.lowering,
         )
         self.folder.save(state, best.options, self._about(best.judged_seconds, compiled_to_its_end))
 
@@ -446,6 +454,8 @@ class _Tuning:
         if self.folder is None or state is None:
             return
         path = self.folder.path
+        if "" not in (state.lowering, self.target.lowering) and state.lowering != self.target.lowering:
+            self.settings.say(f"warning: the program has changed since {path} was made; its schedule is the same")
         self.rounds = state.rounds
         found = self._new_search(state.flags).try_out(state.overrides)
         if found.inconclusive:

@@ -27,6 +27,7 @@ OPTIONS = "options.json"
 ILLEGAL = "illegal-"  # before the name of what the compiler has refused: kept, but not where users load it
 LOCK = "tune.lock"
 NEWER = ("schedule", "topology", "mesh")  # parts of an identity that older folders do not have
+OTHER_SCHEDULE = "the program has changed since, or changes from one run to the next: it is scheduled otherwise"
 STATE_VERSION = 2  # 1 called overrides decisions and did not know the schedule
 
 Identity = dict[str, Any]
@@ -40,6 +41,7 @@ class SavedSearch:
     judged_seconds: float
     flags: Options
     overrides: tuple[Override, ...]
+    lowering: str = ""  # a hash of the program as it was lowered, empty if not known
 
 
 def identity_of(provenance: Mapping[str, Any], program: Program) -> Identity:
@@ -100,6 +102,7 @@ class TuningFolder:
                 judged_seconds=float(state["judged_seconds"]),
                 flags=dict(state["flags"]),
                 overrides=tuple(_override(row) for row in rows),
+                lowering=str(state.get("lowering", "")),
             )
             self._check(path, {key: state[key] for key in self._identity if key not in NEWER or key in state})
         except Exception as error:
@@ -171,9 +174,9 @@ class TuningFolder:
         return found.judged_seconds if found else float("inf")
 
     def _check(self, path: Path, found: Mapping[str, Any]) -> None:
-        different = [f"{k} {v!r}, not {self._identity[k]!r}" for k, v in found.items() if v != self._identity[k]]
+        different = {k: f"{k} {v!r}, not {self._identity[k]!r}" for k, v in found.items() if v != self._identity[k]}
         if different:
-            reason = "; ".join(different)
+            reason = OTHER_SCHEDULE if list(different) == ["schedule"] else "; ".join(different.values())
             raise InputError(f"{path}: belongs to another run ({reason}); name another folder")
 
 

@@ -30,6 +30,7 @@ from mallocgame.workloads.xla.program import XlaProgram
 from mallocgame.workloads.xla.scheduled import ScheduledModule
 
 LEAST_TIMEOUT_SECONDS = 60.0
+ANOTHER_PROGRAM = "the program is not the one that was compiled first: it changes from one lowering to the next"
 USUAL_TIMES = 30.0  # as long as usual, and a compilation is taken to hang
 
 
@@ -72,6 +73,7 @@ class Target:
     trace: Trace  # of the default compilation: names are those of now
     built: XlaProgram  # its program, and what the compiler calls its parts
     options: Options = field(default_factory=dict)  # of every compilation: without these another program results
+    lowering: str = ""  # a hash of the program as it was lowered for the default compilation, empty if not known
     usual_seconds: float = 10.0  # that the default compilation took, with reading
     whole_seconds: float = 10.0  # of that, the first compilation until memory was assigned
     scheduled: ScheduledModule | None = None  # what is compiled in place of the program, to the same end; None: nothing
@@ -105,6 +107,7 @@ class Target:
             trace=captured.trace,
             built=captured.built,
             options=captured.options,
+            lowering=captured.lowering,
             usual_seconds=time.perf_counter() - start,
             whole_seconds=captured.compile_seconds,
             scheduled=captured.scheduled,
@@ -194,7 +197,7 @@ class Target:
         try:
             mapping, estimate = read_mapping(done.log.splitlines(), self.built)
         except OtherScheduleError as error:
-            return Evaluation(options=options, error=str(error))
+            return Evaluation(options=options, error=self._another(done) or str(error))
         except TraceError as error:
             return Evaluation(options=options, error=f"not readable: {error}", inconclusive=True)
         broken = validate(self.trace.program, self.trace.hierarchy, mapping)
@@ -203,9 +206,13 @@ class Target:
             broken = validate(self.trace.program, self.trace.hierarchy, mapping)
         if broken:
             reason = f"what the compiler did breaks a rule of ours: {broken[0].message}"
-            return Evaluation(options=options, error=reason)
+            return Evaluation(options=options, error=self._another(done) or reason)
         judged = simulate(self.trace.program, self.trace.hierarchy, mapping).total_seconds
         return Evaluation(options=options, mapping=mapping, judged_seconds=judged, xla_seconds=estimate)
+
+    def _another(self, done: Compilation) -> str:
+        """Return that a compilation was of another program than the default, empty if it was of the same."""
+        return ANOTHER_PROGRAM if self.lowering and done.lowering not in ("", self.lowering) else ""
 
     def compile_fully(
         self,

@@ -28,6 +28,7 @@ from mallocgame.system import module_command
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.arguments import with_users_names
 from mallocgame.workloads.xla.compiler_child import FAILED, FINISHED, remove_work_folder
+from mallocgame.workloads.xla.digest import digest_in
 from mallocgame.workloads.xla.log import DONE
 from mallocgame.workloads.xla.out_of_memory import shortened
 from mallocgame.workloads.xla.scheduled import OPTIONS, ScheduledModule, scheduled_in
@@ -62,6 +63,7 @@ class CompileRequest:
     again: bool = False  # it will be compiled again: have it lowered meanwhile
     keep: bool = False  # with ``hlo``, also return the scheduled module
     scheduled: ScheduledModule | None = None  # compile this, which is what ``reference`` becomes before the pass
+    anew: bool = False  # only have it lowered, by a process that inherits nothing
     background: bool = False  # with a lower priority than everything else
     timeout_seconds: float = 600.0  # then the compilation is ended and reported as an error
     stop: threading.Event | None = None  # the same as soon as this is set
@@ -80,6 +82,7 @@ class Compilation:
     inconclusive: bool = False  # it failed for a reason that says nothing about program and options: killed, too slow
     final_hlo: str = ""  # the module after code generation, with the compiler's cycle estimates, if asked for
     scheduled: ScheduledModule | None = None  # to be compiled again; None: not asked for, or there is none
+    lowering: str = ""  # ``xla/digest.py``'s hash of the lowered program; empty: not lowered, or not known
 
     def check(self, what: object) -> Self:
         """Return itself.
@@ -154,7 +157,7 @@ class Compiler:
         start = time.perf_counter()
         request: dict[str, Any] = {"reference": asdict(asked.reference), "chip": asked.chip}
         totals = TOTALS_ONLY if asked.final_hlo and not asked.hlo else self._vmodule
-        request |= {"again": self._ready * asked.again, "background": asked.background}
+        request |= {"again": self._ready * asked.again, "background": asked.background, "anew": asked.anew}
         request["vmodule"] = MAPPING_LOG if asked.brief else totals
         with self._job_folder() as folder:
             fifo, dump = folder / "log", folder / "dump"
@@ -193,6 +196,7 @@ class Compiler:
                 scheduled=scheduled_in(folder, dump) if asked.keep and not follow.error else None,
                 seconds=time.perf_counter() - start,
                 finished=follow.finished,
+                lowering=digest_in(follow.text),
                 error=follow.error,
                 inconclusive=follow.inconclusive,
             )

@@ -5,7 +5,8 @@ that the asking process reads); the child's process id is printed, so that the a
 it needs. Forking before any backend exists is safe and makes an evaluation start in milliseconds. A request that says
 it will come ``again`` leaves children behind that have lowered the same program and wait for the next one's options:
 with a second processor the next evaluation starts in the compiler. A request may name a folder with a ``scheduled``
-module (``xla/scheduled.py``) in place of a program to be lowered.
+module (``xla/scheduled.py``) in place of a program to be lowered. One that asks for the program ``anew`` has it lowered
+by a process of its own, which inherits nothing, and not compiled.
 
 Nothing outlives the asker, however it ends: when standard input ends, the children are killed and the folder of this
 process is removed; the kernel kills the children if this process is killed; a later process removes the folder then.
@@ -26,11 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mallocgame.system import end_with_parent
+from mallocgame.system import end_with_parent, module_command
 
 FINISHED = "mallocgame: compilation finished"
 FAILED = "mallocgame: compilation failed:"
 FOLDER_PREFIX = "mallocgame-compile-"
+ANEW = "--anew"
 NEW_SECONDS = 60.0  # a folder without a lock is being made, not left behind, for so long
 
 
@@ -57,17 +59,21 @@ class _Server:
                 if process == request["end"]:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
             return
-        key = json.dumps([request["reference"], request["chip"], request["vmodule"], bool(request.get("scheduled"))])
-        self._end_waiting(other_than=key)
-        child = self.waiting.pop(0) if self.waiting else _fork(request, key)
-        while len(self.waiting) < int(request["again"]):
-            self.waiting.append(_fork(request, key))
+        child = _fork(request, "") if request.get("anew") else self._child_for(request)
         log = os.open(request["log"], os.O_WRONLY | os.O_NONBLOCK)  # ends no sooner than the child, and no later
         self.busy[os.pidfd_open(child.process)] = (child.process, log)
         _print({"process": child.process})
         with contextlib.suppress(BrokenPipeError):  # it died
             _write_all(child.pipe, line + b"\n")
         os.close(child.pipe)
+
+    def _child_for(self, request: dict[str, Any]) -> _Child:
+        key = json.dumps([request["reference"], request["chip"], request["vmodule"], bool(request.get("scheduled"))])
+        self._end_waiting(other_than=key)
+        child = self.waiting.pop(0) if self.waiting else _fork(request, key)
+        while len(self.waiting) < int(request["again"]):
+            self.waiting.append(_fork(request, key))
+        return child
 
     def reap(self, handle: int) -> None:
         """Forget a child that has ended: only then its log ends."""
@@ -182,7 +188,11 @@ def _fork(request: dict[str, Any], key: str) -> _Child:
             _die_with_parent(signal.SIGKILL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.close(writer)
-            status = _compile(request, reader)
+            if request.get("anew"):
+                os.dup2(reader, 0)
+                command = [*module_command("mallocgame.workloads.xla.compiler_child"), ANEW]
+                os.execv(command[0], command)
+            status = _compile(request, lambda: _read(reader))
         finally:
             os._exit(status)
     os.close(reader)
@@ -210,11 +220,17 @@ def _ready_to_compile(request: dict[str, Any]) -> Callable[[dict[str, Any]], Non
         return lambda asked: compile_scheduled(plugin, Path(asked["scheduled"]), asked["options"])
     from mallocgame.workloads.program_reference import ProgramReference
     from mallocgame.workloads.xla.arguments import NAMED
+    from mallocgame.workloads.xla.digest import LOWERED, digest_of
     from mallocgame.workloads.xla.lower import lower
 
     lowered = lower(ProgramReference(**request["reference"]), request["chip"])
+    digest = digest_of(lowered.stage)
 
     def compile_lowered(asked: dict[str, Any]) -> None:
+        if digest:
+            _write_all(2, f"{LOWERED} {digest}\n".encode())
+        if asked.get("anew"):
+            return
         if lowered.argument_names:
             _write_all(2, f"{NAMED} {json.dumps(lowered.argument_names)}\n".encode())
         with options_kept(Path(asked["keep"])) if asked.get("keep") else contextlib.nullcontext():
@@ -229,7 +245,15 @@ def _failure(error: BaseException, request: dict[str, Any]) -> str:
     return describe_failure(error, request["reference"]["folder"])
 
 
-def _compile(request: dict[str, Any], options_pipe: int) -> int:
+def _read(pipe: int) -> dict[str, Any] | None:
+    """Return the request that comes on a pipe, None if nobody asks any more."""
+    with os.fdopen(pipe) as lines:
+        line = lines.readline()
+    return json.loads(line) if line else None
+
+
+def _compile(request: dict[str, Any], asks: Callable[[], dict[str, Any] | None]) -> int:
+    """Prepare what a request is about, and carry out what is asked for then."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -239,11 +263,9 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
         ready = _ready_to_compile(request)
     except BaseException as error:  # the asker reads what went wrong from the log
         failure = _failure(error, request)
-    with os.fdopen(options_pipe) as pipe:
-        line = pipe.readline()
-    if not line:  # nobody asks any more
+    asked = asks()
+    if asked is None:
         return 1
-    asked = json.loads(line)
     if asked.get("background"):
         os.nice(10)
     log = os.open(asked["log"], os.O_WRONLY)
@@ -259,5 +281,12 @@ def _compile(request: dict[str, Any], options_pipe: int) -> int:
     return bool(failure)
 
 
+def _lower_anew() -> int:
+    """Lower the program of the request on standard input, in the background."""
+    os.nice(5)
+    request = _read(os.dup(0))
+    return _compile(request, lambda: request) if request else 1
+
+
 if __name__ == "__main__":
-    serve()
+    sys.exit(_lower_anew()) if ANEW in sys.argv else serve()

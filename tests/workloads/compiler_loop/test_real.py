@@ -124,6 +124,12 @@ def test_the_scheduled_module_leads_where_the_program_leads(loop: Target) -> Non
         assert again.agrees_with(found)
 
 
+def test_a_new_process_lowers_the_same_program(compiler: Compiler, loop: Target) -> None:
+    done = compiler.compile(CompileRequest(reference=loop.reference, chip="v5e", hlo=False, anew=True))
+    assert done.finished
+    assert done.lowering == loop.lowering == loop.trace.provenance["lowering"] != ""
+
+
 def test_a_refusal_reads_alike_both_ways(loop: Target) -> None:
     found = loop.evaluate((), {"xla_msa_no_such_flag": "1"})
     again = loop.repeat(found)

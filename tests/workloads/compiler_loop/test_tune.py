@@ -28,7 +28,7 @@ from mallocgame.workloads.compiler_loop.overrides import TENSOR_OVERRIDES, Overr
 from mallocgame.workloads.compiler_loop.settings import Settings, Tuned
 from mallocgame.workloads.compiler_loop.tune import tune
 from mallocgame.workloads.compiler_loop.tuning_folder import LOCK, OPTIONS, STATE, SavedSearch, TuningFolder
-from mallocgame.workloads.compiler_loop.verify import Evaluation, FullCompile, Target
+from mallocgame.workloads.compiler_loop.verify import ANOTHER_PROGRAM, Evaluation, FullCompile, Target
 from mallocgame.workloads.program_reference import ProgramReference
 from mallocgame.workloads.xla.compiler import Compilation, CompileRequest, Options
 from mallocgame.workloads.xla.log import DONE
@@ -232,6 +232,47 @@ def test_two_runs_in_a_folder_are_told(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class Changing(Recorded):
+    """A program that is another one each time that it is lowered: ``schedules`` says what is put before a name then."""
+
+    def __init__(self, *schedules: str) -> None:
+        super().__init__()
+        self.schedules, self.lowered = schedules, 0
+
+    def compile(self, asked: CompileRequest) -> Compilation:
+        done = replace(super().compile(asked), scheduled=ScheduledModule(hlo=b"", options=b""))
+        if asked.scheduled is not None:
+            return replace(done, scheduled=None)
+        self.lowered += 1
+        name = default().program.instructions[3].name
+        before = self.schedules[min(self.lowered, len(self.schedules)) - 1]
+        log, hlo = (text.replace(name, f"{before}{name}") for text in (done.log, done.hlo))
+        return replace(done, lowering=str(self.lowered), log=log, hlo=hlo)
+
+
+def test_a_program_that_changes_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[str] = []
+    compiler = Changing("", "another_")
+    monkeypatch.setattr(FinalCheck, "is_affordable", lambda self: False)
+    monkeypatch.setattr(Evaluation, "agrees_with", lambda self, other: other.mapping is not None)
+    improve_each_time(monkeypatch)
+    found = run(tmp_path, compiler, full=False, say=said.append, phase=said.append)
+    assert (found.options, found.lowers_alike) == ({}, False)
+    assert any("is another program in a new process" in line for line in said)
+    assert said.count(ANOTHER_PROGRAM) == 1  # and no worse options are tried
+    assert mallocgame.load_compiler_options(tmp_path / "illegal-options.json") == {"step": "3"}
+
+
+def test_a_program_that_has_changed_since_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    improve_each_time(monkeypatch)
+    assert run(tmp_path, Changing(""), full=False).options == {"step": "3"}
+    said: list[str] = []
+    later = Changing("")
+    later.lowered = 1
+    run(tmp_path, later, full=False, say=said.append)
+    assert any("has changed since" in line and "its schedule is the same" in line for line in said)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -351,7 +392,10 @@ def test_tuning_is_resumed_and_refuses_what_is_not_its_own(tmp_path: Path) -> No
     run(tmp_path, Recorded(), full=False, say=said.append)
     assert any("going on from" in line for line in said)
     assert json.loads((tmp_path / STATE).read_text())["rounds"] > state["rounds"]
-    for changed, reason in (({"libtpu": "0.0.1"}, r"libtpu '0\.0\.1'"), ({"schedule": "x"}, "schedule 'x'")):
+    for changed, reason in (
+        ({"libtpu": "0.0.1"}, r"libtpu '0\.0\.1'"),
+        ({"schedule": "x"}, "has changed since, or changes"),
+    ):
         (tmp_path / STATE).write_text(json.dumps(state | changed))
         with pytest.raises(InputError, match=reason):
             run(tmp_path, Recorded(), full=False)
