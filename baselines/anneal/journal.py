@@ -64,6 +64,17 @@ def lay_noted(p: Tables, s: Choice, row: int, offset: int) -> None:
 
 
 @part
+def lay_later(p: Tables, s: Choice, row: int) -> None:
+    """Lay what was lifted in a row at the offset, times and slices that it has now."""
+    c = s.journal[row, 1]
+    s.journal[row, 0] = TIMED
+    unschedule(p, s, c)
+    lay(p, s, c)
+    schedule(p, s, c)
+    follow(p, s, c)
+
+
+@part
 def begin_timing(p: Tables, s: Choice, c: int) -> bool:
     """Let c, which is chosen, get other times, offset or slices until ``end_timing``; False: no room to note it."""
     if note(s, OPENED, c) < 0:

@@ -7,6 +7,7 @@ from mallocgame.baselines.anneal.journal import (
     TAKEN,
     begin_timing,
     end_timing,
+    lay_later,
     lay_noted,
     lift_noted,
     put_noted,
@@ -14,7 +15,7 @@ from mallocgame.baselines.anneal.journal import (
 )
 from mallocgame.baselines.anneal.keys import where
 from mallocgame.baselines.anneal.nest import goes_with, is_inside, is_right, kin, leans_on, outer_of
-from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span
+from mallocgame.baselines.anneal.space import fit, neighbours, occupies, place_sliced, set_span, sliced_at
 from mallocgame.baselines.anneal.state import COPIED, HELD_OVER, I64, MAX_CHANGES, Choice, Tables
 from mallocgame.jit import part
 
@@ -202,7 +203,11 @@ def find_room(p: Tables, s: Choice, c: int, first: int, until: int) -> bool:
     for row in range(first, until):
         other = s.journal[row, 1]
         m = neighbours(p, s, other, found)
-        lay_noted(p, s, row, fit(p.capacity[p.layer[other]], p.size[other], found, m, True))
+        offset = fit(p.capacity[p.layer[other]], p.size[other], found, m, True)
+        if offset < 0 and gives_way(p, s, other, s.until[c, 0]):
+            lay_later(p, s, row)
+        else:
+            lay_noted(p, s, row, offset)
     for row in range(first, until):
         outer = s.journal[row, 1]
         if s.journal[row, 0] != TAKEN or p.layer[outer] == p.layer_speed.shape[0] - 1:
@@ -212,6 +217,22 @@ def find_room(p: Tables, s: Choice, c: int, first: int, until: int) -> bool:
             if other != c and leans_on(p, other, outer) and not take_noted(p, s, other):
                 return False
     return True
+
+
+@part
+def gives_way(p: Tables, s: Choice, c: int, since: int) -> bool:
+    """Let c, which is lifted, or its later slice, be issued at boundary ``since``; False: it finds no place so."""
+    if p.kind[c] != COPIED or not s.issue[c] < since <= p.latest[c] or p.context[since] != p.context[p.due[c]]:
+        return False
+    found = s.near[0]
+    if np.random.random() < SLICED:
+        m = neighbours(p, s, c, found)
+        return sliced_at(p, s, c, since, found, m, s.near[1])
+    s.issue[c], s.cut[c] = since, 0
+    set_span(p, s, c)
+    m = neighbours(p, s, c, found)
+    s.offset[c] = fit(p.capacity[p.layer[c]], p.size[c], found, m, True)
+    return bool(s.offset[c] >= 0 and is_right(p, s, c))
 
 
 @part

@@ -263,12 +263,18 @@ def place_sliced(p: Tables, s: Choice, c: int, near: I64, n: int, later: I64) ->
 
     The first slice fills a gap that is free all the while, the second takes what the neighbour above or below it had.
     """
-    if p.kind[c] != COPIED or p.sliceable[c] == 0 or n == 0 or p.size[c] < 2 * p.alignment[p.layer[c]]:
+    if p.kind[c] != COPIED or n == 0:
         return False
     late = s.until[near[np.random.randint(n), 0], 0]
     while late <= p.due[c] and p.context[late] != p.context[p.due[c]]:
         late += 1
-    if late <= s.issue[c] or late > p.due[c]:
+    return late <= p.due[c] and sliced_at(p, s, c, late, near, n, later)
+
+
+@part
+def sliced_at(p: Tables, s: Choice, c: int, late: int, near: I64, n: int, later: I64) -> bool:
+    """Find an offset for c in two slices, the first in a gap of its n neighbours, the second issued at ``late``."""
+    if p.sliceable[c] == 0 or p.size[c] < 2 * p.alignment[p.layer[c]] or not s.issue[c] < late <= p.due[c]:
         return False
     s.late[c] = late
     m = late_neighbours(s, late, near, n, later)
