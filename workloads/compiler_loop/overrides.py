@@ -11,7 +11,7 @@ of which the same is asked share one matcher.
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -68,6 +68,9 @@ class Override:
     place: Position
     step: int  # of the use or definition; -1: a program parameter
     start_after: int = -1  # of a prefetch: the step after which the copy starts
+    turn: int = field(
+        default=-1, compare=False
+    )  # of what is placed first: of one turn none are live together; -1: alone
 
     def __str__(self) -> str:
         """Return it in words, for reports."""
@@ -262,8 +265,8 @@ def options_of(
 
     ``sizes_bytes`` are of all tensors; with them what is kept for one use does not hit results of another size, and the
     compiler needs a fraction of the time. What is asked of many places alike is one override. Of what is to be placed
-    first those named first come first, and those in one override in the compiler's own order: so each has its own
-    unless there are more than ``MAX_IN_ORDER``.
+    first those named first come first, and those in one override in the compiler's own order: so only those of one
+    turn, whose order does not matter, share one, unless there are more than ``MAX_IN_ORDER``.
     """
     alike: dict[tuple[Any, ...], list[Position]] = {}
     each = tuple(dict.fromkeys(overrides))
@@ -271,8 +274,9 @@ def options_of(
     for override in each:
         size = None if sizes_bytes is None else int(sizes_bytes[override.tensor])
         place = override.place
-        alone = override.tensor if in_order and override.action is Action.FIRST else -1
-        kind = (override.action, override.start_after, place.operand, place.index, size, alone)
+        turn = override.turn if override.turn >= 0 else -2 - override.tensor
+        turn = turn if in_order and override.action is Action.FIRST else -1
+        kind = (override.action, override.start_after, place.operand, place.index, size, turn)
         alike.setdefault(kind, []).append(place)
     found: dict[str, list[str]] = {TENSOR_OVERRIDES: [], SORT_ORDER: [], PREFERRED: []}
     for (action, start_after, _, _, size, _), places in alike.items():

@@ -16,6 +16,7 @@ from mallocgame.explanation.placement import Placements, TensorPlacement, put_to
 from mallocgame.explanation.reachable import Beginning, CopyBack, Reach, waits
 from mallocgame.judge.simulation import simulate
 from mallocgame.mapping import HOME, Mapping, Residency
+from mallocgame.program import Program
 from mallocgame.solver import Problem
 from mallocgame.workloads.compiler_loop.flags import NEVER, ONE_SLICE, WAYS, max_wait
 from mallocgame.workloads.compiler_loop.loop_operands import LoopOperands
@@ -59,7 +60,8 @@ class Reaction:
         is little, and its own choices for that fit. Of values that are to stay from their definition to their last use
         those that wait long (``first_above``) are placed before others, from the lowest address of ``goal`` up: each
         then finds the place that it has there. Of too many (``MAX_IN_ORDER``), and in long programs (``LARGE``),
-        where no plan comes true as it is, the largest come first. What is ``ahead`` comes before all of these.
+        where no plan comes true as it is, the largest come first. What is ``ahead`` comes before all of these. Turns
+        (``turns_of``) lead to the same places in fewer overrides.
         """
         program = self.problem.program
         found: list[Override] = []
@@ -77,8 +79,9 @@ class Reaction:
             place = {tensor: (-program.tensors[tensor].size_bytes, 0) for tensor in place}
         ahead = [tensor for tensor in self.ahead if tensor in place]
         whole |= {tensor: definitions(program, tensor, Action.FIRST) for tensor in ahead}
-        order = [*ahead, *sorted(whole.keys() - set(ahead), key=place.__getitem__)]
-        return (*found, *(first for tensor in order for first in whole[tensor]))
+        turns = turns_of(program, [*ahead, *sorted(whole.keys() - set(ahead), key=place.__getitem__)])
+        order = sorted(turns, key=turns.__getitem__)
+        return (*found, *(replace(first, turn=turns[tensor]) for tensor in order for first in whole[tensor]))
 
     def ways(self, goal: Mapping) -> Iterator[tuple[Options, tuple[Override, ...]]]:
         """Yield flags and overrides of each way to suggest a whole mapping (``flags.WAYS``), the same only once.
@@ -157,6 +160,22 @@ class Reaction:
 
     def _seconds(self, parts: Placements) -> float:
         return simulate(*self.problem, put_together(parts)).total_seconds
+
+
+def turns_of(program: Program, order: Sequence[int]) -> dict[int, int]:
+    """Return the turn, from 0, in which each tensor is placed, so that all find the places that ``order`` gives them.
+
+    A tensor comes after those before it that are live together with it, and only after these. What is of one turn can
+    be one override, and the compiler compares each with every value, at each of its sorts.
+    """
+    turns: dict[int, int] = {}
+    done: list[tuple[int, int, int]] = []
+    for tensor in order:
+        spans = program.live_steps[tensor] or ((0, program.num_steps),)
+        start, end = spans[0][0], spans[-1][1]
+        turns[tensor] = max((turn + 1 for since, until, turn in done if since < end and start < until), default=0)
+        done.append((start, end, turns[tensor]))
+    return turns
 
 
 def stays(problem: Problem, mapping: Mapping) -> Stays:

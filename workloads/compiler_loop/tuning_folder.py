@@ -195,4 +195,5 @@ def _override(row: dict[str, Any]) -> Override:
         place=where,
         step=int(row["step"]),
         start_after=int(row["start_after"]),
+        turn=int(row.get("turn", -1)),
     )

@@ -1,10 +1,14 @@
 """Whole mappings by overrides that are never refused, several evaluations at a time, plans as the compiler copies."""
 
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mallocgame.baselines.anneal import anneal
 from mallocgame.baselines.anneal.candidates import as_compiler_does, candidates
@@ -12,6 +16,7 @@ from mallocgame.baselines.anneal.state import BORN
 from mallocgame.explanation.reachable import MAX_WAIT, Reach, copy_back_due, elapsed_before, waits
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import HELD, HOME, Mapping
+from mallocgame.program import Instruction, Program, Tensor, Use, UseKind
 from mallocgame.solver import Problem
 from mallocgame.workloads import suite
 from mallocgame.workloads.compiler_loop.flags import LONG_WAITS
@@ -23,7 +28,7 @@ from mallocgame.workloads.compiler_loop.overrides import (
     definitions,
     options_of,
 )
-from mallocgame.workloads.compiler_loop.reaction import Reaction, stays
+from mallocgame.workloads.compiler_loop.reaction import Reaction, stays, turns_of
 from mallocgame.workloads.compiler_loop.realise import OverrideSearch
 from mallocgame.workloads.compiler_loop.reorder import reorder
 from mallocgame.workloads.compiler_loop.replan import replan
@@ -123,8 +128,8 @@ def test_a_copy_back_that_was_seen_is_waited_for_when_it_was_seen() -> None:
     assert {key[:2]: due for key, due in reaction.copies_back.items()} == seen != {}
     (tensor, begin, last), due = next(iter(reaction.copies_back.items()))
     reach = replace(reaction.reach({}), copy_back={(tensor, begin, last): begin + 1})
-    for given, expected in ((reaction.reach({}), due), (reach, begin + 1)):
-        pieces = as_compiler_does(*problem, candidates(*problem), given)
+    for told, expected in ((reaction.reach({}), due), (reach, begin + 1)):
+        pieces = as_compiler_does(*problem, candidates(*problem), told)
         dues = {c.back_due for c in pieces if (c.tensor, c.back_issue, c.last_use) == (tensor, begin, last)}
         assert dues == {min(expected, max(dues))}
 
@@ -246,6 +251,48 @@ def test_what_stays_is_placed_from_the_lowest_address_up(
     assert str(text).count("overrides{") == 2
     names = [PROBLEM.program.tensors[i].name.partition(".")[0] for i in order]
     assert str(text).index(names[0]) < str(text).index(names[1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4), st.integers(1, 3)), max_size=9), st.randoms())
+def test_turns_lead_to_the_places_of_the_whole_order(lives: list[tuple[int, int, int]], random: Random) -> None:
+    tensors = tuple(
+        Tensor(
+            name=f"t{n}",
+            size_bytes=size,
+            uses=(Use(step=start, bytes=1, kind=UseKind.DEFINE), Use(step=start + length, bytes=1, operand=0)),
+        )
+        for n, (start, length, size) in enumerate(lives)
+    )
+    steps = tuple(Instruction(name=f"i{n}", compute_seconds=0.0) for n in range(14))
+    program = Program(name="lives", instructions=steps, tensors=tensors)
+    order = random.sample(range(len(lives)), len(lives))
+    turns = turns_of(program, order)
+    in_turns = sorted(order, key=lambda tensor: (turns[tensor], random.random()))
+    assert _first_fit(lives, in_turns) == _first_fit(lives, order)
+
+
+def _first_fit(lives: list[tuple[int, int, int]], order: list[int]) -> dict[int, int]:
+    """Place each at the lowest address that is free while it is live."""
+    places: dict[int, int] = {}
+    for n in order:
+        start, length, size = lives[n]
+        taken = {
+            byte
+            for m, place in places.items()
+            if lives[m][0] <= start + length and start <= lives[m][0] + lives[m][1]
+            for byte in range(place, place + lives[m][2])
+        }
+        places[n] = next(a for a in range(99) if taken.isdisjoint(range(a, a + size)))
+    return places
+
+
+def test_one_turn_of_one_size_is_one_override() -> None:
+    first = [
+        Override(action=Action.FIRST, tensor=k, place=Position(instruction=name), step=0, turn=turn)
+        for k, (name, turn) in enumerate(zip("abcd", (0, 0, 1, 1), strict=True))
+    ]
+    text = str(options_of(first, {}, [8, 8, 8, 4])[SORT_ORDER])
+    assert re.findall("'[^']*'", text) == ["'(a|b)'", "'c'", "'d'"]
 
 
 @pytest.mark.parametrize("bound", ["MAX_IN_ORDER", "LARGE"])
