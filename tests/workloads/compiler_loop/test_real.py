@@ -208,46 +208,67 @@ def gone(processes: set[int]) -> bool:
     return False
 
 
+HOLDING = f"""
+import sys, time
+from mallocgame.workloads.program_reference import ProgramReference
+from mallocgame.workloads.xla.compiler import Compiler, CompileRequest
+reference = ProgramReference(module="{MODULE}", name="loop", folder="{FOLDER}")
+with Compiler() as compiler:
+    compiler.compile(CompileRequest(reference=reference, chip="v5e", hlo=False, again=True))
+    print("compiled", flush=True)
+    time.sleep(600)
+"""
+
+
+def holding(folder: Path) -> subprocess.Popen[str]:
+    """A process with a warm compiler that has compiled, and has the program lowered for the next time."""
+    environment = dict(os.environ, TMPDIR=str(folder), PYTHONPATH=FOLDER)
+    command = subprocess.Popen(
+        [sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True, env=environment, cwd=FOLDER
+    )
+    assert command.stdout is not None
+    assert command.stdout.readline() == "compiled\n"
+    return command
+
+
 def test_killed_command_leaves_nothing(tmp_path: Path) -> None:
-    command = started(tmp_path)
+    command = holding(tmp_path)
     children = descendants(command.pid)
     assert len(children) >= 2  # the warm process and what it has forked
     command.kill()
     command.communicate()
     assert gone(children)
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_killed_tree_leaves_no_folder_to_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Target
 ) -> None:
-    command = started(tmp_path)
+    command = holding(tmp_path)
     children = descendants(command.pid)
     for process in (command.pid, *children):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     command.communicate()
     assert gone(children)
+    assert len(list(tmp_path.iterdir())) == 1
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Compiler() as other:
         other.compile(CompileRequest(reference=loop.reference, chip="v5e", hlo=False))
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_end_it_keeps_the_best(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_asked_to_end_it_keeps_the_best(tmp_path: Path) -> None:
     command = started(tmp_path, "--json", "--plot", str(tmp_path / "out" / "map.html"))
     children = descendants(command.pid)
     until = time.monotonic() + 30
     while not (tmp_path / "out" / "options.json").exists() and time.monotonic() < until:
         time.sleep(0.05)
-    command.send_signal(number)
+    command.terminate()  # Ctrl-C comes as the same exception: test_tune.py
     out, err = command.communicate(timeout=20)
-    assert command.returncode == code
+    assert command.returncode == 128 + signal.SIGTERM
     assert gone(children)
-    assert re.match(
-        r"mallocgame: (interrupted|terminated); the best so far is [\d.]+ times faster", err.splitlines()[-1]
-    )
+    assert re.match(r"mallocgame: terminated; the best so far is [\d.]+ times faster", err.splitlines()[-1])
     assert "Traceback" not in err
     (row,) = map(json.loads, out.splitlines())
     assert row["options"] == mallocgame.load_compiler_options(tmp_path / "out" / "options.json")
@@ -273,7 +294,7 @@ def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_pa
     assert found.judged_seconds < found.default_seconds / 3
     assert found.unchecked == ""
     assert found.cycles is not None
-    cycles = Target.of(loop.reference, "v5e", compiler).compile_fully({}).cycles
+    cycles = found.default_cycles or loop.compile_fully({}).cycles
     assert cycles is not None
     assert found.cycles < cycles
     assert mallocgame.load_compiler_options(tmp_path / "options.json") == found.options
@@ -281,7 +302,9 @@ def test_flag_and_rewrite_mend_the_loop(compiler: Compiler, loop: Target, tmp_pa
     again = tune(
         f"{MODULE}:loop",
         chip="v5e",
-        settings=Settings(solve=anneal, seconds=60, solver_seconds=0, folder=tmp_path, full=False, say=said.append),
+        settings=Settings(
+            solve=anneal, seconds=60, solver_seconds=0, folder=tmp_path, full=False, evaluations=1, say=said.append
+        ),
         compiler=compiler,
     )
     assert any(line.startswith("going on from") for line in said)
