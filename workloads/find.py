@@ -1,6 +1,7 @@
 """Traces by file or by the name of a shipped one."""
 
 import os
+import re
 from pathlib import Path
 
 from mallocgame.errors import InputError, TraceError
@@ -41,4 +42,6 @@ def trace_file(text: str) -> tuple[Path, bool]:
         return suite.path(text), True
     if os.path.lexists(text):  # a folder or a pipe, too: its reader says what it is
         return Path(text), False
-    raise InputError(f"{text}: no such file and no shipped trace of that name; {suite.hint(text)}")
+    is_function = re.fullmatch(r"[\w./-]+:[\w.]+", text) is not None
+    hint = f"of a function mallocgame capture {text} makes a trace" if is_function else suite.hint(text)
+    raise InputError(f"{text}: no such file and no shipped trace of that name; {hint}")

@@ -7,6 +7,7 @@ import typer
 from mallocgame.cli.cases import HoistOption
 from mallocgame.cli.common import JsonOption, interrupted, print_json, print_table, progress, say
 from mallocgame.errors import InputError
+from mallocgame.text import counted
 
 if TYPE_CHECKING:
     from mallocgame.game.scoreboard import Score
@@ -78,7 +79,7 @@ def scoreboard(
     except KeyboardInterrupt:
         stopped = True
     if not json and rows:
-        title = f"speed-up over XLA's own mapping, {len(cases)} programs, {seconds:g} s a solver"
+        title = f"speed-up over XLA's own mapping, {counted(len(cases), 'program')}, {seconds:g} s a solver"
         columns = ("entry", "speed-up", "seeds", "least to best seed", "worst", "on", "seconds", "invalid", "illegal")
         print_table(title, columns, [_cells(row) for row in sorted(rows, key=lambda row: -row.speedup)])
     if stopped:

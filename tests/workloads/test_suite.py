@@ -10,6 +10,7 @@ from mallocgame.judge.simulation import lower_bound, simulate
 from mallocgame.judge.validation import validate
 from mallocgame.mapping import Mapping
 from mallocgame.workloads import suite
+from mallocgame.workloads.find import load_trace
 from mallocgame.workloads.models import MODELS
 from mallocgame.workloads.trace import Trace
 from mallocgame.workloads.xla.fidelity import Fidelity, compare
@@ -63,6 +64,12 @@ def test_unknown_and_refused_names_are_named() -> None:
         if entry.refused:
             with pytest.raises(InputError, match="not shipped"):
                 suite.load(entry.name)
+    for name, hint in (
+        ("lstm-v5", "did you mean lstm-v5e"),
+        ("model.py:step", "mallocgame capture model.py:step makes"),
+    ):
+        with pytest.raises(InputError, match=hint):
+            load_trace(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
