@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mallocgame.workloads.xla.compiler import Compiler
+from mallocgame.workloads.xla.compiler import Compilation, Compiler, CompileRequest
 from tests.workloads.capture.programs import PROGRAMS
 
 
@@ -20,3 +20,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiler() -> Iterator[Compiler]:
     with Compiler() as one:
         yield one
+
+
+class Once(Compiler):
+    """Compiles what it is asked for once, and answers from memory then: for what is read from a log in several ways."""
+
+    def __init__(self, compiler: Compiler) -> None:
+        super().__init__()
+        self.compiler, self.done = compiler, dict[str, Compilation]()
+
+    def compile(self, asked: CompileRequest) -> Compilation:
+        key = repr(asked)
+        if key not in self.done:
+            self.done[key] = self.compiler.compile(asked)
+        return self.done[key]
+
+
+@pytest.fixture
+def once(compiler: Compiler) -> Compiler:
+    return Once(compiler)

@@ -1,7 +1,5 @@
 """The compiler process, its failures, and the files of a compilation elsewhere (extra: tpu)."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from mallocgame.workloads.trace import load_trace
 from mallocgame.workloads.xla.compiler import HLO_PASSES, TOTALS_ONLY, Compiler, CompileRequest, Options
 from mallocgame.workloads.xla.cycles import cycle_sentence, tiny_steps_sentence
 from mallocgame.workloads.xla.log import DONE
+from tests.cli.run import run
 from tests.workloads.capture.programs import reference, tpu
 
 
@@ -100,24 +99,22 @@ def test_time_limit_is_an_error(folder: Path, compiler: Compiler) -> None:
 
 @pytest.mark.tpu
 @tpu
-def test_command_line(folder: Path, tmp_path: Path) -> None:
+def test_command_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
     out = tmp_path / "trace.json.gz"
-    command = [sys.executable, "-c", "from mallocgame.cli import main; main()", "capture", "users_model:network"]
-    done = subprocess.run(
-        [*command, "--chip", "v5e", "--out", str(out), "--anonymise", "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert '"chip": "v5e"' in done.stdout
+    arguments = ("users_model:network", "--chip", "v5e", "--out", out, "--anonymise", "--json")
+    done = run(monkeypatch, capsys, "capture", *arguments)
+    assert done.code == 0, done.err
+    assert done.rows[0]["chip"] == "v5e"
     assert load_trace(out).name == "anonymous"
 
 
-def test_command_line_wants_a_function_or_a_log() -> None:
+def test_command_line_wants_a_function_or_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments in ([], ["m:f", "--log", "x", "--hlo-dir", "y"], ["--log", "x"], ["m:f", "--out", "x.txt"]):
-        command = [sys.executable, "-c", "from mallocgame.cli import main; main()", "capture", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
+        done = run(monkeypatch, capsys, "capture", *arguments)
+        assert done.code == 2
+        assert done.err.count("\n") == 1

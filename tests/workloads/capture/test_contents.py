@@ -19,20 +19,20 @@ from tests.workloads.capture.programs import explained, reference, tpu
 
 @pytest.mark.tpu
 @tpu
-def test_unknown_trip_counts_are_taken_as_xla_does_and_as_the_user_says(folder: Path, compiler: Compiler) -> None:
-    trace = explained(capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=compiler))
+def test_unknown_trip_counts_are_taken_as_xla_does_and_as_the_user_says(folder: Path, once: Compiler) -> None:
+    trace = explained(capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=once))
     (loop,) = trace.program.loops
     name = str(trace.provenance["assumed_trip_counts"][0]).partition("=")[0]  # type: ignore[index]
     assert loop.trip_count == 5
     assert any(name in line and "--trip-count" in line and "users_model.py" in line for line in sentences(trace))
     for key in ("", name):
         known = Assumptions(trip_counts={key: 40})
-        given = capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=compiler, assumptions=known)
+        given = capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=once, assumptions=known)
         assert given.program.loops[0].trip_count == 40
         assert given.provenance["given_trip_counts"] == (f"{name}=40",)
     known = Assumptions(trip_counts={"wile": 2})
     with pytest.raises(TraceError, match=f"no loop of the program; of unknown count: {name}"):
-        capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=compiler, assumptions=known)
+        capture(reference(folder, "until", "f32[512,512]"), chip="v5e", compiler=once, assumptions=known)
 
 
 @pytest.mark.tpu
@@ -46,9 +46,9 @@ def test_loops_in_a_loop_of_unknown_count(folder: Path, compiler: Compiler) -> N
 
 @pytest.mark.tpu
 @tpu
-def test_branches_are_alternatives_with_weights(folder: Path, compiler: Compiler) -> None:
+def test_branches_are_alternatives_with_weights(folder: Path, once: Compiler) -> None:
     wanted = reference(folder, "branch", "f32[1024,1024],f32[1]")
-    trace = explained(capture(wanted, chip="v5e", compiler=compiler))
+    trace = explained(capture(wanted, chip="v5e", compiler=once))
     (conditional,) = trace.program.conditionals
     assert conditional.weights == (0.5, 0.5)
     text = str(trace.provenance["assumed_branch_weights"][0])  # type: ignore[index]
@@ -56,11 +56,11 @@ def test_branches_are_alternatives_with_weights(folder: Path, compiler: Compiler
     assert text == f"{name}=0.5,0.5"
     assert any(name in line and "--branch-weights" in line for line in sentences(trace))
     known = Assumptions(branch_weights={name: (1.0, 3.0)})
-    given = capture(wanted, chip="v5e", compiler=compiler, assumptions=known)
+    given = capture(wanted, chip="v5e", compiler=once, assumptions=known)
     assert given.program.conditionals[0].weights == (0.25, 0.75)
     for weights in ({name: (1.0, 2.0, 3.0)}, {"cond": (1.0, 1.0)}, {name: (0.0, 1.0)}):
         with pytest.raises(TraceError, match="--branch-weights"):
-            capture(wanted, chip="v5e", compiler=compiler, assumptions=Assumptions(branch_weights=weights))
+            capture(wanted, chip="v5e", compiler=once, assumptions=Assumptions(branch_weights=weights))
 
 
 @pytest.mark.tpu
