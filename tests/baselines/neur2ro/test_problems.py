@@ -145,7 +145,7 @@ def test_capital_budgeting_first_stage_is_feasible_in_every_scenario() -> None:
 
 
 def test_k_adaptability_lies_between_static_and_full_recourse() -> None:
-    problem = CapitalBudgeting.generate(np.random.default_rng(4), n=6)
+    problem = CapitalBudgeting.generate(np.random.default_rng(4), n=5)
     two = solve_k_adaptability(problem, seconds=20)
     one = solve_k_adaptability(problem, policies=1, seconds=20)
     assert two.history[-1].main <= one.history[-1].main + 1e-4
