@@ -3,6 +3,8 @@
 Most of a state is room: for copies and residencies that are not there, and scratch.
 """
 
+import numpy as np
+
 from mallocgame.game.rules.state import Groups, Movables, Moves, Places, Rules, State
 from mallocgame.game.rules.views import F64, I64
 from mallocgame.jit import part
@@ -23,8 +25,8 @@ SCRATCH, SCRATCH_FLOATS = _place("first_touched"), _place("remaining")
 
 @part
 def copy_range(target: I64 | F64, source: I64 | F64, begin: int, end: int) -> None:
-    """Copy the entries of [begin, end)."""
-    for i in range(begin, end):
+    """Copy the entries of [begin, end). (An unsigned index cannot be negative: the machine copies several at once.)"""
+    for i in range(np.uint64(begin), np.uint64(end)):
         target[i] = source[i]
 
 
