@@ -3,7 +3,8 @@
 The tree tries what is next to the lead, one or two decisions away from it near the root; the searches of the next moves
 would try the same again. A walk changes several decisions at once among those that come soon, and goes on from a lead
 that is a little slower, too (simulated annealing: Metropolis et al., doi:10.1063/1.1699114), as
-``game/variation_kernel.py`` does with whole games.
+``game/variation_kernel.py`` does with whole games. Half of the changes are made so by the searches of the moves, half
+before the first move (``planning.py``).
 """
 
 import math
@@ -27,7 +28,7 @@ from mallocgame.game.variation_kernel import (
     drawn,
     uniform,
 )
-from mallocgame.jit import part
+from mallocgame.jit import kernel, part
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -59,9 +60,9 @@ def walk_from(
 ) -> tuple[int, float]:
     """Change the current lead once; return the root action of the changed one and its seconds at the end.
 
-    It is ``current`` from now on unless it is too slow. It is played until ``SETTLED`` decisions after the last change,
-    and the rest taken to differ no more; what would be the fastest lead is played to its end, and then ``current`` is
-    legal and ``reached`` true.
+    It is ``current`` from now on unless it is too slow. It is played until ``SETTLED`` decisions after the last change;
+    if it then differs in time and is not too slow, to its end, since what it pays may come late (then ``current`` is
+    legal and ``reached`` true). Else the rest is taken to be as it was.
 
     Args:
         r: the game.
@@ -89,16 +90,62 @@ def walk_from(
     change = walk.trial[until] - walk.reached[until]
     if change > slack:
         return int(walk.taken[begin]), float(now + change)
-    is_ahead = now + change < final * (1.0 - AHEAD)
-    for i in range(until + 1, end):
-        if is_ahead:
+    if abs(change) > AHEAD * now:
+        for i in range(until + 1, end):
             walk.taken[i] = take(r, s, walk.wanted[i])
             walk.trial[i] = s.total[0]
-        else:
-            walk.taken[i], walk.trial[i] = walk.wanted[i], walk.reached[i] + change
+        if walk.trial[end - 1] - now > slack:
+            return int(walk.taken[begin]), float(walk.trial[end - 1])
+    else:
+        for i in range(until + 1, end):
+            walk.taken[i], walk.trial[i] = walk.wanted[i], walk.reached[i]
     for i in range(begin, end):
         walk.current[i], walk.reached[i] = walk.taken[i], walk.trial[i]
     return int(walk.taken[begin]), float(walk.reached[end - 1])
+
+
+@kernel
+def walk_window(  # noqa: PLR0913 (a kernel takes arrays one by one)
+    r: Rules,
+    ints: I64,
+    floats: F64,
+    walk: Walk,
+    decision_of: I64,
+    num_actions: int,
+    count: int,
+    share: float,
+    best: I64,
+    final: float,
+) -> float:
+    """Change the current lead ``count`` times from the state ``ints``, ``floats`` on, which stays as it is.
+
+    What is faster than ``final`` is written to ``best`` int64[D]; its seconds are returned, else ``final``.
+    """
+    root = State(r.layout, ints, floats)
+    for _ in range(count):
+        _, found = walk_from(r, root, walk, decision_of, num_actions, final, share)
+        if found < final * (1.0 - AHEAD):
+            final = found
+            copy_to(best, walk.current)
+    return final
+
+
+@kernel
+def advance(r: Rules, ints: I64, floats: F64, walk: Walk, count: int) -> None:
+    """Follow the current lead for up to ``count`` decisions; make it legal and ``reached`` true if it was not."""
+    s, is_true = State(r.layout, ints, floats), True
+    begin = s.turn[0]
+    until = min(begin + count, r.num_decisions)
+    for i in range(begin, r.num_decisions):
+        if i == until:
+            if is_true:
+                return
+            rest = State(r.layout, walk.ints, walk.floats)
+            copy_live(r, rest, s)
+            s = rest
+        action, expected = take(r, s, walk.current[i]), walk.reached[i]
+        is_true = is_true and action == walk.current[i] and abs(s.total[0] - expected) <= AHEAD * expected
+        walk.current[i], walk.reached[i] = action, s.total[0]
 
 
 @part

@@ -1,16 +1,17 @@
 """Search on the true rules: the network says what to try at the root, the rules what it is worth (``tree.py``)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mallocgame.agents.muzero.networks import Model, Parameters
+from mallocgame.agents.muzero.planning import plan_lead
 from mallocgame.agents.muzero.search import Key, Search, SearchResult, make_search, noise_of
 from mallocgame.agents.muzero.tree import Tree, considered_visits, make_tree, search_rows
 from mallocgame.game.batch import MallocGameBatch
-from mallocgame.game.rules import BatchState
+from mallocgame.game.rules import BatchState, Game
 from mallocgame.game.threads import in_groups
 
 Bool = npt.NDArray[np.bool_]
@@ -19,6 +20,8 @@ I64 = npt.NDArray[np.int64]
 
 IN_TREE = 16  # simulations of a move, at most: what further ones try in the tree the next moves' searches try again
 CHANGES = 2  # of the lead in the place of each further one: they take as long
+PLANNED = 0.5  # of these changes: all over the game, before its first move
+PLANNING = 1  # tells these random numbers from others of the same key
 CURIOSITY = 0.1  # of the prior at the root, shared by all actions: a network that is sure is not always right
 
 
@@ -35,7 +38,9 @@ class RulesSearch:
         self.prior = make_search(model, num_simulations=0, explore=False)
         self.explore, self._unit = explore, model.config.rules_value_unit
         in_tree = min(num_simulations, IN_TREE)
-        self._changes = CHANGES * (num_simulations - in_tree)
+        changes = CHANGES * (num_simulations - in_tree)
+        self._planned = int(PLANNED * changes)  # for each decision of a game
+        self._changes = changes - self._planned
         counts = [considered_visits(legal, in_tree) for legal in range(model.num_actions + 1)]
         self._sequences = np.array(counts, dtype=np.int64)
         self._scratch: dict[int, tuple[tuple[int, ...], Tree]] = {}  # of each group of rows
@@ -106,6 +111,22 @@ class RulesSearch:
 
         in_groups(rows, run)
         return SearchResult(actions.astype(np.int32), policy.astype(np.float32), values.astype(np.float32), prior)
+
+    def plan(self, game: Game, lead: I64, key: Key, stop: Callable[[], bool]) -> I64:
+        """Return a better lead, int64[D], to begin a whole game with (``planning.py``).
+
+        Args:
+            game: which.
+            lead: int64[D], the best known game.
+            key: of the changes.
+            stop: asked now and then.
+        """
+        if not self._planned:
+            return lead
+        decisions = np.full(len(game.rules.groups), -1, dtype=np.int64)
+        decisions[game.rules.decisions] = np.arange(game.num_decisions)
+        seed = np.random.default_rng([*key, PLANNING]).integers(2**64, size=1, dtype=np.uint64)
+        return plan_lead(game, decisions, lead, self._planned, seed, stop)
 
     def _tree(self, group: int, states: BatchState, num_actions: int, longest: int) -> Tree:
         key = (states.ints.shape[1], states.floats.shape[1], longest)

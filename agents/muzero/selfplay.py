@@ -217,6 +217,8 @@ def play(
     batch = MallocGameBatch([pair], num_games)
     if isinstance(search, RulesSearch) and lead is None:
         lead, _, _ = next(play(pair, search.prior, parameters, key, 1, stop=stop))
+    if isinstance(search, RulesSearch) and lead is not None:
+        lead = search.plan(batch.games[0], np.asarray(lead, dtype=np.int64), key, lambda: stop(0.0))
     leads = np.zeros((num_games, batch.games[0].num_decisions), dtype=np.int64)
     if lead is not None:
         leads[:, : len(lead)] = lead

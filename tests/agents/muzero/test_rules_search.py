@@ -103,6 +103,23 @@ def test_a_game_is_never_worse_than_its_lead_and_more_simulations_find_more() ->
     assert seconds[1] <= seconds[0]
 
 
+def test_a_plan_is_a_better_game_that_can_be_played_and_stopping_keeps_what_is_there() -> None:
+    pair = find_programs(family="training", decisions=60)[0]
+    batch = MallocGameBatch([pair], 1)
+    game = batch.games[0]
+    lead = np.zeros(game.num_decisions, dtype=np.int64)
+    search, _ = _searches(batch, 48, explore=False)
+    planned = search.plan(game, lead, key_of(1), lambda: False)
+    seconds, taken = rules.decode(game, planned)
+    assert taken.tolist() == planned.tolist()
+    assert seconds < rules.decode(game, lead)[0]
+    assert planned.tolist() == search.plan(game, lead, key_of(1), lambda: False).tolist()
+    assert planned.tolist() != search.plan(game, lead, key_of(2), lambda: False).tolist()
+    assert search.plan(game, lead, key_of(1), lambda: True).tolist() == lead.tolist()
+    few, _ = _searches(batch, 16, explore=False)
+    assert few.plan(game, lead, key_of(1), lambda: False).tolist() == lead.tolist()  # none is left for it
+
+
 def test_stopping_follows_the_lead() -> None:
     pair = find_programs(family="training", decisions=60)[0]
     batch = MallocGameBatch([pair], 1)
