@@ -42,7 +42,7 @@ class Config:
     # replay and targets
     replay_steps: int = 60_000
     bootstrap_steps: int = 30  # n of the n-step return
-    unroll_steps: int = 5  # K of the learned model; the search on the rules asks for no step of it (``unrolled``)
+    unroll_steps: int = 5  # K
     priority_exponent: float = 0.5
     reanalyse_fraction: float = 0.0  # of each batch's first positions: searched again with the newest target network
     # learner
@@ -82,11 +82,6 @@ class Config:
         ):
             if getattr(self, name) not in known:
                 raise InputError(f"agent configuration: {name} is {getattr(self, name)!r}, expected one of {known}")
-
-    @property
-    def unrolled(self) -> int:
-        """Steps of the learned model that an update unrolls: none where the rules are searched."""
-        return self.unroll_steps if self.model == "learned" else 0
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:

@@ -50,7 +50,7 @@ class Batch:
     """B windows of K + 1 positions; past an episode's end the mask is 0 and the targets are 0."""
 
     observations: dict[str, Array]  # [B, ...], the first position's
-    next_observations: dict[str, Array]  # [B, ...], the position after the first action's; nothing where K is 0
+    next_observations: dict[str, Array]  # [B, ...], the position after the first action's
     legal: Bool  # bool[B, A], the first position's
     actions: I32  # int32[B, K]
     rewards: F32  # float32[B, K]
@@ -157,7 +157,7 @@ class Store:
         following = np.minimum(positions + 1, self._end[positions] - 1)
         return Batch(
             observations={k: array[positions] for k, array in self._observations.items()},
-            next_observations={k: array[following] for k, array in self._observations.items() if unroll_steps},
+            next_observations={k: array[following] for k, array in self._observations.items()},
             legal=np.asarray(a["legal"][positions], dtype=np.bool_),
             actions=np.where(inside, a["actions"][at], beyond)[:, :-1].astype(np.int32),
             rewards=np.where(inside, a["rewards"][at], 0.0)[:, :-1].astype(np.float32),

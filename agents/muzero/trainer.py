@@ -278,7 +278,7 @@ class Trainer:
             records.keep(episode)
         count = self.config.batch_size
         positions = np.zeros(count, dtype=np.int64)
-        batch = records.gather(positions, self.config.unrolled, np.ones(count, dtype=np.float32), random)
+        batch = records.gather(positions, self.config.unroll_steps, np.ones(count, dtype=np.float32), random)
         self._update(self.learner, shard(batch_arrays(join([batch]))), 0.0)
 
     def progress(self, seconds: float | None, steps: int | None) -> float:
@@ -408,7 +408,7 @@ class Trainer:
             if store is self.replay:
                 self._renew(positions[: int(self.config.reanalyse_fraction * len(positions))])
             drawn.append((store, positions))
-            batches.append(store.gather(positions, self.config.unrolled, weights / weights.max(), self.random))
+            batches.append(store.gather(positions, self.config.unroll_steps, weights / weights.max(), self.random))
         self.learner, losses = self._update(self.learner, shard(batch_arrays(join(batches))), rate)
         self._pending = drawn, losses
         return losses
@@ -434,7 +434,7 @@ class Trainer:
         """Search whole windows of the replay again, with the newest target network and without noise."""
         if not len(positions):
             return
-        found = self.replay.window(positions, self.config.unrolled)
+        found = self.replay.window(positions, self.config.unroll_steps)
         for begin in range(0, len(found), self.play.num_games):
             at = found[np.minimum(np.arange(begin, begin + self.play.num_games), len(found) - 1)]  # always as many
             now = next_key(self.random)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mallocgame.agents.muzero.config import Config
 from mallocgame.agents.muzero.replay import SMALLEST_PRIORITY, Batch, Episode, Records, Replay, join
 from mallocgame.agents.muzero.targets import n_step_returns
 
@@ -94,18 +93,6 @@ def test_past_the_end_nothing_counts_but_the_value() -> None:
     assert batch.policies[0, 1:].sum() == 0
     assert batch.actions.tolist() == [[1, 0, 0, 0]]
     assert batch.next_observations["x"].tolist() == batch.observations["x"].tolist()
-
-
-def test_an_update_for_the_search_on_the_rules_looks_at_single_positions() -> None:
-    assert Config(model="rules", unroll_steps=5).unrolled == 0
-    assert Config(model="learned", unroll_steps=5).unrolled == 5
-    replay = _replay(100)
-    replay.add(_episode(3), 0)
-    assert replay.window(np.array([0, 2]), 0).tolist() == [0, 2]
-    batch = replay.gather(np.array([0, 2]), 0, np.ones(2, np.float32))
-    assert batch.values.tolist() == [[3.0], [1.0]]
-    assert batch.policies.shape == (2, 1, 3)
-    assert (batch.actions.shape, batch.rewards.shape, batch.next_observations) == ((2, 0), (2, 0), {})
 
 
 def test_reanalysis_changes_what_is_wanted_and_expected() -> None:
