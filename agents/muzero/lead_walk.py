@@ -3,8 +3,8 @@
 The tree tries what is next to the lead, one or two decisions away from it near the root; the searches of the next moves
 would try the same again. A walk changes several decisions at once among those that come soon, and goes on from a lead
 that is a little slower, too (simulated annealing: Metropolis et al., doi:10.1063/1.1699114), as
-``game/variation_kernel.py`` does with whole games. Half of the changes are made so by the searches of the moves, half
-before the first move (``planning.py``).
+``game/variation_kernel.py`` does with whole games: before the first move all over the game (``planning.py``), then in
+the searches of the moves.
 """
 
 import math

@@ -19,8 +19,8 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 IN_TREE = 16  # simulations of a move, at most: what further ones try in the tree the next moves' searches try again
-CHANGES = 2  # of the lead in the place of each further one: they take as long
-PLANNED = 0.5  # of these changes: all over the game, before its first move
+CHANGES = 2  # of the lead in the place of each further one, and
+PLANNED = 1  # more, all over the game, before its first move: one in the tree plays on up to three times
 PLANNING = 1  # tells these random numbers from others of the same key
 CURIOSITY = 0.1  # of the prior at the root, shared by all actions: a network that is sure is not always right
 
@@ -38,9 +38,8 @@ class RulesSearch:
         self.prior = make_search(model, num_simulations=0, explore=False)
         self.explore, self._unit = explore, model.config.rules_value_unit
         in_tree = min(num_simulations, IN_TREE)
-        changes = CHANGES * (num_simulations - in_tree)
-        self._planned = int(PLANNED * changes)  # for each decision of a game
-        self._changes = changes - self._planned
+        self._changes = CHANGES * (num_simulations - in_tree)
+        self._planned = PLANNED * (num_simulations - in_tree)  # for each decision of a game
         counts = [considered_visits(legal, in_tree) for legal in range(model.num_actions + 1)]
         self._sequences = np.array(counts, dtype=np.int64)
         self._scratch: dict[int, tuple[tuple[int, ...], Tree]] = {}  # of each group of rows
