@@ -27,8 +27,9 @@ from mallocgame.warm_up import tiny_problem
 
 MANY = 800  # decisions above which a linear program may not finish: it gets only a part of the time
 FIRST_SHARE, LINEAR_SHARE = 0.25, 0.6  # of the time: prices first; of what is left then: such a linear program
-FEW = 1000  # decisions up to which a linear program with many slots of time is small
-SLOTS = (256, 64)  # of time: up to so many, and above
+SLOTS = ((1000, 256), (1500, 128))  # decisions up to which a linear program with so many slots of time is small
+FEWEST_SLOTS = 64
+FINER = 2  # times as many, where whole shares are solved in time
 ROUNDS = 8  # of cover rows
 ENOUGH = 1.5  # times what a linear program took: what must be left for another one
 LITTLE = 2e-4  # a round that raises the bound by less is the last
@@ -36,7 +37,7 @@ COARSE_SIZES = (0.1, 0.03, 0.01, 0.003, 0.001)  # of the layer: what may be left
 LOST = 1e-3  # where the linear bound loses no more than this
 FEWER = 0.6  # of the shares: what must be gone, or it is not worth it
 COARSE_SHARE = 0.6  # of the time that is left then
-STRETCHED_SHARE = 0.6  # of the time that is left after the linear program: for stretches of the schedule
+STRETCHED_SHARE = 0.4  # of the time that is left after the linear program: for stretches of the schedule
 ROWS = 700  # of the least stretch; then twice as many, and so on
 
 
@@ -89,7 +90,7 @@ def capacity_bound(
     if max(speeds[1:]) >= speeds[0] or seconds == 0:  # else it counts some traffic twice
         work.note(simple)
     if seconds > 0 and is_straight(program):  # the relaxation knows no branches
-        work.run(relaxation, num_slots or SLOTS[program.num_decisions > FEW], integer)
+        work.run(relaxation, num_slots or slots_for(program), integer)
     return Bound(
         seconds=work.best,
         simple_seconds=simple,
@@ -98,6 +99,11 @@ def capacity_bound(
         integer_seconds=work.integer_seconds,
         solve_seconds=time.perf_counter() - work.begun,
     )
+
+
+def slots_for(program: Program) -> int:
+    """Return into how many slots of time the schedule of a program is cut at first."""
+    return next((slots for most, slots in SLOTS if program.num_decisions <= most), FEWEST_SLOTS)
 
 
 def compile_bound() -> None:
@@ -167,7 +173,9 @@ class _Proof:
         smaller = self.coarser(relaxation, solution, num_slots)
         if smaller is not None:
             self.branch(*smaller, COARSE_SHARE * self.left)
-        self.branch(relaxation, solution, self.left)
+        is_solved = self.branch(relaxation, solution, self.left)
+        if is_solved and len(relaxation.edges) > num_slots and not self.is_over():  # all slots that there may be
+            self.solve_relaxation(None, FINER * num_slots, integer, self.left)
 
     def coarser(
         self, relaxation: Relaxation, solution: LinearSolution, num_slots: int
@@ -189,19 +197,22 @@ class _Proof:
                     return rest, found
         return None
 
-    def branch(self, relaxation: Relaxation, solution: LinearSolution, seconds: float) -> None:
-        """Keep shares whole for at most so long: HiGHS's branch and bound, below the incumbent."""
+    def branch(self, relaxation: Relaxation, solution: LinearSolution, seconds: float) -> bool:
+        """Keep shares whole for at most so long: HiGHS's branch and bound, below the incumbent. Return if it ended."""
         if self.left <= 0.1 or self.stop():
-            return
+            return False
         cutoff, boxes = self.boxes(relaxation, solution)
         seconds = min(seconds, self.left)
-        self.note_integer(solve_integer(relaxation, seconds=seconds, boxes=boxes, stop=self.stop).bound_seconds, cutoff)
+        found = solve_integer(relaxation, seconds=seconds, boxes=boxes, stop=self.stop)
+        self.note_integer(found.bound_seconds, cutoff)
+        return found.is_optimal
 
     def branch_stretches(self, relaxation: Relaxation, solution: LinearSolution, seconds: float) -> None:
-        """The same in stretches of the schedule, each on its own: many short ones, then fewer."""
-        until = time.perf_counter() + seconds
+        """The same in stretches of the schedule, each on its own: many short ones, then fewer while that gains."""
+        until, before = time.perf_counter() + seconds, 0.0
         count = len(relaxation.linear.row_bound) // ROWS
-        while count > 1 and not self.is_over() and time.perf_counter() < until:
+        while count > 1 and self.best > before and not self.is_over() and time.perf_counter() < until:
+            before = self.best * (1.0 + LITTLE)
             cutoff, boxes = self.boxes(relaxation, solution)
             spend = (until - time.perf_counter()) / count.bit_length()  # counts to come: this one, its half, ... 2
             found = stretch_bound(relaxation, solution.duals, count, seconds=spend, boxes=boxes, stop=self.stop)
