@@ -37,8 +37,9 @@ COARSE_SIZES = (0.1, 0.03, 0.01, 0.003, 0.001)  # of the layer: what may be left
 LOST = 1e-3  # where the linear bound loses no more than this
 FEWER = 0.6  # of the shares: what must be gone, or it is not worth it
 COARSE_SHARE = 0.6  # of the time that is left then
-STRETCHED_SHARE = 0.4  # of the time that is left after the linear program: for stretches of the schedule
-ROWS = 700  # of the least stretch; then twice as many, and so on
+STRETCHED_SHARE = 0.6  # of the time that is left after the linear program: for stretches of the schedule
+ROWS = 700  # of the least stretch; then twice as many, and so on,
+STALE = 2  # until so many lengths in a row have raised nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,14 +210,15 @@ class _Proof:
 
     def branch_stretches(self, relaxation: Relaxation, solution: LinearSolution, seconds: float) -> None:
         """The same in stretches of the schedule, each on its own: many short ones, then fewer while that gains."""
-        until, before = time.perf_counter() + seconds, 0.0
+        until, stale = time.perf_counter() + seconds, 0
         count = len(relaxation.linear.row_bound) // ROWS
-        while count > 1 and self.best > before and not self.is_over() and time.perf_counter() < until:
+        while count > 1 and stale < STALE and not self.is_over() and time.perf_counter() < until:
             before = self.best * (1.0 + LITTLE)
             cutoff, boxes = self.boxes(relaxation, solution)
             spend = (until - time.perf_counter()) / count.bit_length()  # counts to come: this one, its half, ... 2
             found = stretch_bound(relaxation, solution.duals, count, seconds=spend, boxes=boxes, stop=self.stop)
             self.note_integer(found, cutoff)
+            stale = 0 if self.best > before else stale + 1
             count //= 2
 
     def boxes(self, relaxation: Relaxation, solution: LinearSolution) -> tuple[float, npt.NDArray[np.float64]]:
