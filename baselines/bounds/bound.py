@@ -155,9 +155,11 @@ class _Proof:
     def climb(self, ascent: Ascent, seconds: float) -> None:
         """Raise prices for at most so long, and note the bound now and then."""
         until, unit = time.perf_counter() + seconds, ascent.goods.unit_seconds
-        while not ascent.is_over and time.perf_counter() < until and not self.is_over():
+        longest = 0.0  # step: of a hundred thousand decisions it takes seconds
+        while not ascent.is_over and (begun := time.perf_counter()) + longest < until and not self.is_over():
             cutoff = self.search.seconds if self.search is not None else float("inf")
             ascent.step(cutoff / unit)
+            longest = max(longest, time.perf_counter() - begun)
             if ascent.best * unit > self.best * (1.0 + LITTLE):
                 self.note(ascent.best * unit)
         self.priced_seconds = max(ascent.best * unit, 0.0)
