@@ -123,7 +123,7 @@ def test_tune_of_a_table(cli: Run, table: Path, toy: Trace, tmp_path: Path, monk
 
 
 class _Found:
-    interrupted, unchecked = False, ""
+    interrupted, unchecked, lowers_alike = False, "", None
 
     def __init__(self, figures: dict[str, Any]) -> None:
         self._figures = figures
