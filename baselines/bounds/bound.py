@@ -11,7 +11,7 @@ from mallocgame.baselines import native
 from mallocgame.baselines.bounds.ascent import Ascent
 from mallocgame.baselines.bounds.coarse import may_coarsen, without
 from mallocgame.baselines.bounds.covers import add_covers, knapsacks
-from mallocgame.baselines.bounds.integer import MARGIN, solve_integer, whole_boxes
+from mallocgame.baselines.bounds.integer import MARGIN, solve_integer
 from mallocgame.baselines.bounds.linear import LinearSolution, boxes_below, solve
 from mallocgame.baselines.bounds.prices import market
 from mallocgame.baselines.bounds.relaxation import OutOfTime, Relaxation, placed_tensors, relax
@@ -224,12 +224,12 @@ class _Proof:
             count //= 2
 
     def boxes(self, relaxation: Relaxation, solution: LinearSolution) -> tuple[float, npt.NDArray[np.float64]]:
-        """Return the incumbent's seconds, and boxes that hold every point that beats it, shares kept whole."""
-        linear, whole = relaxation.linear, relaxation.is_whole
+        """Return the incumbent's seconds, and boxes (float64[2, columns]) that hold every point that beats it."""
+        linear = relaxation.linear
         cutoff = self.search.seconds if self.search is not None else float("inf")
         if cutoff == float("inf"):
             return cutoff, np.array([linear.low, linear.high])
-        return cutoff, whole_boxes(boxes_below(linear, solution.duals, cutoff / relaxation.unit_seconds), whole)
+        return cutoff, boxes_below(linear, solution.duals, cutoff / relaxation.unit_seconds)
 
     def note_integer(self, found: float, cutoff: float) -> None:
         """Note a bound on what beats the cutoff; what costs more was left out."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mallocgame.baselines.bounds.integer import MARGIN, minimise
+from mallocgame.baselines.bounds.integer import MARGIN, minimise, whole_boxes
 from mallocgame.baselines.bounds.linear import LinearProgram, safe_bound
 from mallocgame.baselines.bounds.relaxation import Relaxation
 from mallocgame.baselines.bounds.route import LegColumn, StopColumn
@@ -62,6 +62,7 @@ def stretch_bound(
     Infinite where there is none. A stretch without time counts with what the duals prove of it.
     """
     linear, whole = relaxation.linear, relaxation.is_whole
+    boxes = whole_boxes(boxes, whole)
     if (boxes[0] > boxes[1]).any():
         return float("inf")
     total, until = linear.constant, time.perf_counter() + seconds

@@ -68,9 +68,7 @@ class Override:
     place: Position
     step: int  # of the use or definition; -1: a program parameter
     start_after: int = -1  # of a prefetch: the step after which the copy starts
-    turn: int = field(
-        default=-1, compare=False
-    )  # of what is placed first: of one turn none are live together; -1: alone
+    turn: int = field(default=-1, compare=False)  # of what is placed first (``turns_of``); -1: alone
 
     def __str__(self) -> str:
         """Return it in words, for reports."""
